@@ -1,0 +1,229 @@
+//! Opens the byte stream below HTTP/2: TCP and, where it is asked for, TLS.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::client::TlsStream;
+use tonic::transport::Uri;
+
+use crate::connect::Address;
+use crate::error::{Error, Kind};
+use crate::tls;
+
+/// For the name, all its addresses and TLS together.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A peer that does not acknowledge for this long is gone, whether we send or only wait.
+const DEAD_AFTER: Duration = Duration::from_secs(30);
+
+/// Connects to one address, always in the same way.
+#[derive(Clone)]
+pub(crate) struct Connector {
+    address: Address,
+    tls: Option<tls::Connector>,
+}
+
+impl Connector {
+    pub(crate) fn new(address: Address, tls: Option<tls::Connector>) -> Self {
+        Self { address, tls }
+    }
+
+    /// Connects as configured.
+    pub(crate) async fn connect_by(&self, deadline: Instant) -> Result<Io, ConnectError> {
+        let tcp = self.dial(deadline).await?;
+        let Some(tls) = &self.tls else {
+            return Ok(Io::Plain(tcp));
+        };
+        let stream = timeout_at(deadline, tls.handshake(tcp))
+            .await
+            .map_err(|_| ConnectError::TimedOut("TLS handshake"))?
+            .map_err(ConnectError::from_handshake)?;
+        if stream.get_ref().1.alpn_protocol() != Some(tls::HTTP2) {
+            return Err(ConnectError::NotHttp2);
+        }
+        Ok(Io::Tls(Box::new(stream)))
+    }
+
+    /// Connects without TLS: tries the addresses of the name in turn; one that does not answer gets
+    /// its share of the time.
+    pub(crate) async fn dial(&self, deadline: Instant) -> Result<TcpStream, ConnectError> {
+        let Address { host, port } = &self.address;
+        let lookup = tokio::net::lookup_host((host.as_str(), *port));
+        let found: Vec<SocketAddr> = timeout_at(deadline, lookup)
+            .await
+            .map_err(|_| ConnectError::TimedOut("name lookup"))?
+            .map_err(|error| ConnectError::Resolve(Arc::new(error)))?
+            .collect();
+
+        let mut failure = ConnectError::NoAddress;
+        for (address, left) in found.iter().zip((1..=found.len() as u32).rev()) {
+            let share = deadline.saturating_duration_since(Instant::now()) / left;
+            failure = match timeout(share, TcpStream::connect(address)).await {
+                Ok(Ok(stream)) => match configure(&stream) {
+                    Ok(()) => return Ok(stream),
+                    Err(error) => ConnectError::Dial(*address, Arc::new(error)),
+                },
+                Ok(Err(error)) => ConnectError::Dial(*address, Arc::new(error)),
+                Err(_) => ConnectError::TimedOut("connecting"),
+            };
+        }
+        Err(failure)
+    }
+}
+
+impl tower::Service<Uri> for Connector {
+    type Response = TokioIo<Io>;
+    type Error = ConnectError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let connector = self.clone();
+        Box::pin(async move {
+            let deadline = Instant::now() + CONNECT_TIMEOUT;
+            connector.connect_by(deadline).await.map(TokioIo::new)
+        })
+    }
+}
+
+fn configure(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    let keepalive = TcpKeepalive::new()
+        .with_time(DEAD_AFTER / 2)
+        .with_interval(DEAD_AFTER / 6);
+    socket.set_tcp_keepalive(&keepalive)?;
+    #[cfg(any(target_os = "android", target_os = "linux"))]
+    socket.set_tcp_user_timeout(Some(DEAD_AFTER))?;
+    Ok(())
+}
+
+/// Why there is no connection.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum ConnectError {
+    #[error("cannot resolve the host name")]
+    Resolve(#[source] Arc<io::Error>),
+    #[error("the host name has no address")]
+    NoAddress,
+    #[error("cannot connect to {0}")]
+    Dial(SocketAddr, #[source] Arc<io::Error>),
+    #[error("{0} took longer than {time} seconds", time = CONNECT_TIMEOUT.as_secs())]
+    TimedOut(&'static str),
+    #[error("TLS handshake failed")]
+    Tls(#[source] rustls::Error),
+    #[error("the connection ended in the TLS handshake")]
+    TlsCut(#[source] Arc<io::Error>),
+    #[error("the server speaks TLS, but not HTTP/2")]
+    NotHttp2,
+}
+
+impl ConnectError {
+    fn from_handshake(error: io::Error) -> Self {
+        match tls::cause(&error) {
+            Some(tls) => Self::Tls(tls.clone()),
+            None => Self::TlsCut(Arc::new(error)),
+        }
+    }
+
+    pub(crate) fn to_error(&self, endpoint: &Arc<str>) -> Error {
+        let kind = match self {
+            Self::Tls(_) | Self::NotHttp2 => Kind::Tls,
+            // A server or a proxy that is being restarted does this, too.
+            Self::TlsCut(_)
+            | Self::Resolve(_)
+            | Self::NoAddress
+            | Self::Dial(..)
+            | Self::TimedOut(_) => Kind::Unreachable,
+        };
+        let error = Error::new(kind, "connect", endpoint, self.to_string());
+        match self {
+            Self::Resolve(source) | Self::Dial(_, source) | Self::TlsCut(source) => {
+                error.with_source(Arc::clone(source))
+            }
+            Self::Tls(source) => match tls::hint(source) {
+                Some(hint) => error.with_hint(hint).with_source(source.clone()),
+                None => error.with_source(source.clone()),
+            },
+            Self::NotHttp2 => error.with_hint(tls::NOT_GRPC_HINT),
+            Self::NoAddress | Self::TimedOut(_) => error,
+        }
+    }
+}
+
+/// A connection with or without TLS.
+#[derive(Debug)]
+pub(crate) enum Io {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl AsyncRead for Io {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! From a gRPC status to a [`Kind`].
+//!
+//! The texts and codes are those of SpiceDB v1.56.0 on the memory, PostgreSQL and MySQL datastores;
+//! the transport's are those of tonic 0.14.
+
+use std::collections::BTreeMap;
+use std::error::Error as _;
+use std::sync::Arc;
+
+use prost::Message;
+use tonic::{Code, Status};
+
+use super::{Error, Kind};
+use crate::connector::ConnectError;
+use crate::generated::rpc;
+
+const REASON_PREFIX: &str = "ERROR_REASON_";
+pub(super) const ERROR_INFO_TYPE: &str = "google.rpc.ErrorInfo";
+
+/// The names under which servers give a maximum, each for another limit.
+const LIMIT_KEYS: [&str; 4] = [
+    "maximum_limit_allowed",
+    "maximum_updates_allowed",
+    "max_allowed_size",
+    "maximum_allowed_metadata_byte_size",
+];
+
+pub(super) fn from_status(rpc: &'static str, endpoint: &Arc<str>, status: Status) -> Error {
+    // A status that has a source was not sent by the server: our transport made it.
+    if status.source().is_some() {
+        return from_transport(rpc, endpoint, status);
+    }
+    let (reason, metadata) = error_info(status.details());
+    let kind = kind(status.code(), reason.as_deref(), status.message());
+    let mut error = Error::new(kind, rpc, endpoint, clean(status.message()));
+    error.0.code = Some(status.code());
+    error.0.reason = reason;
+    error.0.metadata = metadata;
+    error
+}
+
+/// The error of a call that our side of the connection ended.
+fn from_transport(rpc: &'static str, endpoint: &Arc<str>, status: Status) -> Error {
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        if let Some(connect) = error.downcast_ref::<ConnectError>() {
+            return connect.to_error(endpoint);
+        }
+        if error.is::<tonic::TimeoutExpired>() {
+            let message = "no answer in time".to_owned();
+            return Error::new(Kind::Deadline, rpc, endpoint, message);
+        }
+        cause = error.source();
+    }
+    let message = "the connection broke".to_owned();
+    Error::new(Kind::Unavailable, rpc, endpoint, message).with_source(Transport(status))
+}
+
+/// A transport failure as the source of an error: the texts of its chain on one line.
+#[derive(Debug)]
+struct Transport(Status);
+
+impl std::error::Error for Transport {}
+
+impl std::fmt::Display for Transport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut texts = vec![self.0.message().to_owned()];
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            texts.push(error.to_string());
+            cause = error.source();
+        }
+        // Wrappers say nothing of their own, or repeat what they wrap.
+        texts.retain(|text| text != "transport error");
+        texts.dedup_by(|inner, outer| outer.contains(inner.as_str()));
+        f.write_str(&texts.join(": "))
+    }
+}
+
+/// The kind of an error that the server sent.
+pub(super) fn kind(code: Code, reason: Option<&str>, message: &str) -> Kind {
+    reason
+        .and_then(kind_of_reason)
+        .unwrap_or_else(|| kind_of_code(code, message))
+}
+
+fn kind_of_reason(reason: &str) -> Option<Kind> {
+    Some(match reason {
+        "SERVICE_READ_ONLY" => Kind::ReadOnly,
+        "ATTEMPT_TO_RECREATE_RELATIONSHIP" => Kind::AlreadyExists,
+        "EXCEEDS_MAXIMUM_ALLOWABLE_LIMIT"
+        | "TOO_MANY_UPDATES_IN_REQUEST"
+        | "MAX_RELATIONSHIP_CONTEXT_SIZE"
+        | "TRANSACTION_METADATA_TOO_LARGE" => Kind::LimitExceeded,
+        "SERIALIZATION_FAILURE" | "INMEMORY_TOO_MANY_CONCURRENT_UPDATES" => Kind::Conflict,
+        "CANNOT_UPDATE_PERMISSION"
+        | "CAVEAT_PARAMETER_TYPE_ERROR"
+        | "EMPTY_PRECONDITION"
+        | "INVALID_CURSOR"
+        | "INVALID_FILTER"
+        | "INVALID_SUBJECT_TYPE"
+        | "SCHEMA_PARSE_ERROR"
+        | "SCHEMA_TYPE_ERROR"
+        | "TOO_MANY_PRECONDITIONS_IN_REQUEST"
+        | "UNKNOWN_CAVEAT"
+        | "UNKNOWN_DEFINITION"
+        | "UNKNOWN_RELATION_OR_PERMISSION"
+        | "UPDATES_ON_SAME_RELATIONSHIP"
+        | "WILDCARD_NOT_ALLOWED"
+        | "WRITE_OR_DELETE_PRECONDITION_FAILURE" => Kind::Refused,
+        _ => return None,
+    })
+}
+
+fn kind_of_code(code: Code, message: &str) -> Kind {
+    let says = |text: &str| message.contains(text);
+    match code {
+        Code::Unauthenticated => Kind::Unauthenticated,
+        Code::PermissionDenied => Kind::Denied,
+        Code::OutOfRange => Kind::HistoryLost,
+        Code::NotFound if says("schema") => Kind::NoSchema,
+        Code::AlreadyExists => Kind::AlreadyExists,
+        Code::InvalidArgument if says("different datastore instance") => Kind::ForeignDatastore,
+        Code::InvalidArgument
+            if says("start revision") && OTHER_FORM.iter().any(|text| says(text)) =>
+        {
+            Kind::ForeignDatastore
+        }
+        Code::FailedPrecondition if says("watch is currently disabled") => Kind::Unimplemented,
+        Code::InvalidArgument | Code::FailedPrecondition => Kind::Refused,
+        Code::ResourceExhausted if says("message larger than max") => Kind::MessageTooLarge,
+        Code::ResourceExhausted if says("watch disconnected") => Kind::TooSlow,
+        Code::ResourceExhausted => Kind::Overloaded,
+        Code::Unavailable | Code::Cancelled => Kind::Unavailable,
+        Code::Aborted => Kind::Conflict,
+        Code::DeadlineExceeded if says("operation took longer than allowed") => Kind::StreamTimeout,
+        Code::DeadlineExceeded if says("serialization max retries") => Kind::Conflict,
+        Code::DeadlineExceeded => Kind::Deadline,
+        Code::Unimplemented => Kind::Unimplemented,
+        // A cursor from another kind of datastore; one from the same kind is not even noticed.
+        Code::Internal if says("error decoding cursor") => Kind::ForeignDatastore,
+        Code::Internal => Kind::Internal,
+        Code::Unknown => kind_of_unknown(message),
+        _ => Kind::Other,
+    }
+}
+
+/// What servers say of a revision whose form is that of another kind of datastore.
+const OTHER_FORM: [&str; 3] = [
+    "invalid integer revision",
+    "invalid revision string",
+    "invalid revision format",
+];
+
+/// `UNKNOWN`: what a server did not foresee, passed on as it came. Some of it is for ever, and known
+/// by its text; the rest is what drivers say when a database goes away.
+fn kind_of_unknown(message: &str) -> Kind {
+    let says = |text: &str| message.contains(text);
+    if says("references a different datastore instance") {
+        Kind::ForeignDatastore
+    } else if says("maximum changes byte size") {
+        Kind::ChangeBufferExceeded
+    } else if says("transaction has already been committed or rolled back") {
+        // MySQL's word for the end of its time.
+        Kind::StreamTimeout
+    } else if says("could not convert context parameter")
+        || says("unknown parameter `")
+        || says("at least one filter field must be set")
+        || says("cannot specify both")
+    {
+        Kind::Refused
+    } else if says("schema watch unsupported") {
+        Kind::Unimplemented
+    } else if says("missing grpc-status trailer") {
+        // Our own transport's: something in between ended the stream in the middle.
+        Kind::Unavailable
+    } else {
+        Kind::Internal
+    }
+}
+
+/// Reason and metadata from the trailer `grpc-status-details-bin`.
+fn error_info(details: &[u8]) -> (Option<String>, BTreeMap<String, String>) {
+    let Ok(status) = rpc::Status::decode(details) else {
+        return (None, BTreeMap::new());
+    };
+    let info = status
+        .details
+        .iter()
+        .filter(|any| any.type_url.rsplit('/').next() == Some(ERROR_INFO_TYPE))
+        .find_map(|any| rpc::ErrorInfo::decode(any.value.as_slice()).ok());
+    let Some(info) = info else {
+        return (None, BTreeMap::new());
+    };
+    let reason = info
+        .reason
+        .strip_prefix(REASON_PREFIX)
+        .unwrap_or(&info.reason);
+    let reason = (!reason.is_empty() && reason != "UNSPECIFIED").then(|| reason.to_owned());
+    (reason, info.metadata.into_iter().collect())
+}
+
+/// The maximum that a server names in the metadata or, for message sizes, as `(size vs. maximum)`.
+pub(super) fn limit(message: &str, metadata: &BTreeMap<String, String>) -> Option<u64> {
+    let named = LIMIT_KEYS.iter().find_map(|key| metadata.get(*key));
+    if let Some(value) = named {
+        return value.parse().ok();
+    }
+    let (_, maximum) = message
+        .split_once("message larger than max")?
+        .1
+        .split_once(" vs. ")?;
+    maximum.split_once(')')?.0.parse().ok()
+}
+
+/// One line, without what Go servers put before the text of an error that they pass on.
+pub(super) fn clean(message: &str) -> String {
+    let text = match message.rsplit_once(" desc = ") {
+        Some((_, text)) if message.contains("rpc error: code = ") => text,
+        _ => message,
+    };
+    let words: Vec<&str> = text.split_whitespace().collect();
+    if words.is_empty() {
+        "the server gave no reason".to_owned()
+    } else {
+        words.join(" ")
+    }
+}

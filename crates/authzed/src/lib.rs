@@ -1,0 +1,55 @@
+//! A client of [SpiceDB]'s v1 API, as far as moving authorization data needs it.
+//!
+//! It covers the schema, bulk export and import, reading and writing relationships, and Watch. The
+//! `.proto` files in `proto/` hold only what is in use, and each message in them is complete:
+//! a field that is left out would be data that is lost. [`compare_descriptors`] asks a server
+//! whether that is still so.
+//!
+//! Without the feature `client` only the messages and [`zedtoken`] remain, and nothing that could
+//! open a connection.
+//!
+//! What the documentation says about servers was measured on SpiceDB v1.56.0.
+//!
+//! [SpiceDB]: https://authzed.com/docs
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod consistency;
+mod generated;
+pub mod zedtoken;
+
+#[cfg(feature = "client")]
+mod client;
+#[cfg(feature = "client")]
+mod connect;
+#[cfg(feature = "client")]
+mod connector;
+#[cfg(feature = "client")]
+mod contact;
+#[cfg(feature = "client")]
+mod error;
+#[cfg(feature = "client")]
+mod import;
+#[cfg(feature = "client")]
+mod reflection;
+#[cfg(feature = "client")]
+mod stream;
+#[cfg(feature = "client")]
+mod tls;
+
+pub use generated::{FILE_DESCRIPTOR_SET, v1};
+pub use prost_types::{Struct, Timestamp};
+
+#[cfg(feature = "client")]
+pub use self::{
+    client::{Client, Schema},
+    connect::{Config, Identity, Security, TlsConfig},
+    error::{Error, Kind},
+    import::{EncodedRelationships, RelationshipsEncoder},
+    reflection::{Difference, compare_descriptors},
+    stream::Responses,
+};
+#[cfg(feature = "client")]
+pub use {secrecy::SecretString, tonic::Code};

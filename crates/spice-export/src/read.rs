@@ -1,0 +1,316 @@
+//! Reads all relationships at one revision: in shards, and across broken connections.
+//!
+//! A shard is a filter. Its stream comes in pages, each with a cursor; when the stream breaks it is
+//! opened again at the cursor of the last page that was handed on, so that no relationship is missing
+//! and none comes twice.
+
+use authzed::v1::{Consistency, Cursor, ExportBulkRelationshipsRequest, RelationshipFilter};
+use authzed::{Client, Kind};
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use prost::Message as _;
+use spice_pipe::Failure;
+use spice_pipe::retry::Retry;
+
+use crate::write::Writer;
+
+/// The first page of a shard is small, because nothing is known yet: a caveat context can be 25 kB.
+const FIRST_PAGE: u32 = 1_000;
+/// The largest page that SpiceDB allows by default (`--max-bulk-export-relationships-limit`).
+const LARGEST_PAGE: u32 = 10_000;
+/// What a page should come to.
+const PAGE_BYTES: usize = 1 << 20;
+
+/// The characters that SpiceDB v1.56 allows in a resource id (read off its API's validation).
+const ID_CHARACTERS: &str = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/_|-=+";
+
+pub(crate) struct Reader<'a> {
+    pub(crate) client: &'a Client,
+    pub(crate) revision: &'a str,
+    pub(crate) page_size: Option<u32>,
+    pub(crate) max_retries: usize,
+    pub(crate) writer: &'a Writer,
+}
+
+/// Whether a shard may be given back unread, to be cut into smaller ones.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Large {
+    Read,
+    GiveBack,
+}
+
+impl Reader<'_> {
+    /// Reads everything, or the given definitions, with up to `jobs` streams at a time.
+    pub(crate) async fn read(
+        &self,
+        definitions: &[String],
+        filtered: bool,
+        prefix: Option<&str>,
+        jobs: u16,
+    ) -> Result<(), Failure> {
+        let prefix = prefix.unwrap_or_default();
+        if jobs == 1 {
+            let shards = match (filtered, prefix) {
+                (false, "") => vec![None],
+                (false, prefix) => vec![Some(by_prefix("", prefix))],
+                (true, prefix) => definitions
+                    .iter()
+                    .map(|d| Some(by_prefix(d, prefix)))
+                    .collect(),
+            };
+            for shard in shards {
+                self.shard(shard, Large::Read).await?;
+            }
+            return Ok(());
+        }
+        let jobs = usize::from(jobs);
+        let large: Vec<bool> = stream::iter(definitions)
+            .map(|name| self.shard(Some(by_prefix(name, prefix)), Large::GiveBack))
+            .buffered(jobs)
+            .try_collect()
+            .await?;
+        let large = definitions
+            .iter()
+            .zip(large)
+            .filter(|(_, large)| *large)
+            .map(|(name, _)| name);
+        let large: Vec<&String> = large.collect();
+        if large.is_empty() {
+            return Ok(());
+        }
+        let characters = self.id_characters().await?;
+        let shards = large
+            .into_iter()
+            .flat_map(|name| split(name, prefix, &characters));
+        stream::iter(shards)
+            .map(|shard| self.shard(Some(shard), Large::Read))
+            .buffer_unordered(jobs)
+            .try_for_each(|_| async { Ok(()) })
+            .await
+    }
+
+    /// The characters that ids can begin with: the known ones, and any other that this server does
+    /// not refuse in a filter. A newer server with more of them must not cost relationships.
+    async fn id_characters(&self) -> Result<Vec<char>, Failure> {
+        let mut characters: Vec<char> = ID_CHARACTERS.chars().collect();
+        for character in ('!'..='~').filter(|c| !ID_CHARACTERS.contains(*c)) {
+            let filter = by_prefix("", character.encode_utf8(&mut [0; 4]));
+            let mut retry = Retry::new(self.max_retries);
+            loop {
+                let request = self.request(Some(filter.clone()), 1, None);
+                match self.client.export(request).message().await {
+                    Ok(_) => {
+                        characters.push(character);
+                        break;
+                    }
+                    Err(error) if error.kind() == Kind::Refused => break,
+                    Err(error) => {
+                        retry
+                            .pause(error, "asking for the characters of ids")
+                            .await?;
+                    }
+                }
+            }
+        }
+        Ok(characters)
+    }
+
+    /// Reads one shard to its end. Says `true` where it was large and is to be given back: then
+    /// nothing of it was handed on.
+    async fn shard(
+        &self,
+        filter: Option<RelationshipFilter>,
+        large: Large,
+    ) -> Result<bool, Failure> {
+        let mut page = Page::new(self.page_size);
+        let mut cursor = None;
+        let mut retry = Retry::new(self.max_retries);
+        loop {
+            let ended = self
+                .pages(&filter, large, &mut page, &mut cursor, &mut retry)
+                .await;
+            match ended {
+                Ok(Ended::Done) => return Ok(false),
+                Ok(Ended::Large) => return Ok(true),
+                Ok(Ended::OtherPageSize) => {}
+                Err(Stop::Output(failure)) => return Err(failure),
+                Err(Stop::Server(error)) => {
+                    if let (Kind::LimitExceeded, Some(limit)) = (error.kind(), error.limit())
+                        && page.bound(limit)
+                    {
+                        tracing::info!("the server's largest page is {limit} relationships");
+                        continue;
+                    }
+                    retry.pause(error, "resuming the export").await?;
+                    // A cursor holds no datastore id: the server behind the endpoint may be another
+                    // one now, and would answer with its own relationships.
+                    while let Err(error) = self.client.probe(self.revision).await {
+                        retry.pause(error, "resuming the export").await?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Hands on the pages of one stream until it ends, breaks, or should have another page size.
+    async fn pages(
+        &self,
+        filter: &Option<RelationshipFilter>,
+        large: Large,
+        page: &mut Page,
+        cursor: &mut Option<Cursor>,
+        retry: &mut Retry,
+    ) -> Result<Ended, Stop> {
+        let request = self.request(filter.clone(), page.rows, cursor.clone());
+        let mut stream = self.client.export(request);
+        while let Some(message) = stream.message().await.map_err(Stop::Server)? {
+            retry.succeeded();
+            let rows = message.relationships.len();
+            if large == Large::GiveBack && cursor.is_none() && rows >= page.rows as usize {
+                return Ok(Ended::Large);
+            }
+            let bytes = message.encoded_len();
+            self.writer
+                .page(message.relationships)
+                .await
+                .map_err(Stop::Output)?;
+            *cursor = message.after_result_cursor;
+            if page.adapt(rows, bytes) {
+                return Ok(Ended::OtherPageSize);
+            }
+        }
+        Ok(Ended::Done)
+    }
+
+    fn request(
+        &self,
+        filter: Option<RelationshipFilter>,
+        limit: u32,
+        cursor: Option<Cursor>,
+    ) -> ExportBulkRelationshipsRequest {
+        ExportBulkRelationshipsRequest {
+            consistency: Some(Consistency::at_exact(self.revision)),
+            optional_limit: limit,
+            optional_cursor: cursor,
+            optional_relationship_filter: filter,
+        }
+    }
+}
+
+enum Ended {
+    Done,
+    Large,
+    OtherPageSize,
+}
+
+enum Stop {
+    Server(authzed::Error),
+    Output(Failure),
+}
+
+/// How many relationships to ask for in one message.
+struct Page {
+    rows: u32,
+    largest: u32,
+    /// Grows once, from the first page to one of about [`PAGE_BYTES`]; after that it only shrinks.
+    grown: bool,
+}
+
+impl Page {
+    fn new(asked_for: Option<u32>) -> Self {
+        Self {
+            rows: asked_for.unwrap_or(FIRST_PAGE),
+            largest: asked_for.unwrap_or(LARGEST_PAGE),
+            grown: asked_for.is_some(),
+        }
+    }
+
+    /// Keeps to a limit that the server named; `false` where that changes nothing.
+    fn bound(&mut self, largest: u64) -> bool {
+        self.largest = u32::try_from(largest)
+            .unwrap_or(u32::MAX)
+            .clamp(1, self.largest);
+        let before = self.rows;
+        self.rows = before.min(self.largest);
+        self.rows != before
+    }
+
+    /// Looks at a page that came, and says whether the next ones should have another size.
+    fn adapt(&mut self, rows: usize, bytes: usize) -> bool {
+        if rows == 0 {
+            return false;
+        }
+        let fitting = (PAGE_BYTES * rows / bytes.max(1)).max(1);
+        let fitting = u32::try_from(fitting).unwrap_or(u32::MAX).min(self.largest);
+        let full = rows >= self.rows as usize;
+        let wanted = match (bytes > 4 * PAGE_BYTES, full && !self.grown) {
+            (true, _) => fitting.min(self.rows),
+            (false, true) => fitting.max(self.rows),
+            (false, false) => self.rows,
+        };
+        self.grown |= full;
+        std::mem::replace(&mut self.rows, wanted) != wanted
+    }
+}
+
+fn by_prefix(definition: &str, prefix: &str) -> RelationshipFilter {
+    RelationshipFilter {
+        resource_type: definition.to_owned(),
+        optional_resource_id_prefix: prefix.to_owned(),
+        ..RelationshipFilter::default()
+    }
+}
+
+/// Cuts "ids of a definition that begin with a prefix" by the character after it. The id that *is*
+/// the prefix has none, and is a shard of its own.
+fn split<'a>(
+    definition: &'a str,
+    prefix: &'a str,
+    characters: &'a [char],
+) -> impl Iterator<Item = RelationshipFilter> + 'a {
+    let itself = (!prefix.is_empty()).then(|| RelationshipFilter {
+        resource_type: definition.to_owned(),
+        optional_resource_id: prefix.to_owned(),
+        ..RelationshipFilter::default()
+    });
+    let longer = characters
+        .iter()
+        .map(move |c| by_prefix(definition, &format!("{prefix}{c}")));
+    itself.into_iter().chain(longer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Page;
+
+    #[test]
+    fn page_grows_once_and_then_only_shrinks() {
+        let mut page = Page::new(None);
+        assert!(
+            page.adapt(1_000, 60_000),
+            "small relationships: larger pages"
+        );
+        assert_eq!(page.rows, 10_000);
+        assert!(!page.adapt(10_000, 600_000));
+        assert!(
+            page.adapt(10_000, 250_000_000),
+            "25 kB contexts: smaller pages"
+        );
+        assert_eq!(page.rows, 41);
+        assert!(!page.adapt(41, 4_100), "it does not swing");
+    }
+
+    #[test]
+    fn page_asked_for_only_shrinks() {
+        let mut page = Page::new(Some(500));
+        assert!(!page.adapt(500, 30_000));
+        assert!(page.adapt(500, 12_500_000));
+        assert_eq!(page.rows, 41);
+    }
+
+    #[test]
+    fn page_that_is_not_full_says_nothing() {
+        let mut page = Page::new(None);
+        assert!(!page.adapt(3, 180), "the end of a definition");
+        assert!(page.adapt(1_000, 60_000));
+    }
+}

@@ -1,0 +1,113 @@
+//! Which revision, and the proof that the schema's text belongs to it.
+
+use authzed::Client;
+use authzed::v1::Consistency;
+use spice_pipe::connection::Connection;
+use spice_pipe::schema::differences;
+use spice_pipe::{Exit, Failure, Shutdown, VERSION};
+use spice_record::FORMAT;
+use spice_record::record::{Filter, Header, StreamKind};
+
+use crate::Export;
+
+/// How often a schema may change under our hands before that is an error.
+const SCHEMA_TRIES: usize = 3;
+
+pub(crate) struct Snapshot {
+    pub(crate) revision: String,
+    pub(crate) schema: String,
+}
+
+/// Takes the revision given with `--at`, or the head once it has settled, with the schema there.
+///
+/// ReadSchema gives only the newest text. DiffSchema at exactly the revision tells whether that text
+/// is the revision's, too.
+pub(crate) async fn take(
+    args: &Export,
+    connection: &Connection,
+    client: &Client,
+    shutdown: &Shutdown,
+) -> Result<Snapshot, Failure> {
+    let endpoint = connection.endpoint();
+    for _ in 0..SCHEMA_TRIES {
+        let Some(schema) = client.read_schema().await? else {
+            return Err(
+                Failure::new(Exit::Failed, format!("{endpoint} has no schema"))
+                    .hint("there is nothing to export: is this the right server?"),
+            );
+        };
+        let revision = match &args.at {
+            Some(revision) => revision.clone(),
+            None => {
+                args.settle
+                    .wait(connection, &schema.read_at, shutdown)
+                    .await;
+                schema.read_at
+            }
+        };
+        let at = Consistency::at_exact(&revision);
+        let Some(difference) = differences(client, at, &schema.text).await? else {
+            return Ok(Snapshot {
+                revision,
+                schema: schema.text,
+            });
+        };
+        if args.at.is_some() {
+            return Err(Failure::new(
+                Exit::Failed,
+                format!("the schema of {endpoint} changed after revision {revision}: {difference}"),
+            )
+            .hint("take a new revision: the API gives the text of the newest schema only"));
+        }
+        tracing::warn!("the schema of {endpoint} changes ({difference}); taking a newer revision");
+    }
+    Err(Failure::new(
+        Exit::Failed,
+        format!("the schema of {endpoint} changed {SCHEMA_TRIES} times while it was read"),
+    )
+    .hint("export again when nobody writes the schema"))
+}
+
+/// The definitions to read: those of the schema, or those asked for, all of which it must have. The
+/// server itself takes an unknown type for one without relationships.
+pub(crate) async fn definitions(
+    args: &Export,
+    client: &Client,
+    revision: &str,
+) -> Result<Vec<String>, Failure> {
+    if args.types.is_empty() && args.jobs == 1 {
+        return Ok(Vec::new());
+    }
+    let schema = client
+        .reflect_schema(Consistency::at_exact(revision))
+        .await?;
+    let known: Vec<String> = schema
+        .definitions
+        .into_iter()
+        .map(|found| found.name)
+        .collect();
+    if let Some(unknown) = args.types.iter().find(|name| !known.contains(name)) {
+        return Err(Failure::usage(format!(
+            "--type {unknown}: the schema has no such definition"
+        ))
+        .hint(format!("it has: {}", known.join(", "))));
+    }
+    let asked_for = |name: &String| args.types.is_empty() || args.types.contains(name);
+    Ok(known.into_iter().filter(asked_for).collect())
+}
+
+pub(crate) fn header(args: &Export, snapshot: &Snapshot) -> Header {
+    let filtered = !args.types.is_empty() || args.resource_prefix.is_some();
+    Header {
+        format: FORMAT.to_owned(),
+        stream: StreamKind::Snapshot,
+        revision: Some(snapshot.revision.clone()),
+        schema: (!args.no_schema).then(|| snapshot.schema.clone()),
+        filter: filtered.then(|| Filter {
+            types: args.types.clone(),
+            resource_prefix: args.resource_prefix.clone(),
+        }),
+        producer: format!("spice-export {VERSION}"),
+        created_at: jiff::Timestamp::now().to_string(),
+    }
+}

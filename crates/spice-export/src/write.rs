@@ -1,0 +1,89 @@
+//! The thread that turns messages into lines, so that reading and writing go on side by side.
+
+use std::io;
+
+use authzed::v1::Relationship;
+use spice_pipe::progress::Progress;
+use spice_pipe::stdio::Output;
+use spice_pipe::{Exit, Failure};
+use spice_record::{ExpiryPrecision, Header, SnapshotWriter, Trailer};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+/// Messages between reading and writing: enough to keep both busy, few enough to stay small.
+const PAGES_AHEAD: usize = 2;
+
+enum Step {
+    Header(Box<Header>),
+    Page(Vec<Relationship>),
+    Finish,
+}
+
+/// The way to the writing thread. Once it is dropped the thread ends; unless it was told to
+/// [`finish`](Writer::finish) before, what it wrote stays without a trailer.
+pub(crate) struct Writer(mpsc::Sender<Step>);
+
+impl Writer {
+    /// Starts the thread. It ends with the trailer, or with `None` where it was not told to finish.
+    pub(crate) fn start(
+        output: Output,
+        precision: ExpiryPrecision,
+        progress: Progress,
+    ) -> (Self, JoinHandle<Result<Option<Trailer>, Failure>>) {
+        let (sender, receiver) = mpsc::channel(PAGES_AHEAD);
+        let thread = tokio::task::spawn_blocking(move || {
+            write(output, precision, receiver, &progress).map_err(|error| match error.kind() {
+                // What cannot be written as JSON names its relationship already.
+                io::ErrorKind::InvalidData => Failure::new(Exit::Failed, error.to_string()),
+                _ => Failure::stdout(&error),
+            })
+        });
+        (Self(sender), thread)
+    }
+
+    pub(crate) async fn header(&self, header: Header) -> Result<(), Failure> {
+        self.send(Step::Header(Box::new(header))).await
+    }
+
+    pub(crate) async fn page(&self, relationships: Vec<Relationship>) -> Result<(), Failure> {
+        self.send(Step::Page(relationships)).await
+    }
+
+    pub(crate) async fn finish(&self) -> Result<(), Failure> {
+        self.send(Step::Finish).await
+    }
+
+    async fn send(&self, step: Step) -> Result<(), Failure> {
+        let gone = |_| Failure::new(Exit::Failed, "the output is closed");
+        self.0.send(step).await.map_err(gone)
+    }
+}
+
+fn write(
+    output: Output,
+    precision: ExpiryPrecision,
+    mut steps: mpsc::Receiver<Step>,
+    progress: &Progress,
+) -> io::Result<Option<Trailer>> {
+    let Some(Step::Header(header)) = steps.blocking_recv() else {
+        return Ok(None);
+    };
+    let mut stream = SnapshotWriter::create(output, *header, precision)?;
+    while let Some(step) = steps.blocking_recv() {
+        match step {
+            Step::Page(relationships) => {
+                for relationship in &relationships {
+                    stream.write(relationship)?;
+                }
+                progress.add(relationships.len() as u64);
+            }
+            Step::Finish => {
+                let (trailer, output) = stream.finish()?;
+                output.finish()?;
+                return Ok(Some(trailer));
+            }
+            Step::Header(_) => break,
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,213 @@
+//! What the target holds of given relationships.
+//!
+//! One read for each would take a round trip each. So they are read by the longest prefix that their
+//! resource ids share, and where such a read turns up far more than what is looked for it is given up
+//! and cut: by the next character, then by resource, and for a resource with a great many
+//! relationships one by one. A chunk of an export is sorted, so mostly one read finds all of it.
+
+use std::collections::{BTreeMap, HashMap};
+
+use authzed::Client;
+use authzed::v1::{
+    Consistency, ExportBulkRelationshipsRequest, Relationship, RelationshipFilter, SubjectFilter,
+    subject_filter::RelationFilter,
+};
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use spice_pipe::Failure;
+use spice_pipe::retry::Retry;
+use spice_record::digest::put_key;
+
+use crate::chunk::Row;
+
+/// Reads side by side.
+const READS: usize = 8;
+/// A read may turn up this many times what is looked for, and this many more.
+const WASTE_FACTOR: usize = 10;
+const WASTE_ROWS: usize = 1_000;
+const PAGE: u32 = 1_000;
+
+/// Relationships by the identity that SpiceDB gives them.
+pub(crate) type ByKey<T> = HashMap<Vec<u8>, T>;
+
+pub(crate) fn key(relationship: &Relationship) -> Vec<u8> {
+    let mut key = Vec::with_capacity(128);
+    put_key(relationship, &mut key);
+    key
+}
+
+/// Reads, fully consistently, what the target holds under the keys of `rows`. Rows that have expired
+/// are invisible, though they may still be in the way.
+pub(crate) async fn read(
+    client: &Client,
+    rows: &[Row],
+    max_retries: usize,
+) -> Result<ByKey<Relationship>, Failure> {
+    let wanted: ByKey<()> = rows
+        .iter()
+        .map(|row| (key(&row.relationship), ()))
+        .collect();
+    let mut by_type: BTreeMap<&str, Vec<&Relationship>> = BTreeMap::new();
+    for row in rows {
+        by_type
+            .entry(resource(&row.relationship).0)
+            .or_default()
+            .push(&row.relationship);
+    }
+    let mut ranges: Vec<Range<'_>> = by_type
+        .into_values()
+        .map(|rows| Range {
+            rows,
+            one_by_one: false,
+        })
+        .collect();
+    let mut found = HashMap::new();
+    let mut running = FuturesUnordered::new();
+    loop {
+        while running.len() < READS
+            && let Some(range) = ranges.pop()
+        {
+            running.push(read_range(client, range, &wanted, max_retries));
+        }
+        match running.next().await.transpose()? {
+            Some(Read::All(read)) => found.extend(read),
+            Some(Read::TooMany(range)) => ranges.extend(range.split()),
+            None => return Ok(found),
+        }
+    }
+}
+
+enum Read<'a> {
+    All(ByKey<Relationship>),
+    TooMany(Range<'a>),
+}
+
+async fn read_range<'a>(
+    client: &Client,
+    range: Range<'a>,
+    wanted: &ByKey<()>,
+    max_retries: usize,
+) -> Result<Read<'a>, Failure> {
+    let most = range.rows.len() * WASTE_FACTOR + WASTE_ROWS;
+    let mut retry = Retry::new(max_retries);
+    'attempt: loop {
+        let mut found = HashMap::new();
+        let mut seen = 0;
+        let mut stream = client.export(ExportBulkRelationshipsRequest {
+            consistency: Some(Consistency::fully_consistent()),
+            optional_limit: PAGE,
+            optional_cursor: None,
+            optional_relationship_filter: Some(range.filter()),
+        });
+        loop {
+            let page = match stream.message().await {
+                Ok(Some(page)) => page,
+                Ok(None) => return Ok(Read::All(found)),
+                Err(error) => {
+                    retry.pause(error, "reading what the target holds").await?;
+                    continue 'attempt;
+                }
+            };
+            seen += page.relationships.len();
+            if seen > most {
+                return Ok(Read::TooMany(range));
+            }
+            for relationship in page.relationships {
+                let key = key(&relationship);
+                if wanted.contains_key(&key) {
+                    found.insert(key, relationship);
+                }
+            }
+        }
+    }
+}
+
+/// Relationships of one resource type that are looked for with one read.
+struct Range<'a> {
+    rows: Vec<&'a Relationship>,
+    one_by_one: bool,
+}
+
+impl Range<'_> {
+    /// The longest prefix that all ids share, and whether it is the one id of all.
+    fn prefix(&self) -> (&str, bool) {
+        let mut ids = self.rows.iter().map(|row| resource(row).1);
+        let first = ids.next().unwrap_or_default();
+        let mut length = first.len();
+        let mut same = true;
+        for id in ids {
+            same &= id == first;
+            let shared = first
+                .bytes()
+                .zip(id.bytes())
+                .take_while(|(a, b)| a == b)
+                .count();
+            length = length.min(shared);
+        }
+        (first.get(..length).unwrap_or_default(), same)
+    }
+
+    fn filter(&self) -> RelationshipFilter {
+        let (prefix, one_resource) = self.prefix();
+        let resource_type = self
+            .rows
+            .first()
+            .map_or("", |row| resource(row).0)
+            .to_owned();
+        let mut filter = RelationshipFilter {
+            resource_type,
+            ..RelationshipFilter::default()
+        };
+        if !one_resource {
+            prefix.clone_into(&mut filter.optional_resource_id_prefix);
+            return filter;
+        }
+        prefix.clone_into(&mut filter.optional_resource_id);
+        if let ([row], true) = (self.rows.as_slice(), self.one_by_one)
+            && let Some(subject) = &row.subject
+            && let Some(object) = &subject.object
+        {
+            row.relation.clone_into(&mut filter.optional_relation);
+            filter.optional_subject_filter = Some(SubjectFilter {
+                subject_type: object.object_type.clone(),
+                optional_subject_id: object.object_id.clone(),
+                optional_relation: Some(RelationFilter {
+                    relation: subject.optional_relation.clone(),
+                }),
+            });
+        }
+        filter
+    }
+
+    fn split(self) -> Vec<Self> {
+        let (prefix, one_resource) = self.prefix();
+        if one_resource {
+            let single = |row| Self {
+                rows: vec![row],
+                one_by_one: true,
+            };
+            return self.rows.into_iter().map(single).collect();
+        }
+        let length = prefix.len();
+        let mut parts: BTreeMap<Option<u8>, Vec<&Relationship>> = BTreeMap::new();
+        for row in self.rows {
+            parts
+                .entry(resource(row).1.as_bytes().get(length).copied())
+                .or_default()
+                .push(row);
+        }
+        parts
+            .into_values()
+            .map(|rows| Self {
+                rows,
+                one_by_one: false,
+            })
+            .collect()
+    }
+}
+
+fn resource(relationship: &Relationship) -> (&str, &str) {
+    let resource = relationship.resource.as_ref();
+    resource.map_or(("", ""), |resource| {
+        (&resource.object_type, &resource.object_id)
+    })
+}

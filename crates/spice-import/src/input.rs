@@ -1,0 +1,95 @@
+//! The thread that reads and checks the stream, and cuts it into chunks.
+
+use std::io::BufRead;
+
+use spice_pipe::Failure;
+use spice_record::{Digest, ExpiryPrecision, Header, RecordReader, Seal, SnapshotReader};
+use tokio::sync::mpsc;
+
+use crate::chunk::{Chunk, ChunkBuilder};
+
+/// What the thread hands on, in this order.
+pub(crate) enum Step {
+    /// Once; `None` for a stream without a header.
+    Header(Option<Box<Header>>),
+    /// Relationships, as they come.
+    Chunk(Chunk),
+    /// Once, last: the stream is whole and agrees with its trailer.
+    End(Totals),
+    /// Instead of anything else, and last.
+    Failed(Failure),
+}
+
+/// What was in the stream.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Totals {
+    pub(crate) relationships: u64,
+    pub(crate) digest: Digest,
+    pub(crate) precision: ExpiryPrecision,
+    pub(crate) sealed: bool,
+    /// Expiries with a part that PostgreSQL (microseconds) and MySQL (seconds) do not keep.
+    pub(crate) below_micros: u64,
+    pub(crate) below_seconds: u64,
+}
+
+/// Starts to read. One chunk waits while another is loaded.
+pub(crate) fn start(
+    input: Box<dyn BufRead + Send>,
+    name: String,
+    seal: Seal,
+) -> mpsc::Receiver<Step> {
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::task::spawn_blocking(move || {
+        let last = match read(RecordReader::new(input, name), seal, &sender) {
+            Ok(Some(totals)) => Step::End(totals),
+            Ok(None) => return,
+            Err(failure) => Step::Failed(failure),
+        };
+        let _ = sender.blocking_send(last);
+    });
+    receiver
+}
+
+/// Reads to the end; `None` where nobody listens any more.
+fn read(
+    records: RecordReader<Box<dyn BufRead + Send>>,
+    seal: Seal,
+    sender: &mpsc::Sender<Step>,
+) -> Result<Option<Totals>, Failure> {
+    let mut stream = SnapshotReader::open(records, seal)?;
+    let header = stream.header().cloned().map(Box::new);
+    if sender.blocking_send(Step::Header(header)).is_err() {
+        return Ok(None);
+    }
+    let (mut below_micros, mut below_seconds) = (0, 0);
+    let mut chunk = ChunkBuilder::default();
+    while let Some(relationship) = stream.next_relationship()? {
+        if let Some(expiry) = &relationship.optional_expires_at {
+            below_micros += u64::from(expiry.nanos % 1_000 != 0);
+            below_seconds += u64::from(expiry.nanos != 0);
+        }
+        chunk.push(stream.line(), &relationship);
+        if chunk.is_full()
+            && let Some(full) = chunk.take()
+            && sender.blocking_send(Step::Chunk(full)).is_err()
+        {
+            return Ok(None);
+        }
+    }
+    // The last rows are handed on only now that the trailer has proved them.
+    if let Some(last) = chunk.take()
+        && sender.blocking_send(Step::Chunk(last)).is_err()
+    {
+        return Ok(None);
+    }
+    let precision = stream.proved();
+    let sum = stream.sum();
+    Ok(Some(Totals {
+        relationships: sum.relationships(),
+        digest: sum.digest(precision.unwrap_or_default()),
+        precision: precision.unwrap_or_default(),
+        sealed: precision.is_some(),
+        below_micros,
+        below_seconds,
+    }))
+}

@@ -1,0 +1,393 @@
+//! `spice-import`: loads a snapshot stream into a SpiceDB.
+//!
+//! [`input`] is the thread that reads and checks the stream and cuts it into [`chunk`]s, [`load`]
+//! brings one chunk onto the target, [`existing`] reads what the target holds where a chunk is in
+//! conflict, [`schema`] settles the schema, [`tally`] counts what became of everything.
+
+#![forbid(unsafe_code)]
+
+mod chunk;
+mod existing;
+mod input;
+mod load;
+mod schema;
+mod tally;
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use authzed::Client;
+use authzed::v1::{Consistency, ExportBulkRelationshipsRequest};
+use authzed::zedtoken::{self, Revision};
+use clap::CommandFactory as _;
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use spice_pipe::connection::{CommonArgs, Connection, refuse_same_datastore};
+use spice_pipe::log::LogArgs;
+use spice_pipe::progress::Progress;
+use spice_pipe::{Exit, Failure, Program, Shutdown, stdio};
+use spice_record::record::Imported;
+use spice_record::{ExpiryPrecision, Header, Record, Seal};
+use tokio::sync::mpsc;
+
+use crate::input::{Step, Totals};
+use crate::load::{Loader, lock};
+use crate::tally::{Rejects, Tally};
+
+/// Load a snapshot stream, from stdin or a file, into a SpiceDB.
+#[derive(Clone, Debug, clap::Parser)]
+#[command(name = "spice-import", version = spice_pipe::VERSION, before_help = EXAMPLES)]
+pub struct Import {
+    /// The stream, plain or zstd.
+    #[arg(value_name = "FILE", default_value = "-")]
+    file: PathBuf,
+    /// What to do about the schema [default: write it where the target has none, else it must be
+    /// equal].
+    #[arg(long, value_name = "MODE")]
+    schema: Option<SchemaMode>,
+    /// Load into a target that holds relationships; what to do where one differs there. An identical
+    /// one is never a conflict.
+    #[arg(long, value_name = "POLICY")]
+    on_conflict: Option<OnConflict>,
+    /// Append relationships that the target refuses to this file, and go on. It can be fed again with
+    /// --unsealed.
+    #[arg(long, value_name = "FILE")]
+    rejects: Option<PathBuf>,
+    /// How many transactions to load at the same time.
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    jobs: u16,
+    /// Take a stream from which relationships were filtered out: its header and trailer are needed,
+    /// but not their number and digest.
+    #[arg(long, conflicts_with = "unsealed")]
+    partial: bool,
+    /// Take a stream without header and trailer, made by hand. Nothing proves that it is whole.
+    #[arg(long)]
+    unsealed: bool,
+    /// Read and check everything, and write nothing. Without a server only the stream is checked.
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+/// `--schema`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum SchemaMode {
+    /// Write the stream's schema, whatever the target has.
+    Write,
+    /// The target must have the stream's schema already.
+    Check,
+    /// Leave the target's schema alone.
+    Skip,
+}
+
+/// `--on-conflict`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum OnConflict {
+    /// Stop at the first relationship that differs.
+    Fail,
+    /// Leave it as it is on the target, name it, and end with exit code 3.
+    Skip,
+    /// Write the stream's over it.
+    Touch,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  spice-export --context old | spice-import --context new
+  spice-import --context new --on-conflict skip backup.ndjson.zst   # the same again, after a failure
+  spice-import --dry-run backup.ndjson.zst                          # is the file whole?
+";
+
+impl Program for Import {
+    const NAME: &'static str = "spice-import";
+
+    fn log_args(&self) -> &LogArgs {
+        &self.common.log
+    }
+
+    async fn run(self, shutdown: Shutdown) -> Result<Exit, Failure> {
+        if self.file == Path::new("-") && stdio::stdin_is_terminal() {
+            let help = Self::command().render_long_help();
+            return Err(Failure::usage(format!(
+                "nothing to read: stdin is a terminal\n\n{help}"
+            )));
+        }
+        let progress = Progress::start("relationships read", self.common.log.quiet);
+        let target = match (self.dry_run, self.common.connection.is_given()) {
+            (true, false) => None,
+            _ => Some(Target::open(&self).await?),
+        };
+        let (input, name) = stdio::open(&self.file)?;
+        let mut steps = input::start(input, name, self.seal());
+        let header = match steps.recv().await {
+            Some(Step::Header(header)) => header,
+            Some(Step::Failed(failure)) => return Err(failure),
+            _ => return Err(Failure::new(Exit::Failed, "the reading thread ended")),
+        };
+        if let Some(target) = &target {
+            target.check_against(&self, header.as_deref()).await?;
+        }
+        let Some(target) = target.filter(|_| !self.dry_run) else {
+            return check_only(steps, &progress).await;
+        };
+        let rejects = Mutex::new(Rejects::open(self.rejects.as_deref(), &self.file)?);
+        let loader = target.loader(self.on_conflict.unwrap_or(OnConflict::Fail), rejects);
+        let (tally, outcome) = load_all(&loader, steps, self.jobs, &progress, &shutdown).await;
+        progress.clear();
+        let rejects_kept = lock(&loader.rejects).finish();
+        let totals = match (outcome, rejects_kept) {
+            (Ok(Ended::Whole(totals)), Ok(())) => totals,
+            (outcome, rejects_kept) => {
+                tracing::info!(
+                    "{tally}; the same command with --on-conflict skip goes on from there"
+                );
+                return match outcome {
+                    Err(failure) => Err(failure),
+                    Ok(Ended::Signal(number)) => Ok(Exit::Signal(number)),
+                    Ok(Ended::Whole(_)) => Err(rejects_kept.err().unwrap_or_else(lost)),
+                };
+            }
+        };
+        if tally.total() != totals.relationships {
+            return Err(lost());
+        }
+        let imported = target
+            .summary(header.as_deref(), &tally, &totals, &progress)
+            .await?;
+        stdio::print_line(
+            &serde_json::to_string(&Record::Imported(Box::new(imported))).map_err(|error| {
+                Failure::new(Exit::Failed, format!("cannot write the summary: {error}"))
+            })?,
+        )?;
+        tracing::info!("imported: {tally}");
+        let partial = tally.skipped + tally.rejected > 0;
+        Ok(if partial { Exit::Partial } else { Exit::Done })
+    }
+}
+
+impl Import {
+    fn seal(&self) -> Seal {
+        match (self.partial, self.unsealed) {
+            (true, _) => Seal::Partial,
+            (_, true) => Seal::Unsealed,
+            _ => Seal::Sealed,
+        }
+    }
+}
+
+/// A target that was found fit to load into.
+struct Target {
+    connection: Connection,
+    client: Client,
+    head: String,
+}
+
+impl Target {
+    /// Connects; refuses a target that holds relationships, unless it is said what to do about them,
+    /// and one that takes no writes: better now than after an hour of reading.
+    async fn open(args: &Import) -> Result<Self, Failure> {
+        let connection = args.common.connection.resolve()?;
+        let client = connection.connect().await?;
+        let endpoint = connection.endpoint();
+        if args.on_conflict.is_none() {
+            let request = ExportBulkRelationshipsRequest {
+                consistency: Some(Consistency::fully_consistent()),
+                optional_limit: 1,
+                ..ExportBulkRelationshipsRequest::default()
+            };
+            let first = client.export(request).message().await?;
+            if first.is_some_and(|page| !page.relationships.is_empty()) {
+                return Err(Failure::usage(format!("{endpoint} already holds relationships"))
+                    .hint("is it the right target? --on-conflict fail|skip|touch loads into it all the same"));
+            }
+        }
+        let head = if args.dry_run {
+            client.head().await?
+        } else {
+            client.mark().await?
+        };
+        Ok(Self {
+            connection,
+            client,
+            head,
+        })
+    }
+
+    /// What can be said against a stream once its header is there.
+    async fn check_against(&self, args: &Import, header: Option<&Header>) -> Result<(), Failure> {
+        let endpoint = self.connection.endpoint();
+        if let Some(source) = header.and_then(|header| header.revision.as_deref()) {
+            refuse_same_datastore(source, &self.head, endpoint)?;
+        }
+        let schema = header.and_then(|header| header.schema.as_deref());
+        schema::settle(&self.client, endpoint, schema, args.schema, args.dry_run).await
+    }
+
+    fn loader(&self, on_conflict: OnConflict, rejects: Mutex<Rejects>) -> Loader {
+        Loader {
+            client: self.client.clone(),
+            max_retries: self.connection.max_retries,
+            on_conflict,
+            precision: match self.keeps() {
+                Some(Keeps::Seconds) => ExpiryPrecision::Seconds,
+                _ => ExpiryPrecision::Micros,
+            },
+            rejects,
+        }
+    }
+
+    /// How much of an expiry this datastore keeps, told by the form of its revisions: PostgreSQL's
+    /// are snapshots, MySQL's count transactions, those of memory and Spanner are nanoseconds since
+    /// 1970. Measured on SpiceDB v1.56.
+    fn keeps(&self) -> Option<Keeps> {
+        match zedtoken::decode(&self.head).ok()?.revision {
+            Revision::Postgres(_) => Some(Keeps::Micros),
+            Revision::Integer(number) if number < NANOS_IN_2001 => Some(Keeps::Seconds),
+            Revision::Integer(_) => Some(Keeps::All),
+            _ => None,
+        }
+    }
+
+    async fn summary(
+        &self,
+        header: Option<&Header>,
+        tally: &Tally,
+        totals: &Totals,
+        progress: &Progress,
+    ) -> Result<Imported, Failure> {
+        let expiry_truncated = self.keeps().map(|keeps| match keeps {
+            Keeps::All => 0,
+            Keeps::Micros => totals.below_micros,
+            Keeps::Seconds => totals.below_seconds,
+        });
+        if expiry_truncated.is_some_and(|count| count > 0) {
+            tracing::warn!(
+                "{} expiries have a fraction of a second that {} does not keep",
+                expiry_truncated.unwrap_or_default(),
+                self.connection.endpoint(),
+            );
+        }
+        Ok(Imported {
+            relationships: totals.relationships,
+            loaded: tally.loaded,
+            present: tally.present,
+            touched: tally.touched,
+            skipped: tally.skipped,
+            rejected: tally.rejected,
+            expiry_truncated,
+            source_revision: header.and_then(|header| header.revision.clone()),
+            target_revision: Some(self.client.head().await?),
+            digest: totals.digest,
+            expiry_precision: totals.precision,
+            sealed: totals.sealed,
+            seconds: (progress.elapsed().as_secs_f64() * 1e3).round() / 1e3,
+        })
+    }
+}
+
+enum Keeps {
+    All,
+    Micros,
+    Seconds,
+}
+
+/// 10^18 ns: September 2001. No MySQL has counted that many transactions.
+const NANOS_IN_2001: u64 = 1_000_000_000_000_000_000;
+
+/// How loading ended without an error.
+enum Ended {
+    Whole(Totals),
+    Signal(i32),
+}
+
+/// Loads chunk after chunk. After a failure or a signal no new one is begun, and those under way are
+/// brought to their end, so that the tally is true.
+async fn load_all(
+    loader: &Loader,
+    mut steps: mpsc::Receiver<Step>,
+    jobs: u16,
+    progress: &Progress,
+    shutdown: &Shutdown,
+) -> (Tally, Result<Ended, Failure>) {
+    let mut tally = Tally::default();
+    let mut loading = FuturesUnordered::new();
+    let mut outcome = None;
+    while outcome.is_none() || !loading.is_empty() {
+        tokio::select! {
+            step = steps.recv(), if outcome.is_none() && loading.len() < usize::from(jobs) => {
+                match step {
+                    Some(Step::Chunk(chunk)) => {
+                        progress.add(chunk.len() as u64);
+                        loading.push(loader.load(chunk));
+                    }
+                    Some(Step::End(totals)) => outcome = Some(Ok(Ended::Whole(totals))),
+                    Some(Step::Failed(failure)) => outcome = Some(Err(failure)),
+                    Some(Step::Header(_)) | None => outcome = Some(Err(lost())),
+                }
+            }
+            Some((loaded, result)) = loading.next() => {
+                tally.add(&loaded);
+                if let Err(failure) = result
+                    && !matches!(outcome, Some(Err(_)))
+                {
+                    outcome = Some(Err(failure));
+                }
+            }
+            number = shutdown.requested(), if outcome.is_none() => {
+                outcome = Some(Ok(Ended::Signal(number)));
+            }
+        }
+    }
+    (tally, outcome.unwrap_or_else(|| Err(lost())))
+}
+
+/// `--dry-run`: the stream to its end.
+async fn check_only(mut steps: mpsc::Receiver<Step>, progress: &Progress) -> Result<Exit, Failure> {
+    loop {
+        match steps.recv().await {
+            Some(Step::Chunk(chunk)) => progress.add(chunk.len() as u64),
+            Some(Step::End(totals)) => {
+                progress.clear();
+                let Totals {
+                    relationships,
+                    digest,
+                    precision,
+                    sealed,
+                    ..
+                } = totals;
+                let proved = if sealed {
+                    "whole"
+                } else {
+                    "well formed, but nothing proves it whole"
+                };
+                tracing::info!(
+                    "the stream is {proved}: {relationships} relationships, digest {digest} \
+                     ({precision}); nothing was written"
+                );
+                return Ok(Exit::Done);
+            }
+            Some(Step::Failed(failure)) => return Err(failure),
+            Some(Step::Header(_)) | None => return Err(lost()),
+        }
+    }
+}
+
+/// Cannot happen; if it does, it must not look like success.
+fn lost() -> Failure {
+    Failure::new(
+        Exit::Failed,
+        "lost count of the relationships: this is a bug, nothing is proved",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::Import;
+
+    #[test]
+    fn flags_are_consistent() {
+        Import::command().debug_assert();
+    }
+}

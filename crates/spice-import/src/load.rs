@@ -1,0 +1,371 @@
+//! One chunk onto the target: bulk first, and what the target refuses is narrowed down.
+//!
+//! A bulk import is one transaction, all or nothing. So after any failure the same rows can be sent
+//! again, and after "already exists" they can be told apart by reading what is there. Nothing is ever
+//! dropped because its neighbour is in the way.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use authzed::v1::{RelationshipUpdate, WriteRelationshipsRequest, relationship_update::Operation};
+use authzed::{Client, Kind};
+use prost::Message as _;
+use spice_pipe::retry::Retry;
+use spice_pipe::{Exit, Failure};
+use spice_record::ExpiryPrecision;
+use spice_record::digest::same;
+use spice_record::relationship::Text;
+
+use crate::OnConflict;
+use crate::chunk::{Chunk, Row};
+use crate::existing::{self, ByKey, key};
+use crate::tally::{Rejects, Tally};
+
+/// A stream is ended before the target ends it (after 30 s); the rest goes into the next one.
+const STREAM_TIME: Duration = Duration::from_secs(20);
+/// SpiceDB's default for WriteRelationships; the true one is learned when it is lower.
+const UPDATES_PER_WRITE: usize = 1_000;
+const WRITE_BYTES: usize = 2 << 20;
+/// An internal error may pass, or may be a value that the database cannot hold (U+0000 on
+/// PostgreSQL): after these attempts the row is looked for, and refused only after as many again.
+const INTERNAL_RETRIES: usize = 2;
+
+/// What all chunks share.
+pub(crate) struct Loader {
+    pub(crate) client: Client,
+    pub(crate) max_retries: usize,
+    pub(crate) on_conflict: OnConflict,
+    /// How precisely the target keeps expiries.
+    pub(crate) precision: ExpiryPrecision,
+    pub(crate) rejects: Mutex<Rejects>,
+}
+
+/// Rows on their way.
+struct Piece {
+    chunk: Chunk,
+    /// How often they have been found in conflict.
+    conflicts: u8,
+    /// A refused row is being looked for among them.
+    narrowing: bool,
+}
+
+impl Loader {
+    /// Loads one chunk. The tally tells what became of it also where that failed.
+    pub(crate) async fn load(&self, chunk: Chunk) -> (Tally, Result<(), Failure>) {
+        let mut tally = Tally::default();
+        let outcome = self.pieces(chunk, &mut tally).await;
+        (tally, outcome)
+    }
+
+    async fn pieces(&self, chunk: Chunk, tally: &mut Tally) -> Result<(), Failure> {
+        let mut pieces = vec![Piece {
+            chunk,
+            conflicts: 0,
+            narrowing: false,
+        }];
+        while let Some(piece) = pieces.pop() {
+            let ended = self.import(&piece, tally).await?;
+            let chunk = piece.chunk;
+            let (conflicts, narrowing) = (piece.conflicts, piece.narrowing);
+            let (first, last) = chunk.lines();
+            match ended {
+                Imported::All => tally.loaded += chunk.len() as u64,
+                Imported::First(messages) => {
+                    let (done, rest) = chunk.split_at_message(messages);
+                    tally.loaded += done.len() as u64;
+                    pieces.push(Piece {
+                        chunk: rest,
+                        conflicts,
+                        narrowing,
+                    });
+                }
+                Imported::Conflict => {
+                    let absent = self.resolve(&chunk.rows(), tally).await?;
+                    // Nothing to be seen, but something in the way: rows that have expired and were
+                    // not collected yet. A CREATE cannot replace them, a TOUCH can.
+                    if conflicts > 0 || absent.len() == chunk.len() {
+                        self.touch(&absent, tally).await?;
+                    } else if !absent.is_empty() {
+                        let chunk = Chunk::from_rows(&absent);
+                        pieces.push(Piece {
+                            chunk,
+                            conflicts: conflicts + 1,
+                            narrowing,
+                        });
+                    }
+                }
+                Imported::TooSlow(error) if chunk.len() > 1 => {
+                    tracing::warn!(
+                        "lines {first} to {last} take too long in one transaction: {error}; halving it"
+                    );
+                    pieces.extend(halves(&chunk.rows(), conflicts, narrowing));
+                }
+                Imported::TooSlow(error) => return Err(error.into()),
+                Imported::Refused(error) => {
+                    let rows = chunk.rows();
+                    if let [row] = rows.as_slice() {
+                        self.reject(row, &error, tally)?;
+                        continue;
+                    }
+                    let rows = self.without_refused_shapes(rows, tally)?;
+                    pieces.extend(halves(&rows, conflicts, true));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a chunk as one transaction, again and again while its failure is a passing one.
+    async fn import(&self, piece: &Piece, tally: &mut Tally) -> Result<Imported, Failure> {
+        let chunk = &piece.chunk;
+        let mut retry = Retry::new(self.max_retries);
+        // On the way from the whole chunk to the one row every repetition would cost a delay.
+        let patient = !piece.narrowing || chunk.len() == 1;
+        let mut internal = if patient { 0 } else { INTERNAL_RETRIES };
+        loop {
+            // The rest of the messages is left out once the stream has been open for long.
+            let started = Instant::now();
+            let messages = chunk.messages().into_iter().enumerate();
+            let in_time = messages
+                .take_while(move |(index, _)| *index == 0 || started.elapsed() < STREAM_TIME)
+                .map(|(_, message)| message);
+            let error = match self.client.import(futures::stream::iter(in_time)).await {
+                Ok(loaded) => return imported(chunk, loaded),
+                Err(error) => error,
+            };
+            match error.kind() {
+                Kind::AlreadyExists => return Ok(Imported::Conflict),
+                Kind::StreamTimeout => return Ok(Imported::TooSlow(error)),
+                Kind::Refused | Kind::MessageTooLarge => return Ok(Imported::Refused(error)),
+                Kind::Internal if internal == INTERNAL_RETRIES => {
+                    return Ok(Imported::Refused(error));
+                }
+                Kind::Internal => {
+                    internal += 1;
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                _ => {
+                    let unknown = error.is_ambiguous_for_writes();
+                    if let Err(failure) = retry.pause(error, "loading").await {
+                        tally.unknown += if unknown { chunk.len() as u64 } else { 0 };
+                        let (first, last) = chunk.lines();
+                        return Err(failure.context(format!("lines {first} to {last}")));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tells the rows of a chunk in conflict apart by what the target holds; gives back those of
+    /// which nothing is to be seen there.
+    async fn resolve(&self, rows: &[Row], tally: &mut Tally) -> Result<Vec<Row>, Failure> {
+        let there = existing::read(&self.client, rows, self.max_retries).await?;
+        let mut settled: ByKey<Row> = there
+            .into_iter()
+            .map(|(key, relationship)| {
+                (
+                    key,
+                    Row {
+                        line: 0,
+                        relationship,
+                    },
+                )
+            })
+            .collect();
+        let mut absent: ByKey<Row> = ByKey::new();
+        let mut touch: ByKey<Row> = ByKey::new();
+        for row in rows {
+            let key = key(&row.relationship);
+            let Some(known) = settled.get(&key) else {
+                // A stream made by hand may say a relationship twice: the first one settles it.
+                settled.insert(key.clone(), row.clone());
+                absent.insert(key, row.clone());
+                continue;
+            };
+            if same(&row.relationship, &known.relationship, self.precision) {
+                tally.present += 1;
+                continue;
+            }
+            match self.on_conflict {
+                OnConflict::Fail => return Err(conflict(row, known)),
+                OnConflict::Skip => {
+                    self.rejects().skip(row, known);
+                    tally.skipped += 1;
+                }
+                OnConflict::Touch => {
+                    // Of several, the last one wins, and stands for all of them.
+                    let replaced = absent.remove(&key).or_else(|| touch.remove(&key));
+                    tally.present += u64::from(replaced.is_some());
+                    settled.insert(key.clone(), row.clone());
+                    touch.insert(key, row.clone());
+                }
+            }
+        }
+        let touch: Vec<Row> = touch.into_values().collect();
+        self.touch(&touch, tally).await?;
+        let mut absent: Vec<Row> = absent.into_values().collect();
+        absent.sort_by_key(|row| row.line);
+        Ok(absent)
+    }
+
+    /// Writes rows over whatever is there.
+    async fn touch(&self, rows: &[Row], tally: &mut Tally) -> Result<(), Failure> {
+        let mut limit = UPDATES_PER_WRITE;
+        let mut pieces = vec![rows];
+        while let Some(rows) = pieces.pop() {
+            let bytes: usize = rows.iter().map(|row| row.relationship.encoded_len()).sum();
+            if rows.len() > limit || (bytes > WRITE_BYTES && rows.len() > 1) {
+                let (first, rest) = rows.split_at(limit.min(rows.len() / 2));
+                pieces.extend([rest, first]);
+                continue;
+            }
+            if rows.is_empty() {
+                continue;
+            }
+            match self.write(rows, tally).await? {
+                None => tally.touched += rows.len() as u64,
+                Some(error) if error.kind() == Kind::LimitExceeded && rows.len() > 1 => {
+                    let learned = error.limit().and_then(|limit| usize::try_from(limit).ok());
+                    limit = learned.unwrap_or(1).clamp(1, rows.len() - 1);
+                    pieces.push(rows);
+                }
+                Some(error) => match rows {
+                    [row] => self.reject(row, &error, tally)?,
+                    _ => {
+                        let (first, rest) = rows.split_at(rows.len() / 2);
+                        pieces.extend([rest, first]);
+                    }
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// One WriteRelationships; gives back an error that lies with the rows.
+    async fn write(
+        &self,
+        rows: &[Row],
+        tally: &mut Tally,
+    ) -> Result<Option<authzed::Error>, Failure> {
+        let mut retry = Retry::new(self.max_retries);
+        let mut internal = 0;
+        loop {
+            let update = |row: &Row| RelationshipUpdate {
+                operation: Operation::Touch.into(),
+                relationship: Some(row.relationship.clone()),
+            };
+            let request = WriteRelationshipsRequest {
+                updates: rows.iter().map(update).collect(),
+                ..WriteRelationshipsRequest::default()
+            };
+            let Err(error) = self.client.write_relationships(request).await else {
+                return Ok(None);
+            };
+            match error.kind() {
+                Kind::Refused | Kind::MessageTooLarge | Kind::LimitExceeded => {
+                    return Ok(Some(error));
+                }
+                Kind::Internal if internal == INTERNAL_RETRIES => return Ok(Some(error)),
+                Kind::Internal => {
+                    internal += 1;
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                _ => {
+                    let unknown = error.is_ambiguous_for_writes();
+                    if let Err(failure) = retry.pause(error, "touching").await {
+                        tally.unknown += if unknown { rows.len() as u64 } else { 0 };
+                        return Err(failure);
+                    }
+                }
+            }
+        }
+    }
+
+    fn reject(&self, row: &Row, error: &authzed::Error, tally: &mut Tally) -> Result<(), Failure> {
+        self.rejects().reject(row, error)?;
+        tally.rejected += 1;
+        Ok(())
+    }
+
+    /// Rejects, without asking again, the rows that the target refuses for their shape.
+    fn without_refused_shapes(
+        &self,
+        rows: Vec<Row>,
+        tally: &mut Tally,
+    ) -> Result<Vec<Row>, Failure> {
+        let mut left = Vec::with_capacity(rows.len());
+        let mut rejects = self.rejects();
+        for row in rows {
+            if rejects.reject_by_shape(&row)? {
+                tally.rejected += 1;
+            } else {
+                left.push(row);
+            }
+        }
+        Ok(left)
+    }
+
+    fn rejects(&self) -> std::sync::MutexGuard<'_, Rejects> {
+        lock(&self.rejects)
+    }
+}
+
+/// How an import of a chunk ended, other than with an error that ends the program.
+enum Imported {
+    All,
+    /// Time was up: only this many messages were sent, and they are there.
+    First(usize),
+    Conflict,
+    TooSlow(authzed::Error),
+    Refused(authzed::Error),
+}
+
+/// The server counts what it loaded; any other count than that of whole messages is a lost row.
+fn imported(chunk: &Chunk, loaded: u64) -> Result<Imported, Failure> {
+    if loaded == chunk.len() as u64 {
+        return Ok(Imported::All);
+    }
+    match chunk.messages_holding(loaded) {
+        Some(messages) if messages > 0 => Ok(Imported::First(messages)),
+        _ => {
+            let (first, last) = chunk.lines();
+            Err(Failure::new(
+                Exit::Failed,
+                format!(
+                    "lines {first} to {last}: {} relationships sent, but the target says it loaded {loaded}",
+                    chunk.len()
+                ),
+            ))
+        }
+    }
+}
+
+fn halves(rows: &[Row], conflicts: u8, narrowing: bool) -> Vec<Piece> {
+    let (first, rest) = rows.split_at(rows.len() / 2);
+    // The last piece is taken first: so rows are named in the order of the stream.
+    let halves = [rest, first].into_iter().filter(|half| !half.is_empty());
+    halves
+        .map(|half| Piece {
+            chunk: Chunk::from_rows(half),
+            conflicts,
+            narrowing,
+        })
+        .collect()
+}
+
+fn conflict(row: &Row, known: &Row) -> Failure {
+    let (line, text, known_text) = (row.line, Text(&row.relationship), Text(&known.relationship));
+    let message = match known.line {
+        0 => format!("line {line}: {text} differs from what the target holds: {known_text}"),
+        first => format!("line {line}: {text} is on line {first}, too, and differs: {known_text}"),
+    };
+    Failure::new(Exit::Failed, message)
+        .hint("--on-conflict skip keeps what is there, --on-conflict touch writes over it")
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // What is guarded are counts and a file: no panic leaves them half changed.
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -1,0 +1,229 @@
+//! What became of the relationships, and the file for those that were refused.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use authzed::v1::Relationship;
+use prost::Message as _;
+use spice_pipe::{Exit, Failure};
+use spice_record::relationship::Text;
+use spice_record::snapshot::write_relationship;
+
+use crate::chunk::Row;
+
+/// How many skipped or refused relationships are named on stderr, of each kind.
+const NAMED: u64 = 100;
+
+/// Counts of relationships by what became of them.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) loaded: u64,
+    pub(crate) present: u64,
+    pub(crate) touched: u64,
+    pub(crate) skipped: u64,
+    pub(crate) rejected: u64,
+    /// Sent, and never acknowledged or refused.
+    pub(crate) unknown: u64,
+}
+
+impl Tally {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.loaded += other.loaded;
+        self.present += other.present;
+        self.touched += other.touched;
+        self.skipped += other.skipped;
+        self.rejected += other.rejected;
+        self.unknown += other.unknown;
+    }
+
+    pub(crate) fn total(&self) -> u64 {
+        self.loaded + self.present + self.touched + self.skipped + self.rejected
+    }
+}
+
+/// The sentence for an import that did not finish.
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let there = self.loaded + self.present + self.touched;
+        write!(f, "{there} relationships of this stream are on the target")?;
+        if self.unknown > 0 {
+            write!(
+                f,
+                ", and up to {} more whose transaction had no known end",
+                self.unknown
+            )?;
+        }
+        let parts = [
+            (self.loaded, "loaded now"),
+            (self.present, "there before"),
+            (self.touched, "touched"),
+            (self.skipped, "skipped"),
+            (self.rejected, "refused"),
+        ];
+        let parts = parts.iter().filter(|(count, _)| *count > 0);
+        let parts: Vec<String> = parts
+            .map(|(count, what)| format!("{count} {what}"))
+            .collect();
+        if parts.is_empty() {
+            Ok(())
+        } else {
+            write!(f, " ({})", parts.join(", "))
+        }
+    }
+}
+
+/// Names relationships on stderr, up to a bound, and keeps the refused ones.
+#[derive(Default)]
+pub(crate) struct Rejects {
+    file: Option<(File, PathBuf)>,
+    skipped: u64,
+    rejected: u64,
+    /// Why relationships of a shape are refused.
+    shapes: HashMap<Vec<u8>, String>,
+}
+
+impl Rejects {
+    /// Opens the file, private and for appending: the same command run again keeps what is there.
+    pub(crate) fn open(path: Option<&Path>, input: &Path) -> Result<Self, Failure> {
+        let Some(path) = path else {
+            return Ok(Self::default());
+        };
+        let shown = path.display();
+        if let (Ok(a), Ok(b)) = (fs::metadata(path), fs::metadata(input))
+            && (a.dev(), a.ino()) == (b.dev(), b.ino())
+        {
+            return Err(Failure::usage(format!(
+                "--rejects {shown} is the file that is read"
+            )));
+        }
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(|error| Failure::new(Exit::Failed, format!("--rejects {shown}: {error}")))?;
+        Ok(Self {
+            file: Some((file, path.to_owned())),
+            ..Self::default()
+        })
+    }
+
+    /// Keeps a row that the target refuses.
+    ///
+    /// # Errors
+    ///
+    /// Exit 1 where there is no file for it: then this row ends the import.
+    pub(crate) fn reject(&mut self, row: &Row, error: &authzed::Error) -> Result<(), Failure> {
+        const REASONS: [&str; 4] = [
+            "UNKNOWN_DEFINITION",
+            "UNKNOWN_RELATION_OR_PERMISSION",
+            "CANNOT_UPDATE_PERMISSION",
+            "INVALID_SUBJECT_TYPE",
+        ];
+        if error
+            .reason()
+            .is_some_and(|reason| REASONS.contains(&reason))
+        {
+            self.shapes
+                .insert(shape(&row.relationship), error.message().to_owned());
+        }
+        self.keep(row, error.message())
+    }
+
+    /// Keeps a row if another one of its shape was refused: it would be, too.
+    pub(crate) fn reject_by_shape(&mut self, row: &Row) -> Result<bool, Failure> {
+        let Some(reason) = self.shapes.get(&shape(&row.relationship)).cloned() else {
+            return Ok(false);
+        };
+        self.keep(row, &reason).map(|()| true)
+    }
+
+    fn keep(&mut self, row: &Row, reason: &str) -> Result<(), Failure> {
+        let (line, text) = (row.line, Text(&row.relationship));
+        let Some((file, path)) = &mut self.file else {
+            return Err(Failure::new(
+                Exit::Failed,
+                format!("line {line}: the target refuses {text}: {reason}"),
+            )
+            .hint(
+                "--rejects FILE --on-conflict skip resumes, and puts what is refused into the file",
+            ));
+        };
+        let mut bytes = Vec::new();
+        write_relationship(&mut bytes, &row.relationship)
+            .and_then(|()| file.write_all(&bytes))
+            .map_err(|error| {
+                Failure::new(
+                    Exit::Failed,
+                    format!("--rejects {}: {error}", path.display()),
+                )
+            })?;
+        self.rejected += 1;
+        if self.rejected <= NAMED {
+            tracing::warn!("line {line}: refused {text}: {reason}");
+        } else if self.rejected == NAMED + 1 {
+            tracing::warn!("more are refused; they are in {}", path.display());
+        }
+        Ok(())
+    }
+
+    /// Names a row that differs on the target and was left as it is there.
+    pub(crate) fn skip(&mut self, row: &Row, there: &Row) {
+        self.skipped += 1;
+        if self.skipped <= NAMED {
+            let (line, text) = (row.line, Text(&row.relationship));
+            let there = Text(&there.relationship);
+            tracing::warn!("line {line}: skipped {text}: the target holds {there}");
+        } else if self.skipped == NAMED + 1 {
+            tracing::warn!("more are skipped: only the first {NAMED} are named");
+        }
+    }
+
+    /// Makes the file durable, or takes it away where nothing is in it.
+    pub(crate) fn finish(&mut self) -> Result<(), Failure> {
+        let Some((file, path)) = self.file.take() else {
+            return Ok(());
+        };
+        let sync = || {
+            if file.metadata()?.len() == 0 {
+                fs::remove_file(&path)
+            } else {
+                file.sync_all()
+            }
+        };
+        sync().map_err(|error| {
+            Failure::new(
+                Exit::Failed,
+                format!("--rejects {}: {error}", path.display()),
+            )
+        })
+    }
+}
+
+/// What decides whether a schema allows a relationship: all of it but ids, context and the time of
+/// expiry.
+fn shape(relationship: &Relationship) -> Vec<u8> {
+    let mut shape = relationship.clone();
+    if let Some(resource) = &mut shape.resource {
+        resource.object_id.clear();
+    }
+    if let Some(object) = shape
+        .subject
+        .as_mut()
+        .and_then(|subject| subject.object.as_mut())
+        && object.object_id != "*"
+    {
+        object.object_id.clear();
+    }
+    if let Some(caveat) = &mut shape.optional_caveat {
+        caveat.context = None;
+    }
+    if let Some(expiry) = &mut shape.optional_expires_at {
+        *expiry = authzed::Timestamp::default();
+    }
+    shape.encode_to_vec()
+}

@@ -1,0 +1,293 @@
+//! Where a connection's settings come from: flags, the contexts file, the environment.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use secrecy::SecretString;
+use serde::{Deserialize, Deserializer};
+
+use crate::exit::{Exit, Failure};
+use crate::parse_duration;
+
+/// The settings of one connection. One definition for the flags, for the tables of the contexts file
+/// (the keys are the flags' names) and for the environment (`SPICE_` and the name in capitals).
+#[derive(Clone, Debug, Default, Deserialize, clap::Args)]
+#[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
+pub struct Settings {
+    /// Host and port of the server, such as localhost:50051.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub endpoint: Option<String>,
+    /// Read the preshared key from a file.
+    #[arg(long, value_name = "FILE", group = "token-source")]
+    pub token_file: Option<PathBuf>,
+    /// Run a shell command and take the preshared key from its output.
+    #[arg(long, value_name = "COMMAND", group = "token-source")]
+    pub token_command: Option<String>,
+    /// The preshared key itself; discouraged, because everybody on the machine can see it in ps.
+    #[arg(long, value_name = "KEY", group = "token-source")]
+    pub token: Option<SecretString>,
+    /// Connect without TLS.
+    #[arg(long)]
+    pub insecure: bool,
+    /// PEM file with the certificate authorities to trust, instead of the system's.
+    #[arg(long, value_name = "FILE")]
+    pub certificate_path: Option<PathBuf>,
+    /// Do not verify the server's certificate.
+    #[arg(long)]
+    pub no_verify_ca: bool,
+    /// The host name to expect in the server's certificate.
+    #[arg(long, value_name = "HOST")]
+    pub hostname_override: Option<String>,
+    /// PEM file with the certificate to show to the server (mTLS).
+    #[arg(long, value_name = "FILE")]
+    pub client_certificate_path: Option<PathBuf>,
+    /// PEM file with the key of that certificate.
+    #[arg(long, value_name = "FILE")]
+    pub client_key_path: Option<PathBuf>,
+    /// How long one request may take; streams are not bounded by it [default: 60s].
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    #[serde(deserialize_with = "duration")]
+    pub request_timeout: Option<Duration>,
+    /// How often in a row a failing request is repeated [default: 10].
+    #[arg(long, value_name = "COUNT")]
+    pub max_retries: Option<usize>,
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_duration(&text)
+        .map(Some)
+        .map_err(serde::de::Error::custom)
+}
+
+impl Settings {
+    /// These settings, and what they leave open from `other`.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        // The three sources of a token are one setting: a flag must not be mixed with a file's.
+        let own_token =
+            self.token.is_some() || self.token_file.is_some() || self.token_command.is_some();
+        let (token, token_file, token_command) = if own_token {
+            (self.token, self.token_file, self.token_command)
+        } else {
+            (other.token, other.token_file, other.token_command)
+        };
+        Self {
+            endpoint: self.endpoint.or(other.endpoint),
+            token_file,
+            token_command,
+            token,
+            insecure: self.insecure || other.insecure,
+            certificate_path: self.certificate_path.or(other.certificate_path),
+            no_verify_ca: self.no_verify_ca || other.no_verify_ca,
+            hostname_override: self.hostname_override.or(other.hostname_override),
+            client_certificate_path: self
+                .client_certificate_path
+                .or(other.client_certificate_path),
+            client_key_path: self.client_key_path.or(other.client_key_path),
+            request_timeout: self.request_timeout.or(other.request_timeout),
+            max_retries: self.max_retries.or(other.max_retries),
+        }
+    }
+}
+
+const VARIABLES: [&str; 12] = [
+    "SPICE_ENDPOINT",
+    "SPICE_TOKEN_FILE",
+    "SPICE_TOKEN_COMMAND",
+    "SPICE_TOKEN",
+    "SPICE_INSECURE",
+    "SPICE_CERTIFICATE_PATH",
+    "SPICE_NO_VERIFY_CA",
+    "SPICE_HOSTNAME_OVERRIDE",
+    "SPICE_CLIENT_CERTIFICATE_PATH",
+    "SPICE_CLIENT_KEY_PATH",
+    "SPICE_REQUEST_TIMEOUT",
+    "SPICE_MAX_RETRIES",
+];
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// The `SPICE_*` connection variables that are set.
+#[must_use]
+pub fn environment_in_use() -> Vec<&'static str> {
+    VARIABLES
+        .into_iter()
+        .filter(|name| variable(name).is_some())
+        .collect()
+}
+
+/// Reads the settings from the environment. Several token variables: the file, then the command.
+///
+/// # Errors
+///
+/// Exit 2 for a value that is not of its kind.
+pub fn from_environment() -> Result<Settings, Failure> {
+    let path = |name| variable(name).map(PathBuf::from);
+    let refuse = |name: &str, expected: &str| {
+        Failure::usage(format!("environment variable {name}: expected {expected}"))
+    };
+    let flag = |name| match variable(name).as_deref() {
+        None | Some("0" | "false") => Ok(false),
+        Some("1" | "true") => Ok(true),
+        Some(_) => Err(refuse(name, "true or false")),
+    };
+    let token_file = path("SPICE_TOKEN_FILE");
+    let token_command = variable("SPICE_TOKEN_COMMAND").filter(|_| token_file.is_none());
+    let token = variable("SPICE_TOKEN").filter(|_| token_file.is_none() && token_command.is_none());
+    let timeout = variable("SPICE_REQUEST_TIMEOUT").map(|text| parse_duration(&text));
+    let retries = variable("SPICE_MAX_RETRIES").map(|text| text.parse());
+    Ok(Settings {
+        endpoint: variable("SPICE_ENDPOINT"),
+        token_file,
+        token_command,
+        token: token.map(SecretString::from),
+        insecure: flag("SPICE_INSECURE")?,
+        certificate_path: path("SPICE_CERTIFICATE_PATH"),
+        no_verify_ca: flag("SPICE_NO_VERIFY_CA")?,
+        hostname_override: variable("SPICE_HOSTNAME_OVERRIDE"),
+        client_certificate_path: path("SPICE_CLIENT_CERTIFICATE_PATH"),
+        client_key_path: path("SPICE_CLIENT_KEY_PATH"),
+        request_timeout: timeout
+            .transpose()
+            .map_err(|_| refuse("SPICE_REQUEST_TIMEOUT", "a duration such as 30s"))?,
+        max_retries: retries
+            .transpose()
+            .map_err(|_| refuse("SPICE_MAX_RETRIES", "a whole number"))?,
+    })
+}
+
+/// Where the contexts file is: `$SPICE_CONTEXTS`, else in the user's config folder.
+#[must_use]
+pub fn file() -> PathBuf {
+    if let Some(path) = variable("SPICE_CONTEXTS") {
+        return path.into();
+    }
+    let config = variable("XDG_CONFIG_HOME").map_or_else(
+        || PathBuf::from(variable("HOME").unwrap_or_default()).join(".config"),
+        PathBuf::from,
+    );
+    config.join("spice-pipes/contexts.toml")
+}
+
+/// Reads one table of the contexts file. Paths in it are relative to the file's folder.
+///
+/// # Errors
+///
+/// Exit 2 where the file or the table is missing or is not of the right form.
+pub fn read(name: &str) -> Result<Settings, Failure> {
+    let path = file();
+    let shown = path.display();
+    let form = format!(
+        "the contexts file has a table for each server: [{name}], endpoint = \"host:50051\", \
+         token-file = \"{name}.token\"; its place is $SPICE_CONTEXTS or \
+         ~/.config/spice-pipes/contexts.toml"
+    );
+    let text = fs::read_to_string(&path).map_err(|e| {
+        Failure::usage(format!("--context {name}: cannot read {shown}: {e}")).hint(&form)
+    })?;
+    // toml shows the offending line in its error, and that line may be a token.
+    let table: toml::Table = toml::from_str(&text).map_err(|error| {
+        let at = position(&text, error.span());
+        Failure::usage(format!("{shown}{at}: {}", error.message())).hint(&form)
+    })?;
+    let mut known: Vec<&str> = table.keys().map(String::as_str).collect();
+    known.sort_unstable();
+    let Some(context) = table.get(name) else {
+        let known = known.join(", ");
+        return Err(
+            Failure::usage(format!("no context {name:?} in {shown} (it has: {known})")).hint(&form),
+        );
+    };
+    if context.get("token").is_some_and(|token| !token.is_str()) {
+        // serde would quote the value.
+        return Err(Failure::usage(format!(
+            "{shown}: context {name:?}: token must be in quotes"
+        )));
+    }
+    let settings = Settings::deserialize(context.clone()).map_err(|error| {
+        Failure::usage(format!("{shown}: context {name:?}: {}", error.message())).hint(&form)
+    })?;
+    if settings.token.is_some() {
+        warn_if_readable(&path);
+    }
+    Ok(beside(settings, path.parent().unwrap_or(Path::new("."))))
+}
+
+fn position(text: &str, span: Option<std::ops::Range<usize>>) -> String {
+    let Some(before) = span.and_then(|span| text.get(..span.start)) else {
+        return String::new();
+    };
+    format!(":{}", before.matches('\n').count() + 1)
+}
+
+fn beside(mut settings: Settings, folder: &Path) -> Settings {
+    for path in [
+        &mut settings.token_file,
+        &mut settings.certificate_path,
+        &mut settings.client_certificate_path,
+        &mut settings.client_key_path,
+    ]
+    .into_iter()
+    .flatten()
+    {
+        *path = folder.join(&*path);
+    }
+    settings
+}
+
+fn warn_if_readable(path: &Path) {
+    let open = fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0);
+    if open {
+        let path = path.display();
+        tracing::warn!("{path} holds a token and others can read it: chmod 600 {path}");
+    }
+}
+
+/// Gets the token from where the settings say it is. `None` where they say nothing.
+///
+/// # Errors
+///
+/// Exit 2 where the file cannot be read or the command fails, or what they give is not a token.
+pub fn token(settings: &Settings) -> Result<Option<SecretString>, Failure> {
+    let (text, source) = if let Some(token) = &settings.token {
+        return Ok(Some(token.clone()));
+    } else if let Some(path) = &settings.token_file {
+        let source = format!("token file {}", path.display());
+        let text = fs::read(path)
+            .map_err(|error| Failure::usage(format!("cannot read {source}: {error}")))?;
+        (text, source)
+    } else if let Some(command) = &settings.token_command {
+        let source = "--token-command".to_owned();
+        let output = std::process::Command::new("sh")
+            .args(["-c", command])
+            .stdin(std::process::Stdio::null())
+            .stderr(std::process::Stdio::inherit())
+            .output()
+            .map_err(|error| Failure::usage(format!("{source}: cannot run sh: {error}")))?;
+        if !output.status.success() {
+            return Err(Failure::new(
+                Exit::Usage,
+                format!("{source} failed: {}", output.status),
+            ));
+        }
+        (output.stdout, source)
+    } else {
+        return Ok(None);
+    };
+    match std::str::from_utf8(&text).map(str::trim) {
+        Ok(token) if !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic()) => {
+            Ok(Some(token.to_owned().into()))
+        }
+        Ok("") => Err(Failure::usage(format!(
+            "{source} holds no token: it is empty"
+        ))),
+        _ => Err(Failure::usage(format!(
+            "{source} does not hold a token: one line of text"
+        ))),
+    }
+}

@@ -1,0 +1,134 @@
+//! stderr: one line an event, for people or, with `--log-format json`, for machines.
+//!
+//! The libraries emit events through `tracing`; nothing but this module prints.
+
+use std::fmt::{self, Write as _};
+use std::io::Write as _;
+use std::sync::OnceLock;
+
+use indicatif::ProgressBar;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+/// `--log-format`, `--quiet`, `--verbose`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Messages")]
+pub struct LogArgs {
+    /// How messages are written to stderr.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+    /// Only warnings and errors on stderr.
+    #[arg(long, short, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Say more on stderr.
+    #[arg(long, short)]
+    pub verbose: bool,
+}
+
+/// The forms of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// `program: message`.
+    Text,
+    /// One JSON object a line: time, level, program, message, and a hint where there is one.
+    Json,
+}
+
+/// The bar that lines must not be written into.
+pub(crate) static BAR: OnceLock<ProgressBar> = OnceLock::new();
+
+/// Sends the events of this process to stderr. A second call changes nothing.
+pub fn init(program: &'static str, args: &LogArgs) {
+    let level = match (args.quiet, args.verbose) {
+        (true, _) => Level::WARN,
+        (_, true) => Level::DEBUG,
+        _ => Level::INFO,
+    };
+    let layer = Stderr {
+        program,
+        format: args.log_format,
+        level,
+    };
+    let _ = tracing_subscriber::registry().with(layer).try_init();
+}
+
+struct Stderr {
+    program: &'static str,
+    format: LogFormat,
+    level: Level,
+}
+
+impl<S: Subscriber> Layer<S> for Stderr {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let metadata = event.metadata();
+        // The transport's crates log what their errors will say again.
+        let ours = metadata.target().starts_with("spice") || metadata.target() == "authzed";
+        if *metadata.level() > self.level || !ours {
+            return;
+        }
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let line = match self.format {
+            LogFormat::Text => self.text(*metadata.level(), &fields),
+            LogFormat::Json => self.json(*metadata.level(), &fields),
+        };
+        let write = || {
+            // Nothing can be done about a stderr that is gone.
+            let _ = std::io::stderr().lock().write_all(line.as_bytes());
+        };
+        match BAR.get() {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        }
+    }
+}
+
+impl Stderr {
+    fn text(&self, level: Level, fields: &Fields) -> String {
+        let program = self.program;
+        let mark = match level {
+            Level::ERROR => "error: ",
+            Level::WARN => "warning: ",
+            _ => "",
+        };
+        let mut line = format!("{program}: {mark}{}\n", fields.message);
+        if !fields.hint.is_empty() {
+            let _ = writeln!(line, "{program}: hint: {}", fields.hint);
+        }
+        line
+    }
+
+    fn json(&self, level: Level, fields: &Fields) -> String {
+        let mut line = serde_json::json!({
+            "time": jiff::Timestamp::now().to_string(),
+            "level": level.as_str().to_ascii_lowercase(),
+            "program": self.program,
+            "message": fields.message,
+        });
+        if !fields.hint.is_empty() {
+            line["hint"] = fields.hint.as_str().into();
+        }
+        format!("{line}\n")
+    }
+}
+
+#[derive(Default)]
+struct Fields {
+    message: String,
+    hint: String,
+}
+
+impl Visit for Fields {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        match field.name() {
+            "hint" => value.clone_into(&mut self.hint),
+            _ => value.clone_into(&mut self.message),
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.record_str(field, &format!("{value:?}"));
+    }
+}

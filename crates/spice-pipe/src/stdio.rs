@@ -1,0 +1,187 @@
+//! stdin, stdout and files as streams; zstd on both sides.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, IsTerminal as _, Read, Write};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+use zstd::stream::{read::Decoder, write::Encoder};
+
+use crate::exit::{Exit, Failure};
+
+const BUFFER_BYTES: usize = 256 << 10;
+const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+
+/// Opens a file, or stdin for `-`; zstd is recognised and unpacked. Gives the name for messages, too.
+///
+/// # Errors
+///
+/// Exit 1 if it cannot be opened.
+pub fn open(path: &Path) -> Result<(Box<dyn BufRead + Send>, String), Failure> {
+    let (input, name): (Box<dyn Read + Send>, String) = if path == Path::new("-") {
+        (Box::new(io::stdin()), "<stdin>".to_owned())
+    } else {
+        let name = path.display().to_string();
+        let file = File::open(path)
+            .map_err(|error| Failure::new(Exit::Failed, format!("cannot open {name}: {error}")))?;
+        (Box::new(file), name)
+    };
+    let reader = unpacked(input)
+        .map_err(|error| Failure::new(Exit::Failed, format!("cannot read {name}: {error}")))?;
+    Ok((reader, name))
+}
+
+/// Whether stdin is a terminal: then somebody wants help, not a program that waits.
+#[must_use]
+pub fn stdin_is_terminal() -> bool {
+    io::stdin().is_terminal()
+}
+
+/// Whether stdout is a pipe: then another program draws the progress.
+#[must_use]
+pub fn stdout_is_pipe() -> bool {
+    stdout_file()
+        .and_then(|file| file.metadata())
+        .is_ok_and(|metadata| metadata.file_type().is_fifo())
+}
+
+fn unpacked(mut input: Box<dyn Read + Send>) -> io::Result<Box<dyn BufRead + Send>> {
+    let mut start = Vec::with_capacity(ZSTD_MAGIC.len());
+    input
+        .by_ref()
+        .take(ZSTD_MAGIC.len() as u64)
+        .read_to_end(&mut start)?;
+    let packed = start == ZSTD_MAGIC;
+    let whole = BufReader::with_capacity(BUFFER_BYTES, io::Cursor::new(start).chain(input));
+    if packed {
+        let decoder = Unpack(Decoder::with_buffer(whole)?);
+        return Ok(Box::new(BufReader::with_capacity(BUFFER_BYTES, decoder)));
+    }
+    Ok(Box::new(whole))
+}
+
+/// Says "invalid data" where the decoder says "other": damage is not a failing disk.
+struct Unpack<R: BufRead>(Decoder<'static, R>);
+
+impl<R: BufRead> Read for Unpack<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer).map_err(|error| match error.kind() {
+            io::ErrorKind::Other => io::Error::new(io::ErrorKind::InvalidData, error),
+            _ => error,
+        })
+    }
+}
+
+/// Where a stream goes: stdout, or a file that appears under its name only when it is complete.
+pub struct Output {
+    writer: Packing,
+    target: Option<(NamedTempFile, PathBuf)>,
+}
+
+enum Packing {
+    Plain(BufWriter<File>),
+    Zstd(Box<Encoder<'static, BufWriter<File>>>),
+}
+
+impl Output {
+    /// Opens stdout (`None` or `-`) or a file beside its final name; packs with zstd at a level.
+    ///
+    /// # Errors
+    ///
+    /// Exit 1 if the file's folder cannot be written.
+    pub fn create(path: Option<&Path>, zstd: Option<i32>) -> Result<Self, Failure> {
+        let path = path.filter(|path| *path != Path::new("-"));
+        let failed = |error: io::Error| match path {
+            Some(path) => Failure::new(
+                Exit::Failed,
+                format!("cannot create {}: {error}", path.display()),
+            ),
+            None => Failure::stdout(&error),
+        };
+        let (file, target) = match path {
+            None => (stdout_file().map_err(failed)?, None),
+            Some(path) => {
+                let folder = match path.parent() {
+                    Some(folder) if folder != Path::new("") => folder,
+                    _ => Path::new("."),
+                };
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                // tempfile creates with mode 0600: an export is everybody's permissions.
+                let temporary = tempfile::Builder::new()
+                    .prefix(&format!(".{name}."))
+                    .suffix(".partial")
+                    .tempfile_in(folder)
+                    .map_err(failed)?;
+                let file = temporary.as_file().try_clone().map_err(failed)?;
+                (file, Some((temporary, path.to_owned())))
+            }
+        };
+        let buffered = BufWriter::with_capacity(BUFFER_BYTES, file);
+        let writer = match zstd {
+            None => Packing::Plain(buffered),
+            Some(level) => {
+                let mut encoder = Encoder::new(buffered, level).map_err(failed)?;
+                encoder.include_checksum(true).map_err(failed)?;
+                Packing::Zstd(Box::new(encoder))
+            }
+        };
+        Ok(Self { writer, target })
+    }
+
+    /// Ends the stream. A file is synced and gets its name now; without this it is removed.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's.
+    pub fn finish(self) -> io::Result<()> {
+        let buffered = match self.writer {
+            Packing::Plain(buffered) => buffered,
+            Packing::Zstd(encoder) => encoder.finish()?,
+        };
+        let file = buffered
+            .into_inner()
+            .map_err(io::IntoInnerError::into_error)?;
+        if let Some((temporary, path)) = self.target {
+            file.sync_all()?;
+            temporary.persist(&path)?;
+            let folder = path.parent().filter(|folder| *folder != Path::new(""));
+            File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
+        }
+        Ok(())
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.writer {
+            Packing::Plain(writer) => writer.write(bytes),
+            Packing::Zstd(writer) => writer.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match &mut self.writer {
+            Packing::Plain(writer) => writer.flush(),
+            Packing::Zstd(writer) => writer.flush(),
+        }
+    }
+}
+
+/// stdout without Rust's line buffer, which would cost a copy and a scan of everything.
+fn stdout_file() -> io::Result<File> {
+    Ok(File::from(io::stdout().as_fd().try_clone_to_owned()?))
+}
+
+/// Writes one line of data to stdout at once.
+///
+/// # Errors
+///
+/// As [`Failure::stdout`].
+pub fn print_line(line: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{line}")
+        .and_then(|()| stdout.flush())
+        .map_err(|error| Failure::stdout(&error))
+}

@@ -1,0 +1,266 @@
+//! The order-free digest of a set of relationships.
+//!
+//! Each relationship is written in a canonical form, hashed with XXH3 to 128 bits, and the hashes
+//! are added modulo 2^128. So the digest does not depend on the order (databases sort exports by
+//! their own collation), and the digests of two shards add up to the digest of the whole. It finds
+//! accidents, not attacks: nothing here is keyed.
+
+use std::fmt;
+use std::str::FromStr;
+
+use authzed::v1::Relationship;
+use prost_types::value::Kind;
+use prost_types::{Struct, Value};
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_128;
+
+/// How much of an expiry takes part in a digest.
+///
+/// Datastores keep different amounts: memory the nanosecond, PostgreSQL the microsecond, MySQL the
+/// second (measured on SpiceDB v1.56). Digests can be compared only at the same precision.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExpiryPrecision {
+    /// Microseconds: what PostgreSQL keeps.
+    #[default]
+    #[serde(rename = "us")]
+    Micros,
+    /// Seconds: what MySQL keeps.
+    #[serde(rename = "s")]
+    Seconds,
+}
+
+impl ExpiryPrecision {
+    /// Cuts the part of a second that this precision does not keep.
+    #[must_use]
+    pub fn cut(self, nanos: i32) -> i32 {
+        match self {
+            Self::Micros => nanos - nanos % 1_000,
+            Self::Seconds => 0,
+        }
+    }
+}
+
+impl fmt::Display for ExpiryPrecision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Micros => "us",
+            Self::Seconds => "s",
+        })
+    }
+}
+
+impl FromStr for ExpiryPrecision {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "us" => Ok(Self::Micros),
+            "s" => Ok(Self::Seconds),
+            _ => Err(format!("expected us or s, got {text:?}")),
+        }
+    }
+}
+
+/// A 128-bit digest, written as 32 lower-case hex digits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Digest(pub u128);
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl FromStr for Digest {
+    type Err = String;
+
+    /// Takes exactly the form that is written: a digest with a flipped case bit is a damaged one.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digit = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+        if text.len() != 32 || !text.bytes().all(digit) {
+            return Err(format!("expected 32 lower-case hex digits, got {text:?}"));
+        }
+        u128::from_str_radix(text, 16)
+            .map(Self)
+            .map_err(|e| e.to_string())
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+/// Counts relationships and adds up their digests, at every precision at once: a reader learns only
+/// from the trailer which one the writer chose.
+#[derive(Clone, Debug, Default)]
+pub struct DigestSum {
+    relationships: u64,
+    exact: u128,
+    micros: u128,
+    seconds: u128,
+    scratch: Vec<u8>,
+}
+
+impl DigestSum {
+    /// Adds one relationship.
+    pub fn add(&mut self, relationship: &Relationship) {
+        self.scratch.clear();
+        let (seconds, nanos) = canonical_without_expiry(relationship, &mut self.scratch);
+        let length = self.scratch.len();
+        let mut hash_with = |nanos: i32| {
+            self.scratch.truncate(length);
+            self.scratch.extend_from_slice(&seconds.to_le_bytes());
+            self.scratch.extend_from_slice(&nanos.to_le_bytes());
+            xxh3_128(&self.scratch)
+        };
+        let exact = hash_with(nanos);
+        let mut at = |precision: ExpiryPrecision| match precision.cut(nanos) {
+            kept if kept == nanos => exact,
+            kept => hash_with(kept),
+        };
+        let (micros, seconds) = (at(ExpiryPrecision::Micros), at(ExpiryPrecision::Seconds));
+        self.relationships += 1;
+        self.exact = self.exact.wrapping_add(exact);
+        self.micros = self.micros.wrapping_add(micros);
+        self.seconds = self.seconds.wrapping_add(seconds);
+    }
+
+    /// How many relationships were added.
+    #[must_use]
+    pub fn relationships(&self) -> u64 {
+        self.relationships
+    }
+
+    /// The digest at a precision: the one to compare with another server's.
+    #[must_use]
+    pub fn digest(&self, precision: ExpiryPrecision) -> Digest {
+        Digest(match precision {
+            ExpiryPrecision::Micros => self.micros,
+            ExpiryPrecision::Seconds => self.seconds,
+        })
+    }
+
+    /// The digest with every expiry in full: the one that seals a stream.
+    #[must_use]
+    pub fn exact(&self) -> Digest {
+        Digest(self.exact)
+    }
+}
+
+/// The digest of some fields, each with its length, absent ones marked: what seals a header.
+pub(crate) fn digest_fields<'a>(fields: impl IntoIterator<Item = Option<&'a str>>) -> Digest {
+    let mut bytes = Vec::new();
+    for field in fields {
+        match field {
+            Some(text) => {
+                bytes.push(1);
+                put_str(&mut bytes, text);
+            }
+            None => bytes.push(0),
+        }
+    }
+    Digest(xxh3_128(&bytes))
+}
+
+/// Appends resource, relation and subject, each with its length: equal for two relationships
+/// exactly when SpiceDB holds them to be the same one (caveat and expiry do not count).
+pub fn put_key(relationship: &Relationship, out: &mut Vec<u8>) {
+    let resource = relationship.resource.as_ref();
+    let subject = relationship.subject.as_ref();
+    let object = subject.and_then(|s| s.object.as_ref());
+    put_str(out, resource.map_or("", |r| &r.object_type));
+    put_str(out, resource.map_or("", |r| &r.object_id));
+    put_str(out, &relationship.relation);
+    put_str(out, object.map_or("", |o| &o.object_type));
+    put_str(out, object.map_or("", |o| &o.object_id));
+    put_str(out, subject.map_or("", |s| &s.optional_relation));
+}
+
+/// Whether two relationships say the same, down to caveat, context and expiry at a precision.
+#[must_use]
+pub fn same(a: &Relationship, b: &Relationship, precision: ExpiryPrecision) -> bool {
+    let canonical = |relationship| {
+        let mut bytes = Vec::new();
+        let (seconds, nanos) = canonical_without_expiry(relationship, &mut bytes);
+        (bytes, seconds, precision.cut(nanos))
+    };
+    canonical(a) == canonical(b)
+}
+
+/// Appends everything but the expiry, which it returns. No expiry is `i64::MAX`: it is later than
+/// any that a timestamp can say.
+fn canonical_without_expiry(relationship: &Relationship, out: &mut Vec<u8>) -> (i64, i32) {
+    put_key(relationship, out);
+    match &relationship.optional_caveat {
+        None => out.push(0),
+        Some(caveat) => {
+            out.push(1);
+            put_str(out, &caveat.caveat_name);
+            // SpiceDB returns a caveat without a context with an empty one.
+            match &caveat.context {
+                Some(context) => put_struct(out, context),
+                None => put_len(out, 0),
+            }
+        }
+    }
+    match &relationship.optional_expires_at {
+        None => (i64::MAX, 0),
+        Some(expiry) => (expiry.seconds, expiry.nanos),
+    }
+}
+
+fn put_len(out: &mut Vec<u8>, len: usize) {
+    out.extend_from_slice(&(len as u64).to_le_bytes());
+}
+
+fn put_str(out: &mut Vec<u8>, text: &str) {
+    put_len(out, text.len());
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// The keys of a [`Struct`] are sorted already: it is a `BTreeMap`.
+fn put_struct(out: &mut Vec<u8>, value: &Struct) {
+    put_len(out, value.fields.len());
+    for (key, value) in &value.fields {
+        put_str(out, key);
+        put_value(out, value);
+    }
+}
+
+fn put_value(out: &mut Vec<u8>, value: &Value) {
+    match &value.kind {
+        None | Some(Kind::NullValue(_)) => out.push(b'n'),
+        Some(Kind::BoolValue(b)) => out.extend_from_slice(&[b'b', u8::from(*b)]),
+        Some(Kind::NumberValue(n)) => {
+            out.push(b'f');
+            // PostgreSQL turns -0 into 0 (measured), so they are one value here.
+            let n = if *n == 0.0 { 0.0 } else { *n };
+            out.extend_from_slice(&n.to_bits().to_le_bytes());
+        }
+        Some(Kind::StringValue(s)) => {
+            out.push(b's');
+            put_str(out, s);
+        }
+        Some(Kind::StructValue(s)) => {
+            out.push(b'o');
+            put_struct(out, s);
+        }
+        Some(Kind::ListValue(list)) => {
+            out.push(b'l');
+            put_len(out, list.values.len());
+            for value in &list.values {
+                put_value(out, value);
+            }
+        }
+    }
+}

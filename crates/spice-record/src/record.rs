@@ -1,0 +1,337 @@
+//! The kinds of line in a stream, and their fields.
+
+use std::fmt;
+
+use authzed::v1::Relationship;
+use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
+
+use crate::digest::{Digest, ExpiryPrecision, digest_fields};
+use crate::relationship::{StructJson, Update, relationship_json};
+
+/// One line: an object with exactly one key, which says what it is.
+///
+/// Unknown keys are refused (a newer producer may mean something that must not be skipped); unknown
+/// fields inside a known record are ignored.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every line is a relationship"
+)]
+pub enum Record {
+    /// First line of a stream.
+    Header(Box<Header>),
+    /// A relationship of a snapshot.
+    #[serde(with = "relationship_json")]
+    Relationship(Relationship),
+    /// A change without a revision: what a comparison writes, or a person.
+    Update(Box<Update>),
+    /// All changes of one revision, or a part of them.
+    Transaction(Box<Transaction>),
+    /// The schema changed.
+    Schema(Box<SchemaChange>),
+    /// Everything up to a revision has been said.
+    Checkpoint(Box<Checkpoint>),
+    /// What an import did.
+    Imported(Box<Imported>),
+    /// What an apply committed.
+    Applied(Box<Reached>),
+    /// Where an apply stands, in its position file.
+    Position(Box<Reached>),
+    /// Last line of a stream that ended as it should.
+    Trailer(Box<Trailer>),
+}
+
+/// What kind of stream a header opens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StreamKind {
+    /// Relationships at one revision.
+    Snapshot,
+    /// Transactions, schemas and checkpoints after a revision.
+    Changes,
+    /// Updates without revisions.
+    Updates,
+}
+
+impl fmt::Display for StreamKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Snapshot => "snapshot",
+            Self::Changes => "changes",
+            Self::Updates => "updates",
+        })
+    }
+}
+
+/// First line of a stream.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Header {
+    /// [`crate::FORMAT`].
+    pub format: String,
+    /// What follows.
+    pub stream: StreamKind,
+    /// The zedtoken of the snapshot, or the one after which the changes begin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+    /// The schema's text as the server gives it; absent if it was left out on purpose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<String>,
+    /// Set if the stream holds only some of the relationships.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<Filter>,
+    /// Program and version that wrote the stream.
+    pub producer: String,
+    /// When it began to, RFC 3339.
+    pub created_at: String,
+}
+
+/// Which relationships a stream is about.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Filter {
+    /// Resource types; empty means all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub types: Vec<String>,
+    /// Prefix of the resource ids.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource_prefix: Option<String>,
+}
+
+impl Header {
+    /// The checksum that the trailer repeats: of the decoded fields, so that another spelling of the
+    /// same JSON keeps it and a flipped bit in the schema does not.
+    #[must_use]
+    pub fn checksum(&self) -> Digest {
+        let stream = self.stream.to_string();
+        let mut fields = vec![
+            Some(self.format.as_str()),
+            Some(&stream),
+            self.revision.as_deref(),
+            self.schema.as_deref(),
+            Some(&self.producer),
+            Some(&self.created_at),
+        ];
+        if let Some(filter) = &self.filter {
+            fields.push(filter.resource_prefix.as_deref());
+            fields.extend(filter.types.iter().map(|name| Some(name.as_str())));
+        }
+        digest_fields(fields)
+    }
+}
+
+/// Last line of a stream that ended as it should.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Trailer {
+    /// Snapshot: how many relationships stand between header and trailer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relationships: Option<u64>,
+    /// Snapshot: their digest at `expiry_precision`, comparable with another server's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
+    /// Snapshot: their digest with expiries in full, where it differs from `digest`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exact_digest: Option<Digest>,
+    /// Snapshot: the precision of `digest`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expiry_precision: Option<ExpiryPrecision>,
+    /// The header's [checksum](Header::checksum).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header: Option<Digest>,
+    /// Changes: the last revision, all of which has been said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+    /// Changes: why the stream ended (`until`, `quiet`, `signal`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<String>,
+}
+
+/// All changes of one revision. A huge revision stands on several lines: each has a `part`, counted
+/// from 1, and only the one with `last_part` completes it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Transaction {
+    /// The zedtoken of the revision.
+    pub revision: String,
+    /// The changes, at most one of each relationship, in no order.
+    #[serde(default)]
+    pub updates: Vec<Update>,
+    /// The metadata that its writers gave.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub metadata: Vec<StructJson>,
+    /// Which part of the revision this line is; absent if it is all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<u64>,
+    /// Whether this part is the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_part: Option<bool>,
+}
+
+impl Transaction {
+    /// Whether the revision is whole with this line.
+    #[must_use]
+    pub fn completes_revision(&self) -> bool {
+        self.part.is_none() || self.last_part == Some(true)
+    }
+}
+
+/// The schema changed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SchemaChange {
+    /// The zedtoken of the change.
+    pub revision: String,
+    /// The text, read at the head: it may be newer than its place in the stream.
+    pub text: String,
+}
+
+/// Everything up to a revision has been said.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// The zedtoken.
+    pub revision: String,
+    /// When it was seen, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<String>,
+}
+
+/// What an import did. `relationships` is the sum of the five counts after it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Imported {
+    /// Relationships in the stream.
+    pub relationships: u64,
+    /// Written, and new to the target.
+    pub loaded: u64,
+    /// On the target already, the same.
+    pub present: u64,
+    /// Written over another state (`--on-conflict touch`), or over a row that had expired.
+    pub touched: u64,
+    /// Left as they are on the target, where they differ (`--on-conflict skip`).
+    pub skipped: u64,
+    /// Refused by the target, and written to the rejects file.
+    pub rejected: u64,
+    /// Expiries that the target keeps less precisely than the stream says them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expiry_truncated: Option<u64>,
+    /// Revision of the stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_revision: Option<String>,
+    /// A revision of the target that holds all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_revision: Option<String>,
+    /// Digest of the stream.
+    pub digest: Digest,
+    /// Precision of the digest.
+    pub expiry_precision: ExpiryPrecision,
+    /// Whether count, digest and header were proved by a trailer.
+    pub sealed: bool,
+    /// Wall time.
+    pub seconds: f64,
+}
+
+/// How far the changes of a source have been written to a target.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Reached {
+    /// The source's revision, all of which is on the target.
+    pub source_revision: String,
+    /// The target's revision of that write.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_revision: Option<String>,
+}
+
+const KINDS: &[&str] = &[
+    "header",
+    "relationship",
+    "update",
+    "transaction",
+    "schema",
+    "checkpoint",
+    "imported",
+    "applied",
+    "position",
+    "trailer",
+];
+
+impl Record {
+    /// The key of the line.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Header(_) => "header",
+            Self::Relationship(_) => "relationship",
+            Self::Update(_) => "update",
+            Self::Transaction(_) => "transaction",
+            Self::Schema(_) => "schema",
+            Self::Checkpoint(_) => "checkpoint",
+            Self::Imported(_) => "imported",
+            Self::Applied(_) => "applied",
+            Self::Position(_) => "position",
+            Self::Trailer(_) => "trailer",
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Record {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(RecordVisitor)
+    }
+}
+
+/// Serde's own enums would accept `"header"` for `{"header": ...}` and explain less.
+struct RecordVisitor;
+
+impl<'de> Visitor<'de> for RecordVisitor {
+    type Value = Record;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object with one key, such as {\"relationship\":{...}}")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Record, A::Error> {
+        let Some(Kind(kind)) = map.next_key()? else {
+            return Err(de::Error::custom(
+                "empty object: expected one key that says what it is",
+            ));
+        };
+        let record = match kind {
+            "header" => Record::Header(map.next_value()?),
+            "relationship" => Record::Relationship(map.next_value::<Bare>()?.0),
+            "update" => Record::Update(map.next_value()?),
+            "transaction" => Record::Transaction(map.next_value()?),
+            "schema" => Record::Schema(map.next_value()?),
+            "checkpoint" => Record::Checkpoint(map.next_value()?),
+            "imported" => Record::Imported(map.next_value()?),
+            "applied" => Record::Applied(map.next_value()?),
+            "position" => Record::Position(map.next_value()?),
+            _ => Record::Trailer(map.next_value()?),
+        };
+        if let Some(second) = map.next_key::<String>()? {
+            map.next_value::<IgnoredAny>()?;
+            return Err(de::Error::custom(format!(
+                "second key {second:?} beside {kind:?}: a line has exactly one"
+            )));
+        }
+        Ok(record)
+    }
+}
+
+/// One of [`KINDS`].
+struct Kind(&'static str);
+
+impl<'de> Deserialize<'de> for Kind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        KINDS
+            .iter()
+            .find(|kind| **kind == text)
+            .map(|kind| Self(kind))
+            .ok_or_else(|| de::Error::unknown_variant(&text, KINDS))
+    }
+}
+
+#[derive(Deserialize)]
+struct Bare(#[serde(with = "relationship_json")] Relationship);

@@ -1,0 +1,292 @@
+//! A whole snapshot stream: header, relationships, trailer.
+
+use std::io::{self, BufRead, Write};
+
+use authzed::v1::Relationship;
+
+use crate::FORMAT;
+use crate::digest::{Digest, DigestSum, ExpiryPrecision};
+use crate::read::{ReadError, RecordReader};
+use crate::record::{Header, Record, StreamKind, Trailer};
+use crate::relationship::relationship_json;
+
+/// Writes a snapshot stream.
+///
+/// Without [`finish`](Self::finish) there is no trailer, and no reader takes the stream for whole.
+pub struct SnapshotWriter<W> {
+    out: W,
+    line: Vec<u8>,
+    sum: DigestSum,
+    precision: ExpiryPrecision,
+    header: Digest,
+}
+
+impl<W: Write> SnapshotWriter<W> {
+    /// Writes the header.
+    ///
+    /// # Errors
+    ///
+    /// Those of `out`.
+    pub fn create(out: W, header: Header, precision: ExpiryPrecision) -> io::Result<Self> {
+        let checksum = header.checksum();
+        let (line, sum) = (Vec::new(), DigestSum::default());
+        let mut writer = Self {
+            out,
+            line,
+            sum,
+            precision,
+            header: checksum,
+        };
+        writer.put(&Record::Header(Box::new(header)))?;
+        Ok(writer)
+    }
+
+    /// Writes one relationship.
+    ///
+    /// # Errors
+    ///
+    /// Those of `out`, and [`io::ErrorKind::InvalidData`] for what JSON cannot say (a caveat context
+    /// with a NaN in it).
+    pub fn write(&mut self, relationship: &Relationship) -> io::Result<()> {
+        self.line.clear();
+        write_relationship(&mut self.line, relationship)?;
+        self.out.write_all(&self.line)?;
+        self.sum.add(relationship);
+        Ok(())
+    }
+
+    /// What has been written so far.
+    pub fn sum(&self) -> &DigestSum {
+        &self.sum
+    }
+
+    /// Writes the trailer, flushes, and gives back the output.
+    ///
+    /// # Errors
+    ///
+    /// Those of `out`.
+    pub fn finish(mut self) -> io::Result<(Trailer, W)> {
+        let (digest, exact) = (self.sum.digest(self.precision), self.sum.exact());
+        let trailer = Trailer {
+            relationships: Some(self.sum.relationships()),
+            digest: Some(digest),
+            exact_digest: (exact != digest).then_some(exact),
+            expiry_precision: Some(self.precision),
+            header: Some(self.header),
+            revision: None,
+            ended: None,
+        };
+        self.put(&Record::Trailer(Box::new(trailer.clone())))?;
+        self.out.flush()?;
+        Ok((trailer, self.out))
+    }
+
+    fn put(&mut self, record: &Record) -> io::Result<()> {
+        self.line.clear();
+        serde_json::to_writer(&mut self.line, record)?;
+        self.line.push(b'\n');
+        self.out.write_all(&self.line)
+    }
+}
+
+/// Writes a relationship as a line of its own, the form that a stream and a rejects file share.
+///
+/// # Errors
+///
+/// Those of `out`, and [`io::ErrorKind::InvalidData`] for what JSON cannot say.
+pub fn write_relationship(mut out: impl Write, relationship: &Relationship) -> io::Result<()> {
+    out.write_all(b"{\"relationship\":")?;
+    let mut serializer = serde_json::Serializer::new(&mut out);
+    relationship_json::serialize(relationship, &mut serializer).map_err(|error| {
+        let kind = error.io_error_kind().unwrap_or(io::ErrorKind::InvalidData);
+        io::Error::new(kind, error.to_string())
+    })?;
+    out.write_all(b"}\n")
+}
+
+/// How much of a proof a reader asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Seal {
+    /// Header and trailer, and all that the trailer says must be true.
+    #[default]
+    Sealed,
+    /// Header and trailer, but relationships may be missing: somebody filtered on purpose.
+    Partial,
+    /// Neither is needed: made by hand. What is there is still checked, except for the totals.
+    Unsealed,
+}
+
+/// Reads a snapshot stream and holds it to its trailer.
+pub struct SnapshotReader<R> {
+    records: RecordReader<R>,
+    seal: Seal,
+    header: Option<Box<Header>>,
+    /// Read while looking for the header of a stream that has none.
+    first: Option<Relationship>,
+    sum: DigestSum,
+    /// Set at the end: what sealed the stream, if anything did.
+    trailer: Option<Option<Box<Trailer>>>,
+}
+
+impl<R: BufRead> SnapshotReader<R> {
+    /// Reads the header.
+    ///
+    /// # Errors
+    ///
+    /// As [`RecordReader::next_record`], and [`ReadError::Stream`] or [`ReadError::Line`] for an empty
+    /// input, a missing header or another kind of stream.
+    pub fn open(mut records: RecordReader<R>, seal: Seal) -> Result<Self, ReadError> {
+        let (mut header, mut first) = (None, None);
+        match records.next_record()? {
+            Some(Record::Header(found)) => {
+                check_header(&records, &found)?;
+                header = Some(found);
+            }
+            Some(Record::Relationship(found)) if seal == Seal::Unsealed => first = Some(found),
+            Some(Record::Relationship(_)) => {
+                return Err(records.fault(
+                    "no header: this stream is not sealed, so nothing proves it whole; \
+                     if it was made by hand, say --unsealed",
+                ));
+            }
+            Some(other) => {
+                return Err(records.fault(format!("expected a header, got a {}", other.kind())));
+            }
+            None => return Err(records.stream_fault("empty input: the producer wrote nothing")),
+        }
+        let (sum, trailer) = (DigestSum::default(), None);
+        Ok(Self {
+            records,
+            seal,
+            header,
+            first,
+            sum,
+            trailer,
+        })
+    }
+
+    /// The header; `None` for an unsealed stream without one.
+    #[must_use]
+    pub fn header(&self) -> Option<&Header> {
+        self.header.as_deref()
+    }
+
+    /// The number of the line read last.
+    #[must_use]
+    pub fn line(&self) -> u64 {
+        self.records.line()
+    }
+
+    /// What has been read so far.
+    #[must_use]
+    pub fn sum(&self) -> &DigestSum {
+        &self.sum
+    }
+
+    /// The precision of the digest that the trailer proved; `None` before the end, and for a stream
+    /// whose totals nothing proved.
+    #[must_use]
+    pub fn proved(&self) -> Option<ExpiryPrecision> {
+        let trailer = self.trailer.as_ref()?.as_ref()?;
+        (self.seal == Seal::Sealed)
+            .then_some(trailer.expiry_precision)
+            .flatten()
+    }
+
+    /// The next relationship; `None` once the stream has ended **and** agrees with its trailer.
+    ///
+    /// # Errors
+    ///
+    /// As [`RecordReader::next_record`], and [`ReadError::Stream`] or [`ReadError::Line`] where the
+    /// stream is cut, altered, or goes on after its trailer.
+    pub fn next_relationship(&mut self) -> Result<Option<Relationship>, ReadError> {
+        if self.trailer.is_some() {
+            return Ok(None);
+        }
+        let record = match self.first.take() {
+            Some(first) => Some(Record::Relationship(first)),
+            None => self.records.next_record()?,
+        };
+        match record {
+            Some(Record::Relationship(relationship)) => {
+                self.sum.add(&relationship);
+                Ok(Some(relationship))
+            }
+            Some(Record::Trailer(trailer)) => {
+                self.check_trailer(&trailer)?;
+                if let Some(after) = self.records.next_record()? {
+                    let kind = after.kind();
+                    return Err(self.records.fault(format!("{kind} after the trailer")));
+                }
+                self.trailer = Some(Some(trailer));
+                Ok(None)
+            }
+            Some(other) => {
+                let kind = other.kind();
+                Err(self.records.fault(format!("a snapshot holds no {kind}")))
+            }
+            None if self.seal == Seal::Unsealed => {
+                self.trailer = Some(None);
+                Ok(None)
+            }
+            None => Err(self.records.stream_fault(format!(
+                "cut: the input ends after {} relationships without a trailer",
+                self.sum.relationships()
+            ))),
+        }
+    }
+
+    fn check_trailer(&mut self, trailer: &Trailer) -> Result<(), ReadError> {
+        let Trailer {
+            relationships: Some(count),
+            digest: Some(digest),
+            ..
+        } = trailer
+        else {
+            return Err(self
+                .records
+                .fault("not the trailer of a snapshot: no relationships, digest"));
+        };
+        let Some(precision) = trailer.expiry_precision else {
+            return Err(self.records.fault("trailer without expiryPrecision"));
+        };
+        if let Some(header) = &self.header
+            && trailer.header != Some(header.checksum())
+        {
+            return Err(self
+                .records
+                .fault("header altered: its checksum is not the trailer's"));
+        }
+        if self.seal != Seal::Sealed {
+            return Ok(());
+        }
+        let found = self.sum.relationships();
+        if found != *count {
+            return Err(self.records.fault(format!(
+                "the trailer promises {count} relationships, {found} came; \
+                 if they were filtered on purpose, say --partial"
+            )));
+        }
+        let exact = trailer.exact_digest.unwrap_or(*digest);
+        if *digest != self.sum.digest(precision) || exact != self.sum.exact() {
+            return Err(self.records.fault(format!(
+                "relationships altered: the {found} read do not have the trailer's digest"
+            )));
+        }
+        Ok(())
+    }
+}
+
+fn check_header<R: BufRead>(records: &RecordReader<R>, header: &Header) -> Result<(), ReadError> {
+    if header.format != FORMAT {
+        let format = &header.format;
+        return Err(records.fault(format!("format {format:?}: this version reads {FORMAT}")));
+    }
+    if header.stream != StreamKind::Snapshot {
+        let stream = header.stream;
+        return Err(records.fault(format!(
+            "expected a snapshot stream, this one holds {stream}"
+        )));
+    }
+    Ok(())
+}

@@ -1,0 +1,206 @@
+//! `spice-revision`: the zedtoken in a stream, a spool, a summary or a position file, or a server's.
+
+#![forbid(unsafe_code)]
+
+use std::io::BufRead;
+use std::path::{Path, PathBuf};
+
+use authzed::zedtoken;
+use clap::CommandFactory as _;
+use serde_json::json;
+use spice_pipe::connection::CommonArgs;
+use spice_pipe::log::LogArgs;
+use spice_pipe::settle::SettleArgs;
+use spice_pipe::{Exit, Failure, Program, Shutdown, stdio};
+use spice_record::record::StreamKind;
+use spice_record::{FORMAT, ReadError, Record, RecordReader};
+
+/// Print the zedtoken of a stream, or of a server.
+#[derive(Clone, Debug, clap::Parser)]
+#[command(name = "spice-revision", version = spice_pipe::VERSION, before_help = EXAMPLES)]
+pub struct Revision {
+    /// A snapshot or change stream, a spool, an imported or applied summary, or a position file;
+    /// plain or zstd [default: stdin].
+    #[arg(value_name = "FILE", conflicts_with_all = ["head", "mark"])]
+    file: Option<PathBuf>,
+    /// Of a summary or position: the target's revision, not the source's.
+    #[arg(long, conflicts_with_all = ["head", "mark"])]
+    target: bool,
+    /// Ask a server for its newest revision, once it has settled.
+    #[arg(long, conflicts_with = "mark")]
+    head: bool,
+    /// Write an empty transaction to a server and print its revision: everything committed before is
+    /// seen from there.
+    #[arg(long)]
+    mark: bool,
+    #[command(flatten)]
+    settle: SettleArgs,
+    /// Print what the token says, as one JSON object.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  rev=$(spice-revision --context old --head)        # where a copy, and the changes after it, begin
+  spice-revision backup.ndjson.zst                  # where that backup was taken
+  end=$(spice-revision --context old --mark)        # after the last write to the old cluster
+";
+
+impl Program for Revision {
+    const NAME: &'static str = "spice-revision";
+
+    fn log_args(&self) -> &LogArgs {
+        &self.common.log
+    }
+
+    async fn run(self, shutdown: Shutdown) -> Result<Exit, Failure> {
+        if self.head || self.mark {
+            return self.of_server(&shutdown).await;
+        }
+        let path = self.file.as_deref().unwrap_or(Path::new("-"));
+        if path == Path::new("-") && stdio::stdin_is_terminal() {
+            let help = Self::command().render_long_help();
+            return Err(Failure::usage(format!(
+                "nothing to read: stdin is a terminal\n\n{help}"
+            )));
+        }
+        let reading = tokio::task::spawn_blocking({
+            let (path, target) = (path.to_owned(), self.target);
+            move || of_input(&path, target)
+        });
+        let token = tokio::select! {
+            token = reading => token.map_err(|e| Failure::new(Exit::Failed, e.to_string()))??,
+            number = shutdown.requested() => return Ok(Exit::Signal(number)),
+        };
+        self.print(&token)
+    }
+}
+
+impl Revision {
+    async fn of_server(&self, shutdown: &Shutdown) -> Result<Exit, Failure> {
+        let connection = self.common.connection.resolve()?;
+        let client = connection.connect().await?;
+        if self.mark {
+            return self.print(&client.mark().await?);
+        }
+        match self.settle.head(&connection, &client, shutdown).await? {
+            Some(head) => self.print(&head),
+            None => Ok(Exit::Signal(shutdown.signal().unwrap_or_default())),
+        }
+    }
+
+    fn print(&self, token: &str) -> Result<Exit, Failure> {
+        if !self.json {
+            stdio::print_line(token)?;
+            return Ok(Exit::Done);
+        }
+        let decoded = zedtoken::decode(token).map_err(|error| {
+            Failure::new(
+                Exit::BadData,
+                format!("{token:?} is not a zedtoken: {error}"),
+            )
+        })?;
+        let line = json!({
+            "revision": {
+                "token": token,
+                "datastoreId": decoded.datastore_id,
+                "form": decoded.revision.form(),
+                "value": decoded.revision.to_string(),
+                "settles": decoded.revision.needs_settling(),
+            }
+        });
+        stdio::print_line(&line.to_string())?;
+        Ok(Exit::Done)
+    }
+}
+
+/// Finds the token in a file or on stdin.
+fn of_input(path: &Path, target: bool) -> Result<String, Failure> {
+    let (input, name) = stdio::open(path)?;
+    let mut records = RecordReader::new(input, name);
+    let found = find(&mut records, target);
+    if path == Path::new("-") {
+        // Whoever writes to us (tee, for one) must not die of a closed pipe because we know enough.
+        let _ = records.drain();
+    }
+    found
+}
+
+fn find<R: BufRead>(records: &mut RecordReader<R>, target: bool) -> Result<String, Failure> {
+    let mut last = Found::default();
+    let mut snapshot = false;
+    loop {
+        let record = match records.next_record() {
+            Ok(Some(record)) => record,
+            Ok(None) => break,
+            // The end of a file that is still being written. Of a snapshot it is damage, but there
+            // the header has answered already.
+            Err(ReadError::Torn { .. }) if last.source.is_some() => break,
+            Err(error) => return Err(error.into()),
+        };
+        match record {
+            Record::Header(header) if header.format != FORMAT => {
+                let format = &header.format;
+                let message = format!("format {format:?}: this version reads {FORMAT}");
+                return Err(records.fault(message).into());
+            }
+            Record::Header(header) => {
+                snapshot = header.stream == StreamKind::Snapshot;
+                last.source = header.revision;
+            }
+            Record::Transaction(change) if change.completes_revision() => {
+                last.source = Some(change.revision);
+            }
+            Record::Transaction(_) | Record::Relationship(_) | Record::Update(_) => {}
+            Record::Schema(change) => last.source = Some(change.revision),
+            Record::Checkpoint(checkpoint) => last.source = Some(checkpoint.revision),
+            Record::Trailer(trailer) => last.source = trailer.revision.or(last.source),
+            Record::Imported(imported) => {
+                last = Found {
+                    source: imported.source_revision,
+                    target: imported.target_revision,
+                    summary: true,
+                };
+            }
+            Record::Applied(reached) | Record::Position(reached) => {
+                last = Found {
+                    source: Some(reached.source_revision),
+                    target: reached.target_revision,
+                    summary: true,
+                };
+            }
+        }
+        if snapshot {
+            break;
+        }
+    }
+    if target && !last.summary {
+        return Err(Failure::usage(
+            "--target: only a summary or a position names the target's revision",
+        ));
+    }
+    let token = if target { last.target } else { last.source };
+    token.ok_or_else(|| records.stream_fault("no revision in it").into())
+}
+
+#[derive(Default)]
+struct Found {
+    source: Option<String>,
+    target: Option<String>,
+    summary: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::Revision;
+
+    #[test]
+    fn flags_are_consistent() {
+        Revision::command().debug_assert();
+    }
+}

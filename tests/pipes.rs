@@ -1,0 +1,10 @@
+//! The one integration test: the real programs against real servers.
+//!
+//! | module | what it proves |
+//! |---|---|
+//! | [`copy`] | what arrives is what was there, from any datastore to any other |
+//! | [`damage`] | a damaged stream is never taken for a whole one |
+
+mod copy;
+mod damage;
+mod support;

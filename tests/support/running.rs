@@ -1,0 +1,242 @@
+//! A program that runs, and how it ended.
+
+use super::wait_until;
+use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, ChildStdin, Command, ExitStatus};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+type Bytes = Arc<Mutex<Vec<u8>>>;
+
+fn collect(mut from: impl Read + Send + 'static, to: Bytes) -> JoinHandle<()> {
+    std::thread::spawn(move || {
+        let mut chunk = vec![0; 64 * 1024];
+        while let Ok(count @ 1..) = from.read(&mut chunk) {
+            to.lock().unwrap().extend_from_slice(&chunk[..count]);
+        }
+    })
+}
+
+/// A program that runs; killed when dropped.
+pub struct Running {
+    name: String,
+    child: Child,
+    stdout: Bytes,
+    stderr: Bytes,
+    threads: Vec<JoinHandle<()>>,
+    began: Instant,
+    limit: Duration,
+    peak_kib: u64,
+    _home: tempfile::TempDir,
+}
+
+impl Running {
+    /// `input` is the thread that writes to stdin, `home` the folder that has to outlive the
+    /// program.
+    pub(super) fn new(
+        name: String,
+        mut child: Child,
+        input: Option<JoinHandle<()>>,
+        limit: Duration,
+        home: tempfile::TempDir,
+    ) -> Self {
+        let (stdout, stderr) = (Bytes::default(), Bytes::default());
+        let mut threads: Vec<_> = input.into_iter().collect();
+        threads.extend(
+            child
+                .stdout
+                .take()
+                .map(|from| collect(from, Arc::clone(&stdout))),
+        );
+        threads.extend(
+            child
+                .stderr
+                .take()
+                .map(|from| collect(from, Arc::clone(&stderr))),
+        );
+        let began = Instant::now();
+        Self {
+            name,
+            child,
+            stdout,
+            stderr,
+            threads,
+            began,
+            limit,
+            peak_kib: 0,
+            _home: home,
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.note_memory();
+        self.child
+            .try_wait()
+            .expect("a child can be asked")
+            .is_none()
+    }
+
+    /// Sends a signal by its name, such as `TERM`, `STOP` or `CONT`, to the program and to those it
+    /// has started.
+    pub fn signal(&self, name: &str) {
+        signal_group(self.pid(), name);
+    }
+
+    pub fn kill9(&self) {
+        self.signal("KILL");
+    }
+
+    /// The open end of stdin, after [`Program::input_later`]; dropping it ends the input.
+    pub fn take_stdin(&mut self) -> ChildStdin {
+        self.child
+            .stdin
+            .take()
+            .expect("stdin was left open by input_later")
+    }
+
+    pub fn stdout_so_far(&self) -> Vec<u8> {
+        self.stdout.lock().unwrap().clone()
+    }
+
+    pub fn stderr_so_far(&self) -> String {
+        String::from_utf8_lossy(&self.stderr.lock().unwrap()).into_owned()
+    }
+
+    /// Waits for a text on stderr while the program runs.
+    pub fn wait_for_stderr(&self, text: &str, limit: Duration) {
+        wait_until(&format!("{} says {text:?}", self.name), limit, || {
+            self.stderr_so_far().contains(text)
+        });
+    }
+
+    /// Waits for the end; kills the program and panics with its stderr if that takes longer than
+    /// its timeout.
+    pub fn wait(mut self) -> Finished {
+        while self.is_running() {
+            if self.began.elapsed() > self.limit {
+                self.kill9();
+                panic!(
+                    "{} did not end within {:?}; its stderr:\n{}",
+                    self.name,
+                    self.limit,
+                    self.stderr_so_far()
+                );
+            }
+            std::thread::sleep(Duration::from_millis(3));
+        }
+        let status = self.child.wait().expect("the program has ended");
+        let took = self.began.elapsed();
+        // Whatever it has started and left behind may still hold its output open.
+        while !self.threads.iter().all(JoinHandle::is_finished) {
+            if self.began.elapsed() > self.limit {
+                self.kill9();
+                panic!(
+                    "{} ended, but something it had started did not; its stderr:\n{}",
+                    self.name,
+                    self.stderr_so_far()
+                );
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Finished {
+            name: self.name.clone(),
+            status,
+            stdout: std::mem::take(&mut self.stdout.lock().unwrap()),
+            stderr: self.stderr_so_far(),
+            peak_kib: self.peak_kib,
+            took,
+        }
+    }
+
+    /// The kernel keeps the peak itself, so that looking every few milliseconds misses only what
+    /// comes right before the end.
+    fn note_memory(&mut self) {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let peak = peak
+            .and_then(|rest| rest.split_whitespace().next()?.parse().ok())
+            .unwrap_or(0);
+        self.peak_kib = self.peak_kib.max(peak);
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.kill9();
+            drop(self.child.wait());
+        }
+    }
+}
+
+/// Signals a process group by way of the shell's own `kill`; a group that is gone already is fine.
+fn signal_group(pid: u32, name: &str) {
+    let kill = format!("kill -s {name} -- -{pid} 2>/dev/null || :");
+    let status = Command::new("sh")
+        .args(["-c", &kill])
+        .status()
+        .expect("sh can be started");
+    assert!(status.success(), "kill -s {name} failed");
+}
+
+/// How a program ended, and what it said.
+pub struct Finished {
+    pub name: String,
+    pub status: ExitStatus,
+    pub stdout: Vec<u8>,
+    pub stderr: String,
+    /// The most memory that was resident, in KiB.
+    pub peak_kib: u64,
+    pub took: Duration,
+}
+
+impl Finished {
+    /// The exit code; none if a signal ended it.
+    pub fn code(&self) -> Option<i32> {
+        self.status.code()
+    }
+
+    pub fn signal(&self) -> Option<i32> {
+        self.status.signal()
+    }
+
+    /// Panics with stderr unless the exit code is this one.
+    #[track_caller]
+    pub fn expect_code(self, code: i32) -> Self {
+        assert_eq!(
+            self.code(),
+            Some(code),
+            "{} ended with {}; its stderr:\n{}",
+            self.name,
+            self.status,
+            self.stderr
+        );
+        self
+    }
+
+    #[track_caller]
+    pub fn expect_success(self) -> Self {
+        self.expect_code(0)
+    }
+
+    #[track_caller]
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.stdout).expect("stdout is UTF-8")
+    }
+
+    /// stdout as JSON, a value a line.
+    #[track_caller]
+    pub fn json_lines(&self) -> Vec<serde_json::Value> {
+        self.text()
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("a line of JSON"))
+            .collect()
+    }
+}

@@ -1,0 +1,222 @@
+//! Real SpiceDB servers, each under a name, port, token and database of its own. They are started
+//! by `scripts/spicedb`; one PostgreSQL and one MariaDB serve them all, until `scripts/spicedb stop
+//! --all`.
+
+use super::{output_of, spicedb_script, state_folder};
+use std::path::{Path, PathBuf};
+use std::sync::Once;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Datastore {
+    Memory,
+    Postgres,
+    MySql,
+}
+
+/// What a server is started with.
+pub struct Builder {
+    arguments: Vec<String>,
+    flags: Vec<String>,
+}
+
+impl Builder {
+    /// A flag for `spicedb serve`, such as `--datastore-gc-window=6s`.
+    pub fn flag(mut self, flag: &str) -> Self {
+        self.flags.push(flag.to_owned());
+        self
+    }
+
+    /// TLS with a certificate of the server's own CA.
+    pub fn tls(mut self) -> Self {
+        self.arguments.push("--tls".to_owned());
+        self
+    }
+
+    /// A PostgreSQL database whose collation is ICU's en-US instead of byte order.
+    pub fn icu(mut self) -> Self {
+        self.arguments.push("--database-locale=icu".to_owned());
+        self
+    }
+
+    pub fn start(self) -> Server {
+        static SWEPT: Once = Once::new();
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        SWEPT.call_once(remove_leftovers);
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let name = format!("test-{}-{number}", std::process::id());
+        // From here on the server is removed when the test ends, however it ends.
+        let mut server = Server {
+            folder: state_folder().join(&name),
+            name,
+            endpoint: String::new(),
+        };
+        let context = output_of(
+            spicedb_script()
+                .arg("start")
+                .arg(&server.name)
+                .args(self.arguments)
+                .arg("--")
+                .args(self.flags),
+        );
+        let endpoint = context
+            .lines()
+            .find_map(|line| line.strip_prefix("endpoint = "))
+            .expect("a context");
+        endpoint.trim_matches('"').clone_into(&mut server.endpoint);
+        server
+    }
+}
+
+/// A running server; it and its database are removed when it is dropped.
+pub struct Server {
+    name: String,
+    endpoint: String,
+    folder: PathBuf,
+}
+
+impl Server {
+    /// A new, empty server with the flags of `scripts/spicedb`.
+    pub fn start(datastore: Datastore) -> Self {
+        Self::builder(datastore).start()
+    }
+
+    pub fn builder(datastore: Datastore) -> Builder {
+        let datastore = match datastore {
+            Datastore::Memory => "memory",
+            Datastore::Postgres => "postgres",
+            Datastore::MySql => "mysql",
+        };
+        Builder {
+            arguments: vec![format!("--datastore={datastore}")],
+            flags: Vec::new(),
+        }
+    }
+
+    /// The server's name in the contexts file, for `--context`.
+    pub fn context(&self) -> &str {
+        &self.name
+    }
+
+    /// `127.0.0.1:PORT`, the same after a restart.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    pub fn port(&self) -> u16 {
+        self.endpoint
+            .rsplit(':')
+            .next()
+            .and_then(|port| port.parse().ok())
+            .expect("an endpoint has a port")
+    }
+
+    pub fn token_file(&self) -> PathBuf {
+        self.folder.join("token")
+    }
+
+    pub fn token(&self) -> String {
+        std::fs::read_to_string(self.token_file()).expect("the server has a token")
+    }
+
+    /// The CA's certificate, of a server with TLS.
+    pub fn certificate(&self) -> Option<PathBuf> {
+        Some(self.folder.join("ca.pem")).filter(|path| path.exists())
+    }
+
+    /// The flags that connect a program to this server by way of `endpoint`, a proxy's for example.
+    pub fn flags_by(&self, endpoint: &str) -> Vec<String> {
+        let path = |path: &Path| path.to_str().expect("the path is UTF-8").to_owned();
+        let mut flags = vec!["--endpoint".to_owned(), endpoint.to_owned()];
+        flags.extend(["--token-file".to_owned(), path(&self.token_file())]);
+        match self.certificate() {
+            Some(certificate) => {
+                flags.extend(["--certificate-path".to_owned(), path(&certificate)]);
+            }
+            None => flags.push("--insecure".to_owned()),
+        }
+        flags
+    }
+
+    /// The flags that connect a program to this server.
+    pub fn flags(&self) -> Vec<String> {
+        self.flags_by(&self.endpoint)
+    }
+
+    /// Ends the server if it runs and starts it again: same port, token, flags and database. Memory
+    /// starts empty.
+    pub fn restart(&self) {
+        output_of(spicedb_script().args(["restart", &self.name]));
+    }
+
+    /// Restarts with other `spicedb serve` flags in place of those it had.
+    pub fn restart_with(&self, flags: &[&str]) {
+        output_of(
+            spicedb_script()
+                .args(["restart", &self.name, "--"])
+                .args(flags),
+        );
+    }
+
+    /// SIGTERM; returns when the server is gone, which takes 5 s while a stream is open.
+    pub fn stop(&self) {
+        output_of(spicedb_script().args(["stop", &self.name]));
+    }
+
+    /// SIGKILL.
+    pub fn kill9(&self) {
+        output_of(spicedb_script().args(["stop", &self.name, "--kill"]));
+    }
+
+    /// The server's log, a JSON object a line, requests included.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    }
+
+    /// Runs a statement in the server's database; rows come back as lines.
+    pub fn sql(&self, statement: &str) -> String {
+        output_of(spicedb_script().args(["sql", &self.name, statement]))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let telling = |line: &&str| {
+                !line.contains(r#""level":"info""#) || line.contains(r#""grpc.code":"#)
+            };
+            let lines: Vec<&str> = log.lines().filter(telling).collect();
+            eprintln!(
+                "---- the last requests and warnings of {} ({}):",
+                self.name, self.endpoint
+            );
+            for line in lines.iter().rev().take(20).rev() {
+                eprintln!("{}", line.chars().take(400).collect::<String>());
+            }
+        }
+        let removed = spicedb_script().args(["remove", &self.name]).output();
+        if !removed.as_ref().is_ok_and(|output| output.status.success()) {
+            eprintln!("{} could not be removed: {removed:?}", self.name);
+        }
+    }
+}
+
+/// Removes the servers of test runs that were killed before they could do so.
+fn remove_leftovers() {
+    let names = std::fs::read_dir(state_folder())
+        .into_iter()
+        .flatten()
+        .flatten();
+    for name in names.filter_map(|entry| entry.file_name().into_string().ok()) {
+        let Some(process) = name
+            .strip_prefix("test-")
+            .and_then(|rest| rest.split('-').next())
+        else {
+            continue;
+        };
+        if !Path::new("/proc").join(process).exists() {
+            output_of(spicedb_script().args(["remove", &name]));
+        }
+    }
+}

@@ -1,0 +1,51 @@
+# The programs that scripts/spicedb needs: found on PATH, built from go.mod here, or installed. A part of scripts/spicedb.
+# shellcheck shell=bash
+# shellcheck disable=SC2154 # what is not set here is set by scripts/spicedb, which reads this file
+
+# tool NAME PACKAGE: prints the program's path; builds it from tests/tools if it is not on PATH
+tool() {
+    command -v "$1" && return
+    is_built "$1" || { mkdir -p "$tools" && locked "$tools/.lock" build_tool "$@"; }
+    echo "$tools/$1"
+}
+
+is_built() { [ -x "$tools/$1" ] && ! [ "$root/tests/tools/go.sum" -nt "$tools/$1" ]; }
+
+build_tool() {
+    ! is_built "$1" || return 0 # by the one we waited for
+    command -v go >/dev/null ||
+        die "neither $1 nor go is on PATH: install Go (https://go.dev/dl) or put $1 on PATH"
+    say "building $1 (once; some minutes)"
+    (
+        only_stdio
+        cd "$root/tests/tools"
+        exec go build -o "$tools/$1.new" "$2"
+    ) </dev/null >&2 || die "building $1 failed"
+    mv "$tools/$1.new" "$tools/$1"
+}
+
+spicedb_binary() { tool spicedb github.com/authzed/spicedb/cmd/spicedb; }
+toxiproxy_binary() {
+    command -v toxiproxy-server || tool toxiproxy github.com/Shopify/toxiproxy/v2/cmd/server
+}
+
+# apt_install WHAT PACKAGE...: installs them where we may, without starting any system service
+apt_install() {
+    local what=$1
+    shift
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+        die "$what is not installed: install it (on Debian: apt-get install $*)"
+    fi
+    say "$what is not installed: running apt-get install $*"
+    folder 700 "$run"
+    locked "$run/apt.lock" apt_get "$@" || die "apt-get could not install $what"
+}
+
+apt_get() {
+    (
+        only_stdio
+        export DEBIAN_FRONTEND=noninteractive
+        apt-get -q -o DPkg::Lock::Timeout=300 update &&
+            apt-get -q -y -o DPkg::Lock::Timeout=300 install --no-install-recommends "$@"
+    ) </dev/null >&2
+}

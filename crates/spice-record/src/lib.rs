@@ -21,6 +21,8 @@ pub mod read;
 pub mod record;
 pub mod relationship;
 pub mod snapshot;
+#[cfg(test)]
+mod tests;
 
 pub use digest::{Digest, DigestSum, ExpiryPrecision};
 pub use read::{ReadError, RecordReader};

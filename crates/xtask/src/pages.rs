@@ -1,16 +1,22 @@
-//! Man pages and completions.
+//! Man pages, completions and the help texts, from the programs' own definitions.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Command, CommandFactory as _};
 use clap_complete::Shell;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Folder to write to: man1/, bash/, zsh/ and fish/ are made in it
-    folder: PathBuf,
+    /// Write man pages and completions here: man1/, bash/, zsh/ and fish/ are made in it
+    folder: Option<PathBuf>,
+    /// Write each program's help to NAME.txt in this folder
+    #[arg(long, value_name = "FOLDER")]
+    help_to: Option<PathBuf>,
+    /// Change nothing; fail where the help texts are not the programs'
+    #[arg(long, requires = "help_to")]
+    check: bool,
 }
 
 /// Every program of the suite.
@@ -23,19 +29,45 @@ fn programs() -> [Command; 3] {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    for (folder, shell) in [
+    if let Some(folder) = &args.help_to {
+        help(folder, args.check)?;
+    }
+    if let Some(folder) = &args.folder {
+        pages(folder)?;
+    }
+    Ok(())
+}
+
+/// The help texts are checked in, so that a change of the interface shows in a review.
+fn help(folder: &Path, check: bool) -> Result<()> {
+    fs::create_dir_all(folder)?;
+    for program in programs() {
+        let path = folder.join(format!("{}.txt", program.get_name()));
+        let text = program.term_width(100).render_long_help().to_string();
+        if !check {
+            fs::write(&path, text)?;
+        } else if fs::read_to_string(&path).unwrap_or_default() != text {
+            let (path, folder) = (path.display(), folder.display());
+            bail!("{path} is out of date: cargo run -p xtask -- pages --help-to {folder}");
+        }
+    }
+    Ok(())
+}
+
+fn pages(folder: &Path) -> Result<()> {
+    for (shell_folder, shell) in [
         ("bash", Shell::Bash),
         ("zsh", Shell::Zsh),
         ("fish", Shell::Fish),
     ] {
-        let folder = args.folder.join(folder);
-        fs::create_dir_all(&folder)?;
+        let shell_folder = folder.join(shell_folder);
+        fs::create_dir_all(&shell_folder)?;
         for mut program in programs() {
             let name = program.get_name().to_owned();
-            clap_complete::generate_to(shell, &mut program, name, &folder)?;
+            clap_complete::generate_to(shell, &mut program, name, &shell_folder)?;
         }
     }
-    let man = args.folder.join("man1");
+    let man = folder.join("man1");
     fs::create_dir_all(&man)?;
     for program in programs() {
         clap_mangen::Man::new(program).generate_to(&man)?;

@@ -18,7 +18,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let authzed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../authzed");
+    let authzed = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("authzed");
     let target = authzed.join("src/generated");
     let scratch = tempfile::tempdir()?;
     generate(&authzed.join("proto"), scratch.path())?;

@@ -1,0 +1,64 @@
+# Everything a developer or CI does. Each target sets up what it needs: the servers of the tests come
+# from scripts/spicedb, which builds or installs what is missing.
+
+PREFIX ?= /usr/local
+PROGRAMS = spice-export spice-import spice-revision
+STATE = $(CURDIR)/target/test-servers
+TEST_THREADS ?= 6
+
+.PHONY: build test check soak bench demo install clean servers
+
+build:
+	cargo build --release
+
+# The real parts that the tests need, before a test waits for them in silence.
+servers:
+	scripts/spicedb binary
+	scripts/spicedb toxiproxy
+	tests/judge/run --help >target/judge/help.txt
+
+test: servers
+	SPICEDB_STATE="$(STATE)" RUST_TEST_THREADS=$(TEST_THREADS) cargo test --workspace; \
+	status=$$?; SPICEDB_STATE="$(STATE)" scripts/spicedb remove --all || true; exit $$status
+
+# The same tests with the long repetitions; results go into docs/reliability.md by hand.
+soak: servers
+	SPICE_SOAK=1 SPICEDB_STATE="$(STATE)" RUST_TEST_THREADS=$(TEST_THREADS) cargo test --test pipes; \
+	status=$$?; SPICEDB_STATE="$(STATE)" scripts/spicedb remove --all || true; exit $$status
+
+check:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --all-features -- -D warnings
+	cargo clippy -p authzed -p spice-record --no-default-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
+	cargo run -q -p xtask -- protos --check
+	cargo run -q -p xtask -- pages --help-to docs/help --check
+	if command -v cargo-deny >/dev/null; then cargo deny check; fi
+	if command -v shellcheck >/dev/null; then shellcheck scripts/* tests/judge/run tests/tools/*.sh .ci/run; fi
+
+bench: build
+	cargo build --release -p xtask
+	scripts/bench
+
+demo: build
+	cargo build --release -p xtask
+	scripts/demo
+
+install:
+	cargo build --release
+	cargo run -q --release -p xtask -- pages target/pages
+	install -d "$(DESTDIR)$(PREFIX)/bin" "$(DESTDIR)$(PREFIX)/share/man/man1"
+	install -d "$(DESTDIR)$(PREFIX)/share/bash-completion/completions"
+	install -d "$(DESTDIR)$(PREFIX)/share/zsh/site-functions" "$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d"
+	for program in $(PROGRAMS); do \
+		install -m 755 "target/release/$$program" "$(DESTDIR)$(PREFIX)/bin/" && \
+		install -m 644 "target/pages/man1/$$program.1" "$(DESTDIR)$(PREFIX)/share/man/man1/" && \
+		install -m 644 "target/pages/bash/$$program.bash" "$(DESTDIR)$(PREFIX)/share/bash-completion/completions/$$program" && \
+		install -m 644 "target/pages/zsh/_$$program" "$(DESTDIR)$(PREFIX)/share/zsh/site-functions/" && \
+		install -m 644 "target/pages/fish/$$program.fish" "$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/" || exit 1; \
+	done
+
+clean:
+	-SPICEDB_STATE="$(STATE)" scripts/spicedb remove --all
+	-scripts/spicedb remove --all
+	cargo clean

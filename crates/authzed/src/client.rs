@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status};
 
 use crate::connect::{Auth, Config, Target};
 use crate::contact;
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, was_not_sent};
 use crate::generated::health::HealthCheckRequest;
 use crate::generated::health::health_check_response::ServingStatus;
 use crate::generated::health::health_client::HealthClient;
@@ -28,8 +28,9 @@ use crate::zedtoken;
 
 /// A connection to one server, shared by all clones.
 ///
-/// It is opened by the first call and opened again when it was lost. Errors are those of one
-/// attempt: nothing is retried here.
+/// It is opened by the first call, and again when it was lost or has come of age (servers end each
+/// connection after `--grpc-max-conn-age`, 30 seconds, when its streams have ended). A call that was
+/// not sent because of that is made again; nothing else is retried here.
 #[derive(Clone)]
 pub struct Client {
     target: Arc<Target>,
@@ -45,25 +46,47 @@ pub struct Schema {
     pub read_at: String,
 }
 
-/// A client of one service. The size of messages is not limited either way: a response of Watch is
-/// one transaction, however large.
-macro_rules! service {
-    ($self:ident, $client:ident) => {
-        $client::new($self.transport())
+/// How often a call is made again that its connection gave back unsent.
+const RESENDS: usize = 3;
+
+/// Makes a call, and makes it again where its connection came of age just then. The size of messages
+/// is not limited either way: a response of Watch is one transaction, however large.
+macro_rules! call {
+    ($self:ident, $client:ident.$method:ident($message:expr), $limit:expr) => {{
+        let service = $client::new($self.transport())
             .max_decoding_message_size(usize::MAX)
-            .max_encoding_message_size(usize::MAX)
-    };
+            .max_encoding_message_size(usize::MAX);
+        let (message, limit): (_, Option<Duration>) = ($message, $limit);
+        async move {
+            let mut resends = RESENDS;
+            loop {
+                let mut request = Request::new(message.clone());
+                if let Some(limit) = limit {
+                    request.set_timeout(limit);
+                }
+                match service.clone().$method(request).await {
+                    Err(status) if resends > 0 && was_not_sent(&status) => resends -= 1,
+                    result => break result,
+                }
+            }
+        }
+    }};
 }
 
-/// One call that is no stream, with a deadline.
+/// A call with one answer, which has to come in time.
 macro_rules! unary {
-    ($self:ident, $rpc:literal, $client:ident.$method:ident($request:expr), $limit:expr) => {{
-        let mut service = service!($self, $client);
-        let call = async move |request| service.$method(request).await;
-        $self
-            .unary($rpc, $limit, Request::new($request), call)
-            .await
+    ($self:ident, $rpc:literal, $client:ident.$method:ident($message:expr), $limit:expr) => {{
+        let limit = $limit;
+        let call = call!($self, $client.$method($message), Some(limit));
+        $self.unary($rpc, limit, call).await
     }};
+}
+
+/// A call with a stream of answers, which may take as long as it takes.
+macro_rules! stream {
+    ($self:ident, $rpc:literal, $client:ident.$method:ident($message:expr)) => {
+        $self.responses($rpc, call!($self, $client.$method($message), None))
+    };
 }
 
 impl Client {
@@ -124,11 +147,9 @@ impl Client {
         request
             .metadata_mut()
             .insert("io.spicedb.requestversion", MetadataValue::from_static("1"));
-        let mut service = service!(self, SchemaServiceClient);
-        let call = async move |request| service.reflect_schema(request).await;
-        let response = self
-            .unary("ReflectSchema", self.timeout(), request, call)
-            .await?;
+        let mut service = SchemaServiceClient::new(self.transport());
+        let call = service.reflect_schema(request);
+        let response = self.unary("ReflectSchema", self.timeout(), call).await?;
         let version = response.metadata().get("io.spicedb.debug.version");
         Ok(version
             .and_then(|version| version.to_str().ok())
@@ -274,10 +295,11 @@ impl Client {
         &self,
         request: v1::ExportBulkRelationshipsRequest,
     ) -> Responses<v1::ExportBulkRelationshipsResponse> {
-        let mut service = service!(self, PermissionsServiceClient);
-        self.responses("ExportBulkRelationships", async move {
-            service.export_bulk_relationships(request).await
-        })
+        stream!(
+            self,
+            "ExportBulkRelationships",
+            PermissionsServiceClient.export_bulk_relationships(request)
+        )
     }
 
     /// Imports relationships in one transaction and returns how many the server loaded.
@@ -305,10 +327,11 @@ impl Client {
         &self,
         request: v1::ReadRelationshipsRequest,
     ) -> Responses<v1::ReadRelationshipsResponse> {
-        let mut service = service!(self, PermissionsServiceClient);
-        self.responses("ReadRelationships", async move {
-            service.read_relationships(request).await
-        })
+        stream!(
+            self,
+            "ReadRelationships",
+            PermissionsServiceClient.read_relationships(request)
+        )
     }
 
     /// Writes in one transaction and returns the zedtoken of the revision that includes it.
@@ -347,8 +370,7 @@ impl Client {
     ///
     /// A history that has been lost shows as no error here: [`probe`](Self::probe) the revision.
     pub fn watch(&self, request: v1::WatchRequest) -> Responses<v1::WatchResponse> {
-        let mut service = service!(self, WatchServiceClient);
-        self.responses("Watch", async move { service.watch(request).await })
+        stream!(self, "Watch", WatchServiceClient.watch(request))
     }
 
     /// Whether the server says that it is serving. Needs no token.
@@ -375,16 +397,13 @@ impl Client {
         self.target.request_timeout.max(Self::MIN_WRITE_TIMEOUT)
     }
 
-    /// Makes a call with a deadline that the server is told of, too.
-    async fn unary<Q, A>(
+    async fn unary<T>(
         &self,
         rpc: &'static str,
         limit: Duration,
-        mut request: Request<Q>,
-        call: impl AsyncFnOnce(Request<Q>) -> Result<Response<A>, Status>,
-    ) -> Result<Response<A>, Error> {
-        request.set_timeout(limit);
-        match timeout(limit, call(request)).await {
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<Response<T>, Error> {
+        match timeout(limit, call).await {
             Ok(result) => result.map_err(|status| self.error(rpc, status)),
             Err(_) => Err(self.deadline(rpc)),
         }

@@ -38,13 +38,22 @@ pub(crate) async fn first(client: &Client, target: &Target) -> Result<(), Error>
 
 /// Looks whether the two sides disagree about TLS; if not, the error stays what it is.
 async fn explain(error: Error, target: &Target, deadline: Instant) -> Error {
+    let cause = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref());
     let look = async {
-        match (&target.security, error.kind()) {
-            (Security::Tls(_), Kind::Tls | Kind::Unreachable) => {
+        match (&target.security, error.kind(), cause) {
+            (Security::Tls(_), Kind::Tls, Some(rustls::Error::InvalidMessage(_))) => {
                 plaintext_answer(target, deadline).await
             }
-            (Security::Tls(_), Kind::Unavailable) => refusal(target, deadline).await,
-            (Security::Plaintext, Kind::Unavailable) => any_answer(target, deadline).await,
+            (Security::Tls(_), Kind::Unreachable | Kind::Unavailable, _) => {
+                // A server with TLS may answer plaintext with a complaint: only HTTP/2 counts.
+                match plaintext_answer(target, deadline).await {
+                    Some(Found::Http2) => Some(Found::Http2),
+                    _ => refusal(target, deadline).await,
+                }
+            }
+            (Security::Plaintext, Kind::Unreachable | Kind::Unavailable, _) => {
+                any_answer(target, deadline).await
+            }
             _ => None,
         }
     };

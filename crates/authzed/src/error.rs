@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use tonic::Code;
 
+pub(crate) use self::classify::was_not_sent;
+
 /// A call, or an attempt to connect, that failed.
 ///
 /// It displays as `endpoint: call: what the server or the network said`, with the cause of a failed
@@ -72,7 +74,7 @@ pub enum Kind {
     LimitExceeded,
     /// The request is larger than the server receives; [`Error::limit`] has the maximum in bytes.
     MessageTooLarge,
-    /// The server or the connection went away. A write may have been applied.
+    /// The connection, the server or its database went away. A write may have been applied.
     Unavailable,
     /// The transaction lost against a concurrent one and was rolled back.
     Conflict,
@@ -90,9 +92,9 @@ pub enum Kind {
     StreamTimeout,
     /// The server does not have this call, or has it switched off.
     Unimplemented,
-    /// The server failed inside, mostly because its database went away. A value that only the
-    /// database refuses, such as U+0000 in a caveat's context, looks the same. A write may have been
-    /// applied.
+    /// The server's database refused something, and the server does not say what: a value that it
+    /// cannot hold, such as U+0000 in a caveat's context, or, for seconds, anything at all while the
+    /// database restarts. A write may have been applied.
     Internal,
     /// Anything else.
     Other,
@@ -194,7 +196,7 @@ impl Error {
     pub fn is_ambiguous_for_writes(&self) -> bool {
         matches!(
             self.0.kind,
-            Kind::Unavailable | Kind::Deadline | Kind::StreamTimeout | Kind::Internal | Kind::Other
+            Kind::Unavailable | Kind::Deadline | Kind::Internal | Kind::Other
         )
     }
 

@@ -52,8 +52,28 @@ fn from_transport(rpc: &'static str, endpoint: &Arc<str>, status: Status) -> Err
         }
         cause = error.source();
     }
-    let message = "the connection broke".to_owned();
-    Error::new(Kind::Unavailable, rpc, endpoint, message).with_source(Transport(status))
+    let (kind, message) = if was_not_sent(&status) {
+        (
+            Kind::Unreachable,
+            "the connection was closed before the call",
+        )
+    } else {
+        (Kind::Unavailable, "the connection broke")
+    };
+    Error::new(kind, rpc, endpoint, message.to_owned()).with_source(Transport(status))
+}
+
+/// Whether a call never reached the server's logic. That happens when a connection is closed, as it
+/// is when it comes of age, just while the call is made: measured with 6 callers at work, to every
+/// third of them each time.
+pub(crate) fn was_not_sent(status: &Status) -> bool {
+    // hyper's word for a request that it still held when the connection was closed, and HTTP/2's for
+    // one that the server gives back.
+    status.source().is_some()
+        && (status.message().starts_with("operation was canceled")
+            || status
+                .message()
+                .contains("refused stream before processing"))
 }
 
 /// A transport failure as the source of an error: the texts of its chain on one line.
@@ -153,7 +173,8 @@ const OTHER_FORM: [&str; 3] = [
 ];
 
 /// `UNKNOWN`: what a server did not foresee, passed on as it came. Some of it is for ever, and known
-/// by its text; the rest is what drivers say when a database goes away.
+/// by its text; the rest is what database drivers say when their database goes away (measured by
+/// restarting it: `failed to connect to ...`, `invalid connection`, `unexpected EOF`).
 fn kind_of_unknown(message: &str) -> Kind {
     let says = |text: &str| message.contains(text);
     if says("references a different datastore instance") {
@@ -171,11 +192,8 @@ fn kind_of_unknown(message: &str) -> Kind {
         Kind::Refused
     } else if says("schema watch unsupported") {
         Kind::Unimplemented
-    } else if says("missing grpc-status trailer") {
-        // Our own transport's: something in between ended the stream in the middle.
-        Kind::Unavailable
     } else {
-        Kind::Internal
+        Kind::Unavailable
     }
 }
 

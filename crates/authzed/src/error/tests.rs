@@ -164,17 +164,17 @@ fn kinds_without_a_reason_are_told_by_code_and_text() {
         (
             Unknown,
             "failed to connect to `user=postgres database=spicedb`: dial error: connection refused",
-            Kind::Internal,
+            Kind::Unavailable,
         ),
         (
             Unknown,
             "unable to bulk write relationships: error writing batch: invalid connection invalid connection",
-            Kind::Internal,
+            Kind::Unavailable,
         ),
         (
             Unknown,
             "transaction error: unable to load new revisions: %!w(<nil>)",
-            Kind::Internal,
+            Kind::Unavailable,
         ),
         (DataLoss, "", Kind::Other),
     ];

@@ -285,6 +285,7 @@ pub struct ExportBulkRelationshipsResponse {
     pub relationships: ::prost::alloc::vec::Vec<Relationship>,
 }
 /// Generated client implementations.
+#[cfg(feature = "client")]
 pub mod permissions_service_client {
     #![allow(
         unused_variables,
@@ -695,6 +696,7 @@ pub mod reflection_schema_diff {
     }
 }
 /// Generated client implementations.
+#[cfg(feature = "client")]
 pub mod schema_service_client {
     #![allow(
         unused_variables,
@@ -944,6 +946,7 @@ impl WatchKind {
     }
 }
 /// Generated client implementations.
+#[cfg(feature = "client")]
 pub mod watch_service_client {
     #![allow(
         unused_variables,

@@ -56,6 +56,7 @@ pub mod health_check_response {
     }
 }
 /// Generated client implementations.
+#[cfg(feature = "client")]
 pub mod health_client {
     #![allow(
         unused_variables,

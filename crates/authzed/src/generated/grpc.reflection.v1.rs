@@ -88,6 +88,7 @@ pub struct ErrorResponse {
     pub error_message: ::prost::alloc::string::String,
 }
 /// Generated client implementations.
+#[cfg(feature = "client")]
 pub mod server_reflection_client {
     #![allow(
         unused_variables,

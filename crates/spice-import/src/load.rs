@@ -19,15 +19,15 @@ use spice_record::relationship::Text;
 use crate::OnConflict;
 use crate::chunk::{Chunk, Row};
 use crate::existing::{self, ByKey, key};
-use crate::tally::{Rejects, Tally};
+use crate::tally::{Rejects, Tally, other};
 
 /// A stream is ended before the target ends it (after 30 s); the rest goes into the next one.
 const STREAM_TIME: Duration = Duration::from_secs(20);
 /// SpiceDB's default for WriteRelationships; the true one is learned when it is lower.
 const UPDATES_PER_WRITE: usize = 1_000;
+const TOO_MANY_UPDATES: &str = "TOO_MANY_UPDATES_IN_REQUEST";
 const WRITE_BYTES: usize = 2 << 20;
-/// An internal error may pass, or may be a value that the database cannot hold (U+0000 on
-/// PostgreSQL): after these attempts the row is looked for, and refused only after as many again.
+/// How often an internal error is put down to something else before it is put down to the rows.
 const INTERNAL_RETRIES: usize = 2;
 
 /// What all chunks share.
@@ -53,7 +53,12 @@ impl Loader {
     /// Loads one chunk. The tally tells what became of it also where that failed.
     pub(crate) async fn load(&self, chunk: Chunk) -> (Tally, Result<(), Failure>) {
         let mut tally = Tally::default();
+        let ((first, last), started) = (chunk.lines(), Instant::now());
         let outcome = self.pieces(chunk, &mut tally).await;
+        tracing::debug!(
+            "lines {first} to {last}, {:.1} s: {tally}",
+            started.elapsed().as_secs_f64()
+        );
         (tally, outcome)
     }
 
@@ -121,7 +126,7 @@ impl Loader {
         let mut retry = Retry::new(self.max_retries);
         // On the way from the whole chunk to the one row every repetition would cost a delay.
         let patient = !piece.narrowing || chunk.len() == 1;
-        let mut internal = if patient { 0 } else { INTERNAL_RETRIES };
+        let mut doubts = if patient { INTERNAL_RETRIES } else { 0 };
         loop {
             // The rest of the messages is left out once the stream has been open for long.
             let started = Instant::now();
@@ -136,13 +141,8 @@ impl Loader {
             match error.kind() {
                 Kind::AlreadyExists => return Ok(Imported::Conflict),
                 Kind::StreamTimeout => return Ok(Imported::TooSlow(error)),
-                Kind::Refused | Kind::MessageTooLarge => return Ok(Imported::Refused(error)),
-                Kind::Internal if internal == INTERNAL_RETRIES => {
+                _ if self.lies_with_the_rows(&error, &mut doubts).await => {
                     return Ok(Imported::Refused(error));
-                }
-                Kind::Internal => {
-                    internal += 1;
-                    tokio::time::sleep(Duration::from_millis(100)).await;
                 }
                 _ => {
                     let unknown = error.is_ambiguous_for_writes();
@@ -224,7 +224,8 @@ impl Loader {
             }
             match self.write(rows, tally).await? {
                 None => tally.touched += rows.len() as u64,
-                Some(error) if error.kind() == Kind::LimitExceeded && rows.len() > 1 => {
+                // Any other limit is of bytes, and is one row's fault.
+                Some(error) if error.reason() == Some(TOO_MANY_UPDATES) && rows.len() > 1 => {
                     let learned = error.limit().and_then(|limit| usize::try_from(limit).ok());
                     limit = learned.unwrap_or(1).clamp(1, rows.len() - 1);
                     pieces.push(rows);
@@ -248,7 +249,7 @@ impl Loader {
         tally: &mut Tally,
     ) -> Result<Option<authzed::Error>, Failure> {
         let mut retry = Retry::new(self.max_retries);
-        let mut internal = 0;
+        let mut doubts = INTERNAL_RETRIES;
         loop {
             let update = |row: &Row| RelationshipUpdate {
                 operation: Operation::Touch.into(),
@@ -261,23 +262,32 @@ impl Loader {
             let Err(error) = self.client.write_relationships(request).await else {
                 return Ok(None);
             };
-            match error.kind() {
-                Kind::Refused | Kind::MessageTooLarge | Kind::LimitExceeded => {
-                    return Ok(Some(error));
-                }
-                Kind::Internal if internal == INTERNAL_RETRIES => return Ok(Some(error)),
-                Kind::Internal => {
-                    internal += 1;
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-                _ => {
-                    let unknown = error.is_ambiguous_for_writes();
-                    if let Err(failure) = retry.pause(error, "touching").await {
-                        tally.unknown += if unknown { rows.len() as u64 } else { 0 };
-                        return Err(failure);
-                    }
-                }
+            if self.lies_with_the_rows(&error, &mut doubts).await {
+                return Ok(Some(error));
             }
+            let unknown = error.is_ambiguous_for_writes();
+            if let Err(failure) = retry.pause(error, "touching").await {
+                tally.unknown += if unknown { rows.len() as u64 } else { 0 };
+                return Err(failure);
+            }
+        }
+    }
+
+    /// Whether another attempt is in vain because of what the rows hold.
+    ///
+    /// An internal error is how a server reports a value that its database cannot hold (U+0000 on
+    /// PostgreSQL), and also a database that is restarting (measured, SpiceDB v1.56). It is put down to
+    /// the rows only if the database takes an empty write all the same, again and again.
+    async fn lies_with_the_rows(&self, error: &authzed::Error, doubts: &mut usize) -> bool {
+        match error.kind() {
+            Kind::Refused | Kind::MessageTooLarge | Kind::LimitExceeded => true,
+            Kind::Internal if self.client.mark().await.is_err() => false,
+            Kind::Internal if *doubts == 0 => true,
+            Kind::Internal => {
+                *doubts -= 1;
+                false
+            }
+            _ => false,
         }
     }
 
@@ -354,13 +364,13 @@ fn halves(rows: &[Row], conflicts: u8, narrowing: bool) -> Vec<Piece> {
 }
 
 fn conflict(row: &Row, known: &Row) -> Failure {
-    let (line, text, known_text) = (row.line, Text(&row.relationship), Text(&known.relationship));
-    let message = match known.line {
-        0 => format!("line {line}: {text} differs from what the target holds: {known_text}"),
-        first => format!("line {line}: {text} is on line {first}, too, and differs: {known_text}"),
-    };
-    Failure::new(Exit::Failed, message)
-        .hint("--on-conflict skip keeps what is there, --on-conflict touch writes over it")
+    let (line, text) = (row.line, Text(&row.relationship));
+    let other = other(row, known);
+    Failure::new(
+        Exit::Failed,
+        format!("line {line}: conflict of {text}: {other}"),
+    )
+    .hint("--on-conflict skip keeps what is there, --on-conflict touch writes over it")
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

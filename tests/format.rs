@@ -10,8 +10,14 @@ const FOLDERS: [&str; 1] = ["v1"];
 /// What each file says, under its name: relationships and digest of a snapshot, or the last revision.
 const V1: [(&str, &str); 3] = [
     ("changes.ndjson", "GhAKBENNMEgSCDBmNDQ4MDg2"),
-    ("seconds.ndjson.zst", "60 relationships, digest 0a9c75e99dc45595171e44bd15cc7fa9 (s)"),
-    ("snapshot.ndjson", "60 relationships, digest da6ea7e593303d6f6edf2447df0cb92c (us)"),
+    (
+        "seconds.ndjson.zst",
+        "60 relationships, digest 0a9c75e99dc45595171e44bd15cc7fa9 (s)",
+    ),
+    (
+        "snapshot.ndjson",
+        "60 relationships, digest da6ea7e593303d6f6edf2447df0cb92c (us)",
+    ),
 ];
 
 fn data() -> PathBuf {
@@ -20,8 +26,9 @@ fn data() -> PathBuf {
 
 fn names(folder: PathBuf) -> Vec<String> {
     let entries = std::fs::read_dir(folder).unwrap();
-    let mut names: Vec<String> =
-        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     names
 }
@@ -37,21 +44,40 @@ fn streams_of_version_1_are_read() {
     for (name, expected) in V1 {
         let path = data().join("v1").join(name);
         if name == "changes.ndjson" {
-            let found = Program::new("spice-revision").arg(&path).run().expect_success();
+            let found = Program::new("spice-revision")
+                .arg(&path)
+                .run()
+                .expect_success();
             assert_eq!(found.text().trim(), expected, "{name}");
             continue;
         }
-        let checked = Program::new("spice-import").arg("--dry-run").arg(&path).run();
+        let checked = Program::new("spice-import")
+            .arg("--dry-run")
+            .arg(&path)
+            .run();
         let stderr = checked.expect_success().stderr;
-        assert!(stderr.contains(&format!("whole: {expected}")), "{name}: {stderr}");
+        assert!(
+            stderr.contains(&format!("whole: {expected}")),
+            "{name}: {stderr}"
+        );
     }
 }
 
 #[test]
 fn example_in_the_documentation_is_a_whole_stream() {
     let document = std::fs::read_to_string(crate::support::root().join("docs/format.md")).unwrap();
-    let lines = document.lines().filter_map(|line| line.strip_prefix("    {"));
+    let lines = document
+        .lines()
+        .filter_map(|line| line.strip_prefix("    {"));
     let stream: String = lines.map(|line| format!("{{{line}\n")).collect();
-    let checked = Program::new("spice-import").arg("--dry-run").input(stream).run().expect_success();
-    assert!(checked.stderr.contains("whole: 1 relationships"), "{}", checked.stderr);
+    let checked = Program::new("spice-import")
+        .arg("--dry-run")
+        .input(stream)
+        .run()
+        .expect_success();
+    assert!(
+        checked.stderr.contains("whole: 1 relationships"),
+        "{}",
+        checked.stderr
+    );
 }

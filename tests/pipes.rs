@@ -2,11 +2,25 @@
 //!
 //! | module | what it proves |
 //! |---|---|
+//! | [`api`] | our messages are those of the real server |
+//! | [`cli`] | every way to connect and to fail is told by its message and exit code, and no key shows |
+//! | [`conflict`] | a target that holds or refuses something keeps it, and every relationship is accounted for |
 //! | [`copy`] | what arrives is what was there, from any datastore to any other |
 //! | [`damage`] | a damaged stream is never taken for a whole one |
+//! | [`fault`] | what breaks on the way costs nothing but time, or is told |
 //! | [`format`] | old streams stay readable, and the documentation's example is one |
+//! | [`migrate`] | `scripts/migrate`, as an operator runs it |
+#![allow(
+    clippy::unwrap_used,
+    reason = "what is not as expected fails the test, in its helpers, too"
+)]
 
+mod api;
+mod cli;
+mod conflict;
 mod copy;
 mod damage;
+mod fault;
 mod format;
+mod migrate;
 mod support;

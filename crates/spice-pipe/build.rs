@@ -6,7 +6,7 @@ use std::process::Command;
 fn main() {
     let git = Path::new("../../.git");
     println!("cargo::rerun-if-changed=build.rs");
-    if git.join("logs/HEAD").exists() {
+    if git.exists() {
         println!("cargo::rerun-if-changed=../../.git/logs/HEAD");
     }
     let commit = Command::new("git")

@@ -9,6 +9,7 @@
     reason = "helpers of tests: not every test uses all, and a broken bench may panic"
 )]
 
+pub mod disk;
 pub mod judge;
 pub mod pipe;
 pub mod program;

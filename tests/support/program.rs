@@ -120,6 +120,18 @@ impl Program {
         self
     }
 
+    /// stdin comes from where the test wants it, from a pipe of its own for example.
+    pub fn stdin_from(mut self, from: impl Into<Stdio>) -> Self {
+        self.stdin = Some(from.into());
+        self
+    }
+
+    /// stdout goes where the test wants it, into a pipe of its own for example.
+    pub fn stdout_to(mut self, to: impl Into<Stdio>) -> Self {
+        self.stdout = Some(to.into());
+        self
+    }
+
     /// How long it may take; afterwards it is killed and the test fails.
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.timeout = limit;

@@ -12,14 +12,15 @@ mod read;
 mod snapshot;
 mod write;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use spice_pipe::connection::CommonArgs;
 use spice_pipe::log::LogArgs;
 use spice_pipe::progress::Progress;
+use spice_pipe::retry::Retry;
 use spice_pipe::settle::SettleArgs;
 use spice_pipe::stdio::Output;
-use spice_pipe::{Exit, Failure, Program, Shutdown};
+use spice_pipe::{Exit, Failure, Program, Shutdown, parse_zedtoken};
 use spice_record::ExpiryPrecision;
 
 use crate::write::Writer;
@@ -29,7 +30,7 @@ use crate::write::Writer;
 #[command(name = "spice-export", version = spice_pipe::VERSION, before_help = EXAMPLES)]
 pub struct Export {
     /// Export at this revision (a zedtoken) instead of the newest one that has settled.
-    #[arg(long, value_name = "ZEDTOKEN")]
+    #[arg(long, value_name = "ZEDTOKEN", value_parser = parse_zedtoken)]
     at: Option<String>,
     #[command(flatten)]
     settle: SettleArgs,
@@ -78,16 +79,29 @@ impl Program for Export {
     async fn run(self, shutdown: Shutdown) -> Result<Exit, Failure> {
         let output = Output::create(self.output.as_deref(), self.zstd)?;
         let progress = Progress::start("relationships exported", self.common.log.quiet);
-        let (writer, written) = Writer::start(output, self.expiry_precision, progress.clone());
+        let (writer, written) = Writer::start(
+            output,
+            self.output.clone(),
+            self.expiry_precision,
+            progress.clone(),
+        );
         let outcome = tokio::select! {
             outcome = self.export(&writer, &shutdown) => outcome,
             number = shutdown.requested() => Err(Failure::new(Exit::Signal(number), "")),
         };
         // Without its finish message the writer gives up, and takes an unfinished file away.
         drop(writer);
-        let written = written
-            .await
-            .map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
+        let to_file = self
+            .output
+            .as_deref()
+            .is_some_and(|path| path != Path::new("-"));
+        let written = tokio::select! {
+            written = written => {
+                written.map_err(|error| Failure::new(Exit::Failed, error.to_string()))?
+            }
+            // Of stdout nothing has to be taken away, and its reader may stand still.
+            number = shutdown.requested(), if !to_file => return Ok(Exit::Signal(number)),
+        };
         progress.clear();
         let trailer = match (outcome, written) {
             // A reader that left explains everything that failed after it.
@@ -131,10 +145,17 @@ impl Export {
                 self.jobs,
             )
             .await?;
-        client.probe(&snapshot.revision).await.map_err(|error| {
-            Failure::from(error)
-                .context("the revision did not outlive its export, which may be short")
-        })?;
+        let mut retry = Retry::new(connection.max_retries);
+        while let Err(error) = client.probe(&snapshot.revision).await {
+            retry
+                .pause(error, "looking whether the revision is still there")
+                .await
+                .map_err(|failure| match failure.exit {
+                    Exit::HistoryLost => failure
+                        .context("the revision did not outlive its export, which may be short"),
+                    _ => failure,
+                })?;
+        }
         writer.finish().await
     }
 }

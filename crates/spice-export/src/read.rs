@@ -18,7 +18,7 @@ const FIRST_PAGE: u32 = 1_000;
 /// The largest page that SpiceDB allows by default (`--max-bulk-export-relationships-limit`).
 const LARGEST_PAGE: u32 = 10_000;
 /// What a page should come to.
-const PAGE_BYTES: usize = 1 << 20;
+const PAGE_BYTES: usize = 512 << 10;
 
 /// The characters that SpiceDB v1.56 allows in a resource id (read off its API's validation).
 const ID_CHARACTERS: &str = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/_|-=+";
@@ -289,14 +289,14 @@ mod tests {
             page.adapt(1_000, 60_000),
             "small relationships: larger pages"
         );
-        assert_eq!(page.rows, 10_000);
-        assert!(!page.adapt(10_000, 600_000));
+        assert_eq!(page.rows, 8_738);
+        assert!(!page.adapt(8_738, 524_280));
         assert!(
-            page.adapt(10_000, 250_000_000),
+            page.adapt(8_738, 218_450_000),
             "25 kB contexts: smaller pages"
         );
-        assert_eq!(page.rows, 41);
-        assert!(!page.adapt(41, 4_100), "it does not swing");
+        assert_eq!(page.rows, 20);
+        assert!(!page.adapt(20, 4_100), "it does not swing");
     }
 
     #[test]
@@ -304,7 +304,7 @@ mod tests {
         let mut page = Page::new(Some(500));
         assert!(!page.adapt(500, 30_000));
         assert!(page.adapt(500, 12_500_000));
-        assert_eq!(page.rows, 41);
+        assert_eq!(page.rows, 20);
     }
 
     #[test]

@@ -46,7 +46,16 @@ pub(crate) async fn take(
             }
         };
         let at = Consistency::at_exact(&revision);
-        let Some(difference) = differences(client, at, &schema.text).await? else {
+        let different = differences(client, at, &schema.text)
+            .await
+            .map_err(|failure| {
+                // An older token of this server, or none of its own at all: it does not say which.
+                match &args.at {
+                    Some(_) => failure.hint("--at takes a zedtoken that this server has given out"),
+                    None => failure,
+                }
+            })?;
+        let Some(difference) = different else {
             return Ok(Snapshot {
                 revision,
                 schema: schema.text,

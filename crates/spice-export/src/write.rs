@@ -1,6 +1,7 @@
 //! The thread that turns messages into lines, so that reading and writing go on side by side.
 
 use std::io;
+use std::path::PathBuf;
 
 use authzed::v1::Relationship;
 use spice_pipe::progress::Progress;
@@ -27,6 +28,7 @@ impl Writer {
     /// Starts the thread. It ends with the trailer, or with `None` where it was not told to finish.
     pub(crate) fn start(
         output: Output,
+        path: Option<PathBuf>,
         precision: ExpiryPrecision,
         progress: Progress,
     ) -> (Self, JoinHandle<Result<Option<Trailer>, Failure>>) {
@@ -35,7 +37,7 @@ impl Writer {
             write(output, precision, receiver, &progress).map_err(|error| match error.kind() {
                 // What cannot be written as JSON names its relationship already.
                 io::ErrorKind::InvalidData => Failure::new(Exit::Failed, error.to_string()),
-                _ => Failure::stdout(&error),
+                _ => Failure::writing(path.as_deref(), &error),
             })
         });
         (Self(sender), thread)

@@ -24,7 +24,11 @@ const READS: usize = 8;
 /// A read may turn up this many times what is looked for, and this many more.
 const WASTE_FACTOR: usize = 10;
 const WASTE_ROWS: usize = 1_000;
+/// A page, and from how many that are looked for on it is the largest that the server gives (10,000
+/// by default): the memory datastore sorts all that it has for each page.
 const PAGE: u32 = 1_000;
+const LARGE_PAGE_FROM: usize = 5_000;
+const LARGEST_PAGE: u32 = 0;
 
 /// Relationships by the identity that SpiceDB gives them.
 pub(crate) type ByKey<T> = HashMap<Vec<u8>, T>;
@@ -88,13 +92,17 @@ async fn read_range<'a>(
     max_retries: usize,
 ) -> Result<Read<'a>, Failure> {
     let most = range.rows.len() * WASTE_FACTOR + WASTE_ROWS;
+    let page = match range.rows.len() {
+        ..LARGE_PAGE_FROM => PAGE,
+        _ => LARGEST_PAGE,
+    };
     let mut retry = Retry::new(max_retries);
     'attempt: loop {
         let mut found = HashMap::new();
         let mut seen = 0;
         let mut stream = client.export(ExportBulkRelationshipsRequest {
             consistency: Some(Consistency::fully_consistent()),
-            optional_limit: PAGE,
+            optional_limit: page,
             optional_cursor: None,
             optional_relationship_filter: Some(range.filter()),
         });

@@ -1,8 +1,9 @@
 //! The thread that reads and checks the stream, and cuts it into chunks.
 
 use std::io::BufRead;
+use std::path::PathBuf;
 
-use spice_pipe::Failure;
+use spice_pipe::{Failure, stdio};
 use spice_record::{Digest, ExpiryPrecision, Header, RecordReader, Seal, SnapshotReader};
 use tokio::sync::mpsc;
 
@@ -32,15 +33,13 @@ pub(crate) struct Totals {
     pub(crate) below_seconds: u64,
 }
 
-/// Starts to read. One chunk waits while another is loaded.
-pub(crate) fn start(
-    input: Box<dyn BufRead + Send>,
-    name: String,
-    seal: Seal,
-) -> mpsc::Receiver<Step> {
+/// Opens the input and starts to read. One chunk waits while another is loaded.
+pub(crate) fn start(path: PathBuf, seal: Seal) -> mpsc::Receiver<Step> {
     let (sender, receiver) = mpsc::channel(1);
     tokio::task::spawn_blocking(move || {
-        let last = match read(RecordReader::new(input, name), seal, &sender) {
+        let read = stdio::open(&path)
+            .and_then(|(input, name)| read(RecordReader::new(input, name), seal, &sender));
+        let last = match read {
             Ok(Some(totals)) => Step::End(totals),
             Ok(None) => return,
             Err(failure) => Step::Failed(failure),
@@ -82,13 +81,13 @@ fn read(
     {
         return Ok(None);
     }
-    let precision = stream.proved();
+    let precision = stream.precision().unwrap_or_default();
     let sum = stream.sum();
     Ok(Some(Totals {
         relationships: sum.relationships(),
-        digest: sum.digest(precision.unwrap_or_default()),
-        precision: precision.unwrap_or_default(),
-        sealed: precision.is_some(),
+        digest: sum.digest(precision),
+        precision,
+        sealed: stream.is_proved(),
         below_micros,
         below_seconds,
     }))

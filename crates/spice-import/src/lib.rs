@@ -24,8 +24,9 @@ use futures::stream::{FuturesUnordered, StreamExt as _};
 use spice_pipe::connection::{CommonArgs, Connection, refuse_same_datastore};
 use spice_pipe::log::LogArgs;
 use spice_pipe::progress::Progress;
+use spice_pipe::retry::Retry;
 use spice_pipe::{Exit, Failure, Program, Shutdown, stdio};
-use spice_record::record::Imported;
+use spice_record::record::{Filter, Imported};
 use spice_record::{ExpiryPrecision, Header, Record, Seal};
 use tokio::sync::mpsc;
 
@@ -91,6 +92,17 @@ pub enum OnConflict {
     Touch,
 }
 
+impl OnConflict {
+    /// What to say for it when an import that stopped is to go on: what it has loaded itself must not
+    /// stop it.
+    fn to_go_on(self) -> &'static str {
+        match self {
+            Self::Fail | Self::Skip => "skip",
+            Self::Touch => "touch",
+        }
+    }
+}
+
 const EXAMPLES: &str = "\
 Examples:
   spice-export --context old | spice-import --context new
@@ -113,34 +125,39 @@ impl Program for Import {
             )));
         }
         let progress = Progress::start("relationships read", self.common.log.quiet);
-        let target = match (self.dry_run, self.common.connection.is_given()) {
-            (true, false) => None,
-            _ => Some(Target::open(&self).await?),
+        // Nothing is loaded yet, so a signal ends this anywhere.
+        let (target, header, steps) = tokio::select! {
+            begun = self.begin() => begun?,
+            number = shutdown.requested() => return Ok(Exit::Signal(number)),
         };
-        let (input, name) = stdio::open(&self.file)?;
-        let mut steps = input::start(input, name, self.seal());
-        let header = match steps.recv().await {
-            Some(Step::Header(header)) => header,
-            Some(Step::Failed(failure)) => return Err(failure),
-            _ => return Err(Failure::new(Exit::Failed, "the reading thread ended")),
-        };
-        if let Some(target) = &target {
-            target.check_against(&self, header.as_deref()).await?;
-        }
         let Some(target) = target.filter(|_| !self.dry_run) else {
-            return check_only(steps, &progress).await;
+            return tokio::select! {
+                checked = check_only(steps, &progress) => checked,
+                number = shutdown.requested() => Ok(Exit::Signal(number)),
+            };
         };
-        let rejects = Mutex::new(Rejects::open(self.rejects.as_deref(), &self.file)?);
-        let loader = target.loader(self.on_conflict.unwrap_or(OnConflict::Fail), rejects);
+        let on_conflict = self.on_conflict.unwrap_or(OnConflict::Fail);
+        let policy = on_conflict.to_go_on();
+        let rejects = Rejects::open(self.rejects.as_deref(), &self.file, policy)?;
+        let loader = target.loader(on_conflict, Mutex::new(rejects));
         let (tally, outcome) = load_all(&loader, steps, self.jobs, &progress, &shutdown).await;
         progress.clear();
         let rejects_kept = lock(&loader.rejects).finish();
+        // Said with --quiet, too: what is committed must never be taken for not written.
+        let say_what_is_there = |again: &str| {
+            let tally = match self.on_conflict {
+                None => tally.to_string(),
+                Some(_) => format!("{tally:#}"),
+            };
+            tracing::warn!("{tally}; {again} with --on-conflict {policy} goes on from there");
+        };
         let totals = match (outcome, rejects_kept) {
             (Ok(Ended::Whole(totals)), Ok(())) => totals,
             (outcome, rejects_kept) => {
-                tracing::info!(
-                    "{tally}; the same command with --on-conflict skip goes on from there"
-                );
+                say_what_is_there(match &outcome {
+                    Err(failure) if failure.exit == Exit::BadData => "a sound stream",
+                    _ => "the same command",
+                });
                 return match outcome {
                     Err(failure) => Err(failure),
                     Ok(Ended::Signal(number)) => Ok(Exit::Signal(number)),
@@ -153,19 +170,49 @@ impl Program for Import {
         }
         let imported = target
             .summary(header.as_deref(), &tally, &totals, &progress)
-            .await?;
+            .await
+            .inspect_err(|_| say_what_is_there("the same command"))?;
         stdio::print_line(
             &serde_json::to_string(&Record::Imported(Box::new(imported))).map_err(|error| {
                 Failure::new(Exit::Failed, format!("cannot write the summary: {error}"))
             })?,
         )?;
+        if tally.skipped + tally.rejected > 0 {
+            tracing::warn!("imported, but not all: {tally}");
+            return Ok(Exit::Partial);
+        }
         tracing::info!("imported: {tally}");
-        let partial = tally.skipped + tally.rejected > 0;
-        Ok(if partial { Exit::Partial } else { Exit::Done })
+        Ok(Exit::Done)
     }
 }
 
 impl Import {
+    /// Finds target and header fit for each other; what follows in the stream comes as steps.
+    async fn begin(
+        &self,
+    ) -> Result<(Option<Target>, Option<Box<Header>>, mpsc::Receiver<Step>), Failure> {
+        let target = match (self.dry_run, self.common.connection.is_given()) {
+            (true, false) => None,
+            _ => Some(Target::open(self).await?),
+        };
+        let mut steps = input::start(self.file.clone(), self.seal());
+        let header = match steps.recv().await {
+            Some(Step::Header(header)) => header,
+            Some(Step::Failed(failure)) => return Err(failure),
+            _ => return Err(Failure::new(Exit::Failed, "the reading thread ended")),
+        };
+        if let Some(filter) = header.as_ref().and_then(|header| header.filter.as_ref()) {
+            tracing::info!(
+                "the stream holds only a part of its source: {}",
+                part(filter)
+            );
+        }
+        if let Some(target) = &target {
+            target.check_against(self, header.as_deref()).await?;
+        }
+        Ok((target, header, steps))
+    }
+
     fn seal(&self) -> Seal {
         match (self.partial, self.unsealed) {
             (true, _) => Seal::Partial,
@@ -173,6 +220,18 @@ impl Import {
             _ => Seal::Sealed,
         }
     }
+}
+
+/// What a filtered stream holds, in words: sealed or not, it is no copy of everything.
+fn part(filter: &Filter) -> String {
+    let mut parts = Vec::new();
+    if !filter.types.is_empty() {
+        parts.push(format!("of type {}", filter.types.join(", ")));
+    }
+    if let Some(prefix) = &filter.resource_prefix {
+        parts.push(format!("with ids that begin with {prefix:?}"));
+    }
+    format!("resources {}", parts.join(" "))
 }
 
 /// A target that was found fit to load into.
@@ -276,12 +335,27 @@ impl Target {
             rejected: tally.rejected,
             expiry_truncated,
             source_revision: header.and_then(|header| header.revision.clone()),
-            target_revision: Some(self.client.head().await?),
+            target_revision: Some(self.newest_revision().await?),
             digest: totals.digest,
             expiry_precision: totals.precision,
             sealed: totals.sealed,
             seconds: (progress.elapsed().as_secs_f64() * 1e3).round() / 1e3,
         })
+    }
+
+    /// Read after the load, which a broken connection must not spoil at its end.
+    async fn newest_revision(&self) -> Result<String, Failure> {
+        let mut retry = Retry::new(self.connection.max_retries);
+        loop {
+            match self.client.head().await {
+                Ok(head) => return Ok(head),
+                Err(error) => {
+                    retry
+                        .pause(error, "reading the target's newest revision")
+                        .await?;
+                }
+            }
+        }
     }
 }
 

@@ -34,10 +34,14 @@ pub(crate) async fn settle(
             );
         }
         (None, _) => true,
-        (Some(there), _) if there.text == schema => return Ok(()),
+        (Some(there), _) if there.text == schema => {
+            tracing::debug!("the schema of {endpoint} is the stream's");
+            return Ok(());
+        }
         (Some(_), mode) => {
             let here = Consistency::fully_consistent();
             let Some(difference) = differences(client, here, schema).await? else {
+                tracing::debug!("the schema of {endpoint} is the stream's, spelled differently");
                 return Ok(());
             };
             if mode != Some(SchemaMode::Write) {

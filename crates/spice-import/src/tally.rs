@@ -7,9 +7,10 @@ use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use authzed::Kind;
 use authzed::v1::Relationship;
 use prost::Message as _;
-use spice_pipe::{Exit, Failure};
+use spice_pipe::{Exit, Failure, stdio};
 use spice_record::relationship::Text;
 use spice_record::snapshot::write_relationship;
 
@@ -45,11 +46,16 @@ impl Tally {
     }
 }
 
-/// The sentence for an import that did not finish.
+/// A sentence. In its `{:#}` form it is that of an import which did not finish: there may be more of
+/// the stream on the target, from before, than were looked for.
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let there = self.loaded + self.present + self.touched;
-        write!(f, "{there} relationships of this stream are on the target")?;
+        let known = if f.alternate() { "known to be " } else { "" };
+        write!(
+            f,
+            "{there} relationships of this stream are {known}on the target"
+        )?;
         if self.unknown > 0 {
             write!(
                 f,
@@ -57,22 +63,26 @@ impl fmt::Display for Tally {
                 self.unknown
             )?;
         }
-        let parts = [
+        let list = |counts: &[(u64, &str)]| {
+            let counts = counts.iter().filter(|(count, _)| *count > 0);
+            let texts: Vec<String> = counts
+                .map(|(count, what)| format!("{count} {what}"))
+                .collect();
+            texts.join(", ")
+        };
+        let there = list(&[
             (self.loaded, "loaded now"),
             (self.present, "there before"),
             (self.touched, "touched"),
-            (self.skipped, "skipped"),
-            (self.rejected, "refused"),
-        ];
-        let parts = parts.iter().filter(|(count, _)| *count > 0);
-        let parts: Vec<String> = parts
-            .map(|(count, what)| format!("{count} {what}"))
-            .collect();
-        if parts.is_empty() {
-            Ok(())
-        } else {
-            write!(f, " ({})", parts.join(", "))
+        ]);
+        let elsewhere = list(&[(self.skipped, "skipped"), (self.rejected, "refused")]);
+        if !there.is_empty() {
+            write!(f, " ({there})")?;
         }
+        if !elsewhere.is_empty() {
+            write!(f, ", {elsewhere}")?;
+        }
+        Ok(())
     }
 }
 
@@ -84,16 +94,25 @@ pub(crate) struct Rejects {
     rejected: u64,
     /// Why relationships of a shape are refused.
     shapes: HashMap<Vec<u8>, String>,
+    /// What to say for `--on-conflict` when the same is to be done again.
+    policy: &'static str,
 }
 
 impl Rejects {
     /// Opens the file, private and for appending: the same command run again keeps what is there.
-    pub(crate) fn open(path: Option<&Path>, input: &Path) -> Result<Self, Failure> {
+    pub(crate) fn open(
+        path: Option<&Path>,
+        input: &Path,
+        policy: &'static str,
+    ) -> Result<Self, Failure> {
         let Some(path) = path else {
-            return Ok(Self::default());
+            return Ok(Self {
+                policy,
+                ..Self::default()
+            });
         };
         let shown = path.display();
-        if let (Ok(a), Ok(b)) = (fs::metadata(path), fs::metadata(input))
+        if let (Ok(a), Ok(b)) = (fs::metadata(path), stdio::metadata(input))
             && (a.dev(), a.ino()) == (b.dev(), b.ino())
         {
             return Err(Failure::usage(format!(
@@ -108,6 +127,7 @@ impl Rejects {
             .map_err(|error| Failure::new(Exit::Failed, format!("--rejects {shown}: {error}")))?;
         Ok(Self {
             file: Some((file, path.to_owned())),
+            policy,
             ..Self::default()
         })
     }
@@ -131,7 +151,14 @@ impl Rejects {
             self.shapes
                 .insert(shape(&row.relationship), error.message().to_owned());
         }
-        self.keep(row, error.message())
+        let message = error.message();
+        if error.kind() == Kind::Internal {
+            let message = format!(
+                "{message}: perhaps its database cannot hold a value; the log of the server says why"
+            );
+            return self.keep(row, &message);
+        }
+        self.keep(row, message)
     }
 
     /// Keeps a row if another one of its shape was refused: it would be, too.
@@ -149,9 +176,10 @@ impl Rejects {
                 Exit::Failed,
                 format!("line {line}: the target refuses {text}: {reason}"),
             )
-            .hint(
-                "--rejects FILE --on-conflict skip resumes, and puts what is refused into the file",
-            ));
+            .hint(format!(
+                "--rejects FILE --on-conflict {} goes on, and puts what is refused into the file",
+                self.policy
+            )));
         };
         let mut bytes = Vec::new();
         write_relationship(&mut bytes, &row.relationship)
@@ -176,8 +204,8 @@ impl Rejects {
         self.skipped += 1;
         if self.skipped <= NAMED {
             let (line, text) = (row.line, Text(&row.relationship));
-            let there = Text(&there.relationship);
-            tracing::warn!("line {line}: skipped {text}: the target holds {there}");
+            let other = other(row, there);
+            tracing::warn!("line {line}: skipped {text}: {other}");
         } else if self.skipped == NAMED + 1 {
             tracing::warn!("more are skipped: only the first {NAMED} are named");
         }
@@ -201,6 +229,22 @@ impl Rejects {
                 format!("--rejects {}: {error}", path.display()),
             )
         })
+    }
+}
+
+/// What is known under the key of a row that differs from it: on the target (line 0), or on another
+/// line of the stream.
+pub(crate) fn other(row: &Row, known: &Row) -> String {
+    let whose = match known.line {
+        0 => "the target holds".to_owned(),
+        line => format!("line {line} says"),
+    };
+    // The texts leave out the context of a caveat, which may be long and is nobody's business.
+    let text = Text(&known.relationship).to_string();
+    if text == Text(&row.relationship).to_string() {
+        format!("{whose} it with another caveat context")
+    } else {
+        format!("{whose} {text}")
     }
 }
 

@@ -132,7 +132,21 @@ impl Connection {
     ///
     /// Exit 75 or 77, saying which of these it was.
     pub async fn connect(&self) -> Result<Client, Failure> {
-        Ok(Client::connect(&self.config).await?)
+        let client = Client::connect(&self.config).await?;
+        let Config {
+            endpoint,
+            token,
+            security,
+            ..
+        } = &self.config;
+        let tls = match security {
+            Security::Plaintext => "without TLS",
+            Security::Tls(tls) if tls.verify => "with TLS",
+            Security::Tls(_) => "with TLS, certificate not verified",
+        };
+        let token = if token.is_some() { "with" } else { "without" };
+        tracing::debug!("connected to {endpoint} {tls}, {token} a token");
+        Ok(client)
     }
 }
 

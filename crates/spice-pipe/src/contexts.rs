@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Deserializer};
 
 use crate::exit::{Exit, Failure};
@@ -47,7 +47,7 @@ pub struct Settings {
     #[arg(long, value_name = "FILE")]
     pub client_key_path: Option<PathBuf>,
     /// How long one request may take; streams are not bounded by it [default: 60s].
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, allow_hyphen_values = true)]
     #[serde(deserialize_with = "duration")]
     pub request_timeout: Option<Duration>,
     /// How often in a row a failing request is repeated [default: 10].
@@ -195,9 +195,11 @@ pub fn read(name: &str) -> Result<Settings, Failure> {
         let at = position(&text, error.span());
         Failure::usage(format!("{shown}{at}: {}", error.message())).hint(&form)
     })?;
-    let mut known: Vec<&str> = table.keys().map(String::as_str).collect();
+    // Only tables: anything else at the top is a mistake, and its value may be a token.
+    let contexts = table.iter().filter(|(_, value)| value.is_table());
+    let mut known: Vec<&str> = contexts.map(|(name, _)| name.as_str()).collect();
     known.sort_unstable();
-    let Some(context) = table.get(name) else {
+    let Some(context) = table.get(name).filter(|value| value.is_table()) else {
         let known = known.join(", ");
         return Err(
             Failure::usage(format!("no context {name:?} in {shown} (it has: {known})")).hint(&form),
@@ -255,11 +257,11 @@ fn warn_if_readable(path: &Path) {
 /// Exit 2 where the file cannot be read or the command fails, or what they give is not a token.
 pub fn token(settings: &Settings) -> Result<Option<SecretString>, Failure> {
     let (text, source) = if let Some(token) = &settings.token {
-        return Ok(Some(token.clone()));
+        let source = "the token of --token, SPICE_TOKEN or the context".to_owned();
+        (token.expose_secret().as_bytes().to_vec(), source)
     } else if let Some(path) = &settings.token_file {
-        let source = format!("token file {}", path.display());
-        let text = fs::read(path)
-            .map_err(|error| Failure::usage(format!("cannot read {source}: {error}")))?;
+        let source = format!("--token-file {}", path.display());
+        let text = fs::read(path).map_err(|error| Failure::usage(format!("{source}: {error}")))?;
         (text, source)
     } else if let Some(command) = &settings.token_command {
         let source = "--token-command".to_owned();
@@ -284,10 +286,10 @@ pub fn token(settings: &Settings) -> Result<Option<SecretString>, Failure> {
             Ok(Some(token.to_owned().into()))
         }
         Ok("") => Err(Failure::usage(format!(
-            "{source} holds no token: it is empty"
+            "{source}: empty, expected the server's preshared key"
         ))),
         _ => Err(Failure::usage(format!(
-            "{source} does not hold a token: one line of text"
+            "{source}: not a preshared key, which is one word of ASCII"
         ))),
     }
 }

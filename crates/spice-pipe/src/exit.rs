@@ -1,6 +1,7 @@
 //! The exit codes, and which error means which: the only place that decides it.
 
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 
 use authzed::Kind;
@@ -111,6 +112,18 @@ impl Failure {
         Self::new(Exit::Failed, format!("cannot write to stdout: {error}"))
     }
 
+    /// A failed write to a file, or to stdout (`None` or `-`).
+    #[must_use]
+    pub fn writing(path: Option<&Path>, error: &io::Error) -> Self {
+        match path.filter(|path| *path != Path::new("-")) {
+            Some(path) => Self::new(
+                Exit::Failed,
+                format!("cannot write {}: {error}", path.display()),
+            ),
+            None => Self::stdout(error),
+        }
+    }
+
     /// Prints the message and the hint.
     pub fn report(&self) {
         if !self.message.is_empty() {
@@ -143,6 +156,13 @@ impl From<authzed::Error> for Failure {
 /// The code of a kind of error, and the way on where it is always the same.
 fn meaning(kind: Kind) -> (Exit, Option<&'static str>) {
     match kind {
+        Kind::Config => (
+            Exit::Usage,
+            Some(
+                "nothing was sent: see --endpoint HOST:PORT, --hostname-override HOST and the files of \
+                 --certificate-path and --client-certificate-path, or their keys in the context",
+            ),
+        ),
         Kind::Unreachable => (
             Exit::TryAgain,
             Some("is the server running, and is --endpoint its gRPC address?"),
@@ -177,7 +197,7 @@ fn meaning(kind: Kind) -> (Exit, Option<&'static str>) {
             Exit::Failed,
             Some("the server has no schema, so it holds nothing"),
         ),
-        Kind::Unavailable | Kind::TooSlow | Kind::Deadline => (
+        Kind::Unavailable | Kind::Conflict | Kind::Overloaded | Kind::TooSlow | Kind::Deadline => (
             Exit::TryAgain,
             Some("run the same command again when the server answers"),
         ),

@@ -37,6 +37,22 @@ pub use shutdown::Shutdown;
 /// Version and commit, for `--version` and for the `producer` of a stream.
 pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), env!("SPICE_PIPES_COMMIT"));
 
+/// Takes a zedtoken as it is, unless it plainly is none: an empty variable, or another text.
+///
+/// # Errors
+///
+/// What was wrong with it, for the usage message.
+pub fn parse_zedtoken(text: &str) -> Result<String, String> {
+    use authzed::zedtoken::{DecodeError, decode};
+
+    match decode(text) {
+        // A server may be newer than this program.
+        Err(DecodeError::NoRevision) if !text.is_empty() => Ok(text.to_owned()),
+        Err(_) => Err("expected a zedtoken, as spice-revision prints it".to_owned()),
+        Ok(_) => Ok(text.to_owned()),
+    }
+}
+
 /// Parses a duration such as `35s`, `500ms` or `1m30s`.
 ///
 /// # Errors

@@ -27,6 +27,29 @@ pub struct LogArgs {
     pub verbose: bool,
 }
 
+impl LogArgs {
+    /// For a command line that makes no sense otherwise: the form of messages, where it is told.
+    #[must_use]
+    pub(crate) fn of_command_line() -> Self {
+        let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+        let json = arguments
+            .iter()
+            .any(|argument| argument == "--log-format=json")
+            || arguments
+                .windows(2)
+                .any(|pair| pair[0] == "--log-format" && pair[1] == "json");
+        Self {
+            log_format: if json {
+                LogFormat::Json
+            } else {
+                LogFormat::Text
+            },
+            quiet: false,
+            verbose: false,
+        }
+    }
+}
+
 /// The forms of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {

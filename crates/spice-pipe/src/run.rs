@@ -28,16 +28,19 @@ pub fn main<P: Program>() -> ExitCode {
     let program = match P::try_parse() {
         Ok(program) => program,
         Err(error) => {
-            let asked = matches!(
+            if matches!(
                 error.kind(),
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
-            );
-            let _ = error.print();
-            return if asked {
-                ExitCode::SUCCESS
-            } else {
-                Exit::Usage.code()
-            };
+            ) {
+                let _ = error.print();
+                return ExitCode::SUCCESS;
+            }
+            // In a pipe it must be seen which program does not understand its flags.
+            log::init(P::NAME, &LogArgs::of_command_line());
+            let text = error.render().to_string();
+            let text = text.strip_prefix("error: ").unwrap_or(&text);
+            Failure::usage(text.trim_end()).report();
+            return Exit::Usage.code();
         }
     };
     log::init(P::NAME, program.log_args());

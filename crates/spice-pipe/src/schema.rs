@@ -103,17 +103,22 @@ fn describe(diff: &Diff) -> String {
                 relation(&p.parent_definition_name, &p.name)
             )
         }
-        Diff::PermissionDocCommentChanged(p) | Diff::PermissionExprChanged(p) => {
+        Diff::PermissionDocCommentChanged(p) => {
             format!(
-                "permission {}",
+                "comment of permission {}",
+                relation(&p.parent_definition_name, &p.name)
+            )
+        }
+        Diff::PermissionExprChanged(p) => {
+            format!(
+                "expression of permission {}",
                 relation(&p.parent_definition_name, &p.name)
             )
         }
         Diff::CaveatAdded(c) => format!("caveat {} missing", c.name),
         Diff::CaveatRemoved(c) => format!("caveat {} too many", c.name),
-        Diff::CaveatDocCommentChanged(c) | Diff::CaveatExprChanged(c) => {
-            format!("caveat {}", c.name)
-        }
+        Diff::CaveatDocCommentChanged(c) => format!("comment of caveat {}", c.name),
+        Diff::CaveatExprChanged(c) => format!("expression of caveat {}", c.name),
         Diff::CaveatParameterAdded(p) | Diff::CaveatParameterRemoved(p) => {
             format!("parameter {} of caveat {}", p.name, p.parent_caveat_name)
         }

@@ -23,7 +23,7 @@ const INTEGER_SETTLE: Duration = Duration::from_secs(35);
 pub struct SettleArgs {
     /// How long a revision must have been known before it is used; longer than the longest write
     /// transaction of the source [default: 35s on MySQL, Spanner and memory, 0s elsewhere].
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, allow_hyphen_values = true)]
     pub settle: Option<Duration>,
 }
 

@@ -1,6 +1,6 @@
 //! stdin, stdout and files as streams; zstd on both sides.
 
-use std::fs::File;
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, IsTerminal as _, Read, Write};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::FileTypeExt as _;
@@ -31,6 +31,18 @@ pub fn open(path: &Path) -> Result<(Box<dyn BufRead + Send>, String), Failure> {
     let reader = unpacked(input)
         .map_err(|error| Failure::new(Exit::Failed, format!("cannot read {name}: {error}")))?;
     Ok((reader, name))
+}
+
+/// What kind of file it is, for `-` that behind stdin.
+///
+/// # Errors
+///
+/// The operating system's.
+pub fn metadata(path: &Path) -> io::Result<fs::Metadata> {
+    if path == Path::new("-") {
+        return File::from(io::stdin().as_fd().try_clone_to_owned()?).metadata();
+    }
+    fs::metadata(path)
 }
 
 /// Whether stdin is a terminal: then somebody wants help, not a program that waits.
@@ -102,7 +114,16 @@ impl Output {
         };
         let (file, target) = match path {
             None => (stdout_file().map_err(failed)?, None),
+            Some(path) if path.is_dir() => return Err(failed(io::ErrorKind::IsADirectory.into())),
+            // A device or a named pipe: there is nothing to be put in its place.
+            Some(path) if path.exists() && !path.is_file() => {
+                let file = OpenOptions::new().write(true).open(path).map_err(failed)?;
+                (file, None)
+            }
             Some(path) => {
+                // The file behind a link gets the new content, the link stays.
+                let real = fs::canonicalize(path);
+                let path = real.as_deref().unwrap_or(path);
                 let folder = match path.parent() {
                     Some(folder) if folder != Path::new("") => folder,
                     _ => Path::new("."),

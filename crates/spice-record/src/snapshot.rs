@@ -183,14 +183,16 @@ impl<R: BufRead> SnapshotReader<R> {
         &self.sum
     }
 
-    /// The precision of the digest that the trailer proved; `None` before the end, and for a stream
-    /// whose totals nothing proved.
+    /// The precision of the trailer's digest; `None` before the end, and without a trailer.
     #[must_use]
-    pub fn proved(&self) -> Option<ExpiryPrecision> {
-        let trailer = self.trailer.as_ref()?.as_ref()?;
-        (self.seal == Seal::Sealed)
-            .then_some(trailer.expiry_precision)
-            .flatten()
+    pub fn precision(&self) -> Option<ExpiryPrecision> {
+        self.trailer.as_ref()?.as_ref()?.expiry_precision
+    }
+
+    /// Whether count and digest were proved by a trailer.
+    #[must_use]
+    pub fn is_proved(&self) -> bool {
+        self.seal == Seal::Sealed && matches!(self.trailer, Some(Some(_)))
     }
 
     /// The next relationship; `None` once the stream has ended **and** agrees with its trailer.

@@ -1,0 +1,139 @@
+//! Values that the target does not take: each is named and kept, and its neighbours arrive.
+
+use serde_json::{Value, json};
+
+use super::rejects::{rejects_in, values};
+use super::{assert_says, by_hand, counts, dump, line, on_network, with_schema};
+use crate::support::judge;
+use crate::support::spicedb::Datastore;
+
+/// 500 good lines with these in the middle.
+fn among_good_ones(bad: &[String]) -> Vec<String> {
+    let good = |number| {
+        line(
+            &format!("tenant/document:d{number}#owner@user:u"),
+            &Value::Null,
+        )
+    };
+    let mut lines: Vec<String> = (0..500).map(good).collect();
+    lines.splice(250..250, bad.iter().cloned());
+    lines
+}
+
+#[test]
+fn values_that_the_target_cannot_take_are_named_one_by_one() {
+    let viewer = |id: &str| format!("tenant/document:{id}#viewer@user:u");
+    let caveat = |context: Value| json!({"optionalCaveat": {"caveatName": "on_network", "context": context}});
+    let wrong_type = line(&viewer("wrong"), &caveat(json!({"cidr": 5})));
+    let unknown = line(&viewer("unknown"), &caveat(json!({"cider": "10.0.0.0/8"})));
+    let no_caveat = line(
+        &viewer("none"),
+        &json!({"optionalCaveat": {"caveatName": "nosuch"}}),
+    );
+    let not_allowed = line("tenant/document:d#owner@user:*", &Value::Null);
+    let permission = line("tenant/document:d#view@user:u", &Value::Null);
+    let no_type = line("tenant/nosuch:d#view@user:u", &Value::Null);
+    let zero = line(&viewer("zero"), &on_network("10.0.0.0/8\u{0}"));
+    let all = [
+        (
+            &wrong_type,
+            "wrong#viewer@user:u[on_network]: could not convert context parameter `cidr`",
+        ),
+        (
+            &unknown,
+            "unknown#viewer@user:u[on_network]: unknown parameter `cider`",
+        ),
+        (&no_caveat, "none#viewer@user:u[nosuch]: "),
+        (&not_allowed, "d#owner@user:*: "),
+        (&permission, "d#view@user:u: "),
+        (&no_type, "tenant/nosuch:d#view@user:u: "),
+        (
+            &zero,
+            "zero#viewer@user:u[on_network]: an internal error occurred while accessing the \
+             datastore: perhaps its database cannot hold a value",
+        ),
+    ];
+    for (datastore, refused) in [(Datastore::Memory, &all[..6]), (Datastore::Postgres, &all)] {
+        let target = with_schema(datastore);
+        let bad: Vec<String> = refused.iter().map(|(line, _)| (*line).clone()).collect();
+        let lines = among_good_ones(&bad);
+        let folder = crate::support::folder();
+        let rejects = rejects_in(&folder);
+        let finished = by_hand(&target, &lines).args(["--rejects", &rejects]);
+        let finished = finished.run().expect_code(3);
+        assert_eq!(counts(&finished), [500, 0, 0, 0, refused.len() as u64]);
+        for (index, (_, words)) in refused.iter().enumerate() {
+            let at = format!("line {}: refused ", 251 + index);
+            assert_says(&finished, &[&at, words]);
+        }
+        assert_eq!(dump(&target).len(), 500);
+        let kept = std::fs::read_to_string(&rejects).unwrap();
+        assert_eq!(values(&kept), values(&bad.concat()));
+        // One of them alone ends an import that may reject nothing.
+        for (line, words) in refused {
+            let finished = by_hand(&target, std::slice::from_ref(line))
+                .args(["--on-conflict", "touch"])
+                .run()
+                .expect_code(1);
+            assert_says(
+                &finished,
+                &[
+                    "line 1: the target refuses ",
+                    words,
+                    "hint: --rejects FILE --on-conflict touch",
+                ],
+            );
+        }
+        assert_eq!(dump(&target).len(), 500);
+    }
+    // What memory takes and PostgreSQL does not.
+    let target = with_schema(Datastore::Memory);
+    by_hand(&target, &[zero]).run().expect_success();
+}
+
+#[test]
+fn context_above_the_servers_limit_is_imported_but_cannot_be_touched() {
+    let text = "tenant/document:large#viewer@user:u";
+    let large = line(text, &on_network("x".repeat(30_000)));
+    for datastore in [Datastore::Memory, Datastore::Postgres] {
+        let target = with_schema(datastore);
+        by_hand(&target, std::slice::from_ref(&large))
+            .run()
+            .expect_success();
+        assert!(judge::lookup(&target, text).unwrap().len() > 30_000);
+
+        // 3,000 rows that differ on the target, one of them too large to be written over.
+        let viewer = |number| format!("tenant/document:d{number}#viewer@user:u");
+        let rows = |more: &Value| -> Vec<String> {
+            let mut rows: Vec<String> = (0..3_000).map(|n| line(&viewer(n), more)).collect();
+            rows.insert(1_500, large.clone());
+            rows
+        };
+        let target = with_schema(datastore);
+        let mut there = rows(&Value::Null);
+        there[1_500] = line(text, &Value::Null);
+        by_hand(&target, &there).run().expect_success();
+        let folder = crate::support::folder();
+        let rejects = rejects_in(&folder);
+        let touching = by_hand(&target, &rows(&on_network("10.0.0.0/8")));
+        let touching = touching.args(["--on-conflict", "touch", "--rejects", &rejects]);
+        let finished = touching.run().expect_code(3);
+        assert_eq!(counts(&finished), [0, 0, 3_000, 0, 1]);
+        // The others go on by the thousand.
+        let log = target.log();
+        let writes = log.matches(r#""grpc.method":"WriteRelationships""#).count();
+        assert!((3..60).contains(&writes), "{writes} writes");
+        assert_says(
+            &finished,
+            &["line 1501: refused ", text, "maximum allowed caveat size"],
+        );
+        let longest = finished.stderr.lines().map(str::len).max();
+        assert!(longest < Some(2_000), "a message of {longest:?} characters");
+        assert!(!judge::lookup(&target, text).unwrap().contains("caveat"));
+        let changed = dump(&target)
+            .iter()
+            .filter(|line| line.contains("10.0.0.0/8"))
+            .count();
+        assert_eq!(changed, 3_000);
+    }
+}

@@ -226,7 +226,7 @@ fn rejects_file_is_private_appended_to_and_removed_when_empty() {
 
 #[test]
 fn jobs_side_by_side_load_and_reject_the_same() {
-    let stream = stream_with(Sample::portable(160_000), |index| index % 40_000 == 7);
+    let stream = stream_with(Sample::portable(110_000), |index| index % 27_500 == 7);
     let mut dumps = Vec::new();
     for jobs in ["1", "4"] {
         let target = with_schema(Datastore::Postgres);
@@ -234,7 +234,7 @@ fn jobs_side_by_side_load_and_reject_the_same() {
         let rejects = rejects_in(&folder);
         let finished = load(&target, &stream, &["--jobs", jobs, "--rejects", &rejects]).run();
         let finished = finished.expect_code(3);
-        assert_eq!(counts(&finished), [159_996, 0, 0, 0, 4], "{jobs} jobs");
+        assert_eq!(counts(&finished), [109_996, 0, 0, 0, 4], "{jobs} jobs");
         assert_eq!(summary(&finished)["sealed"], true);
         let kept = std::fs::read_to_string(&rejects).unwrap();
         let kept: BTreeSet<String> = kept.lines().map(str::to_owned).collect();

@@ -1,7 +1,7 @@
 //! `spice-export`: schema and all relationships at one exact revision, as a snapshot stream.
 //!
 //! [`snapshot`] finds the revision and proves that the schema belongs to it, [`read`] reads the
-//! relationships there, in shards and across broken connections, [`write`] is the thread that turns
+//! relationships there, in shards and across broken connections, [`mod@write`] is the thread that turns
 //! them into lines. The trailer is written last, and only after the revision was read once more: a
 //! PostgreSQL whose garbage collection overtakes an export ends it "OK" and short (measured, SpiceDB
 //! v1.56).

@@ -29,7 +29,8 @@ fn connection_cut_at_random_during_export_leaves_no_hole_and_no_duplicate() {
         program.wait_for_stderr("exporting", PATIENCE);
         let times = repeat(6, 20);
         let pauses = [Duration::from_millis(400)];
-        cut_until_noticed(&mut program, &proxy, times, RESUMING, &pauses);
+        let noticed = cut_until_noticed(&mut program, &proxy, times, RESUMING, &pauses);
+        assert_eq!(noticed, times, "{}", program.stderr_so_far());
         proxy.heal();
         assert_exports(&program.wait().expect_success(), &expected);
     }

@@ -13,13 +13,23 @@ use crate::support::{repeat, wait_until};
 
 /// Exports under 4 writers, one begun every half second, each read again 20 s later at its revision,
 /// by us and by the judge.
+///
+/// In memory the writers have to be slow. SpiceDB looks a revision up there by bisecting a list that
+/// is not sorted where a transaction has overtaken another one: a head next to such a place changes
+/// with the length of the list, for ever. With 220 transactions a second 3 of 122 heads that had
+/// settled for 6 s did so (measured, SpiceDB v1.56), on MySQL with 150 none of 116.
 fn stays_what_it_was(datastore: Datastore, settle: u32) {
     let exports = repeat(5, 30);
     for _ in 0..3 {
         let server = Server::start(datastore);
         let folder = crate::support::folder();
         let seconds = (exports / 2 + settle + 5).to_string();
-        let flags = ["--write-schema", "--rate", "40", "--seconds", &seconds];
+        let rate = if datastore == Datastore::Memory {
+            "5"
+        } else {
+            "40"
+        };
+        let flags = ["--write-schema", "--rate", rate, "--seconds", &seconds];
         let writers = Writers::start(&server, &folder.path().join("journal"), &flags);
         wait_until("they write", PATIENCE, || {
             std::fs::metadata(writers.journal()).is_ok_and(|journal| journal.len() > 100_000)
@@ -38,9 +48,8 @@ fn stays_what_it_was(datastore: Datastore, settle: u32) {
         });
         let summary = writers.finish();
         let slowest = summary["slowestSeconds"].as_f64().unwrap();
-        eprintln!("XXX {datastore:?} {summary}");
         // On a machine that is too busy, what the settle time stands for was not true.
-        if settle > 0 && slowest > 2.0 && false {
+        if settle > 0 && slowest > 2.0 {
             continue;
         }
         let trailers = exports.iter().map(|twice| &twice.trailers);

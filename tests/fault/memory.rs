@@ -47,7 +47,6 @@ fn memory_of_export_and_import_stays_below_40_mib_however_many_relationships() {
 #[track_caller]
 fn assert_small(finished: &Finished, relationships: u32) {
     let Finished { name, peak_kib, .. } = finished;
-    eprintln!("XXX {name} of {relationships}: {peak_kib} KiB {:?}", finished.took);
     assert!(
         *peak_kib > 0 && *peak_kib <= LIMIT_KIB,
         "{name} of {relationships}: {peak_kib} KiB"

@@ -94,6 +94,10 @@ impl Client {
     /// be applied, and then after later writes.
     pub const MIN_WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
+    /// How long an import waits for its end: far longer than the 30 seconds in which PostgreSQL and
+    /// MySQL end it themselves. In memory it waits for as long as another import is open.
+    pub const IMPORT_TIMEOUT: Duration = Duration::from_secs(180);
+
     /// Connects and makes sure, within five seconds, that the server can be used: it answers, in
     /// the way that is configured, and accepts the token.
     ///
@@ -305,8 +309,7 @@ impl Client {
     /// Imports relationships in one transaction and returns how many the server loaded.
     ///
     /// Everything is rolled back when one is refused, when the stream of requests is dropped before
-    /// its end, and on PostgreSQL and MySQL when it takes longer than 30 seconds in all. There is no
-    /// deadline.
+    /// its end, and on PostgreSQL and MySQL when it takes longer than 30 seconds in all.
     ///
     /// # Errors
     ///
@@ -316,10 +319,14 @@ impl Client {
         &self,
         requests: impl Stream<Item = EncodedRelationships> + Send + 'static,
     ) -> Result<u64, Error> {
-        import::call(self.transport(), requests)
-            .await
-            .map(|response| response.into_inner().num_loaded)
-            .map_err(|status| self.error("ImportBulkRelationships", status))
+        timeout(
+            Self::IMPORT_TIMEOUT,
+            import::call(self.transport(), requests),
+        )
+        .await
+        .map_err(|_| self.deadline("ImportBulkRelationships"))?
+        .map(|response| response.into_inner().num_loaded)
+        .map_err(|status| self.error("ImportBulkRelationships", status))
     }
 
     /// Reads relationships, one a response.

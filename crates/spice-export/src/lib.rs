@@ -29,7 +29,8 @@ use crate::write::Writer;
 #[derive(Clone, Debug, clap::Parser)]
 #[command(name = "spice-export", version = spice_pipe::VERSION, before_help = EXAMPLES)]
 pub struct Export {
-    /// Export at this revision (a zedtoken) instead of the newest one that has settled.
+    /// Export at this revision (a zedtoken) instead of the newest one that has settled. It is taken to
+    /// have settled (spice-revision --head prints such a one), unless --settle is given, too.
     #[arg(long, value_name = "ZEDTOKEN", value_parser = parse_zedtoken)]
     at: Option<String>,
     #[command(flatten)]

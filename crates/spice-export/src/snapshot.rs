@@ -37,7 +37,12 @@ pub(crate) async fn take(
             );
         };
         let revision = match &args.at {
-            Some(revision) => revision.clone(),
+            Some(revision) => {
+                if args.settle.settle.is_some() {
+                    args.settle.wait(connection, revision, shutdown).await;
+                }
+                revision.clone()
+            }
             None => {
                 args.settle
                     .wait(connection, &schema.read_at, shutdown)

@@ -151,6 +151,10 @@ impl Range<'_> {
                 .count();
             length = length.min(shared);
         }
+        // Ids that a server takes are ASCII; a line made by hand may hold any.
+        while !first.is_char_boundary(length) {
+            length -= 1;
+        }
         (first.get(..length).unwrap_or_default(), same)
     }
 
@@ -196,10 +200,15 @@ impl Range<'_> {
             return self.rows.into_iter().map(single).collect();
         }
         let length = prefix.len();
-        let mut parts: BTreeMap<Option<u8>, Vec<&Relationship>> = BTreeMap::new();
+        let mut parts: BTreeMap<Option<char>, Vec<&Relationship>> = BTreeMap::new();
         for row in self.rows {
             parts
-                .entry(resource(row).1.as_bytes().get(length).copied())
+                .entry(
+                    resource(row)
+                        .1
+                        .get(length..)
+                        .and_then(|rest| rest.chars().next()),
+                )
                 .or_default()
                 .push(row);
         }

@@ -149,7 +149,15 @@ impl Program for Import {
                 None => tally.to_string(),
                 Some(_) => format!("{tally:#}"),
             };
-            tracing::warn!("{tally}; {again} with --on-conflict {policy} goes on from there");
+            // Another revision may lack what was loaded of this one, and nothing would remove it.
+            let at = match header
+                .as_deref()
+                .and_then(|header| header.revision.as_deref())
+            {
+                Some(revision) => format!("; a pipe needs spice-export --at {revision} for that"),
+                None => String::new(),
+            };
+            tracing::warn!("{tally}; {again} with --on-conflict {policy} goes on from there{at}");
         };
         let totals = match (outcome, rejects_kept) {
             (Ok(Ended::Whole(totals)), Ok(())) => totals,

@@ -16,7 +16,7 @@ use spice_record::snapshot::write_relationship;
 
 use crate::chunk::Row;
 
-/// How many skipped or refused relationships are named on stderr, of each kind.
+/// How many refused relationships are named on stderr; all of them are in the file.
 const NAMED: u64 = 100;
 
 /// Counts of relationships by what became of them.
@@ -90,7 +90,6 @@ impl fmt::Display for Tally {
 #[derive(Default)]
 pub(crate) struct Rejects {
     file: Option<(File, PathBuf)>,
-    skipped: u64,
     rejected: u64,
     /// Why relationships of a shape are refused.
     shapes: HashMap<Vec<u8>, String>,
@@ -201,14 +200,9 @@ impl Rejects {
 
     /// Names a row that differs on the target and was left as it is there.
     pub(crate) fn skip(&mut self, row: &Row, there: &Row) {
-        self.skipped += 1;
-        if self.skipped <= NAMED {
-            let (line, text) = (row.line, Text(&row.relationship));
-            let other = other(row, there);
-            tracing::warn!("line {line}: skipped {text}: {other}");
-        } else if self.skipped == NAMED + 1 {
-            tracing::warn!("more are skipped: only the first {NAMED} are named");
-        }
+        let (line, text) = (row.line, Text(&row.relationship));
+        let other = other(row, there);
+        tracing::warn!("line {line}: skipped {text}: {other}");
     }
 
     /// Makes the file durable, or takes it away where nothing is in it.
@@ -217,7 +211,11 @@ impl Rejects {
             return Ok(());
         };
         let sync = || {
-            if file.metadata()?.len() == 0 {
+            let metadata = file.metadata()?;
+            // A device or a pipe is not ours to take away.
+            if !metadata.is_file() {
+                Ok(())
+            } else if metadata.len() == 0 {
                 fs::remove_file(&path)
             } else {
                 file.sync_all()

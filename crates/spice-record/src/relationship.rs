@@ -12,6 +12,8 @@ use authzed::v1::{
     ContextualizedCaveat, ObjectReference, Relationship, RelationshipUpdate, SubjectReference,
     relationship_update::Operation,
 };
+use jiff::SignedDuration;
+use jiff::civil::DateTime;
 use prost_types::value::Kind;
 use prost_types::{ListValue, Struct, Timestamp, Value};
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -41,7 +43,7 @@ impl fmt::Display for Text<'_> {
         }
         if let Some(expiry) = &self.0.optional_expires_at {
             match instant(expiry) {
-                Some(instant) => write!(f, "[expiration:{instant}]")?,
+                Some(time) => write!(f, "[expiration:{time}Z]")?,
                 None => write!(f, "[expiration:{}s]", expiry.seconds)?,
             }
         }
@@ -49,14 +51,20 @@ impl fmt::Display for Text<'_> {
     }
 }
 
-/// The instant that a protobuf timestamp says; `None` outside the years that RFC 3339 can write.
+/// The time, in UTC, that a protobuf timestamp says; `None` outside the years that RFC 3339 can write.
+///
+/// A civil time, because jiff's instants end a day before the year 9999 does, and the last second of
+/// that year is how people write "never".
 #[must_use]
-pub fn instant(timestamp: &Timestamp) -> Option<jiff::Timestamp> {
-    let instant = jiff::Timestamp::new(timestamp.seconds, timestamp.nanos).ok()?;
+pub fn instant(timestamp: &Timestamp) -> Option<DateTime> {
+    let since = SignedDuration::new(timestamp.seconds, timestamp.nanos);
+    let time = UNIX_EPOCH.checked_add(since).ok()?;
     (YEAR_1..=YEAR_9999)
         .contains(&timestamp.seconds)
-        .then_some(instant)
+        .then_some(time)
 }
+
+const UNIX_EPOCH: DateTime = jiff::civil::datetime(1970, 1, 1, 0, 0, 0, 0);
 
 /// 0001-01-01T00:00:00Z and 9999-12-31T23:59:59Z, the range of a protobuf timestamp, in seconds.
 const YEAR_1: i64 = -62_135_596_800;
@@ -251,32 +259,29 @@ impl From<RelationshipJson<'_>> for Relationship {
                 caveat_name: caveat.caveat_name.into_owned(),
                 context: caveat.context.0.map(Cow::into_owned),
             }),
-            optional_expires_at: json.optional_expires_at.map(|ExpiryJson(instant)| {
-                let timestamp = Timestamp {
-                    seconds: instant.as_second(),
-                    nanos: 0,
-                };
-                normalized(timestamp, instant.subsec_nanosecond())
-            }),
+            optional_expires_at: json
+                .optional_expires_at
+                .map(|ExpiryJson(time)| timestamp(time)),
         }
     }
 }
 
 /// A protobuf timestamp counts its nanoseconds forward from the second before it, also before 1970.
-fn normalized(mut timestamp: Timestamp, nanos: i32) -> Timestamp {
-    timestamp.nanos = nanos;
+fn timestamp(time: DateTime) -> Timestamp {
+    let since = time.duration_since(UNIX_EPOCH);
+    let (mut seconds, mut nanos) = (since.as_secs(), since.subsec_nanos());
     if nanos < 0 {
-        timestamp.seconds -= 1;
-        timestamp.nanos += 1_000_000_000;
+        seconds -= 1;
+        nanos += 1_000_000_000;
     }
-    timestamp
+    Timestamp { seconds, nanos }
 }
 
-struct ExpiryJson(jiff::Timestamp);
+struct ExpiryJson(DateTime);
 
 impl Serialize for ExpiryJson {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.0)
+        serializer.collect_str(&format_args!("{}Z", self.0))
     }
 }
 
@@ -288,15 +293,21 @@ impl<'de> Deserialize<'de> for ExpiryJson {
                 "expected an RFC 3339 time such as 2027-01-01T00:00:00Z, got {text:?}"
             ))
         };
-        let instant: jiff::Timestamp = text.parse().map_err(|_| refuse())?;
-        // jiff takes more than the API can: extended years, and fractions are never cut silently.
-        let in_range = (YEAR_1..=YEAR_9999).contains(&instant.as_second());
-        if in_range {
-            Ok(Self(instant))
-        } else {
-            Err(refuse())
-        }
+        parse_time(&text).map(Self).ok_or_else(refuse)
     }
+}
+
+/// RFC 3339, in UTC or with an offset.
+fn parse_time(text: &str) -> Option<DateTime> {
+    let plain = |b: u8| b.is_ascii_digit() || matches!(b, b'-' | b':' | b'.' | b'T' | b't');
+    let time = match text.strip_suffix(['Z', 'z']) {
+        // Not by way of an instant: see `instant`.
+        Some(utc) if utc.len() >= 19 && utc.bytes().all(plain) => utc.parse().ok()?,
+        _ => jiff::tz::Offset::UTC.to_datetime(text.parse().ok()?),
+    };
+    (YEAR_1..=YEAR_9999)
+        .contains(&timestamp(time).seconds)
+        .then_some(time)
 }
 
 /// A caveat's context. Numbers are IEEE doubles, as in the API; none and empty are the same.

@@ -259,10 +259,15 @@ impl<R: BufRead> SnapshotReader<R> {
                 .records
                 .fault("header altered: its checksum is not the trailer's"));
         }
+        let found = self.sum.relationships();
+        if found > *count && self.seal == Seal::Partial {
+            return Err(self.records.fault(format!(
+                "the trailer promises {count} relationships, {found} came: more cannot be filtered out"
+            )));
+        }
         if self.seal != Seal::Sealed {
             return Ok(());
         }
-        let found = self.sum.relationships();
         if found != *count {
             return Err(self.records.fault(format!(
                 "the trailer promises {count} relationships, {found} came; \

@@ -277,3 +277,20 @@ fn snake_case_is_read_as_proto_json_demands() {
     );
     assert_eq!(relationship.subject.expect("kept").optional_relation, "m");
 }
+
+#[test]
+fn the_last_second_of_the_year_9999_is_an_expiry_like_any_other() {
+    let expiry = Timestamp {
+        seconds: 253_402_300_799,
+        nanos: 0,
+    };
+    let line = r#"{"relationship":{"resource":{"objectType":"d","objectId":"1"},"relation":"r","subject":{"object":{"objectType":"u","objectId":"2"}},"optionalExpiresAt":"9999-12-31T23:59:59Z"}}"#;
+    let stream = format!("{line}\n");
+    let records = RecordReader::new(stream.as_bytes(), "test");
+    let mut reader = SnapshotReader::open(records, Seal::Unsealed).expect("unsealed");
+    let relationship = reader.next_relationship().expect("valid").expect("one");
+    assert_eq!(relationship.optional_expires_at, Some(expiry));
+    let mut written = Vec::new();
+    crate::snapshot::write_relationship(&mut written, &relationship).expect("JSON can say it");
+    assert_eq!(String::from_utf8(written).expect("JSON is UTF-8"), stream);
+}

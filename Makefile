@@ -4,7 +4,7 @@
 PREFIX ?= /usr/local
 PROGRAMS = spice-export spice-import spice-revision
 STATE = $(CURDIR)/target/test-servers
-TEST_THREADS ?= 6
+TEST_THREADS ?= 4
 
 .PHONY: build test check soak bench demo install clean servers
 

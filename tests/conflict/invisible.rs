@@ -67,8 +67,8 @@ fn expired_row_among_thousands_costs_none_of_its_neighbours() {
         let load = by_hand(&target, &[lines]).args(["--on-conflict", "skip"]);
         let [loaded, present, touched, skipped, rejected] = counts(&load.run().expect_success());
         assert_eq!([present, skipped, rejected], [HELD, 0, 0]);
-        assert_eq!(loaded + touched, ALL - HELD + 1);
-        assert!(touched >= 1);
+        // Only the one row was written over: a neighbour may have been somebody else's in the meantime.
+        assert_eq!([loaded, touched], [ALL - HELD, 1]);
         let whole = holding(Sample::rich(ALL), Datastore::Memory);
         let back = line("tenant/group:g#member@user:back", &Value::Null);
         let back = by_hand(&whole, &[back]).args(["--on-conflict", "fail"]);

@@ -137,3 +137,26 @@ fn context_above_the_servers_limit_is_imported_but_cannot_be_touched() {
         assert_eq!(changed, 3_000);
     }
 }
+
+#[test]
+fn ids_that_no_server_takes_do_not_stop_the_conflicts_beside_them() {
+    for datastore in [Datastore::Memory, Datastore::Postgres] {
+        let target = with_schema(datastore);
+        let held = line("tenant/group:held#member@user:a", &Value::Null);
+        by_hand(&target, std::slice::from_ref(&held))
+            .run()
+            .expect_success();
+        // The conflict comes first: so the target is asked what it holds under the bad ids, too.
+        let bad = ["a b", "ä", "semi;colon"];
+        let bad = bad.map(|id| line(&format!("tenant/group:{id}#member@user:a"), &Value::Null));
+        let mut lines = vec![held];
+        lines.extend(among_good_ones(&bad));
+        let folder = crate::support::folder();
+        let rejects = rejects_in(&folder);
+        let load = by_hand(&target, &lines).args(["--rejects", &rejects, "--on-conflict", "skip"]);
+        let finished = load.run().expect_code(3);
+        assert_eq!(counts(&finished), [500, 1, 0, 0, 3], "{datastore:?}");
+        let kept = std::fs::read_to_string(&rejects).unwrap();
+        assert_eq!(values(&kept), values(&bad.concat()));
+    }
+}

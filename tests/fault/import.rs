@@ -16,7 +16,7 @@ use crate::support::spicedb::{Datastore, Server};
 use crate::support::toxiproxy::Proxy;
 use crate::support::{folder, repeat, wait_until};
 
-const LOADING: &str = "; loading in";
+const LOADING: &str = "; loading again in";
 const BROKE: &str = "the connection broke";
 
 fn cut_at_random(datastore: Datastore, sample: Sample, times: u32) {

@@ -6,6 +6,7 @@
 
 use authzed::v1::Relationship;
 use authzed::{EncodedRelationships, RelationshipsEncoder};
+use spice_pipe::{Exit, Failure};
 
 /// What a target bears in one transaction: PostgreSQL and MySQL give an import 30 s in all (measured,
 /// SpiceDB v1.56), and all of it is held for a retry.
@@ -97,11 +98,22 @@ impl Chunk {
         self.messages.clone()
     }
 
-    pub(crate) fn rows(&self) -> Vec<Row> {
-        let relationships = self.messages.iter().flat_map(EncodedRelationships::decode);
-        let rows = self.lines.iter().zip(relationships);
-        rows.map(|(&line, relationship)| Row { line, relationship })
-            .collect()
+    pub(crate) fn rows(&self) -> Result<Vec<Row>, Failure> {
+        let mut lines = self.lines.iter();
+        let mut rows = Vec::with_capacity(self.len());
+        for message in &self.messages {
+            let relationships = message.decode().map_err(|error| {
+                let (first, last) = self.lines();
+                Failure::new(
+                    Exit::Failed,
+                    format!("lines {first} to {last}: cannot be taken apart: {error}"),
+                )
+                .hint("a caveat context among them is nested too deep (about 30 levels)")
+            })?;
+            let numbered = lines.by_ref().zip(relationships);
+            rows.extend(numbered.map(|(&line, relationship)| Row { line, relationship }));
+        }
+        Ok(rows)
     }
 
     /// Cuts off the rows of the first `messages`.

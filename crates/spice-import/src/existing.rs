@@ -7,11 +7,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use authzed::Client;
 use authzed::v1::{
     Consistency, ExportBulkRelationshipsRequest, Relationship, RelationshipFilter, SubjectFilter,
     subject_filter::RelationFilter,
 };
+use authzed::{Client, Kind};
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use spice_pipe::Failure;
 use spice_pipe::retry::Retry;
@@ -41,11 +41,13 @@ pub(crate) fn key(relationship: &Relationship) -> Vec<u8> {
 
 /// Reads, fully consistently, what the target holds under the keys of `rows`. Rows that have expired
 /// are invisible, though they may still be in the way.
+///
+/// Gives back, inside, the error with which the target refuses to look for one of the ids.
 pub(crate) async fn read(
     client: &Client,
     rows: &[Row],
     max_retries: usize,
-) -> Result<ByKey<Relationship>, Failure> {
+) -> Result<Result<ByKey<Relationship>, authzed::Error>, Failure> {
     let wanted: ByKey<()> = rows
         .iter()
         .map(|row| (key(&row.relationship), ()))
@@ -75,7 +77,8 @@ pub(crate) async fn read(
         match running.next().await.transpose()? {
             Some(Read::All(read)) => found.extend(read),
             Some(Read::TooMany(range)) => ranges.extend(range.split()),
-            None => return Ok(found),
+            Some(Read::Refused(error)) => return Ok(Err(error)),
+            None => return Ok(Ok(found)),
         }
     }
 }
@@ -83,6 +86,7 @@ pub(crate) async fn read(
 enum Read<'a> {
     All(ByKey<Relationship>),
     TooMany(Range<'a>),
+    Refused(authzed::Error),
 }
 
 async fn read_range<'a>(
@@ -110,8 +114,11 @@ async fn read_range<'a>(
             let page = match stream.message().await {
                 Ok(Some(page)) => page,
                 Ok(None) => return Ok(Read::All(found)),
+                Err(error) if error.kind() == Kind::Refused => return Ok(Read::Refused(error)),
                 Err(error) => {
-                    retry.pause(error, "reading what the target holds").await?;
+                    retry
+                        .pause(error, "reading again what the target holds")
+                        .await?;
                     continue 'attempt;
                 }
             };

@@ -163,7 +163,10 @@ impl Program for Import {
             (Ok(Ended::Whole(totals)), Ok(())) => totals,
             (outcome, rejects_kept) => {
                 say_what_is_there(match &outcome {
-                    Err(failure) if failure.exit == Exit::BadData => "a sound stream",
+                    Err(failure) if failure.exit == Exit::BadData => {
+                        "if the stream was altered and not just cut, some of them may be in no source: \
+                         then empty the target; else a sound stream"
+                    }
                     _ => "the same command",
                 });
                 return match outcome {

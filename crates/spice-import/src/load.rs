@@ -85,11 +85,17 @@ impl Loader {
                     });
                 }
                 Imported::Conflict => {
-                    let absent = self.resolve(&chunk.rows(), tally).await?;
-                    // Nothing to be seen, but something in the way: rows that have expired and were
-                    // not collected yet. A CREATE cannot replace them, a TOUCH can.
+                    let rows = chunk.rows()?;
+                    let absent = match self.resolve(&rows, tally).await? {
+                        Ok(absent) => absent,
+                        Err(error) => {
+                            pieces.extend(self.narrow(rows, &error, conflicts, tally)?);
+                            continue;
+                        }
+                    };
+                    // Nothing to be seen, but something in the way.
                     if conflicts > 0 || absent.len() == chunk.len() {
-                        self.touch(&absent, tally).await?;
+                        self.create(&absent, tally).await?;
                     } else if !absent.is_empty() {
                         let chunk = Chunk::from_rows(&absent);
                         pieces.push(Piece {
@@ -103,17 +109,11 @@ impl Loader {
                     tracing::warn!(
                         "lines {first} to {last} take too long in one transaction: {error}; halving it"
                     );
-                    pieces.extend(halves(&chunk.rows(), conflicts, narrowing));
+                    pieces.extend(halves(&chunk.rows()?, conflicts, narrowing));
                 }
                 Imported::TooSlow(error) => return Err(error.into()),
                 Imported::Refused(error) => {
-                    let rows = chunk.rows();
-                    if let [row] = rows.as_slice() {
-                        self.reject(row, &error, tally)?;
-                        continue;
-                    }
-                    let rows = self.without_refused_shapes(rows, tally)?;
-                    pieces.extend(halves(&rows, conflicts, true));
+                    pieces.extend(self.narrow(chunk.rows()?, &error, conflicts, tally)?);
                 }
             }
         }
@@ -146,7 +146,7 @@ impl Loader {
                 }
                 _ => {
                     let unknown = error.is_ambiguous_for_writes();
-                    if let Err(failure) = retry.pause(error, "loading").await {
+                    if let Err(failure) = retry.pause(error, "loading again").await {
                         tally.unknown += if unknown { chunk.len() as u64 } else { 0 };
                         let (first, last) = chunk.lines();
                         return Err(failure.context(format!("lines {first} to {last}")));
@@ -156,10 +156,33 @@ impl Loader {
         }
     }
 
+    /// What is left of rows of which the target refuses one: that one is rejected once it stands alone.
+    fn narrow(
+        &self,
+        rows: Vec<Row>,
+        error: &authzed::Error,
+        conflicts: u8,
+        tally: &mut Tally,
+    ) -> Result<Vec<Piece>, Failure> {
+        if let [row] = rows.as_slice() {
+            self.reject(row, error, tally)?;
+            return Ok(Vec::new());
+        }
+        let rows = self.without_refused_shapes(rows, tally)?;
+        Ok(halves(&rows, conflicts, true))
+    }
+
     /// Tells the rows of a chunk in conflict apart by what the target holds; gives back those of
-    /// which nothing is to be seen there.
-    async fn resolve(&self, rows: &[Row], tally: &mut Tally) -> Result<Vec<Row>, Failure> {
-        let there = existing::read(&self.client, rows, self.max_retries).await?;
+    /// which nothing is to be seen there or, inside, the error with which it refuses to look for one.
+    async fn resolve(
+        &self,
+        rows: &[Row],
+        tally: &mut Tally,
+    ) -> Result<Result<Vec<Row>, authzed::Error>, Failure> {
+        let there = match existing::read(&self.client, rows, self.max_retries).await? {
+            Ok(there) => there,
+            Err(error) => return Ok(Err(error)),
+        };
         let mut settled: ByKey<Row> = there
             .into_iter()
             .map(|(key, relationship)| {
@@ -202,14 +225,39 @@ impl Loader {
             }
         }
         let touch: Vec<Row> = touch.into_values().collect();
-        self.touch(&touch, tally).await?;
+        self.write_all(&touch, Operation::Touch, tally).await?;
         let mut absent: Vec<Row> = absent.into_values().collect();
         absent.sort_by_key(|row| row.line);
-        Ok(absent)
+        Ok(Ok(absent))
     }
 
-    /// Writes rows over whatever is there.
-    async fn touch(&self, rows: &[Row], tally: &mut Tally) -> Result<(), Failure> {
+    /// Creates rows of which nothing is to be seen on the target, though something is in the way of at
+    /// least one of them: mostly a row that has expired and was not collected yet. No CREATE can replace
+    /// that, only a TOUCH; and only that one row is touched, for somebody else may write at the same time.
+    async fn create(&self, rows: &[Row], tally: &mut Tally) -> Result<(), Failure> {
+        for row in self.write_all(rows, Operation::Create, tally).await? {
+            let row = std::slice::from_ref(&row);
+            match self.resolve(row, tally).await? {
+                Ok(absent) => {
+                    self.write_all(&absent, Operation::Touch, tally).await?;
+                }
+                Err(error) => {
+                    self.narrow(row.to_vec(), &error, 0, tally)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes rows in as few calls as the target allows; gives back those that are there already,
+    /// where that matters to the operation.
+    async fn write_all(
+        &self,
+        rows: &[Row],
+        operation: Operation,
+        tally: &mut Tally,
+    ) -> Result<Vec<Row>, Failure> {
+        let mut in_the_way = Vec::new();
         let mut limit = UPDATES_PER_WRITE;
         let mut pieces = vec![rows];
         while let Some(rows) = pieces.pop() {
@@ -222,7 +270,8 @@ impl Loader {
             if rows.is_empty() {
                 continue;
             }
-            match self.write(rows, tally).await? {
+            match self.write(rows, operation, tally).await? {
+                None if operation == Operation::Create => tally.loaded += rows.len() as u64,
                 None => tally.touched += rows.len() as u64,
                 // Any other limit is of bytes, and is one row's fault.
                 Some(error) if error.reason() == Some(TOO_MANY_UPDATES) && rows.len() > 1 => {
@@ -231,6 +280,7 @@ impl Loader {
                     pieces.push(rows);
                 }
                 Some(error) => match rows {
+                    [row] if error.kind() == Kind::AlreadyExists => in_the_way.push(row.clone()),
                     [row] => self.reject(row, &error, tally)?,
                     _ => {
                         let (first, rest) = rows.split_at(rows.len() / 2);
@@ -239,20 +289,21 @@ impl Loader {
                 },
             }
         }
-        Ok(())
+        Ok(in_the_way)
     }
 
     /// One WriteRelationships; gives back an error that lies with the rows.
     async fn write(
         &self,
         rows: &[Row],
+        operation: Operation,
         tally: &mut Tally,
     ) -> Result<Option<authzed::Error>, Failure> {
         let mut retry = Retry::new(self.max_retries);
         let mut doubts = INTERNAL_RETRIES;
         loop {
             let update = |row: &Row| RelationshipUpdate {
-                operation: Operation::Touch.into(),
+                operation: operation.into(),
                 relationship: Some(row.relationship.clone()),
             };
             let request = WriteRelationshipsRequest {
@@ -266,7 +317,7 @@ impl Loader {
                 return Ok(Some(error));
             }
             let unknown = error.is_ambiguous_for_writes();
-            if let Err(failure) = retry.pause(error, "touching").await {
+            if let Err(failure) = retry.pause(error, "writing again").await {
                 tally.unknown += if unknown { rows.len() as u64 } else { 0 };
                 return Err(failure);
             }
@@ -280,7 +331,9 @@ impl Loader {
     /// the rows only if the database takes an empty write all the same, again and again.
     async fn lies_with_the_rows(&self, error: &authzed::Error, doubts: &mut usize) -> bool {
         match error.kind() {
-            Kind::Refused | Kind::MessageTooLarge | Kind::LimitExceeded => true,
+            Kind::Refused | Kind::MessageTooLarge | Kind::LimitExceeded | Kind::AlreadyExists => {
+                true
+            }
             Kind::Internal if self.client.mark().await.is_err() => false,
             Kind::Internal if *doubts == 0 => true,
             Kind::Internal => {

@@ -1,8 +1,9 @@
 //! SpiceDB's relationship as proto3 JSON, both ways, and as the text that people read.
 //!
 //! The messages come from generated code, so the JSON is described by structs beside them. Reading
-//! accepts `lowerCamelCase` and the proto's own `snake_case` names, as proto3 JSON demands: a
-//! caveat under the other spelling must not be taken for an unknown field and be dropped.
+//! accepts `lowerCamelCase` and the proto's own `snake_case` names, as proto3 JSON demands. An unknown
+//! field is refused: it may be a caveat whose name is misspelt, and a grant without its caveat is
+//! wider than it was.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -71,7 +72,7 @@ const YEAR_1: i64 = -62_135_596_800;
 const YEAR_9999: i64 = 253_402_300_799;
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ObjectJson<'a> {
     #[serde(alias = "object_type")]
     object_type: Cow<'a, str>,
@@ -80,7 +81,7 @@ struct ObjectJson<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct SubjectJson<'a> {
     object: ObjectJson<'a>,
     #[serde(
@@ -92,7 +93,7 @@ struct SubjectJson<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct CaveatJson<'a> {
     #[serde(alias = "caveat_name")]
     caveat_name: Cow<'a, str>,
@@ -101,7 +102,7 @@ struct CaveatJson<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct RelationshipJson<'a> {
     resource: ObjectJson<'a>,
     relation: Cow<'a, str>,
@@ -121,6 +122,7 @@ struct RelationshipJson<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct UpdateJson<'a> {
     operation: OperationJson,
     relationship: RelationshipJson<'a>,

@@ -265,7 +265,7 @@ fn nanoseconds_are_sealed_although_the_digest_leaves_them_out() {
 
 #[test]
 fn snake_case_is_read_as_proto_json_demands() {
-    let line = r#"{"relationship":{"resource":{"object_type":"d","object_id":"1"},"relation":"r","subject":{"object":{"object_type":"u","object_id":"2"},"optional_relation":"m"},"optional_caveat":{"caveat_name":"c","context":{"a":1}},"optional_expires_at":"2030-01-01T00:00:00+02:00","from_a_newer_version":{"x":[1]}}}"#;
+    let line = r#"{"relationship":{"resource":{"object_type":"d","object_id":"1"},"relation":"r","subject":{"object":{"object_type":"u","object_id":"2"},"optional_relation":"m"},"optional_caveat":{"caveat_name":"c","context":{"a":1}},"optional_expires_at":"2030-01-01T00:00:00+02:00"}}"#;
     let stream = format!("{line}\n");
     let records = RecordReader::new(stream.as_bytes(), "test");
     let mut reader = SnapshotReader::open(records, Seal::Unsealed).expect("unsealed");
@@ -276,6 +276,29 @@ fn snake_case_is_read_as_proto_json_demands() {
         1_893_448_800
     );
     assert_eq!(relationship.subject.expect("kept").optional_relation, "m");
+}
+
+#[test]
+fn fields_that_a_relationship_does_not_have_are_refused_at_their_place() {
+    let line = r#"{"relationship":{"resource":{"objectType":"d","objectId":"1"},"relation":"r","subject":{"object":{"objectType":"u","objectId":"2"}}}}"#;
+    let with = |place: &str, field: &str| line.replacen(place, &format!("{place}{field},"), 1);
+    let caveat = r#""optionalCaveats":{"caveatName":"c"}"#;
+    for altered in [
+        with(r#"{"relationship":{"#, caveat),
+        with(r#""resource":{"#, r#""id":"1""#),
+        with(r#""subject":{"#, r#""relation":"m""#),
+        with(
+            r#"{"relationship":{"#,
+            r#""optionalCaveat":{"caveatName":"c","contexts":{}}"#,
+        ),
+    ] {
+        let stream = format!("{altered}\n");
+        let records = RecordReader::new(stream.as_bytes(), "test");
+        let refused = SnapshotReader::open(records, Seal::Unsealed).map(|_| ());
+        let message = refused.expect_err(&altered).to_string();
+        assert!(message.contains("unknown field"), "{message}");
+        assert!(message.contains("test:1:"), "{message}");
+    }
 }
 
 #[test]

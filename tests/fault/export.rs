@@ -140,18 +140,19 @@ fn stopped_for_40_s_either_program_of_the_pipe_goes_on() {
     stopped.iter().for_each(|program| program.signal("STOP"));
     std::thread::sleep(Duration::from_secs(40));
     stopped.iter().for_each(|program| program.signal("CONT"));
-    let mut stderr = String::new();
     for (all, target) in pipes.into_iter().zip(&targets) {
         for program in all {
             let finished = program.wait().expect_success();
-            if stderr.is_empty() {
-                stderr = finished.stderr;
-            }
+            // Both were at work all the time. Whether the export had to resume is up to the kernel: a
+            // server gives up after 20 s without an acknowledgement, and buffers may hold enough.
+            assert!(
+                finished.took >= Duration::from_secs(40),
+                "{}",
+                finished.stderr
+            );
         }
         super::assert_holds(target, &expected);
     }
-    // After 20 s without an acknowledgement its server has given it up.
-    assert!(stderr.contains(RESUMING), "{stderr}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 # from scripts/spicedb, which builds or installs what is missing.
 
 PREFIX ?= /usr/local
-PROGRAMS = spice-export spice-import spice-revision
+PROGRAMS = spice-export spice-import spice-revision spice-watch spice-apply
 STATE = $(CURDIR)/target/test-servers
 TEST_THREADS ?= 4
 

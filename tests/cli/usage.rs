@@ -12,7 +12,13 @@ use crate::support::program::Program;
 use crate::support::running::Finished;
 use crate::support::spicedb::{Datastore, Server};
 
-const NAMES: [&str; 3] = ["spice-export", "spice-import", "spice-revision"];
+const NAMES: [&str; 5] = [
+    "spice-export",
+    "spice-import",
+    "spice-revision",
+    "spice-watch",
+    "spice-apply",
+];
 
 #[test]
 fn help_begins_with_examples_and_version_is_the_packages() {

@@ -1,13 +1,11 @@
 //! `spice-import`: loads a snapshot stream into a SpiceDB.
 //!
 //! [`input`] is the thread that reads and checks the stream and cuts it into [`chunk`]s, [`load`]
-//! brings one chunk onto the target, [`existing`] reads what the target holds where a chunk is in
-//! conflict, [`schema`] settles the schema, [`tally`] counts what became of everything.
+//! brings one chunk onto the target, [`schema`] settles the schema, [`tally`] counts what became of everything.
 
 #![forbid(unsafe_code)]
 
 mod chunk;
-mod existing;
 mod input;
 mod load;
 mod schema;
@@ -18,16 +16,16 @@ use std::sync::Mutex;
 
 use authzed::Client;
 use authzed::v1::{Consistency, ExportBulkRelationshipsRequest};
-use authzed::zedtoken::{self, Revision};
 use clap::CommandFactory as _;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use spice_pipe::connection::{CommonArgs, Connection, refuse_same_datastore};
+use spice_pipe::keeps::{self, Keeps};
 use spice_pipe::log::LogArgs;
 use spice_pipe::progress::Progress;
 use spice_pipe::retry::Retry;
 use spice_pipe::{Exit, Failure, Program, Shutdown, stdio};
 use spice_record::record::{Filter, Imported};
-use spice_record::{ExpiryPrecision, Header, Record, Seal};
+use spice_record::{Header, Record, Seal};
 use tokio::sync::mpsc;
 
 use crate::input::{Step, Totals};
@@ -298,23 +296,8 @@ impl Target {
             client: self.client.clone(),
             max_retries: self.connection.max_retries,
             on_conflict,
-            precision: match self.keeps() {
-                Some(Keeps::Seconds) => ExpiryPrecision::Seconds,
-                _ => ExpiryPrecision::Micros,
-            },
+            precision: keeps::precision(&self.head),
             rejects,
-        }
-    }
-
-    /// How much of an expiry this datastore keeps, told by the form of its revisions: PostgreSQL's
-    /// are snapshots, MySQL's count transactions, those of memory and Spanner are nanoseconds since
-    /// 1970. Measured on SpiceDB v1.56.
-    fn keeps(&self) -> Option<Keeps> {
-        match zedtoken::decode(&self.head).ok()?.revision {
-            Revision::Postgres(_) => Some(Keeps::Micros),
-            Revision::Integer(number) if number < NANOS_IN_2001 => Some(Keeps::Seconds),
-            Revision::Integer(_) => Some(Keeps::All),
-            _ => None,
         }
     }
 
@@ -325,7 +308,7 @@ impl Target {
         totals: &Totals,
         progress: &Progress,
     ) -> Result<Imported, Failure> {
-        let expiry_truncated = self.keeps().map(|keeps| match keeps {
+        let expiry_truncated = keeps::of(&self.head).map(|keeps| match keeps {
             Keeps::All => 0,
             Keeps::Micros => totals.below_micros,
             Keeps::Seconds => totals.below_seconds,
@@ -369,15 +352,6 @@ impl Target {
         }
     }
 }
-
-enum Keeps {
-    All,
-    Micros,
-    Seconds,
-}
-
-/// 10^18 ns: September 2001. No MySQL has counted that many transactions.
-const NANOS_IN_2001: u64 = 1_000_000_000_000_000_000;
 
 /// How loading ended without an error.
 enum Ended {

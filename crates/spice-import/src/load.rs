@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use authzed::v1::{RelationshipUpdate, WriteRelationshipsRequest, relationship_update::Operation};
 use authzed::{Client, Kind};
 use prost::Message as _;
+use spice_pipe::existing::{self, ByKey, key};
 use spice_pipe::retry::Retry;
 use spice_pipe::{Exit, Failure};
 use spice_record::ExpiryPrecision;
@@ -18,7 +19,6 @@ use spice_record::relationship::Text;
 
 use crate::OnConflict;
 use crate::chunk::{Chunk, Row};
-use crate::existing::{self, ByKey, key};
 use crate::tally::{Rejects, Tally, other};
 
 /// A stream is ended before the target ends it (after 30 s); the rest goes into the next one.
@@ -179,7 +179,8 @@ impl Loader {
         rows: &[Row],
         tally: &mut Tally,
     ) -> Result<Result<Vec<Row>, authzed::Error>, Failure> {
-        let there = match existing::read(&self.client, rows, self.max_retries).await? {
+        let wanted: Vec<_> = rows.iter().map(|row| &row.relationship).collect();
+        let there = match existing::read(&self.client, &wanted, self.max_retries).await? {
             Ok(there) => there,
             Err(error) => return Ok(Err(error)),
         };

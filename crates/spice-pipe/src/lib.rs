@@ -6,8 +6,14 @@
 //! | [`exit`] | the exit codes, and which error means which: the only such place |
 //! | [`connection`] | `--context`, `--endpoint`, ... and what they mean together |
 //! | [`contexts`] | the contexts file and the `SPICE_*` environment |
+//! | [`existing`] | what a server holds of given relationships |
 //! | [`schema`] | whether a server's schema is a given text |
+//! | [`keeps`] | how much of an expiry a datastore keeps |
 //! | [`settle`] | `--settle`: when a revision may be trusted |
+//! | [`spool`] | a change stream on disk: one appends, another follows |
+//! | [`position`] | how far a change stream was applied, on disk |
+//! | [`token`] | the zedtoken in any file of the suite |
+//! | [`budget`] | how much may wait between two tasks, in bytes |
 //! | [`stdio`] | stdin, stdout and files as streams, zstd |
 //! | [`retry`] | the one policy of trying again |
 //! | [`shutdown`] | SIGINT and SIGTERM |
@@ -17,17 +23,23 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod budget;
 pub mod connection;
 pub mod contexts;
+pub mod existing;
 pub mod exit;
+pub mod keeps;
 pub mod log;
+pub mod position;
 pub mod progress;
 pub mod retry;
 pub mod run;
 pub mod schema;
 pub mod settle;
 pub mod shutdown;
+pub mod spool;
 pub mod stdio;
+pub mod token;
 
 pub use connection::{Connection, ConnectionArgs};
 pub use exit::{Exit, Failure};
@@ -51,6 +63,33 @@ pub fn parse_zedtoken(text: &str) -> Result<String, String> {
         Err(_) => Err("expected a zedtoken, as spice-revision prints it".to_owned()),
         Ok(_) => Ok(text.to_owned()),
     }
+}
+
+/// Parses a size such as `64MiB`, `500k` or a number of bytes.
+///
+/// # Errors
+///
+/// What was wrong with it, for the usage message.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = text
+        .get(digits.len()..)
+        .unwrap_or_default()
+        .to_ascii_lowercase();
+    let shift = match unit.trim_end_matches('b').trim_end_matches('i') {
+        "" => Some(0),
+        "k" => Some(10),
+        "m" => Some(20),
+        "g" => Some(30),
+        _ => None,
+    };
+    digits
+        .parse::<u64>()
+        .ok()
+        .zip(shift)
+        .and_then(|(number, shift)| number.checked_mul(1 << shift))
+        .filter(|size| *size > 0)
+        .ok_or_else(|| format!("expected a size such as 256MiB, got {text:?}"))
 }
 
 /// Parses a duration such as `35s`, `500ms` or `1m30s`.

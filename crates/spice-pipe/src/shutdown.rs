@@ -9,7 +9,8 @@ use tokio::sync::watch;
 
 /// SIGHUP, SIGINT, SIGTERM, SIGPIPE on every Unix that the programs are built for.
 pub(crate) const SIGINT: i32 = 2;
-pub(crate) const SIGTERM: i32 = 15;
+/// The polite request to stop.
+pub const SIGTERM: i32 = 15;
 pub(crate) const SIGPIPE: i32 = 13;
 
 /// Whether the program was asked to stop, and by which signal.

@@ -157,6 +157,12 @@ impl DigestSum {
     }
 }
 
+/// The digest of a text, to tell whether it is still the same one.
+#[must_use]
+pub fn digest_text(text: &str) -> Digest {
+    digest_fields([Some(text)])
+}
+
 /// The digest of some fields, each with its length, absent ones marked: what seals a header.
 pub(crate) fn digest_fields<'a>(fields: impl IntoIterator<Item = Option<&'a str>>) -> Digest {
     let mut bytes = Vec::new();

@@ -64,6 +64,7 @@ pub struct RecordReader<R> {
     input: R,
     name: String,
     line: u64,
+    offset: u64,
     carry: Vec<u8>,
     engine: NdjsonEngine<Record>,
 }
@@ -76,6 +77,7 @@ impl<R: BufRead> RecordReader<R> {
             input,
             name: name.into(),
             line: 0,
+            offset: 0,
             carry: Vec::new(),
             engine,
         }
@@ -91,6 +93,18 @@ impl<R: BufRead> RecordReader<R> {
     #[must_use]
     pub fn line(&self) -> u64 {
         self.line
+    }
+
+    /// How many bytes have been read, all of them whole lines.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The input; what it has buffered has not been read.
+    #[must_use]
+    pub fn input(&self) -> &R {
+        &self.input
     }
 
     /// An error about the line read last.
@@ -183,6 +197,7 @@ impl<R: BufRead> RecordReader<R> {
                 feed(&mut self.engine, &self.carry);
             }
             self.input.consume(taken);
+            self.offset += (self.carry.len().max(taken)) as u64;
             return Ok(true);
         }
     }

@@ -36,9 +36,9 @@ pub enum Record {
     /// What an import did.
     Imported(Box<Imported>),
     /// What an apply committed.
-    Applied(Box<Reached>),
+    Applied(Box<Applied>),
     /// Where an apply stands, in its position file.
-    Position(Box<Reached>),
+    Position(Box<Position>),
     /// Last line of a stream that ended as it should.
     Trailer(Box<Trailer>),
 }
@@ -123,7 +123,7 @@ impl Header {
 }
 
 /// Last line of a stream that ended as it should.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Trailer {
     /// Snapshot: how many relationships stand between header and trailer.
@@ -141,6 +141,9 @@ pub struct Trailer {
     /// The header's [checksum](Header::checksum).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub header: Option<Digest>,
+    /// Updates: how many stand between header and trailer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updates: Option<u64>,
     /// Changes: the last revision, all of which has been said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
@@ -151,7 +154,7 @@ pub struct Trailer {
 
 /// All changes of one revision. A huge revision stands on several lines: each has a `part`, counted
 /// from 1, and only the one with `last_part` completes it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Transaction {
     /// The zedtoken of the revision.
@@ -232,16 +235,95 @@ pub struct Imported {
     pub seconds: f64,
 }
 
-/// How far the changes of a source have been written to a target.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// What an apply committed to a target.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Reached {
-    /// The source's revision, all of which is on the target.
-    pub source_revision: String,
-    /// The target's revision of that write.
+pub struct Applied {
+    /// The source's revision through which everything is on the target; absent for updates that have
+    /// none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_revision: Option<String>,
+    /// A revision of the target that holds it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_revision: Option<String>,
+    /// Nothing was in flight when it was written, and the target's revision was taken after that: so
+    /// both ends, exported at these two revisions, must agree.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub paired: bool,
+    /// Revisions of the source.
+    #[serde(default)]
+    pub transactions: u64,
+    /// Updates sent, at most one for each relationship.
+    #[serde(default)]
+    pub updates: u64,
+    /// WriteRelationships calls.
+    #[serde(default)]
+    pub calls: u64,
+    /// One revision of the source became several of the target.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub split: bool,
+    /// Several revisions of the source became fewer of the target.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub coalesced: bool,
+    /// Seconds from the commit on the source to that on the target, by the clocks of both; absent
+    /// where the source's revisions do not tell the time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag: Option<f64>,
+    /// When it was acknowledged, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<String>,
 }
+
+/// How far the changes of a source have been written to a target: the position file of an apply.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Position {
+    /// The source's datastore id, as in its zedtokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// The target's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// What part of the source is followed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<Filter>,
+    /// The revision at which the very first stream began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<String>,
+    /// The source's revision, all of which is on the target.
+    pub source_revision: String,
+    /// A revision of the target that holds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_revision: Option<String>,
+    /// Digest of the text of the newest schema that came with the stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<Digest>,
+    /// Where in the spool the record with that revision begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spool: Option<Place>,
+}
+
+/// A place in a spool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Place {
+    /// Number of the segment, from 0.
+    #[serde(default)]
+    pub segment: u64,
+    /// Bytes from its start.
+    pub offset: u64,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde calls it with a reference"
+)]
+fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+/// The key in a transaction's metadata that says that an apply wrote it, from which source and
+/// revision: so it does not travel back.
+pub const APPLIED_KEY: &str = "spicePipes";
 
 const KINDS: &[&str] = &[
     "header",

@@ -73,8 +73,7 @@ impl<W: Write> SnapshotWriter<W> {
             exact_digest: (exact != digest).then_some(exact),
             expiry_precision: Some(self.precision),
             header: Some(self.header),
-            revision: None,
-            ended: None,
+            ..Trailer::default()
         };
         self.put(&Record::Trailer(Box::new(trailer.clone())))?;
         self.out.flush()?;

@@ -2,7 +2,6 @@
 
 #![forbid(unsafe_code)]
 
-use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
 use authzed::zedtoken;
@@ -11,9 +10,7 @@ use serde_json::json;
 use spice_pipe::connection::CommonArgs;
 use spice_pipe::log::LogArgs;
 use spice_pipe::settle::SettleArgs;
-use spice_pipe::{Exit, Failure, Program, Shutdown, stdio};
-use spice_record::record::StreamKind;
-use spice_record::{FORMAT, ReadError, Record, RecordReader};
+use spice_pipe::{Exit, Failure, Program, Shutdown, stdio, token};
 
 /// Print the zedtoken of a stream, or of a server.
 #[derive(Clone, Debug, clap::Parser)]
@@ -119,78 +116,23 @@ impl Revision {
 
 /// Finds the token in a file or on stdin.
 fn of_input(path: &Path, target: bool) -> Result<String, Failure> {
-    let (input, name) = stdio::open(path)?;
-    let mut records = RecordReader::new(input, name);
-    let found = find(&mut records, target);
-    if path == Path::new("-") {
-        // Whoever writes to us (tee, for one) must not die of a closed pipe because we know enough.
-        let _ = records.drain();
+    let found = token::find(path)?;
+    if !target {
+        return found.source.ok_or_else(|| none(path));
     }
-    found
-}
-
-fn find<R: BufRead>(records: &mut RecordReader<R>, target: bool) -> Result<String, Failure> {
-    let mut last = Found::default();
-    let mut snapshot = false;
-    loop {
-        let record = match records.next_record() {
-            Ok(Some(record)) => record,
-            Ok(None) => break,
-            // The end of a file that is still being written. Of a snapshot it is damage, but there
-            // the header has answered already.
-            Err(ReadError::Torn { .. }) if last.source.is_some() => break,
-            Err(error) => return Err(error.into()),
-        };
-        match record {
-            Record::Header(header) if header.format != FORMAT => {
-                let format = &header.format;
-                let message = format!("format {format:?}: this version reads {FORMAT}");
-                return Err(records.fault(message).into());
-            }
-            Record::Header(header) => {
-                snapshot = header.stream == StreamKind::Snapshot;
-                last.source = header.revision;
-            }
-            Record::Transaction(change) if change.completes_revision() => {
-                last.source = Some(change.revision);
-            }
-            Record::Transaction(_) | Record::Relationship(_) | Record::Update(_) => {}
-            Record::Schema(change) => last.source = Some(change.revision),
-            Record::Checkpoint(checkpoint) => last.source = Some(checkpoint.revision),
-            Record::Trailer(trailer) => last.source = trailer.revision.or(last.source),
-            Record::Imported(imported) => {
-                last = Found {
-                    source: imported.source_revision,
-                    target: imported.target_revision,
-                    summary: true,
-                };
-            }
-            Record::Applied(reached) | Record::Position(reached) => {
-                last = Found {
-                    source: Some(reached.source_revision),
-                    target: reached.target_revision,
-                    summary: true,
-                };
-            }
-        }
-        if snapshot {
-            break;
-        }
-    }
-    if target && !last.summary {
+    if !found.summary {
         return Err(Failure::usage(
             "--target: only a summary or a position names the target's revision",
         ));
     }
-    let token = if target { last.target } else { last.source };
-    token.ok_or_else(|| records.stream_fault("no revision in it").into())
+    found.target.ok_or_else(|| none(path))
 }
 
-#[derive(Default)]
-struct Found {
-    source: Option<String>,
-    target: Option<String>,
-    summary: bool,
+fn none(path: &Path) -> Failure {
+    Failure::new(
+        Exit::BadData,
+        format!("{}: no revision in it", path.display()),
+    )
 }
 
 #[cfg(test)]

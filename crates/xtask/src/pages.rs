@@ -20,11 +20,13 @@ pub(crate) struct Args {
 }
 
 /// Every program of the suite.
-fn programs() -> [Command; 3] {
+fn programs() -> [Command; 5] {
     [
         spice_export::Export::command(),
         spice_import::Import::command(),
         spice_revision::Revision::command(),
+        spice_watch::Watch::command(),
+        spice_apply::Apply::command(),
     ]
 }
 

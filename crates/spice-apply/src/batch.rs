@@ -1,0 +1,168 @@
+//! What is written together.
+//!
+//! At the tip of the stream one revision of the source is one call. Under backlog consecutive
+//! revisions are coalesced: the last update of a relationship stands for all, and what is more than
+//! one call takes is written by several at the same time. No two of them hold the same relationship,
+//! and the next batch waits for all of them, so no update ever overtakes another one.
+
+use std::collections::{HashMap, VecDeque};
+
+use authzed::v1::{Relationship, RelationshipUpdate, relationship_update::Operation};
+use spice_pipe::budget::Held;
+use spice_pipe::existing::key;
+use spice_record::record::{Place, Transaction};
+use spice_record::relationship::{StructJson, Update};
+
+use crate::input::Step;
+
+/// A backlog of fewer revisions than this is written one by one.
+const TIP: usize = 32;
+
+/// Updates that are written together, at most one of each relationship.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    pub(crate) updates: Vec<RelationshipUpdate>,
+    /// The last revision in it, and where that begins in a spool; none for updates without revisions.
+    pub(crate) revision: Option<(String, Place)>,
+    pub(crate) transactions: u64,
+    /// Whether the last revision is whole with it.
+    pub(crate) whole: bool,
+    /// A part of a revision that was cut.
+    pub(crate) part: bool,
+    /// What the source's writer said, where it is one revision.
+    pub(crate) metadata: Option<StructJson>,
+}
+
+/// Takes the next batch from the front of what was read: transactions, or updates. `None` where
+/// something else stands there.
+pub(crate) fn next(waiting: &mut VecDeque<Held<Step>>, most: usize, exact: bool) -> Option<Batch> {
+    match &waiting.front()?.message {
+        Step::Transaction(change, _) if exact || waiting.len() <= TIP || change.part.is_some() => {
+            one(waiting)
+        }
+        Step::Transaction(..) => Some(coalesced(waiting, most)),
+        Step::Updates(_) => match waiting.pop_front()?.message {
+            Step::Updates(updates) => {
+                let mut together = Together::default();
+                for update in updates {
+                    together.add(update);
+                }
+                Some(Batch {
+                    updates: together.updates,
+                    whole: true,
+                    ..Batch::default()
+                })
+            }
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+fn one(waiting: &mut VecDeque<Held<Step>>) -> Option<Batch> {
+    let Step::Transaction(change, place) = waiting.pop_front()?.message else {
+        return None;
+    };
+    let (part, whole) = (change.part.is_some(), change.completes_revision());
+    let Transaction {
+        revision,
+        updates,
+        mut metadata,
+        ..
+    } = *change;
+    // A revision can have several writers' metadata: then none of them speaks for it.
+    let metadata = (metadata.len() == 1).then(|| metadata.pop()).flatten();
+    let mut together = Together::default();
+    for Update(update) in updates {
+        together.add(update);
+    }
+    Some(Batch {
+        updates: together.updates,
+        revision: Some((revision, place)),
+        transactions: u64::from(whole),
+        whole,
+        part,
+        metadata,
+    })
+}
+
+fn coalesced(waiting: &mut VecDeque<Held<Step>>, most: usize) -> Batch {
+    let mut batch = Batch {
+        whole: true,
+        ..Batch::default()
+    };
+    let mut together = Together::default();
+    loop {
+        let fits = match waiting.front().map(|step| &step.message) {
+            Some(Step::Transaction(change, _)) => {
+                let updates = together.updates.len() + change.updates.len();
+                change.part.is_none() && (updates <= most || batch.transactions == 0)
+            }
+            _ => false,
+        };
+        let step = if fits { waiting.pop_front() } else { None };
+        let Some(Step::Transaction(change, place)) = step.map(|step| step.message) else {
+            break;
+        };
+        let Transaction {
+            revision, updates, ..
+        } = *change;
+        for Update(update) in updates {
+            together.add(update);
+        }
+        batch.transactions += 1;
+        batch.revision = Some((revision, place));
+        // A checkpoint right behind it says nothing that the next revision does not.
+        if matches!(
+            waiting.front().map(|step| &step.message),
+            Some(Step::Checkpoint(..))
+        ) && matches!(
+            waiting.get(1).map(|step| &step.message),
+            Some(Step::Transaction(..))
+        ) {
+            waiting.pop_front();
+        }
+    }
+    batch.updates = together.updates;
+    batch
+}
+
+/// The last update of each relationship.
+#[derive(Default)]
+struct Together {
+    updates: Vec<RelationshipUpdate>,
+    places: HashMap<Vec<u8>, usize>,
+}
+
+impl Together {
+    fn add(&mut self, update: RelationshipUpdate) {
+        let Some(relationship) = update.relationship else {
+            return;
+        };
+        let place = self
+            .places
+            .entry(key(&relationship))
+            .or_insert(self.updates.len());
+        let update = plain(update.operation, relationship);
+        match self.updates.get_mut(*place) {
+            Some(earlier) => *earlier = update,
+            None => self.updates.push(update),
+        }
+    }
+}
+
+/// Only touches and bare deletes: both can be done again, and a delete that names a caveat is refused
+/// where the target's schema has none of that name.
+fn plain(operation: i32, mut relationship: Relationship) -> RelationshipUpdate {
+    let operation = if operation == i32::from(Operation::Delete) {
+        relationship.optional_caveat = None;
+        relationship.optional_expires_at = None;
+        Operation::Delete
+    } else {
+        Operation::Touch
+    };
+    RelationshipUpdate {
+        operation: operation.into(),
+        relationship: Some(relationship),
+    }
+}

@@ -1,0 +1,126 @@
+//! Writes whose end is not known, and may still come.
+//!
+//! A call that was given up can be applied later, after its repetition and after later updates of the
+//! same relationships: a proxy may hold its bytes, the memory datastore lets it wait. So its
+//! relationships are remembered, read again when nothing of it can be under way any more, and written
+//! again where they are not as they were left.
+
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime};
+
+use authzed::Client;
+use authzed::v1::{Relationship, RelationshipUpdate, relationship_update::Operation};
+use spice_pipe::Failure;
+use spice_pipe::existing::{self, key};
+use spice_record::ExpiryPrecision;
+use spice_record::digest::same;
+use spice_record::relationship::Text;
+use tokio::time::Instant;
+
+/// When a server or a proxy has let go of what a client gave up.
+const SETTLED: Duration = Duration::from_secs(30);
+
+/// The relationships in doubt, as they must be.
+#[derive(Default)]
+pub(crate) struct Doubts(HashMap<Vec<u8>, Doubt>);
+
+struct Doubt {
+    update: RelationshipUpdate,
+    until: Instant,
+}
+
+impl Doubts {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The end of a call with these updates is not known.
+    pub(crate) fn note(&mut self, updates: &[RelationshipUpdate]) {
+        let until = Instant::now() + SETTLED;
+        for update in updates {
+            if let Some(relationship) = &update.relationship {
+                let update = update.clone();
+                self.0.insert(key(relationship), Doubt { update, until });
+            }
+        }
+    }
+
+    /// These were acknowledged: what must be there is what they say.
+    pub(crate) fn acknowledged(&mut self, updates: &[RelationshipUpdate]) {
+        if self.0.is_empty() {
+            return;
+        }
+        for update in updates {
+            let doubt = update.relationship.as_ref().map(key);
+            if let Some(doubt) = doubt.and_then(|key| self.0.get_mut(&key)) {
+                doubt.update.clone_from(update);
+            }
+        }
+    }
+
+    /// When the last of them can be looked at.
+    pub(crate) fn settled_at(&self) -> Option<Instant> {
+        self.0.values().map(|doubt| doubt.until).max()
+    }
+
+    /// What must be there of the ones that have settled.
+    pub(crate) fn due(&self) -> Vec<RelationshipUpdate> {
+        let now = Instant::now();
+        let due = self.0.values().filter(|doubt| doubt.until <= now);
+        due.map(|doubt| doubt.update.clone()).collect()
+    }
+
+    /// These were looked at.
+    pub(crate) fn settle(&mut self, updates: &[RelationshipUpdate]) {
+        for relationship in updates
+            .iter()
+            .filter_map(|update| update.relationship.as_ref())
+        {
+            self.0.remove(&key(relationship));
+        }
+    }
+}
+
+/// Reads the relationships of updates; gives back those that the target does not hold as they say.
+///
+/// # Errors
+///
+/// The target's.
+pub(crate) async fn wrong(
+    client: &Client,
+    updates: &[RelationshipUpdate],
+    max_retries: usize,
+    precision: ExpiryPrecision,
+) -> Result<Vec<RelationshipUpdate>, Failure> {
+    let wanted: Vec<&Relationship> = updates
+        .iter()
+        .filter_map(|update| update.relationship.as_ref())
+        .collect();
+    let there = existing::read(client, &wanted, max_retries).await??;
+    let is_wrong = |update: &&RelationshipUpdate| {
+        let Some(must) = &update.relationship else {
+            return false;
+        };
+        let deleted = update.operation() == Operation::Delete;
+        let right = match there.get(&key(must)) {
+            None => deleted || has_expired(must),
+            Some(is) => !deleted && same(must, is, precision),
+        };
+        if !right {
+            tracing::warn!(
+                "{}: a write that had been given up was applied late; writing the right state again",
+                Text(must)
+            );
+        }
+        !right
+    };
+    Ok(updates.iter().filter(is_wrong).cloned().collect())
+}
+
+fn has_expired(relationship: &Relationship) -> bool {
+    let Some(expiry) = &relationship.optional_expires_at else {
+        return false;
+    };
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.is_ok_and(|now| i64::try_from(now.as_secs()).is_ok_and(|now| expiry.seconds <= now + 1))
+}

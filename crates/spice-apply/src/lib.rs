@@ -1,0 +1,233 @@
+//! `spice-apply`: writes a change stream to a SpiceDB, in order, and remembers how far it came.
+//!
+//! [`input`] is the thread that reads, [`batch`] says what is written together, [`write`] calls the
+//! target, [`doubt`] comes back to writes whose end is unknown, [`schema`] follows the source's schema,
+//! [`position`] is about where a stream may go on, [`work`] joins them.
+
+#![forbid(unsafe_code)]
+
+mod batch;
+mod doubt;
+mod input;
+mod position;
+mod schema;
+mod work;
+mod write;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use authzed::zedtoken;
+use clap::CommandFactory as _;
+use spice_pipe::connection::{CommonArgs, datastore_id, refuse_same_datastore};
+use spice_pipe::log::LogArgs;
+use spice_pipe::position::PositionFile;
+use spice_pipe::progress::Progress;
+use spice_pipe::shutdown::SIGTERM;
+use spice_pipe::{Exit, Failure, Program, Shutdown, parse_zedtoken};
+
+use crate::input::{Input, Step};
+use crate::schema::Follow;
+use crate::work::{Ended, Worker};
+use crate::write::Target;
+
+/// Write a change stream, from stdin, a file or a growing spool, to a SpiceDB.
+#[derive(Clone, Debug, clap::Parser)]
+#[command(name = "spice-apply", version = spice_pipe::VERSION, before_help = EXAMPLES)]
+pub struct Apply {
+    /// The stream, plain or zstd.
+    #[arg(value_name = "FILE", default_value = "-", conflicts_with = "spool")]
+    file: PathBuf,
+    /// Follow a spool as spice-watch --spool writes it.
+    #[arg(long, value_name = "FILE")]
+    spool: Option<PathBuf>,
+    /// Remember here how far everything is on the target, and go on from there.
+    #[arg(long, value_name = "FILE")]
+    position: Option<PathBuf>,
+    /// End when everything through this revision of the source is on the target.
+    #[arg(long, value_name = "ZEDTOKEN", value_parser = parse_zedtoken)]
+    until: Option<String>,
+    /// One call for each revision, one after the other, whatever the backlog.
+    #[arg(long)]
+    exact: bool,
+    /// How many calls to make at the same time under backlog.
+    #[arg(long, value_name = "COUNT", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
+    lanes: u16,
+    /// No more calls in a second than this.
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    max_rps: Option<u32>,
+    /// What to do with an update that the target refuses: stop, or append it to a file and go on.
+    #[arg(long, value_name = "stop|FILE", default_value = "stop")]
+    on_reject: String,
+    /// What to do when the source's schema changes: write it to the target, make sure that the target
+    /// has it, or stop.
+    #[arg(long, value_name = "MODE", default_value = "apply")]
+    on_schema: Follow,
+    /// Delete segments of the spool once all of their changes are on the target.
+    #[arg(long, requires = "spool", requires = "position")]
+    prune: bool,
+    /// Take relationships and updates without header and trailer, made by hand. Nothing proves that
+    /// they are all.
+    #[arg(long, conflicts_with_all = ["spool", "position"])]
+    unsealed: bool,
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  spice-watch --context old --since \"$rev\" | spice-apply --context new
+  spice-watch --context old --since \"$rev\" --since-file apply.position | spice-apply --context new --position apply.position
+  spice-apply --context new --spool changes.ndjson --position apply.position --until \"$end\"
+";
+
+impl Program for Apply {
+    const NAME: &'static str = "spice-apply";
+
+    fn log_args(&self) -> &LogArgs {
+        &self.common.log
+    }
+
+    async fn run(self, shutdown: Shutdown) -> Result<Exit, Failure> {
+        if input::waits_for_a_person(&self.file, self.spool.as_deref()) {
+            let help = Self::command().render_long_help();
+            return Err(Failure::usage(format!(
+                "nothing to read: stdin is a terminal\n\n{help}"
+            )));
+        }
+        let stop = Arc::new(AtomicBool::new(false));
+        let begun = tokio::select! {
+            begun = self.begin(&stop) => begun,
+            number = shutdown.requested() => return Ok(stopped(number)),
+        };
+        let mut worker = match begun? {
+            Begun::Work(worker) => worker,
+            Begun::Done => return Ok(Exit::Done),
+        };
+        let ended = worker.run(&shutdown).await;
+        stop.store(true, Ordering::Relaxed);
+        worker.progress.clear();
+        let rejected = worker.target.rejected();
+        let kept = worker.target.finish();
+        match (ended?, kept) {
+            (Ended::Signal(number), kept) => kept.map(|()| stopped(number)),
+            (Ended::Done, Err(failure)) => Err(failure),
+            (Ended::Done, Ok(())) if rejected > 0 => {
+                let file = &self.on_reject;
+                tracing::warn!("applied, but {rejected} updates were refused: they are in {file}");
+                Ok(Exit::Partial)
+            }
+            (Ended::Done, Ok(())) => Ok(Exit::Done),
+        }
+    }
+}
+
+enum Begun {
+    Work(Box<Worker>),
+    /// There is nothing left to do.
+    Done,
+}
+
+impl Apply {
+    async fn begin(&self, stop: &Arc<AtomicBool>) -> Result<Begun, Failure> {
+        let connection = self.common.connection.resolve()?;
+        let endpoint = connection.endpoint();
+        let file = self.position.as_deref().map(PositionFile::new);
+        let position = file.as_ref().map(PositionFile::load).transpose()?.flatten();
+        let until = self.until.as_deref().map(until).transpose()?;
+        let client = connection.connect().await?;
+        // A target that takes no writes is better known now.
+        let head = client.mark().await?;
+        if let (Some(position), Some(until)) = (&position, &until)
+            && let Ok(stands) = zedtoken::decode(&position.source_revision)
+            && stands.datastore_id == until.datastore_id
+            && stands.revision.sees(&until.revision) == Some(true)
+        {
+            tracing::info!(
+                "everything through --until was applied before: the position stands at {}",
+                position.source_revision
+            );
+            return Ok(Begun::Done);
+        }
+        let mut steps = Input {
+            file: self.file.clone(),
+            spool: self.spool.clone(),
+            position: position.clone(),
+            unsealed: self.unsealed,
+            until: until.is_some(),
+            stop: Arc::clone(stop),
+        }
+        .start();
+        let header = match steps.recv().await.map(|step| step.message) {
+            Some(Step::Header(header)) => header,
+            Some(Step::Failed(failure)) => return Err(failure),
+            _ => return Err(Failure::new(Exit::Failed, "the reading thread ended")),
+        };
+        if let Some(revision) = header
+            .as_ref()
+            .and_then(|header| header.revision.as_deref())
+        {
+            refuse_same_datastore(revision, &head, endpoint)?;
+            if let Some(until) = &until
+                && until.datastore_id != datastore_id(revision)
+            {
+                return Err(Failure::usage(
+                    "--until: this revision belongs to another datastore than the stream",
+                ));
+            }
+        }
+        if let (Some(file), Some(position), Some(header)) = (&file, &position, &header) {
+            position::check_belongs(file, position, header, &head)?;
+        }
+        let rejects = (self.on_reject != "stop").then(|| PathBuf::from(&self.on_reject));
+        let target = Target::new(
+            client,
+            connection.max_retries,
+            usize::from(if self.exact { 1 } else { self.lanes }),
+            self.max_rps,
+            rejects.as_deref(),
+        )?;
+        let progress = Progress::start("updates", self.common.log.quiet);
+        let mut worker = Box::new(Worker::new(self, target, steps, head, progress));
+        worker.until = until.map(|until| until.revision);
+        worker.max_retries = connection.max_retries;
+        worker.stands(file, position, header.as_deref()).await?;
+        Ok(Begun::Work(worker))
+    }
+}
+
+fn until(token: &str) -> Result<zedtoken::DecodedToken, Failure> {
+    let decoded =
+        zedtoken::decode(token).map_err(|error| Failure::usage(format!("--until: {error}")))?;
+    if !decoded.revision.can_be_awaited() {
+        return Err(Failure::usage(
+            "--until: this revision names no transaction that could be waited for",
+        )
+        .hint("on PostgreSQL only a written revision does: use spice-revision --mark"));
+    }
+    Ok(decoded)
+}
+
+/// Everything acknowledged was saved, so a polite request to stop ends well.
+fn stopped(number: i32) -> Exit {
+    if number == SIGTERM {
+        Exit::Done
+    } else {
+        Exit::Signal(number)
+    }
+}
+
+/// How long a call under way may take after a signal.
+const GRACE: Duration = Duration::from_millis(800);
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn flags_are_consistent() {
+        super::Apply::command().debug_assert();
+    }
+}

@@ -1,0 +1,128 @@
+//! The source's schema, followed.
+
+use authzed::v1::Consistency;
+use authzed::{Client, Kind};
+use spice_pipe::retry::Retry;
+use spice_pipe::{Exit, Failure, schema};
+use tokio::time::{Duration, Instant};
+
+/// A schema that the target refuses is offered again after a transaction, but not more often.
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// `--on-schema`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Follow {
+    /// Write it to the target.
+    Apply,
+    /// Go on only if the target has it already.
+    Check,
+    /// Stop.
+    Stop,
+}
+
+/// A schema that the target does not take yet, because relationships stand against it.
+pub(crate) struct Held {
+    pub(crate) text: String,
+    pub(crate) revision: String,
+    reason: authzed::Error,
+    tried: Instant,
+}
+
+impl Held {
+    pub(crate) fn is_due(&self) -> bool {
+        self.tried.elapsed() >= AGAIN
+    }
+
+    /// What it means that it was never taken.
+    pub(crate) fn unmended(&self) -> Failure {
+        Failure::new(
+            Exit::Failed,
+            format!(
+                "the target refuses the schema of revision {}: {}",
+                self.revision,
+                self.reason.message()
+            ),
+        )
+        .hint(
+            "remove what stands against it on the target, or write a schema there that both can live \
+             with, and run the same command again",
+        )
+    }
+}
+
+/// Brings the target to a schema; gives it back where relationships stand against it.
+pub(crate) async fn bring(
+    client: &Client,
+    mode: Follow,
+    text: String,
+    revision: String,
+    max_retries: usize,
+) -> Result<Option<Held>, Failure> {
+    let Some(difference) = difference(client, &text, max_retries).await? else {
+        return Ok(None);
+    };
+    if mode != Follow::Apply {
+        let mode = if mode == Follow::Check {
+            "check"
+        } else {
+            "stop"
+        };
+        return Err(Failure::new(
+            Exit::Failed,
+            format!(
+                "the source's schema changed at revision {revision}, and the target's differs from it: \
+                 {difference} (--on-schema {mode})"
+            ),
+        )
+        .hint("write the schema to the target, or say --on-schema apply, and run the same command again"));
+    }
+    let mut retry = Retry::new(max_retries);
+    loop {
+        match client.write_schema(text.as_str()).await {
+            Ok(_) => {
+                tracing::info!("wrote the schema of revision {revision}: {difference}");
+                return Ok(None);
+            }
+            Err(reason) if reason.kind() == Kind::Refused => {
+                tracing::warn!(
+                    "the target does not take the schema of revision {revision} yet: {}",
+                    reason.message()
+                );
+                return Ok(Some(Held {
+                    text,
+                    revision,
+                    reason,
+                    tried: Instant::now(),
+                }));
+            }
+            Err(error) => retry.pause(error, "writing the schema again").await?,
+        }
+    }
+}
+
+async fn difference(
+    client: &Client,
+    text: &str,
+    max_retries: usize,
+) -> Result<Option<String>, Failure> {
+    let mut retry = Retry::new(max_retries);
+    loop {
+        // A text that says nothing cannot be compared, and neither can one with nothing.
+        let there = match client.read_schema().await {
+            Ok(there) => there.map(|schema| schema.text),
+            Err(error) => {
+                retry
+                    .pause(error, "reading the target's schema again")
+                    .await?;
+                continue;
+            }
+        };
+        return match there {
+            None if text.is_empty() => Ok(None),
+            Some(there) if there == text => Ok(None),
+            None => Ok(Some("it has none".to_owned())),
+            Some(_) if text.is_empty() => Ok(Some("it should have none".to_owned())),
+            Some(_) => schema::differences(client, Consistency::fully_consistent(), text).await,
+        };
+    }
+}

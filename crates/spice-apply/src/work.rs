@@ -1,0 +1,503 @@
+//! The loop: step after step, batch after batch, and the position behind them.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use authzed::zedtoken::{self, Revision};
+use serde_json::json;
+use spice_pipe::budget::{Held, Receiver};
+use spice_pipe::connection::datastore_id;
+use spice_pipe::position::PositionFile;
+use spice_pipe::progress::Progress;
+use spice_pipe::retry::Retry;
+use spice_pipe::spool::Spool;
+use spice_pipe::{Exit, Failure, Shutdown, keeps, stdio};
+use spice_record::digest::digest_text;
+use spice_record::record::{APPLIED_KEY, Applied, Place, Position};
+use spice_record::relationship::StructJson;
+use spice_record::{ExpiryPrecision, Header, Record};
+use tokio::time::{Duration, Instant, sleep, sleep_until};
+
+use crate::batch::{self, Batch};
+use crate::doubt;
+use crate::input::Step;
+use crate::schema::{self, Follow};
+use crate::write::{Target, Written};
+use crate::{Apply, GRACE};
+
+/// The position is saved at most this late.
+const SAVE_EVERY: Duration = Duration::from_millis(100);
+/// After a batch of several calls only a look at the head gives a revision that holds all of them.
+const PAIR_EVERY: Duration = Duration::from_secs(2);
+/// Checkpoints alone are told this often.
+const IDLE_PAIR_EVERY: Duration = Duration::from_secs(10);
+/// A server's limit for a transaction's metadata, in bytes of JSON.
+const METADATA_BYTES: usize = 65_000;
+
+/// How the work came to an end without an error.
+pub(crate) enum Ended {
+    Done,
+    Signal(i32),
+}
+
+pub(crate) struct Worker {
+    pub(crate) target: Target,
+    pub(crate) until: Option<Revision>,
+    pub(crate) max_retries: usize,
+    pub(crate) progress: Progress,
+    steps: Receiver<Step>,
+    waiting: VecDeque<Held<Step>>,
+    exact: bool,
+    on_schema: Follow,
+    held: Option<schema::Held>,
+    precision: ExpiryPrecision,
+    prune: Option<PathBuf>,
+    file: Option<PositionFile>,
+    /// Where everything is on the target; none for a stream without revisions.
+    position: Option<Position>,
+    /// What of it is not saved yet, since when.
+    unsaved: Option<Instant>,
+    paired: Instant,
+    /// Whether the position has moved since the last pair.
+    moved: bool,
+    dropped_metadata: u64,
+}
+
+impl Worker {
+    pub(crate) fn new(
+        args: &Apply,
+        target: Target,
+        steps: Receiver<Step>,
+        head: String,
+        progress: Progress,
+    ) -> Self {
+        Self {
+            target,
+            until: None,
+            max_retries: 0,
+            progress,
+            steps,
+            waiting: VecDeque::new(),
+            exact: args.exact,
+            on_schema: args.on_schema,
+            held: None,
+            precision: keeps::precision(&head),
+            prune: args.prune.then(|| args.spool.clone()).flatten(),
+            file: None,
+            position: Some(Position {
+                target: datastore_id(&head),
+                target_revision: Some(head),
+                ..Position::default()
+            }),
+            unsaved: None,
+            paired: Instant::now(),
+            moved: false,
+            dropped_metadata: 0,
+        }
+    }
+
+    /// Takes over a saved position, or stands where the stream begins.
+    pub(crate) async fn stands(
+        &mut self,
+        file: Option<PositionFile>,
+        saved: Option<Position>,
+        header: Option<&Header>,
+    ) -> Result<(), Failure> {
+        self.file = file;
+        let start = header.and_then(|header| header.revision.clone());
+        let (Some(start), Some(header)) = (start, header) else {
+            self.position = None;
+            return Ok(());
+        };
+        let digest = header.schema.as_deref().map(digest_text);
+        let fresh = self.position.take().unwrap_or_default();
+        let Some(saved) = saved else {
+            self.position = Some(Position {
+                source: datastore_id(&start),
+                filter: header.filter.clone(),
+                start: Some(start.clone()),
+                source_revision: start,
+                schema: digest,
+                ..fresh
+            });
+            self.unsaved = Some(Instant::now());
+            return Ok(());
+        };
+        // Where nobody tells of schema changes, one may have happened while nobody looked: then the
+        // new stream begins with another text than the last one knew.
+        let changed = saved.spool.is_none() && saved.schema.is_some() && saved.schema != digest;
+        let revision = saved.source_revision.clone();
+        tracing::info!("going on after revision {revision}");
+        self.position = Some(saved);
+        match header.schema.clone().filter(|_| changed) {
+            Some(text) => self.schema(text, revision).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Works until the stream, `--until` or a signal ends it. What was acknowledged is saved in any case.
+    pub(crate) async fn run(&mut self, shutdown: &Shutdown) -> Result<Ended, Failure> {
+        let ended = self.work(shutdown).await;
+        if self.dropped_metadata > 0 {
+            tracing::warn!(
+                "{} transactions had metadata that left no room for ours: theirs was dropped",
+                self.dropped_metadata
+            );
+        }
+        let saved = self.save();
+        let ended = ended?;
+        saved.map(|()| ended)
+    }
+
+    async fn work(&mut self, shutdown: &Shutdown) -> Result<Ended, Failure> {
+        loop {
+            while let Ok(step) = self.steps.try_recv() {
+                self.waiting.push_back(step);
+            }
+            if let Some(number) = shutdown.signal() {
+                return Ok(Ended::Signal(number));
+            }
+            if self.waiting.is_empty() {
+                let duty = self.next_duty();
+                let step = tokio::select! {
+                    number = shutdown.requested() => return Ok(Ended::Signal(number)),
+                    step = self.steps.recv() => step,
+                    () = sleep_until(duty) => {
+                        self.duties().await?;
+                        continue;
+                    }
+                };
+                let Some(step) = step else {
+                    return Err(Failure::new(Exit::Failed, "the reading thread ended"));
+                };
+                self.waiting.push_back(step);
+            }
+            let done = tokio::select! {
+                done = self.step() => done?,
+                number = async {
+                    let number = shutdown.requested().await;
+                    sleep(GRACE).await;
+                    number
+                } => return Ok(Ended::Signal(number)),
+            };
+            if done {
+                return Ok(Ended::Done);
+            }
+        }
+    }
+
+    /// Does what stands at the front; `true` at the end.
+    async fn step(&mut self) -> Result<bool, Failure> {
+        let most = self.target.width();
+        if let Some(batch) = batch::next(&mut self.waiting, most, self.exact) {
+            self.write(batch).await?;
+            if self.held.as_ref().is_some_and(schema::Held::is_due) {
+                self.offer_again().await?;
+            }
+            self.save_if_due()?;
+            self.settle_doubts(false).await?;
+            return Ok(false);
+        }
+        match self.waiting.pop_front().map(|step| step.message) {
+            Some(Step::Checkpoint(revision, place)) => {
+                let reached = self.reaches(&revision);
+                self.moves(&revision, place);
+                if reached {
+                    self.finish().await?;
+                    return Ok(true);
+                }
+                self.save_if_due()?;
+                Ok(false)
+            }
+            Some(Step::Schema(change, place)) => {
+                self.schema(change.text, change.revision.clone()).await?;
+                self.moves(&change.revision, place);
+                self.unsaved.get_or_insert_with(Instant::now);
+                Ok(false)
+            }
+            Some(Step::End(revision)) => {
+                let reached = revision.as_deref().is_some_and(|end| self.reaches(end));
+                self.finish().await?;
+                if self.until.is_some() && !reached {
+                    return Err(Failure::new(Exit::TryAgain, "the stream ended before --until")
+                        .hint("run spice-watch again with --since-file POSITION, and the same command"));
+                }
+                Ok(true)
+            }
+            Some(Step::Cut(failure) | Step::Failed(failure)) => Err(failure),
+            _ => Err(Failure::new(
+                Exit::Failed,
+                "a stream has one header, at its beginning",
+            )),
+        }
+    }
+
+    fn reaches(&self, revision: &str) -> bool {
+        let Some(until) = &self.until else {
+            return false;
+        };
+        zedtoken::decode(revision).is_ok_and(|there| there.revision.sees(until) == Some(true))
+    }
+
+    async fn write(&mut self, batch: Batch) -> Result<(), Failure> {
+        let Batch {
+            updates,
+            revision,
+            transactions,
+            whole,
+            part,
+            metadata,
+        } = batch;
+        let count = updates.len() as u64;
+        let token = revision.as_ref().map(|(token, _)| token.as_str());
+        let of = token.map_or_else(|| "update".to_owned(), |token| format!("revision {token}"));
+        let mark = self.mark(token, metadata);
+        let Written { calls, token: last } = self.target.write(updates, mark.as_ref(), &of).await?;
+        self.progress.add(count);
+        let mut applied = Applied {
+            transactions,
+            updates: count,
+            calls,
+            split: part || (transactions == 1 && calls > 1),
+            coalesced: transactions > calls.max(1),
+            lag: token.and_then(lag),
+            at: Some(jiff::Timestamp::now().to_string()),
+            target_revision: last,
+            ..Applied::default()
+        };
+        // One call alone: its revision holds it, and everything that ended before it began.
+        applied.paired = calls == 1 && whole && !part && self.held.is_none();
+        if whole && !applied.paired && self.held.is_none() && self.paired.elapsed() >= PAIR_EVERY {
+            applied.target_revision = Some(self.head().await?);
+            applied.paired = true;
+        }
+        if let Some((token, place)) = revision
+            && whole
+        {
+            if let Some(position) = &mut self.position
+                && applied.target_revision.is_some()
+            {
+                position
+                    .target_revision
+                    .clone_from(&applied.target_revision);
+            }
+            self.moves(&token, place);
+            applied.source_revision = Some(token);
+        }
+        if applied.paired {
+            self.paired = Instant::now();
+            self.moved = false;
+        }
+        print(applied)
+    }
+
+    /// Everything through a revision is on the target, unless a schema is still missing there.
+    fn moves(&mut self, revision: &str, place: Place) {
+        if self.held.is_some() {
+            return;
+        }
+        if let Some(position) = &mut self.position {
+            revision.clone_into(&mut position.source_revision);
+            position.spool = (place.offset > 0).then_some(place);
+            self.moved = true;
+            self.unsaved.get_or_insert_with(Instant::now);
+        }
+    }
+
+    async fn schema(&mut self, text: String, revision: String) -> Result<(), Failure> {
+        let digest = digest_text(&text);
+        let client = self.target.client();
+        self.held =
+            schema::bring(&client, self.on_schema, text, revision, self.max_retries).await?;
+        if let (Some(position), None) = (&mut self.position, &self.held) {
+            position.schema = Some(digest);
+        }
+        Ok(())
+    }
+
+    async fn offer_again(&mut self) -> Result<(), Failure> {
+        if let Some(held) = self.held.take() {
+            self.schema(held.text, held.revision).await?;
+        }
+        Ok(())
+    }
+
+    /// At the end: nothing is held back, nothing in doubt, and both ends can be compared.
+    async fn finish(&mut self) -> Result<(), Failure> {
+        self.offer_again().await?;
+        if let Some(held) = &self.held {
+            return Err(held.unmended());
+        }
+        self.settle_doubts(true).await?;
+        if self.position.is_some() {
+            self.pair().await?;
+        }
+        Ok(())
+    }
+
+    /// Looks at what late writes may have spoilt; `all` waits until none can come any more.
+    async fn settle_doubts(&mut self, all: bool) -> Result<(), Failure> {
+        let settled_at = self.target.doubts().settled_at();
+        if let Some(settled_at) = settled_at.filter(|_| all)
+            && settled_at > Instant::now()
+        {
+            let seconds = (settled_at - Instant::now()).as_secs_f64();
+            tracing::warn!(
+                "a write was given up less than 30 s ago and may still be applied late: waiting {seconds:.0} s \
+                 before looking at it"
+            );
+            sleep_until(settled_at).await;
+        }
+        let due = self.target.doubts().due();
+        if due.is_empty() {
+            return Ok(());
+        }
+        let client = self.target.client();
+        let again = doubt::wrong(&client, &due, self.max_retries, self.precision).await?;
+        if !again.is_empty() {
+            let mark = self.mark(None, None);
+            self.target
+                .write(again, mark.as_ref(), "late write")
+                .await?;
+        }
+        self.target.doubts().settle(&due);
+        Ok(())
+    }
+
+    fn next_duty(&self) -> Instant {
+        let far = Instant::now() + Duration::from_secs(3600);
+        let save = self.unsaved.map(|since| since + SAVE_EVERY);
+        let pair = self.moved.then(|| self.paired + IDLE_PAIR_EVERY);
+        let doubts = self.target.doubts().settled_at();
+        let save = save.filter(|_| doubts.is_none());
+        [save, pair, doubts]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(far)
+    }
+
+    /// What is due while there is nothing to read.
+    async fn duties(&mut self) -> Result<(), Failure> {
+        self.save_if_due()?;
+        let due = |at: Option<Instant>| at.is_some_and(|at| at <= Instant::now());
+        let doubts = self.target.doubts().settled_at();
+        if due(doubts) {
+            self.settle_doubts(false).await?;
+        }
+        if self.moved && due(Some(self.paired + IDLE_PAIR_EVERY)) {
+            self.pair().await?;
+        }
+        Ok(())
+    }
+
+    /// Prints a record without updates, so that both ends can be compared.
+    async fn pair(&mut self) -> Result<(), Failure> {
+        self.paired = Instant::now();
+        self.moved = false;
+        if self.held.is_some() {
+            return Ok(());
+        }
+        let head = self.head().await?;
+        let Some(position) = &mut self.position else {
+            return Ok(());
+        };
+        position.target_revision = Some(head.clone());
+        print(Applied {
+            source_revision: Some(position.source_revision.clone()),
+            target_revision: Some(head),
+            paired: true,
+            at: Some(jiff::Timestamp::now().to_string()),
+            ..Applied::default()
+        })
+    }
+
+    async fn head(&self) -> Result<String, Failure> {
+        let mut retry = Retry::new(self.max_retries);
+        loop {
+            match self.target.client().head().await {
+                Ok(head) => return Ok(head),
+                Err(error) => {
+                    retry
+                        .pause(error, "reading the target's head again")
+                        .await?;
+                }
+            }
+        }
+    }
+
+    fn save_if_due(&mut self) -> Result<(), Failure> {
+        match self.unsaved {
+            Some(since) if since.elapsed() >= SAVE_EVERY => self.save(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Saves the position, unless a write before it is in doubt: that has to be replayed.
+    fn save(&mut self) -> Result<(), Failure> {
+        let (Some(file), Some(position)) = (&self.file, &self.position) else {
+            return Ok(());
+        };
+        if self.unsaved.is_none() || !self.target.doubts().is_empty() {
+            return Ok(());
+        }
+        file.save(position)?;
+        self.unsaved = None;
+        if let (Some(spool), Some(place)) = (&self.prune, position.spool) {
+            let spool = Spool::new(spool);
+            let segments = spool.segments().unwrap_or_default();
+            for segment in segments
+                .into_iter()
+                .filter(|number| *number < place.segment)
+            {
+                if let Err(error) = std::fs::remove_file(spool.segment(segment)) {
+                    tracing::warn!("--prune: {}: {error}", spool.segment(segment).display());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The metadata of a call: that it was applied, from where, and what the source's writer said.
+    fn mark(&mut self, revision: Option<&str>, own: Option<StructJson>) -> Option<authzed::Struct> {
+        let source = self
+            .position
+            .as_ref()
+            .and_then(|position| position.source.clone());
+        let mark = json!({ APPLIED_KEY: { "source": source, "revision": revision } });
+        let StructJson(mut mark) = serde_json::from_value(mark).ok()?;
+        let Some(StructJson(own)) = own else {
+            return Some(mark);
+        };
+        let ours = mark.clone();
+        for (key, value) in own.fields {
+            mark.fields.entry(key).or_insert(value);
+        }
+        let size = serde_json::to_vec(&StructJson(mark.clone())).map_or(0, |bytes| bytes.len());
+        if size > METADATA_BYTES {
+            self.dropped_metadata += 1;
+            return Some(ours);
+        }
+        Some(mark)
+    }
+}
+
+fn print(applied: Applied) -> Result<(), Failure> {
+    stdio::print_line(&serde_json::to_string(&Record::Applied(Box::new(applied)))?)
+}
+
+/// Seconds since the commit of a revision, where it tells.
+fn lag(token: &str) -> Option<f64> {
+    let nanos = match zedtoken::decode(token).ok()?.revision {
+        Revision::Postgres(revision) => revision.timestamp_nanos?,
+        Revision::Decimal { nanos, .. } => nanos,
+        Revision::Integer(nanos) if keeps::of(token) == Some(keeps::Keeps::All) => nanos,
+        _ => return None,
+    };
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .ok()?;
+    let lag = now.as_secs_f64() - nanos as f64 / 1e9;
+    Some((lag.max(0.0) * 1e3).round() / 1e3)
+}

@@ -1,0 +1,325 @@
+//! Calls of WriteRelationships, and what the target refuses.
+
+use std::collections::VecDeque;
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use authzed::v1::{RelationshipUpdate, WriteRelationshipsRequest, relationship_update::Operation};
+use authzed::{Client, Kind};
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use prost::Message as _;
+use spice_pipe::retry::Retry;
+use spice_pipe::{Exit, Failure};
+use spice_record::Record;
+use spice_record::relationship::{Text, Update};
+use tokio::time::{Interval, MissedTickBehavior};
+
+use crate::doubt::Doubts;
+
+/// SpiceDB's default; the true limit is learned when it is lower.
+const UPDATES_PER_CALL: usize = 1_000;
+const TOO_MANY_UPDATES: &str = "TOO_MANY_UPDATES_IN_REQUEST";
+/// A server takes no request above 4 MiB.
+const BYTES_PER_CALL: usize = 3 << 20;
+/// How often an internal error is put down to something else before it is put down to an update.
+const INTERNAL_RETRIES: usize = 2;
+/// Why a target refuses to delete what its schema cannot hold: it is not there.
+const NOTHING_THERE: [&str; 4] = [
+    "UNKNOWN_DEFINITION",
+    "UNKNOWN_RELATION_OR_PERMISSION",
+    "INVALID_SUBJECT_TYPE",
+    "CANNOT_UPDATE_PERMISSION",
+];
+
+/// Where everything is written to.
+pub(crate) struct Target {
+    client: Mutex<Client>,
+    max_retries: usize,
+    lanes: usize,
+    limit: AtomicUsize,
+    pace: Option<tokio::sync::Mutex<Interval>>,
+    doubts: Mutex<Doubts>,
+    rejects: Option<Mutex<Rejects>>,
+}
+
+/// What became of a batch.
+#[derive(Default)]
+pub(crate) struct Written {
+    pub(crate) calls: u64,
+    /// The revision of the last call.
+    pub(crate) token: Option<String>,
+}
+
+struct Rejects {
+    file: File,
+    path: PathBuf,
+    count: u64,
+}
+
+impl Target {
+    pub(crate) fn new(
+        client: Client,
+        max_retries: usize,
+        lanes: usize,
+        max_rps: Option<u32>,
+        rejects: Option<&Path>,
+    ) -> Result<Self, Failure> {
+        let pace = max_rps.map(|rps| {
+            let mut pace = tokio::time::interval(Duration::from_secs(1) / rps.max(1));
+            pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            tokio::sync::Mutex::new(pace)
+        });
+        let rejects = rejects.map(Rejects::open).transpose()?.map(Mutex::new);
+        Ok(Self {
+            client: Mutex::new(client),
+            max_retries,
+            lanes,
+            limit: AtomicUsize::new(UPDATES_PER_CALL),
+            pace,
+            doubts: Mutex::default(),
+            rejects,
+        })
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        lock(&self.client).clone()
+    }
+
+    pub(crate) fn doubts(&self) -> MutexGuard<'_, Doubts> {
+        lock(&self.doubts)
+    }
+
+    /// How many updates are written at the same time at most.
+    pub(crate) fn width(&self) -> usize {
+        self.limit.load(Ordering::Relaxed) * self.lanes
+    }
+
+    pub(crate) fn rejected(&self) -> u64 {
+        self.rejects
+            .as_ref()
+            .map_or(0, |rejects| lock(rejects).count)
+    }
+
+    /// Makes the rejects durable.
+    pub(crate) fn finish(&self) -> Result<(), Failure> {
+        let Some(rejects) = &self.rejects else {
+            return Ok(());
+        };
+        let rejects = lock(rejects);
+        rejects.file.sync_all().or_else(|error| {
+            // A device or a pipe cannot be synced.
+            match rejects.file.metadata() {
+                Ok(metadata) if !metadata.is_file() => Ok(()),
+                _ => Err(rejects.failed(&error)),
+            }
+        })
+    }
+
+    /// Writes updates of different relationships, in as few calls as the target takes. All have ended
+    /// when this returns.
+    pub(crate) async fn write(
+        &self,
+        updates: Vec<RelationshipUpdate>,
+        metadata: Option<&authzed::Struct>,
+        of: &str,
+    ) -> Result<Written, Failure> {
+        let mut written = Written::default();
+        let calls = self.cut(updates);
+        if let [updates] = calls.as_slice() {
+            self.call(updates, metadata, of, &mut written).await?;
+            return Ok(written);
+        }
+        let all: Vec<Written> = stream::iter(calls)
+            .map(|updates| async move {
+                let mut written = Written::default();
+                self.call(&updates, metadata, of, &mut written).await?;
+                Ok::<_, Failure>(written)
+            })
+            .buffer_unordered(self.lanes)
+            .try_collect()
+            .await?;
+        for one in all {
+            written.calls += one.calls;
+            written.token = one.token.or(written.token);
+        }
+        Ok(written)
+    }
+
+    fn cut(&self, updates: Vec<RelationshipUpdate>) -> Vec<Vec<RelationshipUpdate>> {
+        let limit = self.limit.load(Ordering::Relaxed);
+        let mut calls = Vec::new();
+        let (mut call, mut bytes) = (Vec::new(), 0);
+        for update in updates {
+            let size = update.encoded_len() + 8;
+            if call.len() >= limit || (bytes + size > BYTES_PER_CALL && !call.is_empty()) {
+                calls.push(std::mem::take(&mut call));
+                bytes = 0;
+            }
+            bytes += size;
+            call.push(update);
+        }
+        if !call.is_empty() {
+            calls.push(call);
+        }
+        calls
+    }
+
+    /// Writes updates with one call, or more where the target takes fewer or refuses some.
+    async fn call(
+        &self,
+        updates: &[RelationshipUpdate],
+        metadata: Option<&authzed::Struct>,
+        of: &str,
+        written: &mut Written,
+    ) -> Result<(), Failure> {
+        let mut pieces = VecDeque::from([updates]);
+        while let Some(piece) = pieces.pop_front() {
+            let error = match self.attempt(piece, metadata).await? {
+                Ok(token) => {
+                    self.doubts().acknowledged(piece);
+                    written.calls += 1;
+                    written.token = Some(token);
+                    continue;
+                }
+                Err(error) => error,
+            };
+            if error.reason() == Some(TOO_MANY_UPDATES) && piece.len() > 1 {
+                let learned = error.limit().and_then(|limit| usize::try_from(limit).ok());
+                let limit = learned.unwrap_or(1).clamp(1, piece.len() - 1);
+                self.limit.fetch_min(limit, Ordering::Relaxed);
+                for (index, part) in piece.chunks(limit).enumerate() {
+                    pieces.insert(index, part);
+                }
+            } else if let [update] = piece {
+                self.refused(update, &error, of)?;
+            } else {
+                let (first, rest) = piece.split_at(piece.len() / 2);
+                pieces.push_front(rest);
+                pieces.push_front(first);
+            }
+        }
+        Ok(())
+    }
+
+    /// One call, repeated while its failure is a passing one; gives back an error that lies with the
+    /// updates.
+    async fn attempt(
+        &self,
+        updates: &[RelationshipUpdate],
+        metadata: Option<&authzed::Struct>,
+    ) -> Result<Result<String, authzed::Error>, Failure> {
+        let request = WriteRelationshipsRequest {
+            updates: updates.to_vec(),
+            optional_transaction_metadata: metadata.cloned(),
+            ..WriteRelationshipsRequest::default()
+        };
+        let mut retry = Retry::new(self.max_retries);
+        let mut doubts = INTERNAL_RETRIES;
+        loop {
+            if let Some(pace) = &self.pace {
+                pace.lock().await.tick().await;
+            }
+            let client = self.client();
+            let error = match client.write_relationships(request.clone()).await {
+                Ok(token) => return Ok(Ok(token)),
+                Err(error) => error,
+            };
+            match error.kind() {
+                Kind::Refused | Kind::MessageTooLarge | Kind::LimitExceeded => {
+                    return Ok(Err(error));
+                }
+                // How a server reports a value that its database cannot hold, and also a database that
+                // is restarting.
+                Kind::Internal if client.mark().await.is_ok() => {
+                    if doubts == 0 {
+                        return Ok(Err(error));
+                    }
+                    doubts -= 1;
+                }
+                _ => {}
+            }
+            if error.is_ambiguous_for_writes() {
+                self.doubts().note(updates);
+                *lock(&self.client) = client.reconnect();
+            }
+            retry.pause(error, "writing again").await?;
+        }
+    }
+
+    fn refused(
+        &self,
+        update: &RelationshipUpdate,
+        error: &authzed::Error,
+        of: &str,
+    ) -> Result<(), Failure> {
+        let reason = error.reason().unwrap_or_default();
+        if update.operation() == Operation::Delete && NOTHING_THERE.contains(&reason) {
+            return Ok(());
+        }
+        let Some(relationship) = &update.relationship else {
+            return Ok(());
+        };
+        let (text, message) = (Text(relationship), error.message());
+        if let Some(rejects) = &self.rejects {
+            tracing::warn!("{of}: refused {text}: {message}");
+            return lock(rejects).keep(update);
+        }
+        let failure = Failure::new(
+            Exit::Failed,
+            format!("{of}: the target refuses {text}: {message}"),
+        );
+        Err(if NOTHING_THERE.contains(&reason) {
+            failure.hint(
+                "neither the target nor the newest schema of the source allows it: perhaps it was \
+                 allowed for a moment only. Allow it on the target and run the same command again, or \
+                 keep it aside with --on-reject FILE",
+            )
+        } else {
+            failure.hint("--on-reject FILE goes on, and puts what is refused into the file")
+        })
+    }
+}
+
+impl Rejects {
+    fn open(path: &Path) -> Result<Self, Failure> {
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(path);
+        let file = file.map_err(|error| {
+            let path = path.display();
+            Failure::new(Exit::Failed, format!("--on-reject {path}: {error}"))
+        })?;
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+            count: 0,
+        })
+    }
+
+    fn keep(&mut self, update: &RelationshipUpdate) -> Result<(), Failure> {
+        let mut line = serde_json::to_vec(&Record::Update(Box::new(Update(update.clone()))))?;
+        line.push(b'\n');
+        self.file
+            .write_all(&line)
+            .map_err(|error| self.failed(&error))?;
+        self.count += 1;
+        Ok(())
+    }
+
+    fn failed(&self, error: &std::io::Error) -> Failure {
+        let path = self.path.display();
+        Failure::new(Exit::Failed, format!("--on-reject {path}: {error}"))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing that is guarded is ever left half changed.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,85 @@
+//! How far a change stream was applied: a file of one line that is always whole.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use spice_record::record::Position;
+use spice_record::{Record, RecordReader};
+
+use crate::exit::{Exit, Failure};
+
+/// Where a position is kept.
+#[derive(Clone, Debug)]
+pub struct PositionFile(PathBuf);
+
+impl PositionFile {
+    /// A file that need not be there yet.
+    #[must_use]
+    pub fn new(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+
+    /// For messages.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Reads it; `None` where there is no file.
+    ///
+    /// # Errors
+    ///
+    /// Exit 1 if it cannot be read, 65 if it is no position.
+    pub fn load(&self) -> Result<Option<Position>, Failure> {
+        let name = self.0.display().to_string();
+        let bytes = match fs::read(&self.0) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => {
+                let message = format!("cannot read the position {name}: {error}");
+                return Err(Failure::new(Exit::Failed, message));
+            }
+        };
+        match RecordReader::new(bytes.as_slice(), &name).next_record()? {
+            Some(Record::Position(position)) => Ok(Some(*position)),
+            _ => Err(
+                Failure::new(Exit::BadData, format!("{name}: not a position file")).hint(
+                    "--position FILE is written by spice-apply; give another file, or remove this one \
+                     to start from the beginning of the stream",
+                ),
+            ),
+        }
+    }
+
+    /// Replaces it, durably: after a loss of power there is the old one or this one.
+    ///
+    /// # Errors
+    ///
+    /// Exit 1 if it cannot be written.
+    pub fn save(&self, position: &Position) -> Result<(), Failure> {
+        self.write(position).map_err(|error| {
+            let message = format!("cannot write the position {}: {error}", self.0.display());
+            Failure::new(Exit::Failed, message).hint(
+                "what was written to the target stays there; run the same command again when there \
+                 is room",
+            )
+        })
+    }
+
+    fn write(&self, position: &Position) -> io::Result<()> {
+        let folder = match self.0.parent() {
+            Some(folder) if folder != Path::new("") => folder,
+            _ => Path::new("."),
+        };
+        // tempfile creates with mode 0600.
+        let mut file = tempfile::Builder::new()
+            .prefix(".position.")
+            .tempfile_in(folder)?;
+        let line = serde_json::to_string(&Record::Position(Box::new(position.clone())))?;
+        writeln!(file, "{line}")?;
+        file.as_file().sync_all()?;
+        file.persist(&self.0)?;
+        File::open(folder)?.sync_all()
+    }
+}

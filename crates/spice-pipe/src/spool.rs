@@ -1,0 +1,209 @@
+//! A change stream on disk: one program appends, another follows, and neither must outlive the other.
+//!
+//! | file | is |
+//! |---|---|
+//! | `FILE`, `FILE.000001`, ... | the segments; each begins with a header, and no revision spans two |
+//! | `FILE.lock` | locked by the writer as long as it lives; its content changes with each writer |
+//! | `FILE.lost` | the writer's last word when the source had lost its history |
+//!
+//! A writer that opens a spool cuts off what a predecessor left torn. A follower may have read a part
+//! of that, so it looks at the content of the lock file after each read: where it has changed, what
+//! was read of an unfinished revision counts for nothing, and it is read again.
+
+mod append;
+mod follow;
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::exit::{Exit, Failure};
+
+pub use self::append::{Appender, Left};
+pub use self::follow::{Followed, Follower};
+
+/// The files of one spool.
+#[derive(Clone, Debug)]
+pub struct Spool(PathBuf);
+
+impl Spool {
+    /// A spool that need not be there yet.
+    #[must_use]
+    pub fn new(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+
+    /// For messages.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The file of a segment.
+    #[must_use]
+    pub fn segment(&self, number: u64) -> PathBuf {
+        match number {
+            0 => self.0.clone(),
+            _ => self.beside(&format!(".{number:06}")),
+        }
+    }
+
+    /// The numbers of the segments that there are, rising.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's.
+    pub fn segments(&self) -> io::Result<Vec<u64>> {
+        let name = self.0.file_name().unwrap_or_default().to_string_lossy();
+        let entries = match fs::read_dir(self.folder()) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut numbers = Vec::new();
+        for entry in entries {
+            let entry = entry?.file_name();
+            let entry = entry.to_string_lossy();
+            match entry.strip_prefix(name.as_ref()) {
+                Some("") => numbers.push(0),
+                Some(rest) => {
+                    let digits = rest.strip_prefix('.').filter(|digits| digits.len() >= 6);
+                    numbers.extend(digits.and_then(|digits| digits.parse::<u64>().ok()));
+                }
+                None => {}
+            }
+        }
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    /// The file of the newest segment, if that is not the first.
+    #[must_use]
+    pub fn newest_segment(&self) -> Option<PathBuf> {
+        let newest = *self.segments().ok()?.last()?;
+        (newest > 0).then(|| self.segment(newest))
+    }
+
+    /// Whether a writer is at work.
+    #[must_use]
+    pub fn writer_lives(&self) -> bool {
+        File::open(self.lock_file())
+            .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    }
+
+    /// What a writer said that ended because history was lost.
+    #[must_use]
+    pub fn lost(&self) -> Option<String> {
+        fs::read_to_string(self.lost_file()).ok()
+    }
+
+    /// Leaves that word.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's.
+    pub fn set_lost(&self, word: &str) -> io::Result<()> {
+        let mut file = private()
+            .create(true)
+            .truncate(true)
+            .open(self.lost_file())?;
+        writeln!(file, "{word}")?;
+        file.sync_all()
+    }
+
+    /// Takes that word back: a later writer found the history whole.
+    pub fn clear_lost(&self) {
+        let _ = fs::remove_file(self.lost_file());
+    }
+
+    /// What tells one writer from the next.
+    fn generation(&self) -> String {
+        fs::read_to_string(self.lock_file()).unwrap_or_default()
+    }
+
+    /// Locks the spool for a writer, which is a new generation from now on.
+    fn lock(&self) -> Result<File, Failure> {
+        /// A follower that looks for the writer holds the lock for a moment.
+        const PATIENCE: Duration = Duration::from_secs(1);
+        let path = self.lock_file();
+        let failed = |error: io::Error| {
+            let path = path.display();
+            Failure::new(
+                Exit::Failed,
+                format!("cannot lock the spool: {path}: {error}"),
+            )
+        };
+        let mut file = private()
+            .read(true)
+            .create(true)
+            .open(&path)
+            .map_err(failed)?;
+        let began = Instant::now();
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if began.elapsed() < PATIENCE => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                Err(TryLockError::WouldBlock) => {
+                    let mut owner = String::new();
+                    let _ = file.read_to_string(&mut owner);
+                    let owner = owner.split_whitespace().next().unwrap_or("?").to_owned();
+                    return Err(Failure::usage(format!(
+                        "another spice-watch (process {owner}) appends to {}",
+                        self.0.display()
+                    ))
+                    .hint("one spool has one writer: stop that one, or give another --spool"));
+                }
+                Err(TryLockError::Error(error)) => return Err(failed(error)),
+            }
+        }
+        let now = jiff::Timestamp::now();
+        file.set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| writeln!(file, "{} {now}", std::process::id()))
+            .map_err(failed)?;
+        Ok(file)
+    }
+
+    fn lock_file(&self) -> PathBuf {
+        self.beside(".lock")
+    }
+
+    fn lost_file(&self) -> PathBuf {
+        self.beside(".lost")
+    }
+
+    fn beside(&self, suffix: &str) -> PathBuf {
+        let mut path = self.0.clone().into_os_string();
+        path.push(suffix);
+        path.into()
+    }
+
+    fn folder(&self) -> &Path {
+        match self.0.parent() {
+            Some(folder) if folder != Path::new("") => folder,
+            _ => Path::new("."),
+        }
+    }
+
+    fn sync_folder(&self) -> io::Result<()> {
+        File::open(self.folder())?.sync_all()
+    }
+
+    fn failed(&self, what: &str, error: &io::Error) -> Failure {
+        Failure::new(
+            Exit::Failed,
+            format!("cannot {what} the spool {}: {error}", self.0.display()),
+        )
+    }
+}
+
+/// Changes are everybody's permissions.
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true).mode(0o600);
+    options
+}

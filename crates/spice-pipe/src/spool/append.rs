@@ -1,0 +1,254 @@
+//! The writing end of a spool.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, BufWriter, Write as _};
+
+use spice_record::record::StreamKind;
+use spice_record::{FORMAT, Header, ReadError, Record, RecordReader};
+
+use super::{Spool, private};
+use crate::exit::{Exit, Failure};
+
+const BUFFER_BYTES: usize = 1 << 20;
+
+/// What an earlier writer left in a spool.
+#[derive(Clone, Debug)]
+pub struct Left {
+    /// The header of the newest segment.
+    pub header: Header,
+    /// The last whole revision.
+    pub revision: String,
+    /// The newest schema.
+    pub schema: Option<String>,
+}
+
+/// Appends to a spool, which is locked as long as this lives.
+pub struct Appender {
+    spool: Spool,
+    file: BufWriter<File>,
+    number: u64,
+    size: u64,
+    limit: Option<u64>,
+    header: Option<Header>,
+    dirty: bool,
+    _lock: File,
+}
+
+impl Appender {
+    /// Opens a spool for appending: cuts it back to the end of the last whole revision, and says what
+    /// is there; `None` for a new one. A segment is ended when it has reached `limit` bytes.
+    ///
+    /// # Errors
+    ///
+    /// Exit 2 where another writer is at work, 65 where the file is not a spool or is damaged before
+    /// its end, 1 where the operating system says no.
+    pub fn open(spool: &Spool, limit: Option<u64>) -> Result<(Self, Option<Left>), Failure> {
+        let lock = spool.lock()?;
+        let failed = |error: io::Error| spool.failed("open", &error);
+        let mut left = None;
+        let mut numbers = spool.segments().map_err(failed)?;
+        let mut end = 0;
+        while let Some(&newest) = numbers.last() {
+            let (found, whole) = scan(spool, newest)?;
+            left = found;
+            end = whole;
+            if left.is_some() || numbers.len() == 1 {
+                break;
+            }
+            // Its writer died before the header was whole: nothing is in it.
+            fs::remove_file(spool.segment(newest)).map_err(failed)?;
+            numbers.pop();
+        }
+        let number = numbers.last().copied().unwrap_or_default();
+        let mut options = private();
+        let file = options
+            .create(true)
+            .truncate(false)
+            .open(spool.segment(number))
+            .map_err(failed)?;
+        let before = file.metadata().map_err(failed)?.len();
+        if before > end {
+            tracing::info!(
+                "{}: cut back {} bytes that were not whole",
+                spool.segment(number).display(),
+                before - end
+            );
+        }
+        file.set_len(end).map_err(failed)?;
+        file.sync_all().map_err(failed)?;
+        spool.sync_folder().map_err(failed)?;
+        let mut appender = Self {
+            spool: spool.clone(),
+            file: BufWriter::with_capacity(BUFFER_BYTES, file),
+            number,
+            size: end,
+            limit,
+            header: left.as_ref().map(|left| left.header.clone()),
+            dirty: false,
+            _lock: lock,
+        };
+        appender.seek_to_end().map_err(failed)?;
+        Ok((appender, left))
+    }
+
+    fn seek_to_end(&mut self) -> io::Result<()> {
+        use std::io::Seek as _;
+        self.file.seek(io::SeekFrom::Start(self.size)).map(|_| ())
+    }
+
+    /// Writes the header of a new spool.
+    ///
+    /// # Errors
+    ///
+    /// Exit 1, as for all writing.
+    pub fn header(&mut self, header: Header) -> Result<(), Failure> {
+        let mut line = serde_json::to_vec(&Record::Header(Box::new(header.clone())))
+            .map_err(|error| self.spool.failed("write", &error.into()))?;
+        line.push(b'\n');
+        self.header = Some(header);
+        self.write(&line)?;
+        self.sync()
+    }
+
+    /// Appends lines.
+    ///
+    /// # Errors
+    ///
+    /// Exit 1; what was synced before stays good.
+    pub fn write(&mut self, lines: &[u8]) -> Result<(), Failure> {
+        self.dirty = true;
+        self.size += lines.len() as u64;
+        self.file
+            .write_all(lines)
+            .map_err(|error| self.no_room(&error))
+    }
+
+    /// Makes everything durable, and visible to followers.
+    ///
+    /// # Errors
+    ///
+    /// Exit 1.
+    pub fn sync(&mut self) -> Result<(), Failure> {
+        if !std::mem::take(&mut self.dirty) {
+            return Ok(());
+        }
+        let synced = self
+            .file
+            .flush()
+            .and_then(|()| self.file.get_ref().sync_data());
+        synced.map_err(|error| self.no_room(&error))
+    }
+
+    /// To be called at the end of a revision: begins another segment if this one is large enough.
+    ///
+    /// # Errors
+    ///
+    /// Exit 1.
+    pub fn rotate(&mut self, revision: &str, schema: Option<&str>) -> Result<(), Failure> {
+        if self.limit.is_none_or(|limit| self.size < limit) {
+            return Ok(());
+        }
+        let Some(header) = self.header.clone() else {
+            return Ok(());
+        };
+        self.sync()?;
+        let failed = |spool: &Spool, error: io::Error| spool.failed("open a segment of", &error);
+        let mut options = private();
+        let file = options
+            .create_new(true)
+            .open(self.spool.segment(self.number + 1))
+            .map_err(|error| failed(&self.spool, error))?;
+        self.file = BufWriter::with_capacity(BUFFER_BYTES, file);
+        self.number += 1;
+        self.size = 0;
+        self.header(Header {
+            revision: Some(revision.to_owned()),
+            schema: schema.map(str::to_owned),
+            created_at: jiff::Timestamp::now().to_string(),
+            ..header
+        })?;
+        self.spool
+            .sync_folder()
+            .map_err(|error| failed(&self.spool, error))
+    }
+
+    fn no_room(&self, error: &io::Error) -> Failure {
+        self.spool.failed("append to", error).hint(
+            "what is whole in it stays good: make room and run the same command again, before the \
+             source's history window ends",
+        )
+    }
+}
+
+/// What is whole in a segment, and where that ends.
+fn scan(spool: &Spool, number: u64) -> Result<(Option<Left>, u64), Failure> {
+    let path = spool.segment(number);
+    let file = File::open(&path).map_err(|error| spool.failed("read", &error))?;
+    let mut records = RecordReader::new(BufReader::new(file), path.display().to_string());
+    let mut left: Option<Left> = None;
+    let mut whole = 0;
+    loop {
+        let record = match records.next_record() {
+            Ok(Some(record)) => record,
+            Ok(None) | Err(ReadError::Torn { .. }) => return Ok((left, whole)),
+            Err(error) => {
+                return Err(Failure::from(error).hint(format!(
+                    "the spool is damaged; `truncate -s {whole} {}` keeps what is good before that \
+                     line, and the source is asked for the rest",
+                    path.display()
+                )));
+            }
+        };
+        let revision = match record {
+            Record::Header(header) if left.is_none() => {
+                if header.stream != StreamKind::Changes || header.format != FORMAT {
+                    return Err(records.fault("not the header of a change stream").into());
+                }
+                let Some(revision) = header.revision.clone() else {
+                    return Err(records.fault("header without a revision").into());
+                };
+                left = Some(Left {
+                    revision: revision.clone(),
+                    schema: header.schema.clone(),
+                    header: *header,
+                });
+                Some(revision)
+            }
+            Record::Transaction(change) => change.completes_revision().then_some(change.revision),
+            Record::Schema(change) => {
+                if let Some(left) = &mut left {
+                    left.schema = Some(change.text);
+                }
+                Some(change.revision)
+            }
+            Record::Checkpoint(checkpoint) => Some(checkpoint.revision),
+            other => {
+                let kind = other.kind();
+                return Err(records
+                    .fault(format!("a spool holds no {kind} here"))
+                    .into());
+            }
+        };
+        let (Some(left), Some(revision)) = (&mut left, revision) else {
+            if left.is_none() {
+                return Err(records.fault("a spool begins with a header").into());
+            }
+            continue;
+        };
+        left.revision = revision;
+        whole = records.offset();
+    }
+}
+
+impl Drop for Appender {
+    fn drop(&mut self) {
+        // An error that matters was reported by `sync`.
+        let _ = self.file.flush();
+    }
+}
+
+impl From<serde_json::Error> for Failure {
+    fn from(error: serde_json::Error) -> Self {
+        Self::new(Exit::Failed, format!("cannot write a record: {error}"))
+    }
+}

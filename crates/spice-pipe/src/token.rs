@@ -1,0 +1,98 @@
+//! The zedtoken in any file of the suite: a stream, a spool, a summary or a position.
+
+use std::io::BufRead;
+use std::path::Path;
+
+use spice_record::record::StreamKind;
+use spice_record::{FORMAT, ReadError, Record, RecordReader};
+
+use crate::exit::Failure;
+use crate::spool::Spool;
+use crate::stdio;
+
+/// The revisions that a file names.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// The source's: a snapshot's own, the last whole one of a change stream or spool, or the one
+    /// that was imported or applied.
+    pub source: Option<String>,
+    /// The target's, of a summary or a position.
+    pub target: Option<String>,
+    /// Whether the file is a summary or a position.
+    pub summary: bool,
+}
+
+/// Finds them in a file, or on stdin for `-`. Of a spool in segments the newest one counts.
+///
+/// # Errors
+///
+/// Exit 1 if it cannot be read, 65 if it is not one of these files.
+pub fn find(path: &Path) -> Result<Found, Failure> {
+    let newest = Spool::new(path).newest_segment();
+    let (input, name) = stdio::open(newest.as_deref().unwrap_or(path))?;
+    let mut records = RecordReader::new(input, name);
+    let found = last(&mut records);
+    if path == Path::new("-") {
+        // Whoever writes to us (tee, for one) must not die of a closed pipe because we know enough.
+        let _ = records.drain();
+    }
+    let found = found?;
+    if found.source.is_none() {
+        return Err(records.stream_fault("no revision in it").into());
+    }
+    Ok(found)
+}
+
+fn last<R: BufRead>(records: &mut RecordReader<R>) -> Result<Found, ReadError> {
+    let mut last = Found::default();
+    let mut snapshot = false;
+    while !snapshot {
+        let record = match records.next_record() {
+            Ok(Some(record)) => record,
+            Ok(None) => break,
+            // The end of a file that is still being written. Of a snapshot it is damage, but there
+            // the header has answered already.
+            Err(ReadError::Torn { .. }) if last.source.is_some() => break,
+            Err(error) => return Err(error),
+        };
+        match record {
+            Record::Header(header) if header.format != FORMAT => {
+                let format = &header.format;
+                return Err(
+                    records.fault(format!("format {format:?}: this version reads {FORMAT}"))
+                );
+            }
+            Record::Header(header) => {
+                snapshot = header.stream == StreamKind::Snapshot;
+                last.source = header.revision;
+            }
+            Record::Transaction(change) if change.completes_revision() => {
+                last.source = Some(change.revision);
+            }
+            Record::Transaction(_) | Record::Relationship(_) | Record::Update(_) => {}
+            Record::Schema(change) => last.source = Some(change.revision),
+            Record::Checkpoint(checkpoint) => last.source = Some(checkpoint.revision),
+            Record::Trailer(trailer) => last.source = trailer.revision.or(last.source),
+            Record::Imported(imported) => {
+                last = summary(imported.source_revision, imported.target_revision);
+            }
+            // Between two pairs there are records without a revision that can be compared.
+            Record::Applied(applied) if applied.source_revision.is_none() => {}
+            Record::Applied(applied) => {
+                last = summary(applied.source_revision, applied.target_revision);
+            }
+            Record::Position(position) => {
+                last = summary(Some(position.source_revision), position.target_revision);
+            }
+        }
+    }
+    Ok(last)
+}
+
+fn summary(source: Option<String>, target: Option<String>) -> Found {
+    Found {
+        source,
+        target,
+        summary: true,
+    }
+}

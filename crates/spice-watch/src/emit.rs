@@ -1,0 +1,229 @@
+//! The thread that writes records, to stdout or to a spool, so that a slow reader or disk never slows
+//! the Watch itself.
+
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+use authzed::v1::RelationshipUpdate;
+use spice_pipe::budget::{self, Receiver, Sender};
+use spice_pipe::progress::Progress;
+use spice_pipe::spool::Appender;
+use spice_pipe::stdio::Output;
+use spice_pipe::{Exit, Failure};
+use spice_record::record::{Checkpoint, SchemaChange, Transaction};
+use spice_record::relationship::{StructJson, Update};
+use spice_record::{Header, Record, Trailer};
+use tokio::sync::mpsc::error::TryRecvError;
+use tokio::task::JoinHandle;
+
+/// What may wait for the writer. A revision of any size fits, alone.
+const WAITING_BYTES: usize = 32 << 20;
+/// A line stays far below the longest that readers take.
+const PART_UPDATES: usize = 10_000;
+const PART_BYTES: usize = 4 << 20;
+/// A spool is made durable at least this often.
+const SYNC_EVERY: Duration = Duration::from_millis(100);
+
+/// Where the stream goes.
+pub(crate) enum Sink {
+    Stdout(Output),
+    Spool(Box<Appender>),
+}
+
+/// What is written.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Header(Box<Header>),
+    Transaction {
+        revision: String,
+        updates: Vec<RelationshipUpdate>,
+        metadata: Vec<authzed::Struct>,
+    },
+    Schema(SchemaChange),
+    Checkpoint(Checkpoint),
+    /// The intended end, and why.
+    End(&'static str),
+}
+
+/// The way to the writing thread.
+pub(crate) struct Emitter {
+    sender: Sender<Event>,
+}
+
+impl Emitter {
+    pub(crate) fn start(
+        sink: Sink,
+        schema: Option<String>,
+        progress: Progress,
+    ) -> (Self, JoinHandle<Result<(), Failure>>) {
+        let (sender, receiver) = budget::channel(WAITING_BYTES);
+        let thread = tokio::task::spawn_blocking(move || {
+            let mut writer = Writer {
+                sink,
+                schema,
+                checksum: None,
+                last: None,
+                progress,
+                lines: Vec::new(),
+            };
+            writer.run(receiver)
+        });
+        (Self { sender }, thread)
+    }
+
+    /// Whether something of this size would have to wait for the reader.
+    pub(crate) fn is_full(&self, bytes: usize) -> bool {
+        self.sender.is_full(bytes)
+    }
+
+    pub(crate) async fn send(&self, event: Event, bytes: usize) -> Result<(), Failure> {
+        if self.sender.send(event, bytes).await {
+            return Ok(());
+        }
+        // The thread has said why.
+        Err(Failure::new(Exit::Failed, "the output is closed"))
+    }
+}
+
+struct Writer {
+    sink: Sink,
+    schema: Option<String>,
+    checksum: Option<spice_record::Digest>,
+    last: Option<String>,
+    progress: Progress,
+    lines: Vec<u8>,
+}
+
+impl Writer {
+    fn run(&mut self, mut events: Receiver<Event>) -> Result<(), Failure> {
+        let mut synced = Instant::now();
+        loop {
+            let event = match events.try_recv() {
+                Ok(event) => event,
+                Err(TryRecvError::Empty) => {
+                    self.flush()?;
+                    synced = Instant::now();
+                    match events.blocking_recv() {
+                        Some(event) => event,
+                        None => return self.flush(),
+                    }
+                }
+                Err(TryRecvError::Disconnected) => return self.flush(),
+            };
+            self.event(event.message)?;
+            if synced.elapsed() >= SYNC_EVERY {
+                self.flush()?;
+                synced = Instant::now();
+            }
+        }
+    }
+
+    fn event(&mut self, event: Event) -> Result<(), Failure> {
+        match event {
+            Event::Header(header) => {
+                self.checksum = Some(header.checksum());
+                self.last.clone_from(&header.revision);
+                match &mut self.sink {
+                    Sink::Spool(spool) => spool.header(*header),
+                    Sink::Stdout(_) => self.line(&Record::Header(header)),
+                }
+            }
+            Event::Transaction {
+                revision,
+                updates,
+                metadata,
+            } => {
+                self.progress.add(updates.len() as u64);
+                self.transaction(&revision, updates, metadata)?;
+                self.whole(revision)
+            }
+            Event::Schema(change) => {
+                let revision = change.revision.clone();
+                self.schema = Some(change.text.clone());
+                self.line(&Record::Schema(Box::new(change)))?;
+                self.whole(revision)
+            }
+            Event::Checkpoint(checkpoint) => {
+                let revision = checkpoint.revision.clone();
+                self.line(&Record::Checkpoint(Box::new(checkpoint)))?;
+                self.whole(revision)
+            }
+            Event::End(ended) => {
+                // A spool is only interrupted, and goes on where it ends.
+                if let Sink::Stdout(_) = self.sink {
+                    let trailer = Trailer {
+                        revision: self.last.clone(),
+                        ended: Some(ended.to_owned()),
+                        header: self.checksum,
+                        ..Trailer::default()
+                    };
+                    self.line(&Record::Trailer(Box::new(trailer)))?;
+                }
+                self.flush()
+            }
+        }
+    }
+
+    /// One line, or several parts.
+    fn transaction(
+        &mut self,
+        revision: &str,
+        updates: Vec<RelationshipUpdate>,
+        metadata: Vec<authzed::Struct>,
+    ) -> Result<(), Failure> {
+        let mut metadata: Vec<StructJson> = metadata.into_iter().map(StructJson).collect();
+        let mut updates = updates.into_iter().peekable();
+        let mut number = 0;
+        loop {
+            let (mut part, mut bytes) = (Vec::new(), 0);
+            while let Some(update) = updates.peek() {
+                let size = prost::Message::encoded_len(update) + 64;
+                if part.len() == PART_UPDATES || (bytes + size > PART_BYTES && !part.is_empty()) {
+                    break;
+                }
+                bytes += size;
+                part.extend(updates.next().map(Update));
+            }
+            number += 1;
+            let last = updates.peek().is_none();
+            let parts = number > 1 || !last;
+            self.line(&Record::Transaction(Box::new(Transaction {
+                revision: revision.to_owned(),
+                updates: part,
+                metadata: std::mem::take(&mut metadata),
+                part: parts.then_some(number),
+                last_part: (parts && last).then_some(true),
+            })))?;
+            if last {
+                return Ok(());
+            }
+        }
+    }
+
+    fn whole(&mut self, revision: String) -> Result<(), Failure> {
+        if let Sink::Spool(spool) = &mut self.sink {
+            spool.rotate(&revision, self.schema.as_deref())?;
+        }
+        self.last = Some(revision);
+        Ok(())
+    }
+
+    fn line(&mut self, record: &Record) -> Result<(), Failure> {
+        self.lines.clear();
+        serde_json::to_writer(&mut self.lines, record)?;
+        self.lines.push(b'\n');
+        match &mut self.sink {
+            Sink::Stdout(output) => output
+                .write_all(&self.lines)
+                .map_err(|error| Failure::stdout(&error)),
+            Sink::Spool(spool) => spool.write(&self.lines),
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), Failure> {
+        match &mut self.sink {
+            Sink::Stdout(output) => output.flush().map_err(|error| Failure::stdout(&error)),
+            Sink::Spool(spool) => spool.sync(),
+        }
+    }
+}

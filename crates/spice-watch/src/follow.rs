@@ -1,0 +1,404 @@
+//! The Watch itself: opened, guarded, read, and opened again.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use authzed::v1::{WatchKind, WatchRequest, WatchResponse, ZedToken};
+use authzed::zedtoken::{self, Revision};
+use authzed::{Client, Kind};
+use prost::Message as _;
+use spice_pipe::retry::Retry;
+use spice_pipe::{Exit, Failure, Shutdown};
+use spice_record::record::{APPLIED_KEY, Checkpoint, SchemaChange};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::emit::{Emitter, Event};
+use crate::seen::{self, Seen};
+
+/// How often the start is read while a Watch says nothing: a future one never does.
+const PROBE_UNANSWERED: Duration = Duration::from_secs(10);
+const PROBE_ANSWERED: Duration = Duration::from_secs(3600);
+
+/// How following came to an intended end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    Until,
+    Quiet,
+    Signal(i32),
+}
+
+/// How far one stream is read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Bound<'a> {
+    /// For ever.
+    None,
+    /// To the checkpoint that sees a revision.
+    Sees(&'a Revision),
+    /// To a revision that is a number: what is above it is left for the next stream.
+    Number(&'a Revision, &'a str),
+}
+
+impl<'a> Bound<'a> {
+    /// To a revision at which nothing is in flight any more.
+    pub(crate) fn at(revision: &'a Revision, token: &'a str) -> Self {
+        match revision {
+            Revision::Integer(_) => Self::Number(revision, token),
+            _ => Self::Sees(revision),
+        }
+    }
+}
+
+pub(crate) struct Watcher {
+    pub(crate) client: Client,
+    pub(crate) max_retries: usize,
+    pub(crate) types: Vec<String>,
+    pub(crate) skip_applied: bool,
+    pub(crate) quiet: Option<Duration>,
+    pub(crate) emitter: Emitter,
+    pub(crate) shutdown: Shutdown,
+    /// The last revision that was emitted whole, from which to go on.
+    pub(crate) since: String,
+    /// The newest schema that was emitted.
+    pub(crate) schema: Option<String>,
+    pub(crate) progress: Progress,
+}
+
+/// What following learns on its way.
+pub(crate) struct Progress {
+    pub(crate) seen: Seen,
+    /// The server tells of changes of the schema.
+    pub(crate) tells_schema: bool,
+    pub(crate) last_change: Instant,
+}
+
+impl Progress {
+    pub(crate) fn new() -> Self {
+        Self {
+            seen: Seen::default(),
+            tells_schema: true,
+            last_change: Instant::now(),
+        }
+    }
+}
+
+/// Why one stream ended before its bound.
+enum Stop {
+    Server(authzed::Error),
+    Failed(Failure),
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+/// What is to be done after a response.
+#[derive(PartialEq, Eq)]
+enum Next {
+    GoOn,
+    Reached,
+}
+
+impl Watcher {
+    /// Follows to a bound, over as many connections as it takes.
+    pub(crate) async fn follow(&mut self, bound: Bound<'_>) -> Result<Ended, Failure> {
+        let mut retry = Retry::new(self.max_retries);
+        let shutdown = self.shutdown.clone();
+        loop {
+            let error = match self.one_stream(bound, &mut retry).await {
+                Ok(Some(ended)) => return Ok(ended),
+                Ok(None) => continue,
+                Err(Stop::Failed(failure)) => return Err(failure),
+                Err(Stop::Server(error)) => error,
+            };
+            if self.progress.tells_schema && error.message().contains("schema watch unsupported") {
+                tracing::info!(
+                    "this datastore does not tell of schema changes: the schema is read again with \
+                     each look at the head instead"
+                );
+                self.progress.tells_schema = false;
+                continue;
+            }
+            tokio::select! {
+                paused = retry.pause(error, "watching again") => paused?,
+                number = shutdown.requested() => return Ok(Ended::Signal(number)),
+            }
+        }
+    }
+
+    /// Reads one stream; `None`: it ended, and another one has to go on.
+    async fn one_stream(
+        &mut self,
+        bound: Bound<'_>,
+        retry: &mut Retry,
+    ) -> Result<Option<Ended>, Stop> {
+        self.probe().await?;
+        let mut responses = self.client.watch(self.request());
+        let shutdown = self.shutdown.clone();
+        let mut answered = false;
+        let mut probe_at = Instant::now() + PROBE_UNANSWERED;
+        loop {
+            let quiet_at = self.quiet.map(|quiet| self.progress.last_change + quiet);
+            let response = tokio::select! {
+                biased;
+                number = shutdown.requested() => return Ok(Some(Ended::Signal(number))),
+                response = responses.message() => response,
+                () = sleep_until(probe_at) => {
+                    self.probe().await?;
+                    probe_at += if answered { PROBE_ANSWERED } else { PROBE_UNANSWERED };
+                    continue;
+                }
+                () = at(quiet_at) => return Ok(Some(Ended::Quiet)),
+            };
+            let Some(response) = response.map_err(Stop::Server)? else {
+                sleep(Duration::from_millis(100)).await;
+                return Ok(None);
+            };
+            if !answered {
+                // A poll reads everything at once. If history was there after that, all of it came.
+                self.probe().await?;
+                answered = true;
+                probe_at = Instant::now() + PROBE_ANSWERED;
+            }
+            retry.succeeded();
+            // A server ends a Watch whose reader is slow. Ours waits for another program: so the
+            // stream is given up, and the next one begins where that one stands.
+            let slow = self.emitter.is_full(response.encoded_len());
+            if slow {
+                responses = self.client.watch(self.request());
+            }
+            let next = tokio::select! {
+                next = self.take(response, bound) => next?,
+                number = shutdown.requested() => return Ok(Some(Ended::Signal(number))),
+            };
+            match next {
+                Next::Reached => return Ok(Some(Ended::Until)),
+                Next::GoOn if slow => return Ok(None),
+                Next::GoOn => {}
+            }
+        }
+    }
+
+    fn request(&self) -> WatchRequest {
+        let mut kinds = vec![
+            WatchKind::IncludeRelationshipUpdates.into(),
+            WatchKind::IncludeCheckpoints.into(),
+        ];
+        if self.progress.tells_schema {
+            kinds.push(WatchKind::IncludeSchemaUpdates.into());
+        }
+        WatchRequest {
+            optional_object_types: self.types.clone(),
+            optional_start_cursor: Some(ZedToken {
+                token: self.since.clone(),
+            }),
+            optional_relationship_filters: Vec::new(),
+            optional_update_kinds: kinds,
+        }
+    }
+
+    /// Makes sure that the source still has the changes after where this stands.
+    async fn probe(&self) -> Result<(), Stop> {
+        match self.client.probe(&self.since).await {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == Kind::HistoryLost => Err(lost(error, &self.since).into()),
+            Err(error) => Err(Stop::Server(error)),
+        }
+    }
+
+    /// Emits what a response says, unless it was said before.
+    async fn take(&mut self, response: WatchResponse, bound: Bound<'_>) -> Result<Next, Stop> {
+        let bytes = response.encoded_len();
+        let Some(ZedToken { token }) = response.changes_through else {
+            return Err(Failure::new(Exit::Failed, "Watch: a response without a revision").into());
+        };
+        let revision = match zedtoken::decode(&token) {
+            Ok(decoded) => decoded.revision,
+            Err(_) => Revision::Other(token.clone()),
+        };
+        if let Bound::Number(last, last_token) = bound
+            && last.sees(&revision) == Some(false)
+        {
+            self.checkpoint(last, last_token.to_owned()).await?;
+            return Ok(Next::Reached);
+        }
+        if response.schema_updated && self.progress.seen.is_new(&revision, seen::Kind::Schema) {
+            let text = self.read_schema().await.map_err(Stop::Server)?;
+            self.schema_is(text, &token).await?;
+            self.since.clone_from(&token);
+        }
+        if !response.updates.is_empty()
+            && self
+                .progress
+                .seen
+                .is_new(&revision, seen::Kind::Transaction)
+        {
+            self.progress.last_change = Instant::now();
+            let mut metadata = response.full_revision_metadata;
+            if metadata.is_empty() {
+                metadata.extend(response.optional_transaction_metadata);
+            }
+            let applied = |metadata: &authzed::Struct| metadata.fields.contains_key(APPLIED_KEY);
+            if self.skip_applied && metadata.iter().any(applied) {
+                self.checkpoint(&revision, token.clone()).await?;
+            } else {
+                let revision = token.clone();
+                let event = Event::Transaction {
+                    revision,
+                    updates: response.updates,
+                    metadata,
+                };
+                self.emitter.send(event, bytes).await?;
+            }
+            self.since.clone_from(&token);
+        }
+        if response.is_checkpoint {
+            self.checkpoint(&revision, token).await?;
+            let reached = match bound {
+                Bound::None => false,
+                Bound::Sees(last) | Bound::Number(last, _) => revision.sees(last) == Some(true),
+            };
+            if reached {
+                return Ok(Next::Reached);
+            }
+        }
+        Ok(Next::GoOn)
+    }
+
+    /// Says that everything through a revision was said.
+    pub(crate) async fn checkpoint(
+        &mut self,
+        revision: &Revision,
+        token: String,
+    ) -> Result<(), Failure> {
+        if !self.progress.seen.is_new(revision, seen::Kind::Checkpoint) {
+            return Ok(());
+        }
+        self.since.clone_from(&token);
+        let bytes = token.len();
+        let at = Some(jiff::Timestamp::now().to_string());
+        let event = Event::Checkpoint(Checkpoint {
+            revision: token,
+            at,
+        });
+        self.emitter.send(event, bytes).await
+    }
+
+    /// Emits the schema where it is another one than the last.
+    async fn schema_is(&mut self, text: String, revision: &str) -> Result<(), Failure> {
+        if self.schema.as_ref() == Some(&text) {
+            return Ok(());
+        }
+        tracing::info!("the schema has changed at revision {revision}");
+        self.schema = Some(text.clone());
+        self.progress.last_change = Instant::now();
+        let bytes = text.len();
+        let event = Event::Schema(SchemaChange {
+            revision: revision.to_owned(),
+            text,
+        });
+        self.emitter.send(event, bytes).await
+    }
+
+    async fn read_schema(&self) -> Result<String, authzed::Error> {
+        let schema = self.client.read_schema().await?;
+        Ok(schema.map(|schema| schema.text).unwrap_or_default())
+    }
+
+    /// Follows in rounds, each to a revision that was seen as head a settle time ago: where late
+    /// transactions appear below revisions that were delivered already, a live Watch never tells of
+    /// them, and a later one does (measured, SpiceDB v1.56 on MySQL and memory).
+    pub(crate) async fn follow_settled(&mut self, settle: Duration) -> Result<Ended, Failure> {
+        let shutdown = self.shutdown.clone();
+        let every = (settle / 20).clamp(Duration::from_millis(50), Duration::from_secs(1));
+        let mut look = tokio::time::interval(every);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut heads: VecDeque<(String, Instant)> = VecDeque::new();
+        let mut retry = Retry::new(self.max_retries);
+        let mut probe_at = Instant::now();
+        loop {
+            tokio::select! {
+                _ = look.tick() => {}
+                number = shutdown.requested() => return Ok(Ended::Signal(number)),
+            }
+            let looked = tokio::select! {
+                looked = self.look(&mut heads) => looked,
+                number = shutdown.requested() => return Ok(Ended::Signal(number)),
+            };
+            if let Err(error) = looked {
+                tokio::select! {
+                    paused = retry.pause(error, "looking at the head again") => paused?,
+                    number = shutdown.requested() => return Ok(Ended::Signal(number)),
+                }
+                continue;
+            }
+            retry.succeeded();
+            let mut settled = None;
+            while heads
+                .front()
+                .is_some_and(|(_, seen)| seen.elapsed() >= settle)
+            {
+                settled = heads.pop_front();
+            }
+            if let Some((token, _)) = settled {
+                if let Ok(decoded) = zedtoken::decode(&token)
+                    && let Ended::Signal(number) = self
+                        .follow(Bound::Number(&decoded.revision, &token))
+                        .await?
+                {
+                    return Ok(Ended::Signal(number));
+                }
+                probe_at = Instant::now() + PROBE_UNANSWERED;
+            } else if Instant::now() >= probe_at {
+                probe_at = Instant::now() + PROBE_UNANSWERED;
+                match self.probe().await {
+                    Err(Stop::Failed(failure)) => return Err(failure),
+                    // The next look meets the same, and is repeated.
+                    Ok(()) | Err(Stop::Server(_)) => {}
+                }
+            }
+            let quiet = |quiet| self.progress.last_change.elapsed() >= quiet + settle;
+            if self.quiet.is_some_and(quiet) {
+                return Ok(Ended::Quiet);
+            }
+        }
+    }
+
+    /// Notes the head, if it is a new one, and where nobody else tells of it the schema.
+    async fn look(
+        &mut self,
+        heads: &mut VecDeque<(String, Instant)>,
+    ) -> Result<(), authzed::Error> {
+        let (head, text) = match self.client.read_schema().await? {
+            Some(schema) => (schema.read_at, schema.text),
+            None => (self.client.head().await?, String::new()),
+        };
+        if !self.progress.tells_schema && self.schema.as_ref() != Some(&text) {
+            let since = self.since.clone();
+            // The thread that writes says by itself what is wrong with the output.
+            let _ = self.schema_is(text, &since).await;
+        }
+        let newest = heads.back().map_or(&self.since, |(token, _)| token);
+        let newer = match (zedtoken::decode(&head), zedtoken::decode(newest)) {
+            (Ok(head), Ok(newest)) => newest.revision.sees(&head.revision) == Some(false),
+            _ => head != *newest,
+        };
+        if newer {
+            heads.push_back((head, Instant::now()));
+        }
+        Ok(())
+    }
+}
+
+/// Exit 4: what came after a revision cannot be had any more.
+pub(crate) fn lost(error: authzed::Error, since: &str) -> Failure {
+    Failure::from(error).context(format!("history lost after revision {since}"))
+}
+
+async fn at(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,63 @@
+//! What was emitted already. PostgreSQL delivers revisions again, thousands of times, while
+//! transactions overlap (measured, SpiceDB v1.56).
+
+use std::collections::HashSet;
+
+use authzed::zedtoken::Revision;
+
+/// Half of what is remembered. What is forgotten and comes again is emitted again, which is harmless:
+/// changes are applied idempotently.
+const HALF: usize = 50_000;
+
+/// What kind of record a revision stands for; it can have one of each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Kind {
+    Transaction,
+    Schema,
+    Checkpoint,
+}
+
+/// The newest revisions, by what they mean: a token may be spelt in several ways.
+#[derive(Default)]
+pub(crate) struct Seen {
+    newer: HashSet<(Revision, Kind)>,
+    older: HashSet<(Revision, Kind)>,
+}
+
+impl Seen {
+    /// Whether this comes for the first time; it is remembered.
+    pub(crate) fn is_new(&mut self, revision: &Revision, kind: Kind) -> bool {
+        let entry = (revision.clone(), kind);
+        if self.newer.contains(&entry) || self.older.contains(&entry) {
+            return false;
+        }
+        if self.newer.len() >= HALF {
+            self.older = std::mem::take(&mut self.newer);
+        }
+        self.newer.insert(entry)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{HALF, Kind, Revision, Seen};
+
+    #[test]
+    fn a_revision_is_new_once_for_each_kind() {
+        let mut seen = Seen::default();
+        let revision = Revision::Integer(1);
+        assert!(seen.is_new(&revision, Kind::Transaction));
+        assert!(seen.is_new(&revision, Kind::Checkpoint));
+        assert!(!seen.is_new(&revision, Kind::Transaction));
+    }
+
+    #[test]
+    fn the_newest_are_remembered_and_the_oldest_forgotten() {
+        let mut seen = Seen::default();
+        let mut is_new =
+            |number: usize| seen.is_new(&Revision::Integer(number as u64), Kind::Transaction);
+        assert!((0..3 * HALF).all(&mut is_new));
+        assert!(!(2 * HALF..3 * HALF).any(&mut is_new));
+        assert!(is_new(0));
+    }
+}

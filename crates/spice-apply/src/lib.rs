@@ -1,6 +1,6 @@
 //! `spice-apply`: writes a change stream to a SpiceDB, in order, and remembers how far it came.
 //!
-//! [`input`] is the thread that reads, [`batch`] says what is written together, [`write`] calls the
+//! [`input`] is the thread that reads, [`batch`] says what is written together, [`mod@write`] calls the
 //! target, [`doubt`] comes back to writes whose end is unknown, [`schema`] follows the source's schema,
 //! [`position`] is about where a stream may go on, [`work`] joins them.
 

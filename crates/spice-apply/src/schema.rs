@@ -1,13 +1,16 @@
 //! The source's schema, followed.
 
+use authzed::Client;
 use authzed::v1::Consistency;
-use authzed::{Client, Kind};
 use spice_pipe::retry::Retry;
 use spice_pipe::{Exit, Failure, schema};
 use tokio::time::{Duration, Instant};
 
 /// A schema that the target refuses is offered again after a transaction, but not more often.
 const AGAIN: Duration = Duration::from_millis(200);
+/// Why a server does not take a schema that it could take without its relationships (measured,
+/// SpiceDB v1.56).
+const RELATIONSHIPS_AGAINST_IT: &str = "SCHEMA_TYPE_ERROR";
 
 /// `--on-schema`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -83,7 +86,7 @@ pub(crate) async fn bring(
                 tracing::info!("wrote the schema of revision {revision}: {difference}");
                 return Ok(None);
             }
-            Err(reason) if reason.kind() == Kind::Refused => {
+            Err(reason) if reason.reason() == Some(RELATIONSHIPS_AGAINST_IT) => {
                 tracing::warn!(
                     "the target does not take the schema of revision {revision} yet: {}",
                     reason.message()
@@ -95,7 +98,18 @@ pub(crate) async fn bring(
                     tried: Instant::now(),
                 }));
             }
-            Err(error) => retry.pause(error, "writing the schema again").await?,
+            Err(error) if error.is_transient() => {
+                retry.pause(error, "writing the schema again").await?;
+            }
+            Err(error) => {
+                let failure = Failure::from(error).context(format!(
+                    "the target does not take the schema of revision {revision}"
+                ));
+                return Err(failure.hint(
+                    "write a schema to the target that both servers can live with, and run the same \
+                     command again with --on-schema check",
+                ));
+            }
         }
     }
 }

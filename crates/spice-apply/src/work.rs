@@ -14,7 +14,7 @@ use spice_pipe::retry::Retry;
 use spice_pipe::spool::Spool;
 use spice_pipe::{Exit, Failure, Shutdown, keeps, stdio};
 use spice_record::digest::digest_text;
-use spice_record::record::{APPLIED_KEY, Applied, Place, Position};
+use spice_record::record::{APPLIED_KEY, Applied, Place, Position, StreamKind};
 use spice_record::relationship::StructJson;
 use spice_record::{ExpiryPrecision, Header, Record};
 use tokio::time::{Duration, Instant, sleep, sleep_until};
@@ -105,6 +105,9 @@ impl Worker {
         header: Option<&Header>,
     ) -> Result<(), Failure> {
         self.file = file;
+        // Only changes have revisions to stand at: a snapshot that is touched over what is there says
+        // nothing about the rest.
+        let header = header.filter(|header| header.stream == StreamKind::Changes);
         let start = header.and_then(|header| header.revision.clone());
         let (Some(start), Some(header)) = (start, header) else {
             self.position = None;
@@ -117,12 +120,17 @@ impl Worker {
                 source: datastore_id(&start),
                 filter: header.filter.clone(),
                 start: Some(start.clone()),
-                source_revision: start,
+                source_revision: start.clone(),
                 schema: digest,
                 ..fresh
             });
             self.unsaved = Some(Instant::now());
-            return Ok(());
+            // It may have changed between the copy and the beginning of the stream: the stream tells
+            // only of later changes.
+            return match header.schema.clone() {
+                Some(text) => self.schema(text, start).await,
+                None => Ok(()),
+            };
         };
         // Where nobody tells of schema changes, one may have happened while nobody looked: then the
         // new stream begins with another text than the last one knew.

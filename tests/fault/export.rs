@@ -37,6 +37,24 @@ fn connection_cut_at_random_during_export_leaves_no_hole_and_no_duplicate() {
 }
 
 #[test]
+fn connection_that_falls_silent_during_export_is_noticed_and_resumed() {
+    let sample = Sample::rich(30_000);
+    let server = source(sample);
+    let expected = seen(sample);
+    let proxy = Proxy::to(server.endpoint());
+    proxy.bandwidth(800);
+    let program = export_by(&proxy, &server)
+        .args(["--page-size", "300", "--request-timeout", "2s"])
+        .spawn();
+    program.wait_for_stderr("exporting", PATIENCE);
+    std::thread::sleep(Duration::from_millis(500));
+    proxy.stall();
+    program.wait_for_stderr("no answer in time; resuming the export", PATIENCE);
+    proxy.heal();
+    assert_exports(&program.wait().expect_success(), &expected);
+}
+
+#[test]
 fn source_killed_or_stopped_during_export_and_started_again_leaves_no_hole_and_no_duplicate() {
     // More than what is on its way when the server ends: up to 2 MiB a stream, and buffers.
     let sample = Sample::rich(SAMPLE);

@@ -277,8 +277,7 @@ impl Client {
             ..Default::default()
         };
         let mut responses = self.export(request);
-        let first = timeout(self.timeout(), responses.message()).await;
-        match first.map_err(|_| self.deadline("ExportBulkRelationships"))? {
+        match responses.message().await {
             Ok(_) => Ok(()),
             // A server cannot read the revision of another kind of datastore.
             Err(error)
@@ -304,6 +303,7 @@ impl Client {
             "ExportBulkRelationships",
             PermissionsServiceClient.export_bulk_relationships(request)
         )
+        .within(self.timeout())
     }
 
     /// Imports relationships in one transaction and returns how many the server loaded.
@@ -436,12 +436,7 @@ impl Client {
     }
 
     pub(crate) fn deadline(&self, rpc: &'static str) -> Error {
-        Error::new(
-            Kind::Deadline,
-            rpc,
-            &self.target.name,
-            "no answer in time".to_owned(),
-        )
+        Error::deadline(rpc, &self.target.name)
     }
 
     pub(crate) fn malformed(&self, rpc: &'static str, what: &str) -> Error {

@@ -214,6 +214,11 @@ impl Error {
         }))
     }
 
+    pub(crate) fn deadline(rpc: &'static str, endpoint: &Arc<str>) -> Self {
+        let message = "no answer in time".to_owned();
+        Self::new(Kind::Deadline, rpc, endpoint, message)
+    }
+
     pub(crate) fn with_kind(mut self, kind: Kind) -> Self {
         self.0.kind = kind;
         self

@@ -4,8 +4,10 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use futures::Stream;
+use tokio::time::timeout;
 use tonic::{Response, Status, Streaming};
 
 use crate::error::Error;
@@ -17,13 +19,14 @@ type Opening<T> =
 ///
 /// The call is made when the first response is asked for: a server may send nothing at all until
 /// there is a first response, for a Watch on an idle server that is never. Nothing is lost when a
-/// [`message`](Self::message) future is dropped, so it can stand in a `select!`. There is no
-/// deadline. Dropping the stream cancels the call.
+/// [`message`](Self::message) future is dropped, so it can stand in a `select!`. Dropping the stream
+/// cancels the call.
 #[must_use = "the call is made when the first response is asked for"]
 pub struct Responses<T> {
     state: State<T>,
     rpc: &'static str,
     endpoint: Arc<str>,
+    patience: Option<Duration>,
 }
 
 enum State<T> {
@@ -42,16 +45,37 @@ impl<T> Responses<T> {
             state: State::Opening(Box::pin(call)),
             rpc,
             endpoint,
+            patience: None,
         }
+    }
+
+    /// With an end to the waiting for any one response.
+    pub(crate) fn within(mut self, patience: Duration) -> Self {
+        self.patience = Some(patience);
+        self
     }
 
     /// Waits for the next response; `None` at the end that the server meant.
     ///
     /// # Errors
     ///
-    /// The call's error, once; after it the stream is at its end.
+    /// The call's error, once; after it the stream is at its end. [`Kind::Deadline`] where an export
+    /// brings nothing for the request timeout; a Watch may be silent for ever.
+    ///
+    /// [`Kind::Deadline`]: crate::Kind::Deadline
     pub async fn message(&mut self) -> Result<Option<T>, Error> {
-        std::future::poll_fn(|context| self.poll_message(context)).await
+        let patience = self.patience;
+        let message = std::future::poll_fn(|context| self.poll_message(context));
+        let Some(patience) = patience else {
+            return message.await;
+        };
+        match timeout(patience, message).await {
+            Ok(message) => message,
+            Err(_) => {
+                self.state = State::Ended;
+                Err(Error::deadline(self.rpc, &self.endpoint))
+            }
+        }
     }
 
     fn poll_message(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<T>, Error>> {
@@ -115,6 +139,16 @@ mod tests {
         assert_eq!(
             responses.message().await.unwrap_err().kind(),
             Kind::Unavailable
+        );
+        assert_eq!(responses.message().await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn silence_ends_a_stream_that_has_patience() {
+        let mut responses = responses(std::future::pending()).within(Duration::from_millis(10));
+        assert_eq!(
+            responses.message().await.unwrap_err().kind(),
+            Kind::Deadline
         );
         assert_eq!(responses.message().await.unwrap(), None);
     }

@@ -46,7 +46,8 @@ pub struct Settings {
     /// PEM file with the key of that certificate.
     #[arg(long, value_name = "FILE")]
     pub client_key_path: Option<PathBuf>,
-    /// How long one request may take; streams are not bounded by it [default: 60s].
+    /// How long one request, or the next page of an export, may take; Watch and imports are not bounded
+    /// by it [default: 60s].
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, allow_hyphen_values = true)]
     #[serde(deserialize_with = "duration")]
     pub request_timeout: Option<Duration>,

@@ -6,6 +6,7 @@
 //! | [`exit`] | the exit codes, and which error means which: the only such place |
 //! | [`connection`] | `--context`, `--endpoint`, ... and what they mean together |
 //! | [`contexts`] | the contexts file and the `SPICE_*` environment |
+//! | [`compare`] | `--as-of`, `--expiry-precision`: which relationships are compared, and how closely |
 //! | [`existing`] | what a server holds of given relationships |
 //! | [`schema`] | whether a server's schema is a given text |
 //! | [`keeps`] | how much of an expiry a datastore keeps |
@@ -24,6 +25,7 @@
 #![warn(missing_docs)]
 
 pub mod budget;
+pub mod compare;
 pub mod connection;
 pub mod contexts;
 pub mod existing;

@@ -81,6 +81,13 @@ fn last<R: BufRead>(records: &mut RecordReader<R>) -> Result<Found, ReadError> {
             Record::Applied(applied) => {
                 last = summary(applied.source_revision, applied.target_revision);
             }
+            Record::Digest(digests) => {
+                // Shards of one snapshot name the same revision.
+                let mut revisions = digests.revisions;
+                revisions.dedup();
+                let source = revisions.pop().filter(|_| revisions.is_empty());
+                last = summary(source, None);
+            }
             Record::Position(position) => {
                 last = summary(Some(position.source_revision), position.target_revision);
             }

@@ -100,8 +100,16 @@ impl<'de> Deserialize<'de> for Digest {
     }
 }
 
-/// Counts relationships and adds up their digests, at every precision at once: a reader learns only
-/// from the trailer which one the writer chose.
+/// The digests of one relationship, at every precision at once: a reader learns only from the trailer
+/// which one the writer chose.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hashes {
+    exact: u128,
+    micros: u128,
+    seconds: u128,
+}
+
+/// Counts relationships and adds up their digests.
 #[derive(Clone, Debug, Default)]
 pub struct DigestSum {
     relationships: u64,
@@ -112,8 +120,8 @@ pub struct DigestSum {
 }
 
 impl DigestSum {
-    /// Adds one relationship.
-    pub fn add(&mut self, relationship: &Relationship) {
+    /// Adds one relationship; gives its own digests back.
+    pub fn add(&mut self, relationship: &Relationship) -> Hashes {
         self.scratch.clear();
         let (seconds, nanos) = canonical_without_expiry(relationship, &mut self.scratch);
         let length = self.scratch.len();
@@ -129,10 +137,29 @@ impl DigestSum {
             kept => hash_with(kept),
         };
         let (micros, seconds) = (at(ExpiryPrecision::Micros), at(ExpiryPrecision::Seconds));
+        let hashes = Hashes {
+            exact,
+            micros,
+            seconds,
+        };
+        self.add_hashes(hashes);
+        hashes
+    }
+
+    /// Adds one relationship of which the digests are known.
+    pub fn add_hashes(&mut self, hashes: Hashes) {
         self.relationships += 1;
-        self.exact = self.exact.wrapping_add(exact);
-        self.micros = self.micros.wrapping_add(micros);
-        self.seconds = self.seconds.wrapping_add(seconds);
+        self.exact = self.exact.wrapping_add(hashes.exact);
+        self.micros = self.micros.wrapping_add(hashes.micros);
+        self.seconds = self.seconds.wrapping_add(hashes.seconds);
+    }
+
+    /// Adds what another sum has counted: that of another shard.
+    pub fn add_sum(&mut self, other: &Self) {
+        self.relationships += other.relationships;
+        self.exact = self.exact.wrapping_add(other.exact);
+        self.micros = self.micros.wrapping_add(other.micros);
+        self.seconds = self.seconds.wrapping_add(other.seconds);
     }
 
     /// How many relationships were added.
@@ -176,6 +203,14 @@ pub(crate) fn digest_fields<'a>(fields: impl IntoIterator<Item = Option<&'a str>
         }
     }
     Digest(xxh3_128(&bytes))
+}
+
+/// A digest of what tells a relationship from others: resource, relation and subject.
+#[must_use]
+pub fn key_digest(relationship: &Relationship) -> Digest {
+    let mut key = Vec::with_capacity(160);
+    put_key(relationship, &mut key);
+    Digest(xxh3_128(&key))
 }
 
 /// Appends resource, relation and subject, each with its length: equal for two relationships

@@ -8,6 +8,7 @@
 //! | [`relationship`] | SpiceDB's messages as proto3 JSON, and how a relationship is named in a message |
 //! | [`read`] | bytes to records: line numbers, length limit, torn last line |
 //! | [`snapshot`] | a whole snapshot stream, written and checked: header, relationships, trailer |
+//! | [`updates`] | a whole update stream, written: header, updates, trailer |
 //! | [`digest`] | the order-free digest, and the canonical form that it is made of |
 //!
 //! Relationships are the API's own messages ([`authzed::v1::Relationship`]), so that nothing is
@@ -23,11 +24,13 @@ pub mod relationship;
 pub mod snapshot;
 #[cfg(test)]
 mod tests;
+pub mod updates;
 
-pub use digest::{Digest, DigestSum, ExpiryPrecision};
+pub use digest::{Digest, DigestSum, ExpiryPrecision, Hashes};
 pub use read::{ReadError, RecordReader};
 pub use record::{Header, Record, Trailer};
 pub use snapshot::{Seal, SnapshotReader, SnapshotWriter};
+pub use updates::UpdateWriter;
 
 /// The value of the header's `format` field in every stream that this version writes or reads.
 pub const FORMAT: &str = "spice-stream/1";

@@ -39,6 +39,8 @@ pub enum Record {
     Applied(Box<Applied>),
     /// Where an apply stands, in its position file.
     Position(Box<Position>),
+    /// Counts and digests of a set of relationships.
+    Digest(Box<Digests>),
     /// Last line of a stream that ended as it should.
     Trailer(Box<Trailer>),
 }
@@ -303,6 +305,42 @@ pub struct Position {
     pub spool: Option<Place>,
 }
 
+/// Counts and digests of a set of relationships: of one stream, or of several that are its shards.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Digests {
+    /// How much of an expiry takes part in the digests.
+    pub expiry_precision: ExpiryPrecision,
+    /// What expires before this instant was left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_of: Option<String>,
+    /// The revisions of the streams, in the order in which they were given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub revisions: Vec<String>,
+    /// All of them.
+    pub total: Counted,
+    /// By definition and relation, sorted.
+    #[serde(default)]
+    pub relations: Vec<Counted>,
+}
+
+/// How many relationships there are, and the sum of their digests.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Counted {
+    /// `definition#relation`; absent for all of them together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relation: Option<String>,
+    /// How many there are.
+    pub relationships: u64,
+    /// How many of them have a caveat.
+    pub caveated: u64,
+    /// How many of them expire.
+    pub expiring: u64,
+    /// The sum of their digests.
+    pub digest: Digest,
+}
+
 /// A place in a spool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Place {
@@ -335,6 +373,7 @@ const KINDS: &[&str] = &[
     "imported",
     "applied",
     "position",
+    "digest",
     "trailer",
 ];
 
@@ -352,6 +391,7 @@ impl Record {
             Self::Imported(_) => "imported",
             Self::Applied(_) => "applied",
             Self::Position(_) => "position",
+            Self::Digest(_) => "digest",
             Self::Trailer(_) => "trailer",
         }
     }
@@ -389,6 +429,7 @@ impl<'de> Visitor<'de> for RecordVisitor {
             "imported" => Record::Imported(map.next_value()?),
             "applied" => Record::Applied(map.next_value()?),
             "position" => Record::Position(map.next_value()?),
+            "digest" => Record::Digest(map.next_value()?),
             _ => Record::Trailer(map.next_value()?),
         };
         if let Some(second) = map.next_key::<String>()? {

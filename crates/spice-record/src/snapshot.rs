@@ -5,7 +5,7 @@ use std::io::{self, BufRead, Write};
 use authzed::v1::Relationship;
 
 use crate::FORMAT;
-use crate::digest::{Digest, DigestSum, ExpiryPrecision};
+use crate::digest::{Digest, DigestSum, ExpiryPrecision, Hashes};
 use crate::read::{ReadError, RecordReader};
 use crate::record::{Header, Record, StreamKind, Trailer};
 use crate::relationship::relationship_json;
@@ -123,6 +123,8 @@ pub struct SnapshotReader<R> {
     /// Read while looking for the header of a stream that has none.
     first: Option<Relationship>,
     sum: DigestSum,
+    /// Of the relationship read last.
+    hashes: Hashes,
     /// Set at the end: what sealed the stream, if anything did.
     trailer: Option<Option<Box<Trailer>>>,
 }
@@ -160,6 +162,7 @@ impl<R: BufRead> SnapshotReader<R> {
             header,
             first,
             sum,
+            hashes: Hashes::default(),
             trailer,
         })
     }
@@ -180,6 +183,12 @@ impl<R: BufRead> SnapshotReader<R> {
     #[must_use]
     pub fn sum(&self) -> &DigestSum {
         &self.sum
+    }
+
+    /// The digests of the relationship read last.
+    #[must_use]
+    pub fn hashes(&self) -> Hashes {
+        self.hashes
     }
 
     /// The precision of the trailer's digest; `None` before the end, and without a trailer.
@@ -210,7 +219,7 @@ impl<R: BufRead> SnapshotReader<R> {
         };
         match record {
             Some(Record::Relationship(relationship)) => {
-                self.sum.add(&relationship);
+                self.hashes = self.sum.add(&relationship);
                 Ok(Some(relationship))
             }
             Some(Record::Trailer(trailer)) => {

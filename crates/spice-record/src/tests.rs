@@ -137,9 +137,9 @@ fn without_empty_context(mut relationship: Relationship) -> Relationship {
 
 fn digest(relationships: &[Relationship]) -> crate::Digest {
     let mut sum = DigestSum::default();
-    relationships
-        .iter()
-        .for_each(|relationship| sum.add(relationship));
+    relationships.iter().for_each(|relationship| {
+        sum.add(relationship);
+    });
     sum.exact()
 }
 

@@ -20,13 +20,15 @@ pub(crate) struct Args {
 }
 
 /// Every program of the suite.
-fn programs() -> [Command; 5] {
+fn programs() -> [Command; 7] {
     [
         spice_export::Export::command(),
         spice_import::Import::command(),
         spice_revision::Revision::command(),
         spice_watch::Watch::command(),
         spice_apply::Apply::command(),
+        spice_digest::Digest::command(),
+        spice_diff::Diff::command(),
     ]
 }
 

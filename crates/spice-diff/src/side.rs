@@ -1,0 +1,161 @@
+//! The two streams, read at the same time: an export whose reader waits for another one would die of
+//! it.
+
+use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+
+use prost::Message as _;
+use spice_pipe::compare::CompareArgs;
+use spice_pipe::{Failure, stdio};
+use spice_record::digest::key_digest;
+use spice_record::record::Filter;
+use spice_record::{ExpiryPrecision, RecordReader, Seal, SnapshotReader};
+
+use crate::table::{Row, Side, Table};
+
+/// Rows travel in groups of about so many bytes, a few of them at a time.
+const GROUP_BYTES: usize = 256 << 10;
+const GROUPS: usize = 4;
+
+/// What was read of both.
+pub(crate) struct Read {
+    pub(crate) relationships: [u64; 2],
+    pub(crate) precisions: Vec<ExpiryPrecision>,
+    pub(crate) filter: Option<Filter>,
+}
+
+/// What one thread hands on.
+enum Step {
+    Rows(Vec<Row>),
+    End(Box<End>),
+    Failed(Failure),
+}
+
+struct End {
+    relationships: u64,
+    precision: Option<ExpiryPrecision>,
+    filter: Option<Filter>,
+    name: String,
+}
+
+/// Reads both streams to their ends into the table.
+///
+/// # Errors
+///
+/// Exit 65 where one is not whole, names another part of a server than the other, or holds a
+/// relationship twice; and the table's.
+pub(crate) fn read_both(
+    paths: [&Path; 2],
+    compare: &CompareArgs,
+    table: &mut Table,
+) -> Result<Read, Failure> {
+    let ends = thread::scope(|scope| {
+        let (sender, receiver) = sync_channel(GROUPS);
+        for (side, path) in [Side::A, Side::B].into_iter().zip(paths) {
+            let sender = sender.clone();
+            scope.spawn(move || {
+                let last = match read(path, compare, side, &sender) {
+                    Ok(Some(end)) => Step::End(Box::new(end)),
+                    Ok(None) => return,
+                    Err(failure) => Step::Failed(failure),
+                };
+                let _ = sender.send((side, last));
+            });
+        }
+        drop(sender);
+        gather(receiver, table)
+    })?;
+    let [Some(a), Some(b)] = ends else {
+        return Err(Failure::new(
+            spice_pipe::Exit::Failed,
+            "a reading thread ended",
+        ));
+    };
+    if a.filter != b.filter {
+        return Err(Failure::new(
+            spice_pipe::Exit::BadData,
+            format!(
+                "{} and {} hold different parts of a server: one of them was exported with another \
+                 --type or --resource-prefix",
+                a.name, b.name
+            ),
+        )
+        .hint("export both with the same filter; what one of them leaves out would be deleted"));
+    }
+    Ok(Read {
+        relationships: [a.relationships, b.relationships],
+        precisions: a.precision.into_iter().chain(b.precision).collect(),
+        filter: a.filter,
+    })
+}
+
+/// What the threads hand on. The receiver goes with the first failure, and that ends the other one.
+fn gather(
+    receiver: Receiver<(Side, Step)>,
+    table: &mut Table,
+) -> Result<[Option<End>; 2], Failure> {
+    let mut ends = [None, None];
+    for (side, step) in receiver {
+        match step {
+            Step::Rows(rows) => {
+                for row in rows {
+                    table.add(row)?;
+                }
+            }
+            Step::End(end) => ends[side as usize] = Some(*end),
+            Step::Failed(failure) => return Err(failure),
+        }
+    }
+    Ok(ends)
+}
+
+fn read(
+    path: &Path,
+    compare: &CompareArgs,
+    side: Side,
+    sender: &SyncSender<(Side, Step)>,
+) -> Result<Option<End>, Failure> {
+    let (input, name) = stdio::open(path)?;
+    let mut stream = SnapshotReader::open(RecordReader::new(input, name.as_str()), Seal::Sealed)?;
+    let (mut rows, mut bytes) = (Vec::new(), 0);
+    while let Some(mut relationship) = stream.next_relationship()? {
+        if compare.leaves_out(&relationship) {
+            continue;
+        }
+        // SpiceDB gives a caveat without a context an empty one.
+        if let Some(caveat) = &mut relationship.optional_caveat
+            && caveat
+                .context
+                .as_ref()
+                .is_some_and(|context| context.fields.is_empty())
+        {
+            caveat.context = None;
+        }
+        let row = Row {
+            side,
+            key: key_digest(&relationship).0,
+            message: relationship.encode_to_vec().into_boxed_slice(),
+        };
+        bytes += row.message.len();
+        rows.push(row);
+        if bytes >= GROUP_BYTES {
+            bytes = 0;
+            if sender
+                .send((side, Step::Rows(std::mem::take(&mut rows))))
+                .is_err()
+            {
+                return Ok(None);
+            }
+        }
+    }
+    if sender.send((side, Step::Rows(rows))).is_err() {
+        return Ok(None);
+    }
+    Ok(Some(End {
+        relationships: stream.sum().relationships(),
+        precision: stream.precision(),
+        filter: stream.header().and_then(|header| header.filter.clone()),
+        name,
+    }))
+}

@@ -1,0 +1,217 @@
+//! What one side holds and the other has not shown yet.
+//!
+//! A relationship that comes from both sides and is the same leaves at once, so two exports of the
+//! same order need hardly any memory. What is left beyond the bound is cut into parts by the digest
+//! of its key, on disk, and each part is a table of its own in the end.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use authzed::v1::Relationship;
+use prost::Message as _;
+use spice_pipe::{Exit, Failure};
+use spice_record::ExpiryPrecision;
+use spice_record::digest::same;
+use spice_record::relationship::Text;
+
+use crate::spill::{Folder, PART_BITS, Spill};
+
+/// What a place in the map takes beside the message: key, pointers, and the map's slack while it grows.
+const PLACE_BYTES: usize = 160;
+/// Cut so often, what shares a part shares its key.
+const DEEPEST: u32 = 128 / PART_BITS - 1;
+
+/// From which stream something comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    A,
+    B,
+}
+
+/// A relationship, ready to be compared.
+#[derive(Debug)]
+pub(crate) struct Row {
+    pub(crate) side: Side,
+    /// The digest of what tells it from others.
+    pub(crate) key: u128,
+    /// All of it.
+    pub(crate) message: Box<[u8]>,
+}
+
+/// What turns A into B.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Difference {
+    /// Only B holds it.
+    Missing(Relationship),
+    /// B holds it with this caveat, context or expiry.
+    Changed(Relationship),
+    /// Only A holds it.
+    Extra(Relationship),
+}
+
+#[derive(Default)]
+struct Place {
+    sides: [Option<Box<[u8]>>; 2],
+}
+
+pub(crate) struct Table {
+    places: HashMap<u128, Place>,
+    bytes: usize,
+    memory: usize,
+    depth: u32,
+    folder: Folder,
+    spill: Option<Spill>,
+}
+
+impl Table {
+    pub(crate) fn new(memory: usize, folder: Folder) -> Self {
+        Self::at_depth(memory, folder, 0)
+    }
+
+    fn at_depth(memory: usize, folder: Folder, depth: u32) -> Self {
+        Self {
+            places: HashMap::new(),
+            bytes: 0,
+            memory,
+            depth,
+            folder,
+            spill: None,
+        }
+    }
+
+    /// Adds a relationship of one side; it leaves again with its like from the other.
+    ///
+    /// # Errors
+    ///
+    /// Exit 65 where a side holds it twice, 1 where the temporary files say no.
+    pub(crate) fn add(&mut self, row: Row) -> Result<(), Failure> {
+        let (this, other) = match row.side {
+            Side::A => (0, 1),
+            Side::B => (1, 0),
+        };
+        let mut place = match self.places.entry(row.key) {
+            Entry::Occupied(place) => place,
+            Entry::Vacant(place) => {
+                self.bytes += row.message.len() + PLACE_BYTES;
+                place.insert(Place::default()).sides[this] = Some(row.message);
+                return self.keep_to_bound();
+            }
+        };
+        if place.get().sides[this].is_some() {
+            return Err(twice(&row));
+        }
+        match &place.get().sides[other] {
+            Some(message) if *message == row.message => {
+                self.bytes -= message.len() + PLACE_BYTES;
+                place.remove();
+                Ok(())
+            }
+            _ => {
+                self.bytes += row.message.len();
+                place.get_mut().sides[this] = Some(row.message);
+                self.keep_to_bound()
+            }
+        }
+    }
+
+    fn keep_to_bound(&mut self) -> Result<(), Failure> {
+        if self.bytes <= self.memory || self.depth == DEEPEST {
+            return Ok(());
+        }
+        self.put_away()
+    }
+
+    /// Moves everything to disk. The map keeps its room: it is wanted again.
+    fn put_away(&mut self) -> Result<(), Failure> {
+        let spill = match &mut self.spill {
+            Some(spill) => spill,
+            None => self
+                .spill
+                .insert(Spill::new(self.folder.clone(), self.depth)),
+        };
+        for (key, Place { sides }) in self.places.drain() {
+            for (side, held) in [Side::A, Side::B].into_iter().zip(sides) {
+                if let Some(message) = held {
+                    spill.put(&Row { side, key, message })?;
+                }
+            }
+        }
+        self.bytes = 0;
+        Ok(())
+    }
+
+    /// Says what is different, in no order.
+    ///
+    /// # Errors
+    ///
+    /// As [`add`](Self::add), and those of `say`.
+    pub(crate) fn finish(
+        mut self,
+        precision: ExpiryPrecision,
+        say: &mut dyn FnMut(Difference) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        if self.spill.is_none() {
+            return self
+                .places
+                .into_values()
+                .try_for_each(|place| place.difference(precision)?.map_or(Ok(()), &mut *say));
+        }
+        self.put_away()?;
+        let Some(spill) = self.spill.take() else {
+            return Ok(());
+        };
+        self.places = HashMap::new();
+        for part in spill.into_parts() {
+            let mut table = Self::at_depth(self.memory, self.folder.clone(), self.depth + 1);
+            let mut rows = part?;
+            while let Some(row) = rows.next_row()? {
+                table.add(row)?;
+            }
+            drop(rows);
+            table.finish(precision, say)?;
+        }
+        Ok(())
+    }
+}
+
+impl Place {
+    fn difference(self, precision: ExpiryPrecision) -> Result<Option<Difference>, Failure> {
+        let [a, b] = self.sides;
+        let a = a.as_deref().map(decode).transpose()?;
+        let b = b.as_deref().map(decode).transpose()?;
+        Ok(match (a, b) {
+            (Some(a), Some(b)) if same(&a, &b, precision) => None,
+            (Some(_), Some(b)) => Some(Difference::Changed(b)),
+            (Some(a), None) => Some(Difference::Extra(a)),
+            (None, Some(b)) => Some(Difference::Missing(b)),
+            (None, None) => None,
+        })
+    }
+}
+
+fn decode(message: &[u8]) -> Result<Relationship, Failure> {
+    Relationship::decode(message).map_err(|error| {
+        Failure::new(
+            Exit::Failed,
+            format!("a temporary file is damaged: {error}"),
+        )
+    })
+}
+
+fn twice(row: &Row) -> Failure {
+    let side = match row.side {
+        Side::A => "A",
+        Side::B => "B",
+    };
+    match decode(&row.message) {
+        Ok(relationship) => Failure::new(
+            Exit::BadData,
+            format!("{side} holds {} twice", Text(&relationship)),
+        )
+        .hint("no server's export does: the stream was put together by hand"),
+        Err(failure) => failure,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,112 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use authzed::v1::{ObjectReference, Relationship, SubjectReference};
+use proptest::prelude::*;
+use prost::Message as _;
+use spice_record::ExpiryPrecision;
+use spice_record::digest::key_digest;
+
+use super::{Difference, Row, Side, Table};
+use crate::spill::Folder;
+
+/// A relationship told from others by `id` alone; `expiry` in nanoseconds.
+fn relationship(id: u16, expiry: Option<i32>) -> Relationship {
+    let object = |object_type: &str, object_id: String| {
+        Some(ObjectReference {
+            object_type: object_type.to_owned(),
+            object_id,
+        })
+    };
+    Relationship {
+        resource: object(
+            "document",
+            format!("{id}{}", "x".repeat(usize::from(id % 300))),
+        ),
+        relation: "viewer".to_owned(),
+        subject: Some(SubjectReference {
+            object: object("user", "u".to_owned()),
+            optional_relation: String::new(),
+        }),
+        optional_caveat: None,
+        optional_expires_at: expiry.map(|nanos| prost_types::Timestamp { seconds: 1, nanos }),
+    }
+}
+
+fn row(side: Side, relationship: &Relationship) -> Row {
+    Row {
+        side,
+        key: key_digest(relationship).0,
+        message: relationship.encode_to_vec().into_boxed_slice(),
+    }
+}
+
+/// What the table says, as lines.
+fn differences(rows: Vec<Row>, memory: usize, precision: ExpiryPrecision) -> BTreeSet<String> {
+    let mut table = Table::new(memory, Folder::new(&std::env::temp_dir()));
+    for row in rows {
+        table.add(row).unwrap();
+    }
+    let mut said = BTreeSet::new();
+    table
+        .finish(precision, &mut |difference| {
+            assert!(said.insert(line(&difference)), "said twice");
+            Ok(())
+        })
+        .unwrap();
+    said
+}
+
+fn line(difference: &Difference) -> String {
+    format!("{difference:?}")
+}
+
+type Set = BTreeMap<u16, Option<i32>>;
+
+/// The same by comparing two maps.
+fn naive(a: &Set, b: &Set, precision: ExpiryPrecision) -> BTreeSet<String> {
+    let cut = |expiry: &Option<i32>| expiry.map(|nanos| precision.cut(nanos));
+    let missing_or_changed = b.iter().filter_map(|(id, expiry)| {
+        let relationship = relationship(*id, *expiry);
+        match a.get(id) {
+            None => Some(Difference::Missing(relationship)),
+            Some(other) if cut(other) != cut(expiry) => Some(Difference::Changed(relationship)),
+            Some(_) => None,
+        }
+    });
+    let extra = a.iter().filter(|(id, _)| !b.contains_key(id));
+    let extra = extra.map(|(id, expiry)| Difference::Extra(relationship(*id, *expiry)));
+    missing_or_changed
+        .chain(extra)
+        .map(|one| line(&one))
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn table_says_what_a_naive_comparison_says_however_small_its_memory(
+        a in prop::collection::btree_map(0..600_u16, prop::option::of(0..3_000_i32), 0..400),
+        b in prop::collection::btree_map(0..600_u16, prop::option::of(0..3_000_i32), 0..400),
+        memory in prop::sample::select(vec![1_usize, 2_000, 20_000, 1 << 20]),
+        precision in prop::sample::select(vec![ExpiryPrecision::Micros, ExpiryPrecision::Seconds]),
+        shuffle in any::<u64>(),
+    ) {
+        let rows_of = |side, set: &Set| -> Vec<Row> {
+            set.iter().map(|(id, expiry)| row(side, &relationship(*id, *expiry))).collect()
+        };
+        let mut rows = rows_of(Side::A, &a);
+        rows.extend(rows_of(Side::B, &b));
+        rows.sort_by_key(|row| (row.key as u64).wrapping_mul(shuffle | 1) ^ (row.side as u64));
+        prop_assert_eq!(differences(rows, memory, precision), naive(&a, &b, precision));
+    }
+}
+
+#[test]
+fn relationship_that_one_side_holds_twice_is_bad_data() {
+    let mut table = Table::new(1 << 20, Folder::new(&std::env::temp_dir()));
+    let one = relationship(1, None);
+    table.add(row(Side::A, &one)).unwrap();
+    let failure = table.add(row(Side::A, &one)).unwrap_err();
+    assert_eq!(failure.exit, spice_pipe::Exit::BadData);
+    assert!(failure.message().contains("twice"), "{}", failure.message());
+}

@@ -1,0 +1,195 @@
+//! `spice-digest`: counts and order-free digests of relationships, by definition and relation.
+
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use authzed::v1::Relationship;
+use clap::CommandFactory as _;
+use spice_pipe::compare::CompareArgs;
+use spice_pipe::log::LogArgs;
+use spice_pipe::{Exit, Failure, Program, Shutdown, stdio};
+use spice_record::record::{Counted, Digests};
+use spice_record::{
+    DigestSum, ExpiryPrecision, Hashes, Record, RecordReader, Seal, SnapshotReader,
+};
+
+/// Count the relationships of snapshot streams, and print order-free digests of them.
+#[derive(Clone, Debug, clap::Parser)]
+#[command(name = "spice-digest", version = spice_pipe::VERSION, before_help = EXAMPLES)]
+pub struct Digest {
+    /// Snapshot streams, plain or zstd, of which the sum is printed: the shards of a whole, for
+    /// example.
+    #[arg(value_name = "FILE", default_value = "-")]
+    files: Vec<PathBuf>,
+    /// Print one record instead of a table.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    compare: CompareArgs,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  spice-export --context old | spice-digest
+  spice-digest --json backup.ndjson.zst | jq .digest.total
+  spice-digest shard-1.ndjson shard-2.ndjson                   # as the whole that they are shards of
+";
+
+impl Program for Digest {
+    const NAME: &'static str = "spice-digest";
+
+    fn log_args(&self) -> &LogArgs {
+        &self.log
+    }
+
+    async fn run(self, shutdown: Shutdown) -> Result<Exit, Failure> {
+        if self.files == [Path::new("-")] && stdio::stdin_is_terminal() {
+            let help = Self::command().render_long_help();
+            return Err(Failure::usage(format!(
+                "nothing to read: stdin is a terminal\n\n{help}"
+            )));
+        }
+        let json = self.json;
+        let reading = tokio::task::spawn_blocking(move || self.read());
+        let digests = tokio::select! {
+            digests = reading => digests.map_err(|e| Failure::new(Exit::Failed, e.to_string()))??,
+            number = shutdown.requested() => return Ok(Exit::Signal(number)),
+        };
+        if json {
+            stdio::print_line(&serde_json::to_string(&Record::Digest(Box::new(digests)))?)?;
+        } else {
+            stdio::print_line(&table(&digests))?;
+        }
+        Ok(Exit::Done)
+    }
+}
+
+/// What was counted of one relation.
+#[derive(Default)]
+struct Sum {
+    caveated: u64,
+    expiring: u64,
+    sum: DigestSum,
+}
+
+impl Sum {
+    fn add(&mut self, relationship: &Relationship, hashes: Hashes) {
+        self.caveated += u64::from(relationship.optional_caveat.is_some());
+        self.expiring += u64::from(relationship.optional_expires_at.is_some());
+        self.sum.add_hashes(hashes);
+    }
+
+    fn counted(&self, relation: Option<String>, precision: ExpiryPrecision) -> Counted {
+        Counted {
+            relation,
+            relationships: self.sum.relationships(),
+            caveated: self.caveated,
+            expiring: self.expiring,
+            digest: self.sum.digest(precision),
+        }
+    }
+}
+
+/// By definition and relation.
+#[derive(Default)]
+struct Sums {
+    places: BTreeMap<String, BTreeMap<String, usize>>,
+    sums: Vec<Sum>,
+}
+
+impl Sums {
+    fn of(&mut self, relationship: &Relationship) -> &mut Sum {
+        let resource = relationship.resource.as_ref();
+        let definition = resource.map_or("", |resource| resource.object_type.as_str());
+        let relation = relationship.relation.as_str();
+        let known = self.places.get(definition);
+        let place = match known.and_then(|relations| relations.get(relation)) {
+            Some(place) => *place,
+            None => {
+                let place = self.sums.len();
+                self.sums.push(Sum::default());
+                let relations = self.places.entry(definition.to_owned()).or_default();
+                relations.insert(relation.to_owned(), place);
+                place
+            }
+        };
+        &mut self.sums[place]
+    }
+}
+
+impl Digest {
+    fn read(&self) -> Result<Digests, Failure> {
+        let (mut sums, mut revisions, mut precisions) = (Sums::default(), Vec::new(), Vec::new());
+        for file in &self.files {
+            let (input, name) = stdio::open(file)?;
+            let mut stream = SnapshotReader::open(RecordReader::new(input, name), Seal::Sealed)?;
+            while let Some(relationship) = stream.next_relationship()? {
+                if !self.compare.leaves_out(&relationship) {
+                    sums.of(&relationship).add(&relationship, stream.hashes());
+                }
+            }
+            revisions.extend(stream.header().and_then(|header| header.revision.clone()));
+            precisions.extend(stream.precision());
+        }
+        let precision = self.compare.precision(precisions);
+        let mut total = Sum::default();
+        let mut relations = Vec::new();
+        for (definition, places) in &sums.places {
+            for (relation, place) in places {
+                let sum = &sums.sums[*place];
+                total.caveated += sum.caveated;
+                total.expiring += sum.expiring;
+                total.sum.add_sum(&sum.sum);
+                let name = format!("{definition}#{relation}");
+                relations.push(sum.counted(Some(name), precision));
+            }
+        }
+        Ok(Digests {
+            expiry_precision: precision,
+            as_of: self.compare.as_of.map(|as_of| as_of.to_string()),
+            revisions,
+            total: total.counted(None, precision),
+            relations,
+        })
+    }
+}
+
+fn table(digests: &Digests) -> String {
+    let name = |counted: &Counted| {
+        counted
+            .relation
+            .clone()
+            .unwrap_or_else(|| "total".to_owned())
+    };
+    let rows = || digests.relations.iter().chain([&digests.total]);
+    let width = rows().map(|row| name(row).len()).max().unwrap_or(0);
+    let mut lines = vec![format!(
+        "{:width$}  {:>13}  {:>9}  {:>9}  digest ({})",
+        "relation", "relationships", "caveated", "expiring", digests.expiry_precision
+    )];
+    lines.extend(rows().map(|row| {
+        format!(
+            "{:width$}  {:>13}  {:>9}  {:>9}  {}",
+            name(row),
+            row.relationships,
+            row.caveated,
+            row.expiring,
+            row.digest
+        )
+    }));
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn flags_are_consistent() {
+        super::Digest::command().debug_assert();
+    }
+}

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`api`] | our messages are those of the real server |
 //! | [`cli`] | every way to connect and to fail is told by its message and exit code, and no key shows |
+//! | [`compare`] | every difference between two servers is found, none invented, and repaired by the same pipe |
 //! | [`conflict`] | a target that holds or refuses something keeps it, and every relationship is accounted for |
 //! | [`copy`] | what arrives is what was there, from any datastore to any other |
 //! | [`damage`] | a damaged stream is never taken for a whole one |
@@ -17,6 +18,7 @@
 
 mod api;
 mod cli;
+mod compare;
 mod conflict;
 mod copy;
 mod damage;

@@ -161,10 +161,7 @@ mod tests {
         };
         let mut responses = responses(call);
         let soon = Duration::from_millis(1);
-        while tokio::time::timeout(soon, responses.message())
-            .await
-            .is_err()
-        {}
+        while timeout(soon, responses.message()).await.is_err() {}
         assert_eq!(responses.message().await.unwrap(), None);
     }
 }

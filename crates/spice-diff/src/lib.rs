@@ -1,29 +1,26 @@
 //! `spice-diff`: the updates that turn one snapshot into another.
 //!
 //! [`side`] reads one stream, [`table`] brings the two together in bounded memory, [`spill`] is what
-//! does not fit.
+//! does not fit, [`aside`] is what cannot be compared at these revisions, [`report`] says what differs.
 
 #![forbid(unsafe_code)]
 
+mod aside;
+mod report;
 mod side;
 mod spill;
 mod table;
 
-use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use authzed::v1::{Relationship, RelationshipUpdate, relationship_update::Operation};
 use clap::CommandFactory as _;
 use spice_pipe::compare::CompareArgs;
 use spice_pipe::log::LogArgs;
-use spice_pipe::stdio::Output;
-use spice_pipe::{Exit, Failure, Program, Shutdown, VERSION, parse_size, stdio};
-use spice_record::record::StreamKind;
-use spice_record::{FORMAT, Header, UpdateWriter};
+use spice_pipe::{Exit, Failure, Program, Shutdown, parse_size, stdio};
 
+use crate::report::{Counts, Report};
 use crate::spill::Folder;
-use crate::table::{Difference, Table};
+use crate::table::Table;
 
 /// Write the updates that turn the relationships of one snapshot stream into those of another.
 #[derive(Clone, Debug, clap::Parser)]
@@ -44,6 +41,16 @@ pub struct Diff {
     /// End with 0 also where they differ: for pipes under pipefail.
     #[arg(long)]
     exit_zero: bool,
+    /// B's source is followed into this spool, and A has everything of it through B's revision: set
+    /// aside what that revision does not see (PostgreSQL only).
+    #[arg(long, value_name = "FILE", requires = "set_aside")]
+    spool: Option<PathBuf>,
+    /// Append what differs among these to a file, as updates: to be compared again at a later revision.
+    #[arg(long, value_name = "FILE", requires = "spool")]
+    set_aside: Option<PathBuf>,
+    /// Compare only the relationships that a file of updates names.
+    #[arg(long, value_name = "FILE")]
+    only: Option<PathBuf>,
     /// How much memory the comparison may take; what does not fit goes to temporary files.
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_size)]
     memory: u64,
@@ -92,91 +99,29 @@ impl Program for Diff {
     }
 }
 
-/// How many differences there are of one relation.
-#[derive(Clone, Copy, Default)]
-struct Counts {
-    missing: u64,
-    changed: u64,
-    extra: u64,
-}
-
-impl Counts {
-    fn add(&mut self, other: Self) {
-        self.missing += other.missing;
-        self.changed += other.changed;
-        self.extra += other.extra;
-    }
-
-    fn total(self) -> u64 {
-        self.missing + self.changed + self.extra
-    }
-}
-
 impl Diff {
     fn compare(&self) -> Result<Exit, Failure> {
+        let only = self.only.as_deref().map(aside::named).transpose()?;
         let memory = usize::try_from(self.memory.max(LEAST_MEMORY)).unwrap_or(usize::MAX);
         let mut table = Table::new(memory, Folder::new(&self.temp));
-        let read = side::read_both([&self.a, &self.b], &self.compare, &mut table)?;
+        let paths = [self.a.as_path(), self.b.as_path()];
+        let read = side::read_both(paths, &self.compare, only.as_ref(), &mut table)?;
         let precision = self.compare.precision(read.precisions.iter().copied());
         // Nothing is said before both streams have proved to be whole.
-        let mut relations: BTreeMap<String, Counts> = BTreeMap::new();
-        let failed = |error: std::io::Error| Failure::stdout(&error);
-        let mut output = Output::create(None, None)?;
-        let mut updates = match self.summary {
-            true => None,
-            false => Some(UpdateWriter::create(&mut output, self.header(&read)).map_err(failed)?),
-        };
-        table.finish(precision, &mut |difference| {
-            let (relationship, counts) = match &difference {
-                Difference::Missing(b) => (
-                    b,
-                    Counts {
-                        missing: 1,
-                        ..Counts::default()
-                    },
-                ),
-                Difference::Changed(b) => (
-                    b,
-                    Counts {
-                        changed: 1,
-                        ..Counts::default()
-                    },
-                ),
-                Difference::Extra(_) if self.no_deletes => return Ok(()),
-                Difference::Extra(a) => (
-                    a,
-                    Counts {
-                        extra: 1,
-                        ..Counts::default()
-                    },
-                ),
-            };
-            relations
-                .entry(relation(relationship))
-                .or_default()
-                .add(counts);
-            match &mut updates {
-                Some(updates) => updates.write(update(difference)).map_err(failed),
-                None => Ok(()),
-            }
-        })?;
-        if let Some(updates) = updates {
-            updates.finish().map_err(failed)?;
-        }
-        let mut total = Counts::default();
-        relations.values().for_each(|counts| total.add(*counts));
-        if self.summary {
-            writeln!(output, "{}", summary(&relations, total)).map_err(failed)?;
-        }
-        output.finish().map_err(failed)?;
-        let [a, b] = read.relationships;
+        let mut report = Report::begin(self, &read)?;
+        table.finish(precision, &mut |difference| report.say(difference))?;
         let Counts {
             missing,
             changed,
             extra,
-        } = total;
-        if total.total() == 0 {
-            tracing::info!("equal ({precision}): {a} relationships");
+            aside,
+        } = report.finish()?;
+        let [a, b] = read.relationships;
+        if aside > 0 {
+            tracing::info!("{aside} differ that B's revision does not see: set aside");
+        }
+        if missing + changed + extra == 0 {
+            tracing::info!("equal ({precision}): {a} relationships in A, {b} in B");
             return Ok(Exit::Done);
         }
         tracing::info!(
@@ -189,54 +134,6 @@ impl Diff {
             Exit::Partial
         })
     }
-
-    fn header(&self, read: &side::Read) -> Header {
-        Header {
-            format: FORMAT.to_owned(),
-            stream: StreamKind::Updates,
-            revision: None,
-            schema: None,
-            filter: read.filter.clone(),
-            producer: format!("spice-diff {VERSION}"),
-            created_at: spice_pipe::compare::now(),
-        }
-    }
-}
-
-fn update(difference: Difference) -> RelationshipUpdate {
-    let (operation, relationship) = match difference {
-        Difference::Missing(b) | Difference::Changed(b) => (Operation::Touch, b),
-        Difference::Extra(a) => (Operation::Delete, a),
-    };
-    RelationshipUpdate {
-        operation: operation.into(),
-        relationship: Some(relationship),
-    }
-}
-
-fn relation(relationship: &Relationship) -> String {
-    let resource = relationship.resource.as_ref();
-    let definition = resource.map_or("", |resource| resource.object_type.as_str());
-    format!("{definition}#{}", relationship.relation)
-}
-
-fn summary(relations: &BTreeMap<String, Counts>, total: Counts) -> String {
-    let all = "total".to_owned();
-    let rows = || relations.iter().chain([(&all, &total)]);
-    let width = rows().map(|(name, _)| name.len()).max().unwrap_or(0).max(8);
-    let mut lines = vec![format!(
-        "{:width$}  {:>9}  {:>9}  {:>9}",
-        "relation", "missing", "changed", "extra"
-    )];
-    lines.extend(rows().map(|(name, counts)| {
-        let Counts {
-            missing,
-            changed,
-            extra,
-        } = counts;
-        format!("{name:width$}  {missing:>9}  {changed:>9}  {extra:>9}")
-    }));
-    lines.join("\n")
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use spice_record::digest::key_digest;
 use spice_record::record::Filter;
 use spice_record::{ExpiryPrecision, RecordReader, Seal, SnapshotReader};
 
+use crate::aside::Keys;
 use crate::table::{Row, Side, Table};
 
 /// Rows travel in groups of about so many bytes, a few of them at a time.
@@ -23,6 +24,8 @@ pub(crate) struct Read {
     pub(crate) relationships: [u64; 2],
     pub(crate) precisions: Vec<ExpiryPrecision>,
     pub(crate) filter: Option<Filter>,
+    /// B's.
+    pub(crate) revision: Option<String>,
 }
 
 /// What one thread hands on.
@@ -36,6 +39,7 @@ struct End {
     relationships: u64,
     precision: Option<ExpiryPrecision>,
     filter: Option<Filter>,
+    revision: Option<String>,
     name: String,
 }
 
@@ -48,6 +52,7 @@ struct End {
 pub(crate) fn read_both(
     paths: [&Path; 2],
     compare: &CompareArgs,
+    only: Option<&Keys>,
     table: &mut Table,
 ) -> Result<Read, Failure> {
     let ends = thread::scope(|scope| {
@@ -55,7 +60,7 @@ pub(crate) fn read_both(
         for (side, path) in [Side::A, Side::B].into_iter().zip(paths) {
             let sender = sender.clone();
             scope.spawn(move || {
-                let last = match read(path, compare, side, &sender) {
+                let last = match read(path, compare, only, side, &sender) {
                     Ok(Some(end)) => Step::End(Box::new(end)),
                     Ok(None) => return,
                     Err(failure) => Step::Failed(failure),
@@ -87,6 +92,7 @@ pub(crate) fn read_both(
         relationships: [a.relationships, b.relationships],
         precisions: a.precision.into_iter().chain(b.precision).collect(),
         filter: a.filter,
+        revision: b.revision,
     })
 }
 
@@ -113,6 +119,7 @@ fn gather(
 fn read(
     path: &Path,
     compare: &CompareArgs,
+    only: Option<&Keys>,
     side: Side,
     sender: &SyncSender<(Side, Step)>,
 ) -> Result<Option<End>, Failure> {
@@ -121,6 +128,10 @@ fn read(
     let (mut rows, mut bytes) = (Vec::new(), 0);
     while let Some(mut relationship) = stream.next_relationship()? {
         if compare.leaves_out(&relationship) {
+            continue;
+        }
+        let key = key_digest(&relationship).0;
+        if only.is_some_and(|only| !only.contains(&key)) {
             continue;
         }
         // SpiceDB gives a caveat without a context an empty one.
@@ -134,7 +145,7 @@ fn read(
         }
         let row = Row {
             side,
-            key: key_digest(&relationship).0,
+            key,
             message: relationship.encode_to_vec().into_boxed_slice(),
         };
         bytes += row.message.len();
@@ -156,6 +167,7 @@ fn read(
         relationships: stream.sum().relationships(),
         precision: stream.precision(),
         filter: stream.header().and_then(|header| header.filter.clone()),
+        revision: stream.header().and_then(|header| header.revision.clone()),
         name,
     }))
 }

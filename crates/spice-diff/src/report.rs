@@ -1,0 +1,212 @@
+//! What differs: as updates, or as counts.
+
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use authzed::v1::{Relationship, RelationshipUpdate, relationship_update::Operation};
+use spice_pipe::stdio::Output;
+use spice_pipe::{Exit, Failure, VERSION};
+use spice_record::digest::key_digest;
+use spice_record::record::StreamKind;
+use spice_record::relationship::Update;
+use spice_record::{FORMAT, Header, Record, UpdateWriter};
+
+use crate::Diff;
+use crate::aside::{self, Keys};
+use crate::side::Read;
+use crate::table::Difference;
+
+/// How many differences there are.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) missing: u64,
+    pub(crate) changed: u64,
+    pub(crate) extra: u64,
+    pub(crate) aside: u64,
+}
+
+pub(crate) struct Report {
+    sink: Sink,
+    deletes: bool,
+    relations: BTreeMap<String, Counts>,
+    aside: Option<Aside>,
+}
+
+enum Sink {
+    Updates(UpdateWriter<Output>),
+    Summary(Output),
+}
+
+/// What cannot be compared yet, and the file for what differs of it.
+struct Aside {
+    unseen: Keys,
+    file: std::fs::File,
+    name: String,
+    count: u64,
+}
+
+impl Report {
+    pub(crate) fn begin(args: &Diff, read: &Read) -> Result<Self, Failure> {
+        let aside = match (&args.spool, &args.set_aside) {
+            (Some(spool), Some(file)) => Some(Aside::begin(spool, file, read)?),
+            _ => None,
+        };
+        let output = Output::create(None, None)?;
+        let sink = if args.summary {
+            Sink::Summary(output)
+        } else {
+            let header = Header {
+                format: FORMAT.to_owned(),
+                stream: StreamKind::Updates,
+                revision: None,
+                schema: None,
+                filter: read.filter.clone(),
+                producer: format!("spice-diff {VERSION}"),
+                created_at: spice_pipe::compare::now(),
+            };
+            Sink::Updates(UpdateWriter::create(output, header).map_err(stdout)?)
+        };
+        Ok(Self {
+            sink,
+            deletes: !args.no_deletes,
+            relations: BTreeMap::new(),
+            aside,
+        })
+    }
+
+    pub(crate) fn say(&mut self, difference: Difference) -> Result<(), Failure> {
+        let mut counts = Counts::default();
+        let (count, operation, relationship) = match difference {
+            Difference::Missing(b) => (&mut counts.missing, Operation::Touch, b),
+            Difference::Changed(b) => (&mut counts.changed, Operation::Touch, b),
+            Difference::Extra(a) => (&mut counts.extra, Operation::Delete, a),
+        };
+        *count = 1;
+        let relation = relation(&relationship);
+        let key = key_digest(&relationship).0;
+        let update = RelationshipUpdate {
+            operation: operation.into(),
+            relationship: Some(relationship),
+        };
+        if let Some(aside) = &mut self.aside
+            && aside.unseen.contains(&key)
+        {
+            return aside.keep(update);
+        }
+        if operation == Operation::Delete && !self.deletes {
+            return Ok(());
+        }
+        self.relations.entry(relation).or_default().add(counts);
+        match &mut self.sink {
+            Sink::Updates(updates) => updates.write(update).map_err(stdout),
+            Sink::Summary(_) => Ok(()),
+        }
+    }
+
+    /// Ends the output; says how many differences there were.
+    pub(crate) fn finish(self) -> Result<Counts, Failure> {
+        let mut total = Counts {
+            aside: self.aside.as_ref().map_or(0, |aside| aside.count),
+            ..Counts::default()
+        };
+        self.relations
+            .values()
+            .for_each(|counts| total.add(*counts));
+        if let Some(aside) = &self.aside {
+            aside
+                .file
+                .sync_all()
+                .map_err(|error| aside.failed(&error))?;
+        }
+        let output = match self.sink {
+            Sink::Updates(updates) => updates.finish().map_err(stdout)?,
+            Sink::Summary(mut output) => {
+                let summary = summary(&self.relations, total);
+                writeln!(output, "{summary}").map_err(stdout)?;
+                output
+            }
+        };
+        output.finish().map_err(stdout)?;
+        Ok(total)
+    }
+}
+
+impl Counts {
+    fn add(&mut self, other: Self) {
+        self.missing += other.missing;
+        self.changed += other.changed;
+        self.extra += other.extra;
+    }
+}
+
+impl Aside {
+    fn begin(spool: &Path, file: &Path, read: &Read) -> Result<Self, Failure> {
+        let Some(revision) = &read.revision else {
+            return Err(Failure::new(
+                Exit::BadData,
+                "--spool: B has no revision, so nothing tells what it does not see",
+            ));
+        };
+        let name = file.display().to_string();
+        let unseen = aside::unseen(spool, revision)?;
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(file)
+            .map_err(|error| Failure::new(Exit::Failed, format!("--set-aside {name}: {error}")))?;
+        Ok(Self {
+            unseen,
+            file,
+            name,
+            count: 0,
+        })
+    }
+
+    fn keep(&mut self, update: RelationshipUpdate) -> Result<(), Failure> {
+        self.count += 1;
+        let mut line = serde_json::to_vec(&Record::Update(Box::new(Update(update))))?;
+        line.push(b'\n');
+        self.file
+            .write_all(&line)
+            .map_err(|error| self.failed(&error))
+    }
+
+    fn failed(&self, error: &io::Error) -> Failure {
+        Failure::new(Exit::Failed, format!("--set-aside {}: {error}", self.name))
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
+fn stdout(error: io::Error) -> Failure {
+    Failure::stdout(&error)
+}
+
+fn relation(relationship: &Relationship) -> String {
+    let resource = relationship.resource.as_ref();
+    let definition = resource.map_or("", |resource| resource.object_type.as_str());
+    format!("{definition}#{}", relationship.relation)
+}
+
+fn summary(relations: &BTreeMap<String, Counts>, total: Counts) -> String {
+    let all = "total".to_owned();
+    let rows = || relations.iter().chain([(&all, &total)]);
+    let width = rows().map(|(name, _)| name.len()).max().unwrap_or(0).max(8);
+    let mut lines = vec![format!(
+        "{:width$}  {:>9}  {:>9}  {:>9}",
+        "relation", "missing", "changed", "extra"
+    )];
+    lines.extend(rows().map(|(name, counts)| {
+        let Counts {
+            missing,
+            changed,
+            extra,
+            ..
+        } = counts;
+        format!("{name:width$}  {missing:>9}  {changed:>9}  {extra:>9}")
+    }));
+    lines.join("\n")
+}

@@ -54,9 +54,10 @@ pub struct Diff {
     /// How much memory the comparison may take; what does not fit goes to temporary files.
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_size)]
     memory: u64,
-    /// Where these files are made. They have no names: nothing of them is left, however this ends.
-    #[arg(long, value_name = "FOLDER", default_value_os_t = std::env::temp_dir())]
-    temp: PathBuf,
+    /// Where these files are made [default: $TMPDIR, else /tmp]. They have no names: nothing of them is
+    /// left, however this ends.
+    #[arg(long, value_name = "FOLDER")]
+    temp: Option<PathBuf>,
     #[command(flatten)]
     compare: CompareArgs,
     #[command(flatten)]
@@ -103,7 +104,8 @@ impl Diff {
     fn compare(&self) -> Result<Exit, Failure> {
         let only = self.only.as_deref().map(aside::named).transpose()?;
         let memory = usize::try_from(self.memory.max(LEAST_MEMORY)).unwrap_or(usize::MAX);
-        let mut table = Table::new(memory, Folder::new(&self.temp));
+        let temp = self.temp.clone().unwrap_or_else(std::env::temp_dir);
+        let mut table = Table::new(memory, Folder::new(&temp));
         let paths = [self.a.as_path(), self.b.as_path()];
         let read = side::read_both(paths, &self.compare, only.as_ref(), &mut table)?;
         let precision = self.compare.precision(read.precisions.iter().copied());

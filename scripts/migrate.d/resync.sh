@@ -1,0 +1,57 @@
+# shellcheck shell=sh disable=SC2034,SC2154,SC2015 # a part of ../migrate: what is set here is used there, and the other way round
+# resync: makes the target equal again without emptying it, from a new revision on, while both are written. For a
+# target that has drifted, and for one that has lost its history. Killed in the middle, it begins anew.
+
+resync() {
+    alone copy cutover reverse verify
+    [ "$procedure" = live ] || fail 2 "this migration was planned with --fenced" "run: $me copy --again --on-conflict touch"
+    [ ! -r "$state/switched" ] || fail 2 "the switch to $to was ordered: a resync would take back what was written there since" \
+        "what is written to $to comes back to $from with: $me reverse"
+    [ -r "$state/copy" ] || fail 2 "nothing has been copied" "run: $me copy"
+    stop_step follow "resync takes over from here: follow has ended as it should"
+    look_at_both
+    archive
+    run spice-revision --context="$from" --head ${settle:+--settle "$settle"} >"$work/revision" ||
+        fail_of spice-revision "$status" "no revision of $from to begin at"
+    keep revision <"$work/revision" || exit
+    revision=$(cat "$state/revision")
+    capture
+    mkfifo "$work/a" "$work/b" "$work/updates"
+    spice-export --context="$to" --settle 0s --no-schema --expiry-precision "$precision" ${jobs:+--jobs "$jobs"} >"$work/a" &
+    target_reader=$!
+    started $target_reader
+    spice-export --context="$from" --at "$revision" --no-schema --expiry-precision "$precision" ${jobs:+--jobs "$jobs"} >"$work/b" &
+    source_reader=$!
+    started $source_reader
+    spice-diff --exit-zero "$work/a" "$work/b" >"$work/updates" &
+    comparer=$!
+    started $comparer
+    spice-apply --context="$to" ${lanes:+--lanes "$lanes"} ${max_rps:+--max-rps "$max_rps"} ${on_reject:+--on-reject "$on_reject"} \
+        <"$work/updates" >>"$state/applied.ndjson" &
+    applier=$!
+    started $applier
+    failed='' partial=''
+    wait $applier || { [ $? -eq 3 ] && partial=yes || failed="spice-apply $?"; }
+    [ -z "$failed" ] || kill -TERM $comparer $target_reader $source_reader 2>/dev/null
+    wait $comparer || failed="spice-diff $?"
+    wait $target_reader || failed="spice-export $?"
+    wait $source_reader || failed="spice-export $?"
+    stop_capture
+    [ -z "$failed" ] || fail_of "${failed% *}" "${failed#* }" "the resync is not finished: $to lies somewhere between what it was and $from"
+    echo "proven by a resync since $(date -u +%Y-%m-%dT%H:%M:%SZ)" | keep copy || exit
+    [ -z "$partial" ] || fail 3 "updates that $to refused are in $on_reject" "see what spice-apply says above; then: $me follow"
+    say "$to holds $from as of revision $revision; what was written since is captured" "next: $me follow; then: $me verify"
+}
+
+# archive: what belongs to the revision from which was followed until now
+archive() {
+    old=$state/before-$(date -u +%Y%m%dT%H%M%SZ)
+    mkdir "$old" || fail 1 "cannot make $old" "make space; then run: $same"
+    for file in revision position applied.ndjson verdict differences.ndjson following fence end drained second; do
+        [ ! -e "$state/$file" ] || mv "$state/$file" "$old/" || fail 1 "cannot move $state/$file" "run: $same"
+    done
+    for file in "$spool" "$spool".*; do
+        [ ! -e "$file" ] || mv "$file" "$old/" || fail 1 "cannot move $file" "run: $same"
+    done
+    say "what was captured until now is in $old"
+}

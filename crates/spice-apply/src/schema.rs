@@ -8,6 +8,8 @@ use tokio::time::{Duration, Instant};
 
 /// A schema that the target refuses is offered again after a transaction, but not more often.
 const AGAIN: Duration = Duration::from_millis(200);
+/// And when nothing is written: somebody may mend it by hand.
+const AGAIN_WHEN_IDLE: Duration = Duration::from_secs(2);
 /// Why a server does not take a schema that it could take without its relationships (measured,
 /// SpiceDB v1.56).
 const RELATIONSHIPS_AGAINST_IT: &str = "SCHEMA_TYPE_ERROR";
@@ -32,8 +34,23 @@ pub(crate) struct Held {
 }
 
 impl Held {
+    /// Whether to offer it again after a transaction.
     pub(crate) fn is_due(&self) -> bool {
         self.tried.elapsed() >= AGAIN
+    }
+
+    /// When to offer it again while there is nothing to write.
+    pub(crate) fn due_when_idle(&self) -> Instant {
+        self.tried + AGAIN_WHEN_IDLE
+    }
+
+    /// What waits for it.
+    pub(crate) fn text_of_wait(&self) -> String {
+        format!(
+            "the target does not take the schema of revision {} yet: {}",
+            self.revision,
+            self.reason.message()
+        )
     }
 
     /// What it means that it was never taken.
@@ -59,6 +76,7 @@ pub(crate) async fn bring(
     mode: Follow,
     text: String,
     revision: String,
+    before: Option<Held>,
     max_retries: usize,
 ) -> Result<Option<Held>, Failure> {
     let Some(difference) = difference(client, &text, max_retries).await? else {
@@ -87,16 +105,17 @@ pub(crate) async fn bring(
                 return Ok(None);
             }
             Err(reason) if reason.reason() == Some(RELATIONSHIPS_AGAINST_IT) => {
-                tracing::warn!(
-                    "the target does not take the schema of revision {revision} yet: {}",
-                    reason.message()
-                );
-                return Ok(Some(Held {
+                let held = Held {
                     text,
                     revision,
                     reason,
                     tried: Instant::now(),
-                }));
+                };
+                let word = held.text_of_wait();
+                if before.is_none_or(|before| before.text_of_wait() != word) {
+                    tracing::warn!("{word}");
+                }
+                return Ok(Some(held));
             }
             Err(error) if error.is_transient() => {
                 retry.pause(error, "writing the schema again").await?;

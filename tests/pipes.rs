@@ -3,6 +3,7 @@
 //! | module | what it proves |
 //! |---|---|
 //! | [`api`] | our messages are those of the real server |
+//! | [`apply`] | what a change stream says is on the target, and the position is never ahead of it |
 //! | [`cli`] | every way to connect and to fail is told by its message and exit code, and no key shows |
 //! | [`conflict`] | a target that holds or refuses something keeps it, and every relationship is accounted for |
 //! | [`copy`] | what arrives is what was there, from any datastore to any other |
@@ -16,6 +17,7 @@
 )]
 
 mod api;
+mod apply;
 mod cli;
 mod conflict;
 mod copy;

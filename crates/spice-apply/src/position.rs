@@ -4,9 +4,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use authzed::zedtoken;
+use spice_pipe::Failure;
 use spice_pipe::connection::datastore_id;
 use spice_pipe::position::PositionFile;
-use spice_pipe::Failure;
 use spice_record::Header;
 use spice_record::record::Position;
 

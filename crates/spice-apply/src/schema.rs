@@ -10,9 +10,13 @@ use tokio::time::{Duration, Instant};
 const AGAIN: Duration = Duration::from_millis(200);
 /// And when nothing is written: somebody may mend it by hand.
 const AGAIN_WHEN_IDLE: Duration = Duration::from_secs(2);
-/// Why a server does not take a schema that it could take without its relationships (measured,
-/// SpiceDB v1.56).
-const RELATIONSHIPS_AGAINST_IT: &str = "SCHEMA_TYPE_ERROR";
+/// What a server does not do to its schema while relationships stand against it, as it names it in
+/// the error's metadata (measured, SpiceDB v1.56).
+const RELATIONSHIPS_AGAINST_IT: [&str; 3] = [
+    "delete_object_definition",
+    "delete_relation",
+    "remove_allowed_type",
+];
 
 /// `--on-schema`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -104,7 +108,7 @@ pub(crate) async fn bring(
                 tracing::info!("wrote the schema of revision {revision}: {difference}");
                 return Ok(None);
             }
-            Err(reason) if reason.reason() == Some(RELATIONSHIPS_AGAINST_IT) => {
+            Err(reason) if waits_for_relationships(&reason) => {
                 let held = Held {
                     text,
                     revision,
@@ -131,6 +135,12 @@ pub(crate) async fn bring(
             }
         }
     }
+}
+
+/// Whether the schema could be written if some relationships were not there.
+fn waits_for_relationships(error: &authzed::Error) -> bool {
+    let operation = error.metadata().get("operation");
+    operation.is_some_and(|operation| RELATIONSHIPS_AGAINST_IT.contains(&operation.as_str()))
 }
 
 async fn difference(

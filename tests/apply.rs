@@ -25,7 +25,7 @@ use spice_record::record::StreamKind;
 use crate::support::judge;
 use crate::support::program::Program;
 use crate::support::running::{Finished, Running};
-use crate::support::spicedb::{Datastore, Server};
+use crate::support::spicedb::Server;
 use crate::support::toxiproxy::Proxy;
 
 /// Long enough for anything here on a busy machine.
@@ -177,17 +177,13 @@ fn spool_of(path: &Path, transactions: u64, updates: u64) -> u64 {
     last
 }
 
-/// How many relationships a server holds, without any of ours to say so.
-fn rows(server: &Server, datastore: Datastore) -> u64 {
-    match datastore {
-        Datastore::Postgres => {
-            let rows = server.sql(
-                "SELECT count(*) FROM relation_tuple WHERE deleted_xid = '9223372036854775807'::xid8",
-            );
-            rows.trim().parse().unwrap()
-        }
-        _ => ids(server).len() as u64,
-    }
+/// How many relationships a PostgreSQL server holds, without any of ours to say so.
+fn rows(server: &Server) -> u64 {
+    let alive = "deleted_xid = '9223372036854775807'::xid8";
+    let rows = server.sql(&format!(
+        "SELECT count(*) FROM relation_tuple WHERE {alive}"
+    ));
+    rows.trim().parse().unwrap()
 }
 
 /// The ids of the resources that a server holds relationships of, as the judge sees them.

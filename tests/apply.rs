@@ -29,7 +29,7 @@ use crate::support::spicedb::Server;
 use crate::support::toxiproxy::Proxy;
 
 /// Long enough for anything here on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(240);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 const SCHEMA: &str = "definition user {}\n\ndefinition document {\n\trelation viewer: user\n}";
 
@@ -184,6 +184,14 @@ fn rows(server: &Server) -> u64 {
         "SELECT count(*) FROM relation_tuple WHERE {alive}"
     ));
     rows.trim().parse().unwrap()
+}
+
+/// The schema of the judge's writers.
+fn schema_of_writers(server: &Server) {
+    let schema = "use expiration\n\ncaveat within(limit int, used int) {\n  used < limit\n}\n\n\
+                  definition user {}\n\ndefinition item {\n  relation holder: user | user with within \
+                  | user with expiration | user with within and expiration\n}\n";
+    judge::write_schema(server, schema);
 }
 
 /// The ids of the resources that a server holds relationships of, as the judge sees them.

@@ -31,8 +31,8 @@ use crate::{Apply, GRACE};
 const SAVE_EVERY: Duration = Duration::from_millis(100);
 /// After a batch of several calls only a look at the head gives a revision that holds all of them.
 const PAIR_EVERY: Duration = Duration::from_secs(2);
-/// Checkpoints alone are told this often.
-const IDLE_PAIR_EVERY: Duration = Duration::from_secs(10);
+/// Checkpoints alone are told this often; at least every ten seconds there must be a pair.
+const IDLE_PAIR_EVERY: Duration = Duration::from_secs(8);
 /// A server's limit for a transaction's metadata, in bytes of JSON.
 const METADATA_BYTES: usize = 65_000;
 

@@ -3,6 +3,7 @@
 //! | module | what it proves |
 //! |---|---|
 //! | [`api`] | our messages are those of the real server |
+//! | [`apply`] | what a change stream says is on the target, and the position is never ahead of it |
 //! | [`cli`] | every way to connect and to fail is told by its message and exit code, and no key shows |
 //! | [`compare`] | every difference between two servers is found, none invented, and repaired by the same pipe |
 //! | [`conflict`] | a target that holds or refuses something keeps it, and every relationship is accounted for |
@@ -17,6 +18,7 @@
 )]
 
 mod api;
+mod apply;
 mod cli;
 mod compare;
 mod conflict;

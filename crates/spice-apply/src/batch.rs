@@ -34,13 +34,18 @@ pub(crate) struct Batch {
 }
 
 /// Takes the next batch from the front of what was read: transactions, or updates. `None` where
-/// something else stands there.
-pub(crate) fn next(waiting: &mut VecDeque<Held<Step>>, most: usize, exact: bool) -> Option<Batch> {
+/// something else stands there. A checkpoint that `is_end` is left standing.
+pub(crate) fn next(
+    waiting: &mut VecDeque<Held<Step>>,
+    most: usize,
+    exact: bool,
+    is_end: &dyn Fn(&str) -> bool,
+) -> Option<Batch> {
     match &waiting.front()?.message {
         Step::Transaction(change, _) if exact || waiting.len() <= TIP || change.part.is_some() => {
             one(waiting)
         }
-        Step::Transaction(..) => Some(coalesced(waiting, most)),
+        Step::Transaction(..) => Some(coalesced(waiting, most, is_end)),
         Step::Updates(_) => match waiting.pop_front()?.message {
             Step::Updates(updates) => {
                 let mut together = Together::default();
@@ -86,7 +91,11 @@ fn one(waiting: &mut VecDeque<Held<Step>>) -> Option<Batch> {
     })
 }
 
-fn coalesced(waiting: &mut VecDeque<Held<Step>>, most: usize) -> Batch {
+fn coalesced(
+    waiting: &mut VecDeque<Held<Step>>,
+    most: usize,
+    is_end: &dyn Fn(&str) -> bool,
+) -> Batch {
     let mut batch = Batch {
         whole: true,
         ..Batch::default()
@@ -113,13 +122,11 @@ fn coalesced(waiting: &mut VecDeque<Held<Step>>, most: usize) -> Batch {
         batch.transactions += 1;
         batch.revision = Some((revision, place));
         // A checkpoint right behind it says nothing that the next revision does not.
-        if matches!(
-            waiting.front().map(|step| &step.message),
-            Some(Step::Checkpoint(..))
-        ) && matches!(
-            waiting.get(1).map(|step| &step.message),
-            Some(Step::Transaction(..))
-        ) {
+        let mut steps = waiting.iter().map(|step| &step.message);
+        if let (Some(Step::Checkpoint(revision, _)), Some(Step::Transaction(..))) =
+            (steps.next(), steps.next())
+            && !is_end(revision)
+        {
             waiting.pop_front();
         }
     }

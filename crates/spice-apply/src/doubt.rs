@@ -18,7 +18,7 @@ use spice_record::relationship::Text;
 use tokio::time::Instant;
 
 /// When a server or a proxy has let go of what a client gave up.
-const SETTLED: Duration = Duration::from_secs(30);
+pub(crate) const SETTLED: Duration = Duration::from_secs(30);
 
 /// The relationships in doubt, as they must be.
 #[derive(Default)]

@@ -156,10 +156,14 @@ impl Input {
                 ));
             }
         }
-        if !send(Step::Header(Some(Box::new(header))), 1) {
+        if !send(Step::Header(Some(Box::new(header.clone()))), 1) {
             return Ok(());
         }
-        let mut last = None;
+        // What it ends at, if nothing new comes.
+        let mut last = match &self.position {
+            Some(position) => Some(position.source_revision.clone()),
+            None => header.revision.clone(),
+        };
         loop {
             let (record, place, bytes) = match follower.next()? {
                 Followed::Record(record, place, bytes) => (record, place, bytes),
@@ -253,7 +257,7 @@ impl<'a> Neighbour<'a> {
         }
         let where_ = match last {
             Some(revision) => format!("it ends at revision {revision}"),
-            None => "it holds nothing new".to_owned(),
+            None => "nothing is in it".to_owned(),
         };
         if self.until {
             return Err(Failure::new(

@@ -27,8 +27,10 @@ use spice_pipe::position::PositionFile;
 use spice_pipe::progress::Progress;
 use spice_pipe::shutdown::SIGTERM;
 use spice_pipe::{Exit, Failure, Program, Shutdown, parse_zedtoken};
+use spice_record::record::StreamKind;
 
 use crate::input::{Input, Step};
+use crate::position::Keeper;
 use crate::schema::Follow;
 use crate::work::{Ended, Worker};
 use crate::write::Target;
@@ -140,6 +142,9 @@ impl Apply {
         let client = connection.connect().await?;
         // A target that takes no writes is better known now.
         let head = client.mark().await?;
+        if let (Some(file), Some(position)) = (&file, &position) {
+            position::check_target(file, position, &head)?;
+        }
         if let (Some(position), Some(until)) = (&position, &until)
             && let Ok(stands) = zedtoken::decode(&position.source_revision)
             && stands.datastore_id == until.datastore_id
@@ -179,7 +184,27 @@ impl Apply {
             }
         }
         if let (Some(file), Some(position), Some(header)) = (&file, &position, &header) {
-            position::check_belongs(file, position, header, &head)?;
+            position::check_source(file, position, header)?;
+        }
+        if let Some(header) = &header
+            && header.stream != StreamKind::Changes
+            && file.is_some()
+        {
+            return Err(Failure::usage(format!(
+                "--position: a stream of {} has no revisions to stand at",
+                header.stream
+            )));
+        }
+        if let Some(position) = &position {
+            let left = position::doubtful_for(position);
+            if !left.is_zero() {
+                let seconds = left.as_secs_f64();
+                tracing::warn!(
+                    "a write of the process before this one may still be applied late: waiting {seconds:.0} s \
+                     before anything is written again"
+                );
+                tokio::time::sleep(left).await;
+            }
         }
         let rejects = (self.on_reject != "stop").then(|| PathBuf::from(&self.on_reject));
         let target = Target::new(
@@ -193,7 +218,8 @@ impl Apply {
         let mut worker = Box::new(Worker::new(self, target, steps, head, progress));
         worker.until = until.map(|until| until.revision);
         worker.max_retries = connection.max_retries;
-        worker.stands(file, position, header.as_deref()).await?;
+        let keeper = file.map(|file| Keeper::new(file, position.clone()));
+        worker.stands(keeper, position, header.as_deref()).await?;
         Ok(Begun::Work(worker))
     }
 }

@@ -1,11 +1,77 @@
 //! Where an apply stands, and whether a stream goes on there.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
 use authzed::zedtoken;
+use spice_pipe::Failure;
 use spice_pipe::connection::datastore_id;
 use spice_pipe::position::PositionFile;
-use spice_pipe::{Exit, Failure};
 use spice_record::Header;
 use spice_record::record::Position;
+
+use crate::doubt::SETTLED;
+
+/// The position file, and what stands in it.
+pub(crate) struct Keeper {
+    file: PositionFile,
+    saved: Mutex<Option<Position>>,
+}
+
+impl Keeper {
+    pub(crate) fn new(file: PositionFile, saved: Option<Position>) -> Self {
+        let saved = Mutex::new(saved);
+        Self { file, saved }
+    }
+
+    /// Saves how far everything is on the target.
+    ///
+    /// # Errors
+    ///
+    /// Exit 1 if it cannot be written.
+    pub(crate) fn save(&self, position: Position) -> Result<(), Failure> {
+        let mut saved = self.saved();
+        self.file.save(&position)?;
+        *saved = Some(position);
+        Ok(())
+    }
+
+    /// Notes beside the saved position that a write after it may be applied late: who goes on from
+    /// there, after a crash, has to wait for that.
+    ///
+    /// # Errors
+    ///
+    /// Exit 1 if it cannot be written.
+    pub(crate) fn doubt(&self, patience: Duration) -> Result<(), Failure> {
+        let mut saved = self.saved();
+        let Some(position) = saved.as_mut() else {
+            return Ok(());
+        };
+        position.doubts_until = Some(from_now(patience));
+        self.file.save(position)
+    }
+
+    fn saved(&self) -> MutexGuard<'_, Option<Position>> {
+        // The file is replaced whole, and so is this.
+        self.saved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The time after so long, RFC 3339.
+pub(crate) fn from_now(patience: Duration) -> String {
+    (jiff::Timestamp::now() + patience).to_string()
+}
+
+/// How long a late write of a process before this one may still come.
+pub(crate) fn doubtful_for(position: &Position) -> Duration {
+    let until = position.doubts_until.as_deref();
+    let Some(Ok(until)) = until.map(str::parse::<jiff::Timestamp>) else {
+        return Duration::ZERO;
+    };
+    let left = until.duration_since(jiff::Timestamp::now());
+    // A clock that was set back must not make it endless.
+    Duration::try_from(left).unwrap_or_default().min(SETTLED)
+}
 
 /// Whether a stream starts where a position stands, or earlier: then nothing is missing between them.
 ///
@@ -39,44 +105,56 @@ pub(crate) fn check_start(position: Option<&Position>, header: &Header) -> Resul
     ))
 }
 
-/// Refuses a position that belongs to another source, target or filter: no server would.
+/// Refuses a position that belongs to another target: no server would.
 ///
 /// # Errors
 ///
 /// Exit 2.
-pub(crate) fn check_belongs(
+pub(crate) fn check_target(
+    file: &PositionFile,
+    position: &Position,
+    head: &str,
+) -> Result<(), Failure> {
+    let target = datastore_id(head);
+    check_same(file, "target", position.target.as_ref(), target.as_ref())
+}
+
+/// Refuses a position that belongs to another source or filter.
+///
+/// # Errors
+///
+/// Exit 2.
+pub(crate) fn check_source(
     file: &PositionFile,
     position: &Position,
     header: &Header,
-    target: &str,
 ) -> Result<(), Failure> {
-    let path = file.path().display();
     let source = header.revision.as_deref().and_then(datastore_id);
-    let differs = |what: &str, stood: &Option<String>, is: &Option<String>| {
-        let known = stood.is_some() && is.is_some() && stood != is;
-        known.then(|| {
-            let name = |id: &Option<String>| id.clone().unwrap_or_default();
-            Failure::new(
-                Exit::Usage,
-                format!(
-                    "the position {path} belongs to another {what} ({}) than this ({})",
-                    name(stood),
-                    name(is)
-                ),
-            )
-            .hint("check --context and the stream; a new migration takes a new --position file")
-        })
-    };
-    let target = datastore_id(target);
-    if let Some(failure) = differs("source", &position.source, &source)
-        .or_else(|| differs("target", &position.target, &target))
-    {
-        return Err(failure);
-    }
+    check_same(file, "source", position.source.as_ref(), source.as_ref())?;
     if position.filter != header.filter {
         return Err(Failure::usage(format!(
-            "the position {path} was reached with another --type filter than this stream's"
+            "the position {} was reached with another --type filter than this stream's",
+            file.path().display()
         )));
     }
     Ok(())
+}
+
+fn check_same(
+    file: &PositionFile,
+    what: &str,
+    stood: Option<&String>,
+    is: Option<&String>,
+) -> Result<(), Failure> {
+    let (Some(stood), Some(is)) = (stood, is) else {
+        return Ok(());
+    };
+    if stood == is {
+        return Ok(());
+    }
+    let path = file.path().display();
+    Err(Failure::usage(format!(
+        "the position {path} belongs to another {what} ({stood}) than this ({is})"
+    ))
+    .hint("check --context and the stream; a new migration takes a new --position file"))
 }

@@ -8,9 +8,15 @@ use tokio::time::{Duration, Instant};
 
 /// A schema that the target refuses is offered again after a transaction, but not more often.
 const AGAIN: Duration = Duration::from_millis(200);
-/// Why a server does not take a schema that it could take without its relationships (measured,
-/// SpiceDB v1.56).
-const RELATIONSHIPS_AGAINST_IT: &str = "SCHEMA_TYPE_ERROR";
+/// And when nothing is written: somebody may mend it by hand.
+const AGAIN_WHEN_IDLE: Duration = Duration::from_secs(2);
+/// What a server does not do to its schema while relationships stand against it, as it names it in
+/// the error's metadata (measured, SpiceDB v1.56).
+const RELATIONSHIPS_AGAINST_IT: [&str; 3] = [
+    "delete_object_definition",
+    "delete_relation",
+    "remove_allowed_type",
+];
 
 /// `--on-schema`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -32,8 +38,23 @@ pub(crate) struct Held {
 }
 
 impl Held {
+    /// Whether to offer it again after a transaction.
     pub(crate) fn is_due(&self) -> bool {
         self.tried.elapsed() >= AGAIN
+    }
+
+    /// When to offer it again while there is nothing to write.
+    pub(crate) fn due_when_idle(&self) -> Instant {
+        self.tried + AGAIN_WHEN_IDLE
+    }
+
+    /// What waits for it.
+    pub(crate) fn text_of_wait(&self) -> String {
+        format!(
+            "the target does not take the schema of revision {} yet: {}",
+            self.revision,
+            self.reason.message()
+        )
     }
 
     /// What it means that it was never taken.
@@ -59,6 +80,7 @@ pub(crate) async fn bring(
     mode: Follow,
     text: String,
     revision: String,
+    before: Option<Held>,
     max_retries: usize,
 ) -> Result<Option<Held>, Failure> {
     let Some(difference) = difference(client, &text, max_retries).await? else {
@@ -86,17 +108,18 @@ pub(crate) async fn bring(
                 tracing::info!("wrote the schema of revision {revision}: {difference}");
                 return Ok(None);
             }
-            Err(reason) if reason.reason() == Some(RELATIONSHIPS_AGAINST_IT) => {
-                tracing::warn!(
-                    "the target does not take the schema of revision {revision} yet: {}",
-                    reason.message()
-                );
-                return Ok(Some(Held {
+            Err(reason) if waits_for_relationships(&reason) => {
+                let held = Held {
                     text,
                     revision,
                     reason,
                     tried: Instant::now(),
-                }));
+                };
+                let word = held.text_of_wait();
+                if before.is_none_or(|before| before.text_of_wait() != word) {
+                    tracing::warn!("{word}");
+                }
+                return Ok(Some(held));
             }
             Err(error) if error.is_transient() => {
                 retry.pause(error, "writing the schema again").await?;
@@ -112,6 +135,12 @@ pub(crate) async fn bring(
             }
         }
     }
+}
+
+/// Whether the schema could be written if some relationships were not there.
+fn waits_for_relationships(error: &authzed::Error) -> bool {
+    let operation = error.metadata().get("operation");
+    operation.is_some_and(|operation| RELATIONSHIPS_AGAINST_IT.contains(&operation.as_str()))
 }
 
 async fn difference(

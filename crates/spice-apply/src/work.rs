@@ -2,13 +2,13 @@
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use authzed::zedtoken::{self, Revision};
 use serde_json::json;
 use spice_pipe::budget::{Held, Receiver};
 use spice_pipe::connection::datastore_id;
-use spice_pipe::position::PositionFile;
 use spice_pipe::progress::Progress;
 use spice_pipe::retry::Retry;
 use spice_pipe::spool::Spool;
@@ -20,8 +20,9 @@ use spice_record::{ExpiryPrecision, Header, Record};
 use tokio::time::{Duration, Instant, sleep, sleep_until};
 
 use crate::batch::{self, Batch};
-use crate::doubt;
+use crate::doubt::{self, SETTLED};
 use crate::input::Step;
+use crate::position::{Keeper, from_now};
 use crate::schema::{self, Follow};
 use crate::write::{Target, Written};
 use crate::{Apply, GRACE};
@@ -30,8 +31,8 @@ use crate::{Apply, GRACE};
 const SAVE_EVERY: Duration = Duration::from_millis(100);
 /// After a batch of several calls only a look at the head gives a revision that holds all of them.
 const PAIR_EVERY: Duration = Duration::from_secs(2);
-/// Checkpoints alone are told this often.
-const IDLE_PAIR_EVERY: Duration = Duration::from_secs(10);
+/// Checkpoints alone are told this often; at least every ten seconds there must be a pair.
+const IDLE_PAIR_EVERY: Duration = Duration::from_secs(8);
 /// A server's limit for a transaction's metadata, in bytes of JSON.
 const METADATA_BYTES: usize = 65_000;
 
@@ -53,7 +54,9 @@ pub(crate) struct Worker {
     held: Option<schema::Held>,
     precision: ExpiryPrecision,
     prune: Option<PathBuf>,
-    file: Option<PositionFile>,
+    keeper: Option<Arc<Keeper>>,
+    /// A call is under way.
+    writing: bool,
     /// Where everything is on the target; none for a stream without revisions.
     position: Option<Position>,
     /// What of it is not saved yet, since when.
@@ -84,7 +87,8 @@ impl Worker {
             held: None,
             precision: keeps::precision(&head),
             prune: args.prune.then(|| args.spool.clone()).flatten(),
-            file: None,
+            keeper: None,
+            writing: false,
             position: Some(Position {
                 target: datastore_id(&head),
                 target_revision: Some(head),
@@ -100,11 +104,14 @@ impl Worker {
     /// Takes over a saved position, or stands where the stream begins.
     pub(crate) async fn stands(
         &mut self,
-        file: Option<PositionFile>,
+        keeper: Option<Keeper>,
         saved: Option<Position>,
         header: Option<&Header>,
     ) -> Result<(), Failure> {
-        self.file = file;
+        self.keeper = keeper.map(Arc::new);
+        if let Some(keeper) = &self.keeper {
+            self.target.keep_doubts(Arc::clone(keeper));
+        }
         // Only changes have revisions to stand at: a snapshot that is touched over what is there says
         // nothing about the rest.
         let header = header.filter(|header| header.stream == StreamKind::Changes);
@@ -121,10 +128,11 @@ impl Worker {
                 filter: header.filter.clone(),
                 start: Some(start.clone()),
                 source_revision: start.clone(),
-                schema: digest,
                 ..fresh
             });
             self.unsaved = Some(Instant::now());
+            // At once: a write in doubt has to be noted beside a position.
+            self.save()?;
             // It may have changed between the copy and the beginning of the stream: the stream tells
             // only of later changes.
             return match header.schema.clone() {
@@ -132,9 +140,10 @@ impl Worker {
                 None => Ok(()),
             };
         };
-        // Where nobody tells of schema changes, one may have happened while nobody looked: then the
-        // new stream begins with another text than the last one knew.
-        let changed = saved.spool.is_none() && saved.schema.is_some() && saved.schema != digest;
+        // What changed between the end of the last stream and the beginning of this one stands only in
+        // its header. In the middle of a spool the header is older than what was applied.
+        let begins = saved.spool.is_none() || saved.source_revision == start;
+        let changed = begins && saved.schema != digest;
         let revision = saved.source_revision.clone();
         tracing::info!("going on after revision {revision}");
         self.position = Some(saved);
@@ -198,8 +207,12 @@ impl Worker {
     /// Does what stands at the front; `true` at the end.
     async fn step(&mut self) -> Result<bool, Failure> {
         let most = self.target.width();
-        if let Some(batch) = batch::next(&mut self.waiting, most, self.exact) {
+        let until = self.until.as_ref();
+        let is_end = |revision: &str| until.is_some_and(|until| reaches(revision, until));
+        if let Some(batch) = batch::next(&mut self.waiting, most, self.exact, &is_end) {
+            self.writing = true;
             self.write(batch).await?;
+            self.writing = false;
             if self.held.as_ref().is_some_and(schema::Held::is_due) {
                 self.offer_again().await?;
             }
@@ -242,10 +255,8 @@ impl Worker {
     }
 
     fn reaches(&self, revision: &str) -> bool {
-        let Some(until) = &self.until else {
-            return false;
-        };
-        zedtoken::decode(revision).is_ok_and(|there| there.revision.sees(until) == Some(true))
+        let until = self.until.as_ref();
+        until.is_some_and(|until| reaches(revision, until))
     }
 
     async fn write(&mut self, batch: Batch) -> Result<(), Failure> {
@@ -261,7 +272,11 @@ impl Worker {
         let token = revision.as_ref().map(|(token, _)| token.as_str());
         let of = token.map_or_else(|| "update".to_owned(), |token| format!("revision {token}"));
         let mark = self.mark(token, metadata);
-        let Written { calls, token: last } = self.target.write(updates, mark.as_ref(), &of).await?;
+        let written = self.target.write(updates, mark.as_ref(), &of).await;
+        let Written { calls, token: last } = written.map_err(|failure| match &self.held {
+            Some(held) => failure.context(held.text_of_wait()),
+            None => failure,
+        })?;
         self.progress.add(count);
         let mut applied = Applied {
             transactions,
@@ -271,12 +286,15 @@ impl Worker {
             coalesced: transactions > calls.max(1),
             lag: token.and_then(lag),
             at: Some(jiff::Timestamp::now().to_string()),
-            target_revision: last,
+            // One of several calls at the same time does not hold the others.
+            target_revision: last.filter(|_| calls == 1),
             ..Applied::default()
         };
-        // One call alone: its revision holds it, and everything that ended before it began.
-        applied.paired = calls == 1 && whole && !part && self.held.is_none();
-        if whole && !applied.paired && self.held.is_none() && self.paired.elapsed() >= PAIR_EVERY {
+        // One call alone: its revision holds it, and everything that ended before it began. A write in
+        // doubt may come between.
+        let comparable = revision.is_some() && whole && self.is_settled();
+        applied.paired = comparable && calls == 1 && !part;
+        if comparable && !applied.paired && self.paired.elapsed() >= PAIR_EVERY {
             applied.target_revision = Some(self.head().await?);
             applied.paired = true;
         }
@@ -300,6 +318,11 @@ impl Worker {
         print(applied)
     }
 
+    /// Whether the target holds what was written, and nothing else can come.
+    fn is_settled(&self) -> bool {
+        self.held.is_none() && self.target.doubts().is_empty()
+    }
+
     /// Everything through a revision is on the target, unless a schema is still missing there.
     fn moves(&mut self, revision: &str, place: Place) {
         if self.held.is_some() {
@@ -316,8 +339,16 @@ impl Worker {
     async fn schema(&mut self, text: String, revision: String) -> Result<(), Failure> {
         let digest = digest_text(&text);
         let client = self.target.client();
-        self.held =
-            schema::bring(&client, self.on_schema, text, revision, self.max_retries).await?;
+        let held = self.held.take();
+        self.held = schema::bring(
+            &client,
+            self.on_schema,
+            text,
+            revision,
+            held,
+            self.max_retries,
+        )
+        .await?;
         if let (Some(position), None) = (&mut self.position, &self.held) {
             position.schema = Some(digest);
         }
@@ -325,8 +356,9 @@ impl Worker {
     }
 
     async fn offer_again(&mut self) -> Result<(), Failure> {
-        if let Some(held) = self.held.take() {
-            self.schema(held.text, held.revision).await?;
+        if let Some(held) = &self.held {
+            let (text, revision) = (held.text.clone(), held.revision.clone());
+            self.schema(text, revision).await?;
         }
         Ok(())
     }
@@ -337,7 +369,9 @@ impl Worker {
         if let Some(held) = &self.held {
             return Err(held.unmended());
         }
-        self.settle_doubts(true).await?;
+        while !self.target.doubts().is_empty() {
+            self.settle_doubts(true).await?;
+        }
         if self.position.is_some() {
             self.pair().await?;
         }
@@ -363,13 +397,15 @@ impl Worker {
         }
         let client = self.target.client();
         let again = doubt::wrong(&client, &due, self.max_retries, self.precision).await?;
+        // Before they are written again: that can be in doubt, too.
+        self.target.doubts().settle(&due);
+        self.unsaved.get_or_insert_with(Instant::now);
         if !again.is_empty() {
             let mark = self.mark(None, None);
             self.target
                 .write(again, mark.as_ref(), "late write")
                 .await?;
         }
-        self.target.doubts().settle(&due);
         Ok(())
     }
 
@@ -379,7 +415,8 @@ impl Worker {
         let pair = self.moved.then(|| self.paired + IDLE_PAIR_EVERY);
         let doubts = self.target.doubts().settled_at();
         let save = save.filter(|_| doubts.is_none());
-        [save, pair, doubts]
+        let held = self.held.as_ref().map(schema::Held::due_when_idle);
+        [save, pair, doubts, held]
             .into_iter()
             .flatten()
             .min()
@@ -394,6 +431,9 @@ impl Worker {
         if due(doubts) {
             self.settle_doubts(false).await?;
         }
+        if due(self.held.as_ref().map(schema::Held::due_when_idle)) {
+            self.offer_again().await?;
+        }
         if self.moved && due(Some(self.paired + IDLE_PAIR_EVERY)) {
             self.pair().await?;
         }
@@ -403,10 +443,10 @@ impl Worker {
     /// Prints a record without updates, so that both ends can be compared.
     async fn pair(&mut self) -> Result<(), Failure> {
         self.paired = Instant::now();
-        self.moved = false;
-        if self.held.is_some() {
+        if !self.is_settled() {
             return Ok(());
         }
+        self.moved = false;
         let head = self.head().await?;
         let Some(position) = &mut self.position else {
             return Ok(());
@@ -444,15 +484,20 @@ impl Worker {
 
     /// Saves the position, unless a write before it is in doubt: that has to be replayed.
     fn save(&mut self) -> Result<(), Failure> {
-        let (Some(file), Some(position)) = (&self.file, &self.position) else {
+        let (Some(keeper), Some(position)) = (&self.keeper, &self.position) else {
             return Ok(());
         };
-        if self.unsaved.is_none() || !self.target.doubts().is_empty() {
+        let is_saved = self.unsaved.is_none() && !self.writing;
+        if is_saved || !self.target.doubts().is_empty() {
             return Ok(());
         }
-        file.save(position)?;
+        let mut position = position.clone();
+        // A signal has dropped a call: its end is not known.
+        position.doubts_until = self.writing.then(|| from_now(SETTLED));
+        let place = position.spool;
+        keeper.save(position)?;
         self.unsaved = None;
-        if let (Some(spool), Some(place)) = (&self.prune, position.spool) {
+        if let (Some(spool), Some(place)) = (&self.prune, place) {
             let spool = Spool::new(spool);
             let segments = spool.segments().unwrap_or_default();
             for segment in segments
@@ -489,6 +534,11 @@ impl Worker {
         }
         Some(mark)
     }
+}
+
+/// Whether everything through `until` has been said when `revision` has.
+fn reaches(revision: &str, until: &Revision) -> bool {
+    zedtoken::decode(revision).is_ok_and(|there| there.revision.sees(until) == Some(true))
 }
 
 fn print(applied: Applied) -> Result<(), Failure> {

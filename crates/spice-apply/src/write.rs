@@ -6,12 +6,12 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use authzed::v1::{RelationshipUpdate, WriteRelationshipsRequest, relationship_update::Operation};
 use authzed::{Client, Kind};
-use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use futures::stream::{self, StreamExt as _};
 use prost::Message as _;
 use spice_pipe::retry::Retry;
 use spice_pipe::{Exit, Failure};
@@ -19,7 +19,8 @@ use spice_record::Record;
 use spice_record::relationship::{Text, Update};
 use tokio::time::{Interval, MissedTickBehavior};
 
-use crate::doubt::Doubts;
+use crate::doubt::{Doubts, SETTLED};
+use crate::position::Keeper;
 
 /// SpiceDB's default; the true limit is learned when it is lower.
 const UPDATES_PER_CALL: usize = 1_000;
@@ -44,6 +45,7 @@ pub(crate) struct Target {
     limit: AtomicUsize,
     pace: Option<tokio::sync::Mutex<Interval>>,
     doubts: Mutex<Doubts>,
+    keeper: Option<Arc<Keeper>>,
     rejects: Option<Mutex<Rejects>>,
 }
 
@@ -82,8 +84,14 @@ impl Target {
             limit: AtomicUsize::new(UPDATES_PER_CALL),
             pace,
             doubts: Mutex::default(),
+            keeper: None,
             rejects,
         })
+    }
+
+    /// Writes in doubt are noted there, too.
+    pub(crate) fn keep_doubts(&mut self, keeper: Arc<Keeper>) {
+        self.keeper = Some(keeper);
     }
 
     pub(crate) fn client(&self) -> Client {
@@ -134,16 +142,18 @@ impl Target {
             self.call(updates, metadata, of, &mut written).await?;
             return Ok(written);
         }
-        let all: Vec<Written> = stream::iter(calls)
+        // Each is waited for, also when another one has failed: a call that is dropped is in doubt.
+        let all: Vec<Result<Written, Failure>> = stream::iter(calls)
             .map(|updates| async move {
                 let mut written = Written::default();
                 self.call(&updates, metadata, of, &mut written).await?;
-                Ok::<_, Failure>(written)
+                Ok(written)
             })
             .buffer_unordered(self.lanes)
-            .try_collect()
-            .await?;
+            .collect()
+            .await;
         for one in all {
+            let one = one?;
             written.calls += one.calls;
             written.token = one.token.or(written.token);
         }
@@ -245,6 +255,9 @@ impl Target {
             }
             if error.is_ambiguous_for_writes() {
                 self.doubts().note(updates);
+                if let Some(keeper) = &self.keeper {
+                    keeper.doubt(SETTLED)?;
+                }
                 *lock(&self.client) = client.reconnect();
             }
             retry.pause(error, "writing again").await?;
@@ -259,6 +272,7 @@ impl Target {
     ) -> Result<(), Failure> {
         let reason = error.reason().unwrap_or_default();
         if update.operation() == Operation::Delete && NOTHING_THERE.contains(&reason) {
+            self.doubts().acknowledged(std::slice::from_ref(update));
             return Ok(());
         }
         let Some(relationship) = &update.relationship else {
@@ -267,6 +281,8 @@ impl Target {
         let (text, message) = (Text(relationship), error.message());
         if let Some(rejects) = &self.rejects {
             tracing::warn!("{of}: refused {text}: {message}");
+            // It will never be there, so there is nothing to look for later.
+            self.doubts().settle(std::slice::from_ref(update));
             return lock(rejects).keep(update);
         }
         let failure = Failure::new(

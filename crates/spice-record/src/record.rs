@@ -294,10 +294,14 @@ pub struct Position {
     pub start: Option<String>,
     /// The source's revision, all of which is on the target.
     pub source_revision: String,
-    /// A revision of the target that holds it.
+    /// The newest revision of the target that is known to hold what was written before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_revision: Option<String>,
-    /// Digest of the text of the newest schema that came with the stream.
+    /// Writes after this revision were given up and may be applied late, until this time (RFC 3339):
+    /// nothing is to be written again before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub doubts_until: Option<String>,
+    /// Digest of the text of the newest schema of the stream that the target has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<Digest>,
     /// Where in the spool the record with that revision begins.

@@ -1,0 +1,266 @@
+//! `spice-apply`: what a stream says is on the target, whatever breaks, and the position knows it.
+//!
+//! Where no source is needed, streams and spools are written by the tests themselves, with revisions
+//! that no server made.
+
+mod big;
+mod capture;
+mod killed;
+mod late;
+mod pairs;
+mod reject;
+mod schema;
+mod stream;
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use base64::Engine as _;
+use serde_json::{Value, json};
+use spice_record::Header;
+use spice_record::record::StreamKind;
+
+use crate::support::judge;
+use crate::support::program::Program;
+use crate::support::running::{Finished, Running};
+use crate::support::spicedb::Server;
+use crate::support::toxiproxy::Proxy;
+
+/// Long enough for anything here on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+const SCHEMA: &str = "definition user {}\n\ndefinition document {\n\trelation viewer: user\n}";
+
+/// `spice-apply` to a server.
+fn apply(target: &Server) -> Program {
+    Program::new("spice-apply")
+        .args(["--context", target.context()])
+        .timeout(PATIENCE)
+}
+
+fn apply_by(proxy: &Proxy, target: &Server) -> Program {
+    Program::new("spice-apply")
+        .args(target.flags_by(&proxy.endpoint()))
+        .timeout(PATIENCE)
+}
+
+/// `spice-watch` of a PostgreSQL server.
+fn watch(source: &Server) -> Program {
+    Program::new("spice-watch")
+        .args(["--context", source.context()])
+        .timeout(PATIENCE)
+}
+
+fn head(server: &Server) -> String {
+    let head = Program::new("spice-revision").args(["--context", server.context(), "--head"]);
+    let head = head.args(["--settle", "0s"]).run().expect_success();
+    head.text().trim().to_owned()
+}
+
+fn mark(server: &Server) -> String {
+    let mark = Program::new("spice-revision").args(["--context", server.context(), "--mark"]);
+    mark.run().expect_success().text().trim().to_owned()
+}
+
+/// The zedtoken of a revision of a source that is no server.
+fn token(revision: u64) -> String {
+    token_of(revision, "5ou5ce00")
+}
+
+fn token_of(revision: u64, datastore: &str) -> String {
+    let revision = revision.to_string();
+    let mut bytes = vec![0x1a, 0, 0x0a, u8::try_from(revision.len()).unwrap()];
+    bytes.extend(revision.as_bytes());
+    bytes.extend([0x12, 8]);
+    bytes.extend(datastore.as_bytes());
+    bytes[1] = u8::try_from(bytes.len() - 2).unwrap();
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+/// `document:ID#viewer@user:eve`, as it stands in records.
+fn relationship(id: &str) -> Value {
+    json!({
+        "resource": {"objectType": "document", "objectId": id},
+        "relation": "viewer",
+        "subject": {"object": {"objectType": "user", "objectId": "eve"}},
+    })
+}
+
+fn touch(id: &str) -> Value {
+    json!({"operation": "OPERATION_TOUCH", "relationship": relationship(id)})
+}
+
+fn delete(id: &str) -> Value {
+    json!({"operation": "OPERATION_DELETE", "relationship": relationship(id)})
+}
+
+fn transaction(revision: u64, updates: &[Value]) -> Value {
+    json!({"transaction": {"revision": token(revision), "updates": updates}})
+}
+
+fn checkpoint(revision: u64) -> Value {
+    json!({"checkpoint": {"revision": token(revision)}})
+}
+
+fn schema(revision: u64, text: &str) -> Value {
+    json!({"schema": {"revision": token(revision), "text": text}})
+}
+
+fn header_of(stream: StreamKind, revision: Option<String>, schema: Option<&str>) -> Header {
+    Header {
+        format: spice_record::FORMAT.to_owned(),
+        stream,
+        revision,
+        schema: schema.map(str::to_owned),
+        filter: None,
+        producer: "a test".to_owned(),
+        created_at: "2026-01-01T00:00:00Z".to_owned(),
+    }
+}
+
+/// The header of changes after a revision of a source that is no server.
+fn header(revision: u64) -> Value {
+    let header = header_of(StreamKind::Changes, Some(token(revision)), Some(SCHEMA));
+    json!({ "header": header })
+}
+
+/// The trailer of changes.
+fn trailer(first: &Value, revision: u64) -> Value {
+    let header: Header = serde_json::from_value(first["header"].clone()).unwrap();
+    json!({"trailer": {"header": header.checksum(), "revision": token(revision), "ended": "until"}})
+}
+
+fn lines<'a>(records: impl IntoIterator<Item = &'a Value>) -> String {
+    records
+        .into_iter()
+        .map(|record| format!("{record}\n"))
+        .collect()
+}
+
+/// Changes from revision 1 to the last of the records, sealed.
+fn sealed(changes: &[Value], last: u64) -> String {
+    let header = header(1);
+    let trailer = trailer(&header, last);
+    lines([&header].into_iter().chain(changes).chain([&trailer]))
+}
+
+/// A spool of transactions that touch new relationships, each of so many updates, and a checkpoint;
+/// gives back the last revision.
+fn spool_of(path: &Path, transactions: u64, updates: u64) -> u64 {
+    let mut file = BufWriter::new(File::create(path).unwrap());
+    writeln!(file, "{}", header(1)).unwrap();
+    let mut number = 0;
+    for revision in 2..transactions + 2 {
+        let token = token(revision);
+        write!(
+            file,
+            r#"{{"transaction":{{"revision":"{token}","updates":["#
+        )
+        .unwrap();
+        for update in 0..updates {
+            let comma = if update > 0 { "," } else { "" };
+            write!(
+                file,
+                r#"{comma}{{"operation":"OPERATION_TOUCH","relationship":{{"resource":{{"objectType":"document","objectId":"d{number}"}},"relation":"viewer","subject":{{"object":{{"objectType":"user","objectId":"u{}"}}}}}}}}"#,
+                number % 1000
+            )
+            .unwrap();
+            number += 1;
+        }
+        writeln!(file, "]}}}}").unwrap();
+    }
+    let last = transactions + 2;
+    writeln!(file, "{}", checkpoint(last)).unwrap();
+    file.flush().unwrap();
+    last
+}
+
+/// How many relationships a PostgreSQL server holds, without any of ours to say so.
+fn rows(server: &Server) -> u64 {
+    let alive = "deleted_xid = '9223372036854775807'::xid8";
+    let rows = server.sql(&format!(
+        "SELECT count(*) FROM relation_tuple WHERE {alive}"
+    ));
+    rows.trim().parse().unwrap()
+}
+
+/// The schema of the judge's writers.
+fn schema_of_writers(server: &Server) {
+    let schema = "use expiration\n\ncaveat within(limit int, used int) {\n  used < limit\n}\n\n\
+                  definition user {}\n\ndefinition item {\n  relation holder: user | user with within \
+                  | user with expiration | user with within and expiration\n}\n";
+    judge::write_schema(server, schema);
+}
+
+/// The ids of the resources that a server holds relationships of, as the judge sees them.
+fn ids(server: &Server) -> Vec<String> {
+    let dump = judge::dump(server, judge::Precision::Microseconds);
+    let id = |line: String| {
+        let line: Value = serde_json::from_str(&line).unwrap();
+        line["resource"]
+            .as_str()
+            .unwrap()
+            .split_once(':')
+            .unwrap()
+            .1
+            .to_owned()
+    };
+    dump.into_iter().map(id).collect()
+}
+
+/// The `applied` records that a program printed; a last one that a kill has torn is left out.
+fn applied(stdout: &[u8]) -> Vec<Value> {
+    let text = String::from_utf8_lossy(stdout).into_owned();
+    let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    let parse = |line: &str| serde_json::from_str::<Value>(line).unwrap()["applied"].clone();
+    whole.lines().map(parse).collect()
+}
+
+/// What a position file says.
+fn position(path: &Path) -> Value {
+    let text = std::fs::read_to_string(path).unwrap();
+    serde_json::from_str::<Value>(&text).unwrap()["position"].clone()
+}
+
+/// A capture of a PostgreSQL server into a spool, begun at its head.
+struct Capture {
+    spool: PathBuf,
+    since: String,
+    running: Running,
+}
+
+impl Capture {
+    fn of(source: &Server, folder: &Path) -> Self {
+        let (spool, since) = (folder.join("changes.ndjson"), head(source));
+        let running = Self::start(source, &spool, &since);
+        Self {
+            spool,
+            since,
+            running,
+        }
+    }
+
+    fn start(source: &Server, spool: &Path, since: &str) -> Running {
+        let heartbeat = ["--heartbeat", "1s"];
+        let watch = watch(source)
+            .arg("--spool")
+            .arg(spool)
+            .args(["--since", since]);
+        watch.args(heartbeat).spawn()
+    }
+
+    fn again(&mut self, source: &Server) {
+        self.running = Self::start(source, &self.spool, &self.since);
+    }
+}
+
+fn rejected_code(finished: Finished, code: i32, says: &str) {
+    let finished = finished.expect_code(code);
+    assert!(
+        finished.stderr.contains(says),
+        "{says:?}: {}",
+        finished.stderr
+    );
+}

@@ -1,0 +1,399 @@
+//! `kill -9` of apply, signals, and a target that goes away, all under load.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::{
+    Capture, PATIENCE, applied, apply, apply_by, mark, position, rows, schema_of_writers, watch,
+};
+use crate::support::judge::{self, Precision, Writers};
+use crate::support::pipe::Pipe;
+use crate::support::spicedb::{Datastore, Server};
+use crate::support::toxiproxy::Proxy;
+use crate::support::{Random, folder, repeat, wait_until};
+
+/// 4 writers for so long, each with so many transactions a second.
+fn write(source: &Server, folder: &Path, seconds: u32, rate: u32) -> Writers {
+    let (seconds, rate) = (seconds.to_string(), rate.to_string());
+    let flags = [
+        "--seconds",
+        &seconds,
+        "--rate",
+        &rate,
+        "--updates",
+        "8",
+        "--keys",
+        "60",
+    ];
+    Writers::start(source, &folder.join("journal"), &flags)
+}
+
+/// A relationship of the writers, and its state: caveat, context and expiry.
+fn entry(key: [&Value; 2], state: [&Value; 3]) -> (String, String) {
+    let [caveat, context, expires] = state;
+    let limit = context["limit"].as_f64();
+    let expires = expires
+        .as_str()
+        .map(|text| text.chars().take(19).collect::<String>());
+    (
+        format!("{key:?}"),
+        format!("{caveat} {limit:?} {expires:?}"),
+    )
+}
+
+/// Fails unless every relationship on the target has the state that the spool's changes gave it up to
+/// the position, or a later one. Gives back whether there were changes behind the position.
+fn assert_not_ahead(spool: &Path, file: &Path, target: &Server) -> bool {
+    let stands = position(file);
+    let offset = stands["spool"]["offset"]
+        .as_u64()
+        .map(|offset| usize::try_from(offset).unwrap());
+    let there: HashMap<String, String> = judge::dump(target, Precision::Seconds)
+        .iter()
+        .map(|line| {
+            let line: Value = serde_json::from_str(line).unwrap();
+            let name = |key: &str| {
+                let text = line[key].as_str().unwrap();
+                Value::from(text.split_once(':').unwrap().1)
+            };
+            entry(
+                [&name("resource"), &name("subject")],
+                [&line["caveat"], &line["context"], &line["expires"]],
+            )
+        })
+        .collect();
+    let text = std::fs::read_to_string(spool).unwrap();
+    let mut allowed: HashMap<String, Vec<Option<String>>> = HashMap::new();
+    let (mut at, mut behind) = (0, false);
+    for line in text
+        .split_inclusive('\n')
+        .filter(|line| line.ends_with('\n'))
+    {
+        let record: Value = serde_json::from_str(line).unwrap();
+        // Everything through the record at the position's offset is on the target.
+        let is_there = offset.is_some_and(|offset| at <= offset);
+        if Some(at) == offset {
+            let (_, record) = record.as_object().unwrap().iter().next().unwrap();
+            assert_eq!(record["revision"], stands["sourceRevision"]);
+        }
+        at += line.len();
+        for update in record["transaction"]["updates"]
+            .as_array()
+            .into_iter()
+            .flatten()
+        {
+            let relationship = &update["relationship"];
+            let caveat = &relationship["optionalCaveat"];
+            let (key, state) = entry(
+                [
+                    &relationship["resource"]["objectId"],
+                    &relationship["subject"]["object"]["objectId"],
+                ],
+                [
+                    &caveat["caveatName"],
+                    &caveat["context"],
+                    &relationship["optionalExpiresAt"],
+                ],
+            );
+            let deleted = update["operation"] == "OPERATION_DELETE";
+            let states = allowed.entry(key).or_insert_with(|| vec![None]);
+            if is_there {
+                states.clear();
+            }
+            behind |= !is_there;
+            states.push((!deleted).then_some(state));
+        }
+    }
+    for (key, states) in &allowed {
+        let is = there.get(key).cloned();
+        assert!(
+            states.contains(&is),
+            "{key}: {is:?}, the position allows {states:?}"
+        );
+    }
+    behind
+}
+
+#[test]
+fn apply_killed_at_random_behind_a_spool_is_never_behind_its_position_and_ends_equal() {
+    let cases = repeat(4, 50);
+    let (source, target, folder) = (
+        Server::start(Datastore::Postgres),
+        Server::start(Datastore::Postgres),
+        folder(),
+    );
+    schema_of_writers(&source);
+    let capture = Capture::of(&source, folder.path());
+    let writers = write(&source, folder.path(), cases * 2 + 2, 20);
+    let file = folder.path().join("position");
+    let mut random = Random::new(3);
+    let mut behind = 0;
+    for case in 0..cases {
+        let flags: &[&str] = match case % 3 {
+            0 => &["--exact"],
+            1 => &["--lanes", "8"],
+            // Slow, so that there is a backlog.
+            _ => &["--lanes", "2", "--max-rps", "15"],
+        };
+        let program = apply(&target)
+            .arg("--spool")
+            .arg(&capture.spool)
+            .args(flags);
+        let program = program.arg("--position").arg(&file).spawn();
+        wait_until("it works", PATIENCE, || !program.stdout_so_far().is_empty());
+        std::thread::sleep(Duration::from_millis(random.below(900) as u64));
+        program.kill9();
+        let killed = program.wait();
+        assert_eq!(killed.signal(), Some(9), "case {case}: {}", killed.stderr);
+        behind += u32::from(assert_not_ahead(&capture.spool, &file, &target));
+    }
+    writers.finish();
+    assert!(behind > 0, "there was something left to do at the kills");
+    let until = mark(&source);
+    let program = apply(&target)
+        .arg("--spool")
+        .arg(&capture.spool)
+        .arg("--position")
+        .arg(&file);
+    program.args(["--until", &until]).run().expect_success();
+    assert!(judge::assert_same_relationships(&source, &target, Precision::Microseconds) > 20);
+}
+
+#[test]
+fn watch_and_apply_killed_at_random_in_a_pipe_go_on_from_the_position_and_end_equal() {
+    let cases = repeat(3, 50);
+    let (source, target, folder) = (
+        Server::start(Datastore::Postgres),
+        Server::start(Datastore::Memory),
+        folder(),
+    );
+    schema_of_writers(&source);
+    let since = super::head(&source);
+    let writers = write(&source, folder.path(), cases * 2, 20);
+    let file = folder.path().join("position");
+    let pipe = |flags: &[&str]| {
+        let watch = watch(&source).args(["--since", &since, "--heartbeat", "1s", "--since-file"]);
+        let apply = apply(&target).arg("--position").arg(&file);
+        Pipe::from(watch.arg(&file).args(flags)).to(apply)
+    };
+    let mut random = Random::new(4);
+    let mut moved = Vec::new();
+    for case in 0..cases {
+        let running = pipe(&[]).spawn();
+        wait_until("it works", PATIENCE, || {
+            !running[1].stdout_so_far().is_empty()
+        });
+        std::thread::sleep(Duration::from_millis(random.below(900) as u64));
+        running[(case % 2) as usize].kill9();
+        let ended: Vec<_> = running
+            .into_iter()
+            .map(crate::support::running::Running::wait)
+            .collect();
+        match case % 2 {
+            0 => assert_eq!(ended[1].code(), Some(75), "{}", ended[1].stderr),
+            _ => assert_eq!(ended[1].signal(), Some(9)),
+        }
+        moved.push(position(&file)["sourceRevision"].clone());
+    }
+    writers.finish();
+    moved.dedup();
+    assert!(moved.len() > 1, "the position moved");
+    let until = mark(&source);
+    pipe(&["--until", &until]).expect_success();
+    assert!(judge::assert_same_relationships(&source, &target, Precision::Microseconds) > 20);
+}
+
+#[test]
+fn target_restarted_cut_and_stalled_under_load_ends_equal() {
+    let (source, target, folder) = (
+        Server::start(Datastore::Postgres),
+        Server::start(Datastore::Postgres),
+        folder(),
+    );
+    schema_of_writers(&source);
+    let proxy = Proxy::to(target.endpoint());
+    let capture = Capture::of(&source, folder.path());
+    let writers = write(&source, folder.path(), repeat(25, 120), 20);
+    let file = folder.path().join("position");
+    let follow = apply_by(&proxy, &target).arg("--spool").arg(&capture.spool);
+    let mut follow = follow
+        .arg("--position")
+        .arg(&file)
+        .args(["--max-retries", "30"])
+        .spawn();
+    let mut noticed = 0;
+    let retries = |text: &str| text.matches("writing again in").count();
+    for round in 0..repeat(1, 6) {
+        for fault in 0..5 {
+            let before = retries(&follow.stderr_so_far());
+            wait_until("it follows", PATIENCE, || {
+                let seen = follow.stdout_so_far().len();
+                std::thread::sleep(Duration::from_millis(100));
+                follow.stdout_so_far().len() > seen
+            });
+            match fault {
+                0 => {
+                    target.kill9();
+                    target.restart();
+                }
+                1 => target.restart(),
+                2 => {
+                    // Its database: every session of it ends.
+                    let noticed = || retries(&follow.stderr_so_far()) > before;
+                    for _ in 0..200 {
+                        target.sql(
+                            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+                             WHERE datname = current_database() AND pid <> pg_backend_pid()",
+                        );
+                        if noticed() {
+                            break;
+                        }
+                    }
+                }
+                3 => wait_until("a cut meets a write", PATIENCE, || {
+                    proxy.cut();
+                    std::thread::sleep(Duration::from_millis(20));
+                    retries(&follow.stderr_so_far()) > before
+                }),
+                _ => {
+                    proxy.stall();
+                    std::thread::sleep(Duration::from_millis(1_500));
+                    proxy.heal();
+                    proxy.cut();
+                }
+            }
+            assert!(
+                follow.is_running(),
+                "round {round}: {}",
+                follow.stderr_so_far()
+            );
+            let began = Instant::now();
+            while retries(&follow.stderr_so_far()) == before && began.elapsed().as_secs() < 4 {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            // A graceful end may fall between two calls.
+            noticed += usize::from(retries(&follow.stderr_so_far()) > before);
+        }
+    }
+    eprintln!("{noticed} faults met a write");
+    assert!(noticed >= 2, "{}", follow.stderr_so_far());
+    writers.finish();
+    follow.signal("TERM");
+    follow.wait().expect_success();
+    let until = mark(&source);
+    let program = apply(&target)
+        .arg("--spool")
+        .arg(&capture.spool)
+        .arg("--position")
+        .arg(&file);
+    program.args(["--until", &until]).run().expect_success();
+    assert!(judge::assert_same_relationships(&source, &target, Precision::Microseconds) > 20);
+    assert_eq!(rows(&source), rows(&target));
+}
+
+#[test]
+fn sigterm_ends_well_within_a_second_and_nothing_is_applied_again() {
+    let (source, target, folder) = (
+        Server::start(Datastore::Postgres),
+        Server::start(Datastore::Postgres),
+        folder(),
+    );
+    schema_of_writers(&source);
+    let capture = Capture::of(&source, folder.path());
+    let writers = write(&source, folder.path(), 6, 20);
+    let file = folder.path().join("position");
+    let program = || {
+        let program = apply(&target).arg("--spool").arg(&capture.spool);
+        program.arg("--position").arg(&file)
+    };
+    let mut transactions = 0;
+    let mut count = |stdout: &[u8]| {
+        let told = applied(stdout);
+        transactions += told
+            .iter()
+            .map(|one| one["transactions"].as_u64().unwrap())
+            .sum::<u64>();
+    };
+    for signal in ["TERM", "INT", "TERM", "INT"] {
+        let running = program().spawn();
+        wait_until("it works", PATIENCE, || {
+            running.stdout_so_far().len() > 2_000
+        });
+        let began = Instant::now();
+        running.signal(signal);
+        let ended = running.wait();
+        eprintln!("SIG{signal}: {:?}", began.elapsed());
+        assert!(
+            began.elapsed() < Duration::from_millis(1_500),
+            "{:?}",
+            began.elapsed()
+        );
+        match signal {
+            "TERM" => assert_eq!(ended.code(), Some(0), "{}", ended.stderr),
+            _ => assert_eq!(ended.signal(), Some(2), "{}", ended.stderr),
+        }
+        let told = applied(&ended.stdout);
+        let last = told
+            .iter()
+            .rev()
+            .find(|one| one["sourceRevision"].is_string())
+            .unwrap();
+        let stands = position(&file);
+        // A checkpoint may have moved it further, which is not told each time.
+        if stands["sourceRevision"] != last["sourceRevision"] {
+            eprintln!("the position stands at a checkpoint");
+        }
+        assert!(stands["doubtsUntil"].is_null());
+        count(&ended.stdout);
+    }
+    writers.finish();
+    let until = mark(&source);
+    let ended = program().args(["--until", &until]).run().expect_success();
+    count(&ended.stdout);
+    let spool = std::fs::read_to_string(&capture.spool).unwrap();
+    let captured = spool
+        .lines()
+        .filter(|line| line.starts_with(r#"{"transaction""#))
+        .count();
+    assert_eq!(transactions, captured as u64, "each was applied once");
+    judge::assert_same_relationships(&source, &target, Precision::Microseconds);
+}
+
+#[test]
+fn sigterm_in_the_middle_of_a_stalled_write_ends_within_a_second_and_the_write_is_in_doubt() {
+    let (target, folder) = (Server::start(Datastore::Postgres), folder());
+    let proxy = Proxy::to(target.endpoint());
+    let path = folder.path().join("spool");
+    let file = folder.path().join("position");
+    let first = [
+        super::header(1),
+        super::transaction(2, &[super::touch("a")]),
+    ];
+    std::fs::write(&path, super::lines(&first)).unwrap();
+    let program = apply_by(&proxy, &target)
+        .arg("--spool")
+        .arg(&path)
+        .arg("--position")
+        .arg(&file);
+    let running = program.spawn();
+    wait_until("the first is there", PATIENCE, || {
+        file.exists() && position(&file)["sourceRevision"] == super::token(2)
+    });
+    proxy.stall();
+    let second = super::transaction(3, &[super::touch("b")]);
+    std::fs::write(&path, super::lines(first.iter().chain([&second]))).unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    let began = Instant::now();
+    running.signal("TERM");
+    running.wait().expect_success();
+    assert!(
+        began.elapsed() < Duration::from_millis(1_500),
+        "{:?}",
+        began.elapsed()
+    );
+    assert_eq!(position(&file)["sourceRevision"], super::token(2));
+    assert!(position(&file)["doubtsUntil"].is_string());
+}

@@ -1,0 +1,184 @@
+//! What the target refuses, and a target that has enough.
+
+use serde_json::{Value, json};
+
+use super::{
+    SCHEMA, applied, apply, checkpoint, ids, position, rejected_code, sealed, token, touch,
+    transaction,
+};
+use crate::support::folder;
+use crate::support::judge;
+use crate::support::spicedb::{Datastore, Server};
+
+/// A relationship of a type that no schema has.
+fn foreign(id: &str) -> Value {
+    let mut update = touch(id);
+    update["relationship"]["resource"]["objectType"] = json!("folder");
+    update
+}
+
+#[test]
+fn refused_update_stops_and_is_named_with_its_revision() {
+    let (server, folder) = (Server::start(Datastore::Memory), folder());
+    let file = folder.path().join("position");
+    let changes = [
+        transaction(2, &[touch("a")]),
+        transaction(3, &[touch("b"), foreign("readme"), touch("c")]),
+        transaction(4, &[touch("d")]),
+    ];
+    let stream = sealed(&changes, 4);
+    let program = || {
+        apply(&server)
+            .arg("--position")
+            .arg(&file)
+            .input(stream.clone())
+    };
+    let finished = program().run().expect_code(1);
+    let said = &finished.stderr;
+    assert!(
+        said.contains(&token(3)) && said.contains("folder:readme#viewer@user:eve"),
+        "{said}"
+    );
+    assert!(said.contains("--on-reject FILE"), "{said}");
+    assert_eq!(position(&file)["sourceRevision"], token(2));
+    assert!(!ids(&server).contains(&"d".to_owned()));
+    // Mended by hand, it goes on.
+    let mended = format!("{SCHEMA}\n\ndefinition folder {{\n\trelation viewer: user\n}}");
+    judge::write_schema(&server, &mended);
+    program().run().expect_success();
+    assert_eq!(ids(&server), ["a", "b", "c", "d", "readme"]);
+    assert_eq!(position(&file)["sourceRevision"], token(4));
+}
+
+#[test]
+fn refused_updates_are_appended_to_a_file_that_can_be_fed_again() {
+    for datastore in [Datastore::Memory, Datastore::Postgres] {
+        let (server, folder) = (Server::start(datastore), folder());
+        let rejects = folder.path().join("rejects");
+        let many: Vec<Value> = (0..300).map(|n| touch(&format!("d{n}"))).collect();
+        let mut with: Vec<Value> = many.clone();
+        with.insert(100, foreign("one"));
+        with.insert(201, foreign("two"));
+        let changes = [
+            transaction(2, &with),
+            transaction(3, &[foreign("three")]),
+            checkpoint(3),
+        ];
+        let program = apply(&server).arg("--on-reject").arg(&rejects);
+        let finished = program.input(sealed(&changes, 3)).run();
+        let finished = finished.expect_code(3);
+        assert!(
+            finished.stderr.contains("3 updates were refused"),
+            "{}",
+            finished.stderr
+        );
+        assert_eq!(ids(&server).len(), 300);
+        assert_eq!(applied(&finished.stdout)[0]["split"], true);
+        let kept = std::fs::read(&rejects).unwrap();
+        assert_eq!(kept.iter().filter(|byte| **byte == b'\n').count(), 3);
+        let mended = format!("{SCHEMA}\n\ndefinition folder {{\n\trelation viewer: user\n}}");
+        judge::write_schema(&server, &mended);
+        apply(&server)
+            .arg("--unsealed")
+            .input(kept)
+            .run()
+            .expect_success();
+        assert_eq!(ids(&server).len(), 303);
+    }
+}
+
+#[test]
+fn value_that_postgres_cannot_hold_is_refused_alone_and_not_written_late() {
+    let server = Server::start(Datastore::Postgres);
+    let schema = "caveat named(name string) {\n\tname == 'x'\n}\n\ndefinition user {}\n\n\
+                  definition document {\n\trelation viewer: user | user with named\n}";
+    judge::write_schema(&server, schema);
+    let folder = folder();
+    let (rejects, file) = (
+        folder.path().join("rejects"),
+        folder.path().join("position"),
+    );
+    let mut zero = touch("zero");
+    zero["relationship"]["optionalCaveat"] =
+        json!({"caveatName": "named", "context": {"name": "\u{0}"}});
+    let changes = [
+        transaction(2, &[touch("a"), zero, touch("b")]),
+        checkpoint(2),
+    ];
+    let stream = sealed(&changes, 2).replace(
+        &serde_json::to_string(SCHEMA).unwrap(),
+        &serde_json::to_string(schema).unwrap(),
+    );
+    let header: Value = serde_json::from_str(stream.lines().next().unwrap()).unwrap();
+    let body = &changes;
+    let trailer = super::trailer(&header, 2);
+    let stream = super::lines([&header].into_iter().chain(body).chain([&trailer]));
+    let program = apply(&server).arg("--position").arg(&file);
+    let program = program.arg("--on-reject").arg(&rejects).input(stream);
+    let finished = program.args(["--until", &token(2)]).run().expect_code(3);
+    assert!(
+        finished.stderr.contains("1 updates were refused"),
+        "{}",
+        finished.stderr
+    );
+    assert_eq!(
+        std::fs::read_to_string(&rejects).unwrap().lines().count(),
+        1
+    );
+    assert_eq!(ids(&server), ["a", "b"]);
+    assert_eq!(position(&file)["sourceRevision"], token(2));
+}
+
+#[test]
+fn target_with_a_lower_limit_teaches_it() {
+    let server = Server::builder(Datastore::Memory)
+        .flag("--write-relationships-max-updates-per-call=70")
+        .start();
+    let many: Vec<Value> = (0..500).map(|n| touch(&format!("d{n}"))).collect();
+    let changes = [
+        transaction(2, &many),
+        transaction(3, &[touch("x")]),
+        checkpoint(3),
+    ];
+    let finished = apply(&server)
+        .input(sealed(&changes, 3))
+        .run()
+        .expect_success();
+    let printed = applied(&finished.stdout);
+    assert_eq!(
+        (&printed[0]["calls"], &printed[0]["split"]),
+        (&json!(8), &json!(true))
+    );
+    assert_eq!(printed[0]["paired"], Value::Null);
+    assert_eq!(ids(&server).len(), 501);
+}
+
+#[test]
+fn serialization_failures_are_backed_off_and_not_fatal() {
+    // Somebody else writes the same rows all the time, and the server does not try again by itself.
+    let server = Server::builder(Datastore::Postgres)
+        .flag("--datastore-max-tx-retries=0")
+        .start();
+    judge::write_schema(&server, SCHEMA);
+    let hot: Vec<Value> = (0..200).map(|n| touch(&format!("d{n}"))).collect();
+    let changes: Vec<Value> = (2..80)
+        .map(|revision| transaction(revision, &hot))
+        .collect();
+    let stream = sealed(&changes, 79);
+    // Two of the same: each is the other's rival.
+    let rivals: Vec<_> = (0..3)
+        .map(|_| {
+            apply(&server)
+                .args(["--exact", "--max-retries", "30"])
+                .input(stream.clone())
+                .spawn()
+        })
+        .collect();
+    let finished: Vec<_> = rivals
+        .into_iter()
+        .map(|rival| rival.wait().expect_success())
+        .collect();
+    let said: String = finished.iter().map(|one| one.stderr.as_str()).collect();
+    eprintln!("{} retries", said.matches("writing again").count());
+    assert_eq!(ids(&server).len(), 200);
+}

@@ -1,0 +1,288 @@
+//! A source whose schema changes while it is followed.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::{
+    Capture, PATIENCE, SCHEMA, apply, checkpoint, delete, head, header, ids, lines, mark, position,
+    rejected_code, schema, sealed, token, touch, transaction, watch,
+};
+use crate::support::pipe::Pipe;
+use crate::support::program::Program;
+use crate::support::spicedb::{Datastore, Server};
+use crate::support::{folder, judge, wait_until};
+
+fn load(server: &Server, op: &str, relationship: &str) {
+    let (resource, rest) = relationship.split_once('#').unwrap();
+    let (relation, subject) = rest.split_once('@').unwrap();
+    judge::load(
+        server,
+        &format!(
+            r#"{{"op":"{op}","resource":"{resource}","relation":"{relation}","subject":"{subject}"}}"#
+        ),
+    );
+}
+
+const WITH_EDITOR: &str = "definition user {}\n\ndefinition document {\n\trelation viewer: user\n\trelation editor: user\n}\n\ndefinition folder {\n\trelation viewer: user\n}";
+const WITHOUT_FOLDER: &str = "definition user {}\n\ndefinition document {\n\trelation viewer: user\n\trelation editor: user\n}";
+const WITH_CAVEAT: &str = "caveat named(name string) {\n\tname == 'x'\n}\n\ndefinition user {}\n\ndefinition document {\n\trelation viewer: user | user with named\n\trelation editor: user\n}";
+
+fn follow(source: &Server, target: &Server, since: &str, file: &Path) -> Pipe {
+    let watch = Program::new("spice-watch")
+        .args(["--context", source.context()])
+        .timeout(PATIENCE);
+    let watch = watch.args(["--since", since, "--settle", "2s", "--heartbeat", "500ms"]);
+    let watch = watch.arg("--since-file").arg(file);
+    Pipe::from(watch).to(apply(target).arg("--position").arg(file))
+}
+
+fn schema_changes_of_the_source_reach_the_target(datastore: Datastore) {
+    let (source, target, folder) = (Server::start(datastore), Server::start(datastore), folder());
+    judge::write_schema(&source, SCHEMA);
+    load(&source, "touch", "document:a#viewer@user:eve");
+    std::thread::sleep(Duration::from_millis(100));
+    let since = head(&source);
+    let file = folder.path().join("position");
+    // What the copy would have brought.
+    judge::write_schema(&target, SCHEMA);
+    load(&target, "touch", "document:a#viewer@user:eve");
+    let running = follow(&source, &target, &since, &file).spawn();
+    wait_until("it follows", PATIENCE, || file.exists());
+    let arrives = |what: &str| {
+        let (resource, rest) = what.split_once('#').unwrap();
+        let relation = format!(
+            r#""relation":"{}","resource":"{resource}""#,
+            rest.split('@').next().unwrap()
+        );
+        wait_until(what, PATIENCE, || {
+            let there = judge::dump(&target, judge::Precision::Seconds);
+            there.iter().any(|line| line.contains(&relation))
+        });
+    };
+    judge::write_schema(&source, WITH_EDITOR);
+    load(&source, "touch", "document:a#editor@user:eve");
+    load(&source, "touch", "folder:f#viewer@user:eve");
+    arrives("document:a#editor@user:eve");
+    arrives("folder:f#viewer@user:eve");
+    load(&source, "delete", "folder:f#viewer@user:eve");
+    judge::write_schema(&source, WITHOUT_FOLDER);
+    wait_until("the definition is gone", PATIENCE, || {
+        !judge::read_schema(&target).contains("folder")
+    });
+    judge::write_schema(&source, WITH_CAVEAT);
+    judge::load(
+        &source,
+        r#"{"op":"touch","resource":"document:c","relation":"viewer","subject":"user:eve","caveat":"named","context":{"name":"x"}}"#,
+    );
+    arrives("document:c#viewer@user:eve");
+    for program in running.iter().rev() {
+        program.signal("TERM");
+    }
+    for program in running {
+        program.wait();
+    }
+    assert_eq!(judge::read_schema(&target), judge::read_schema(&source));
+    judge::assert_same_relationships(&source, &target, judge::Precision::Seconds);
+}
+
+#[test]
+fn schema_changes_of_postgres_reach_the_target() {
+    schema_changes_of_the_source_reach_the_target(Datastore::Postgres);
+}
+
+#[test]
+fn schema_changes_of_mysql_reach_the_target() {
+    schema_changes_of_the_source_reach_the_target(Datastore::MySql);
+}
+
+#[test]
+fn schema_changed_between_the_copy_and_the_watch_or_while_nothing_ran_is_brought() {
+    let (source, target, folder) = (
+        Server::start(Datastore::Postgres),
+        Server::start(Datastore::Postgres),
+        folder(),
+    );
+    judge::write_schema(&source, SCHEMA);
+    judge::write_schema(&target, SCHEMA);
+    let since = head(&source);
+    judge::write_schema(&source, WITH_EDITOR);
+    let file = folder.path().join("position");
+    let capture = Capture::start(&source, &folder.path().join("one"), &since);
+    let spool = |name: &str| folder.path().join(name);
+    let run = |name: &str| {
+        let program = apply(&target)
+            .arg("--spool")
+            .arg(spool(name))
+            .arg("--position")
+            .arg(&file);
+        program
+            .args(["--until", &mark(&source)])
+            .run()
+            .expect_success();
+        assert_eq!(judge::read_schema(&target), judge::read_schema(&source));
+    };
+    run("one");
+    capture.signal("TERM");
+    drop(capture.wait());
+    // Another capture, from the position: only its header tells of this one.
+    judge::write_schema(&source, WITHOUT_FOLDER);
+    let again = watch(&source)
+        .arg("--since-file")
+        .arg(&file)
+        .arg("--spool")
+        .arg(spool("two"));
+    let again = again.args(["--heartbeat", "1s"]).spawn();
+    wait_until("it captures", PATIENCE, || spool("two").exists());
+    run("two");
+    again.signal("TERM");
+    drop(again.wait());
+}
+
+#[test]
+fn definition_added_used_emptied_and_removed_within_a_poll_converges_or_stops_with_the_remedy() {
+    let (source, target, folder) = (
+        // Polled seldom, so that all of it is one poll.
+        Server::builder(Datastore::Postgres)
+            .flag("--watch-api-heartbeat=3s")
+            .start(),
+        Server::start(Datastore::Postgres),
+        folder(),
+    );
+    judge::write_schema(&source, WITHOUT_FOLDER);
+    judge::write_schema(&target, WITHOUT_FOLDER);
+    let since = head(&source);
+    let file = folder.path().join("position");
+    judge::write_schema(&source, WITH_EDITOR);
+    load(&source, "touch", "folder:f#viewer@user:eve");
+    load(&source, "delete", "folder:f#viewer@user:eve");
+    judge::write_schema(&source, WITHOUT_FOLDER);
+    load(&source, "touch", "document:after#viewer@user:eve");
+    let until = mark(&source);
+    let run = || {
+        let watch = watch(&source).args(["--since", &since, "--until", &until]);
+        let apply = apply(&target)
+            .arg("--position")
+            .arg(&file)
+            .args(["--until", &until]);
+        let mut ended = Pipe::from(watch).to(apply).run();
+        ended.pop().unwrap()
+    };
+    let ended = run();
+    if ended.code() != Some(0) {
+        let said = &ended.stderr;
+        assert_eq!(ended.code(), Some(1), "{said}");
+        assert!(
+            said.contains("folder:f#viewer@user:eve") && said.contains("hint"),
+            "{said}"
+        );
+        eprintln!("stopped: {said}");
+        // The remedy.
+        judge::write_schema(&target, WITH_EDITOR);
+        run().expect_success();
+    }
+    judge::assert_same_relationships(&source, &target, judge::Precision::Microseconds);
+}
+
+#[test]
+fn schema_that_relationships_stand_against_is_held_and_stops_at_until_until_it_is_mended() {
+    let (server, folder) = (Server::start(Datastore::Postgres), folder());
+    let file = folder.path().join("position");
+    let text = "definition user {}\n\ndefinition document {\n\trelation editor: user\n}";
+    let edit = {
+        let mut edit = touch("e");
+        edit["relationship"]["relation"] = "editor".into();
+        edit
+    };
+    let changes = [
+        transaction(2, &[touch("a")]),
+        schema(3, text),
+        transaction(4, &[delete("nothing")]),
+        checkpoint(4),
+    ];
+    let program = |changes: &[serde_json::Value], until: u64| {
+        let program = apply(&server).arg("--position").arg(&file);
+        program
+            .input(sealed(changes, until))
+            .args(["--until", &token(until)])
+            .run()
+    };
+    let stopped = program(&changes, 4).expect_code(1);
+    let said = &stopped.stderr;
+    assert!(
+        said.contains(&token(3)) && said.contains("document:a#viewer@user:eve"),
+        "{said}"
+    );
+    assert!(said.contains("run the same command again"), "{said}");
+    assert_eq!(position(&file)["sourceRevision"], token(2));
+    // What needs it says that it waits.
+    let needs = [
+        schema(3, text),
+        transaction(5, &[edit.clone()]),
+        checkpoint(5),
+    ];
+    let stopped = program(&needs, 5).expect_code(1);
+    assert!(
+        stopped
+            .stderr
+            .contains("does not take the schema of revision"),
+        "{}",
+        stopped.stderr
+    );
+    assert_eq!(position(&file)["sourceRevision"], token(2));
+    load(&server, "delete", "document:a#viewer@user:eve");
+    program(&[&changes[1..], &needs[1..]].concat(), 5).expect_success();
+    assert_eq!(ids(&server), ["e"]);
+    assert_eq!(position(&file)["sourceRevision"], token(5));
+}
+
+#[test]
+fn held_schema_is_taken_once_what_stood_against_it_is_gone_though_nothing_follows() {
+    let server = Server::start(Datastore::Postgres);
+    let without = "definition document {\n\trelation editor: user\n}\n\ndefinition user {}";
+    let follow = apply(&server).input_later();
+    let mut follow = follow.spawn();
+    let mut stdin = follow.take_stdin();
+    let records = [
+        header(1),
+        transaction(2, &[touch("a")]),
+        schema(3, without),
+        transaction(4, &[delete("a")]),
+        checkpoint(4),
+    ];
+    std::io::Write::write_all(&mut stdin, lines(&records).as_bytes()).unwrap();
+    wait_until("the schema is there", PATIENCE, || {
+        judge::read_schema(&server).contains("editor")
+    });
+    assert!(follow.is_running());
+    drop(stdin);
+    follow.wait().expect_code(75);
+    assert!(ids(&server).is_empty());
+}
+
+#[test]
+fn schema_is_only_checked_or_stops_where_that_is_asked_for() {
+    for mode in ["check", "stop"] {
+        let (server, folder) = (Server::start(Datastore::Memory), folder());
+        judge::write_schema(&server, SCHEMA);
+        let file = folder.path().join("position");
+        let changes = [
+            transaction(2, &[touch("a")]),
+            schema(3, WITHOUT_FOLDER),
+            transaction(4, &[touch("b")]),
+        ];
+        let program = || {
+            let program = apply(&server)
+                .arg("--position")
+                .arg(&file)
+                .args(["--on-schema", mode]);
+            program.input(sealed(&changes, 4)).run()
+        };
+        let stopped = program();
+        rejected_code(stopped, 1, "relation document#editor missing");
+        assert_eq!(ids(&server), ["a"]);
+        assert_eq!(position(&file)["sourceRevision"], token(2));
+        judge::write_schema(&server, WITHOUT_FOLDER);
+        program().expect_success();
+        assert_eq!(ids(&server), ["a", "b"]);
+    }
+}

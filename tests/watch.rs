@@ -27,7 +27,7 @@ use crate::support::judge::{self, Precision, Writers};
 use crate::support::program::Program;
 use crate::support::running::Running;
 use crate::support::spicedb::{Datastore, Server};
-use crate::support::{folder, wait_until};
+use crate::support::wait_until;
 
 /// Long enough for anything here on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);

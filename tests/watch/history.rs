@@ -102,16 +102,14 @@ fn expiring_on(datastore: Datastore) {
     judge::load(&server, &all.replace("touch", "delete"));
     let (mut told, mut lost) = (0, 0);
     let mut running: Vec<Running> = Vec::new();
-    let step = Duration::from_millis(u64::from(4_000 / repeat(20, 60)));
-    let mut next = Duration::from_millis(3_000);
-    while next < Duration::from_millis(7_000) {
-        std::thread::sleep(next.saturating_sub(began.elapsed()));
-        next += step;
+    let step = Duration::from_millis(u64::from(repeat(200, 70)));
+    while began.elapsed() < Duration::from_millis(7_500) {
         running.push(
             watch(&server)
                 .args(["--since", &since, "--settle", "0s", "--until-quiet", "2s"])
                 .spawn(),
         );
+        std::thread::sleep(step);
     }
     for running in running {
         let finished = running.wait();

@@ -129,6 +129,13 @@ impl Watcher {
                     );
                     self.progress.tells_schema = false;
                 }
+                Err(Stop::Server(error)) if error.kind() == Kind::Unimplemented => {
+                    return Err(Failure::from(error).hint(
+                        "the source does not offer Watch: start its SpiceDB without \
+                         --datastore-disable-watch-support; on PostgreSQL it needs \
+                         track_commit_timestamp=on, too",
+                    ));
+                }
                 Err(Stop::Server(error)) => {
                     retry.pause(error, "watching again").await?;
                     self.client = self.client.reconnect();

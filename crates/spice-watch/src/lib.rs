@@ -213,7 +213,7 @@ impl Watch {
                 ),
             );
         }
-        let client = connection.connect().await?;
+        let mut client = connection.connect().await?;
         let endpoint = connection.endpoint();
         let head = client.head().await?;
         let spool = self.spool.as_deref().map(Spool::new);
@@ -233,17 +233,14 @@ impl Watch {
                 left.revision
             );
         }
-        self.prove(&client, &connection, &since).await?;
+        let read = self.prove(&mut client, &connection, &since).await?;
         if let Some(spool) = &spool {
             spool.clear_lost();
         }
         tracing::info!("watching {endpoint} after revision {since}");
         let (header, schema) = match left {
             Some(left) => (None, left.schema),
-            None => {
-                let schema = client.read_schema().await?.map(|schema| schema.text);
-                (Some(self.header(&since, schema.clone())), schema)
-            }
+            None => (Some(self.header(&since, read.clone())), read),
         };
         Ok(Start {
             max_retries: connection.max_retries,
@@ -312,11 +309,9 @@ impl Watch {
         let schema = client
             .reflect_schema(Consistency::fully_consistent())
             .await?;
-        let known: Vec<String> = schema
-            .definitions
-            .into_iter()
-            .map(|found| found.name)
-            .collect();
+        let definitions = schema.definitions.into_iter();
+        let mut known: Vec<String> = definitions.map(|found| found.name).collect();
+        known.sort();
         match self.types.iter().find(|name| !known.contains(name)) {
             Some(unknown) => Err(Failure::usage(format!(
                 "--type {unknown}: the schema of {endpoint} has no such definition"
@@ -353,17 +348,21 @@ impl Watch {
         Ok(())
     }
 
-    /// The history after the start must be there, before anything is written.
+    /// The history after the start must be there, before anything is written. Gives the schema.
     async fn prove(
         &self,
-        client: &Client,
+        client: &mut Client,
         connection: &Connection,
         since: &str,
-    ) -> Result<(), Failure> {
+    ) -> Result<Option<String>, Failure> {
         let mut retry = Retry::new(connection.max_retries);
         loop {
-            match client.probe(since).await {
-                Ok(()) => return Ok(()),
+            let read = async {
+                client.probe(since).await?;
+                client.read_schema().await
+            };
+            match read.await {
+                Ok(schema) => return Ok(schema.map(|schema| schema.text)),
                 Err(error) if error.kind() == Kind::HistoryLost => {
                     let failure = follow::lost(error, since);
                     self.leave_word(&failure);
@@ -371,6 +370,7 @@ impl Watch {
                 }
                 Err(error) => retry.pause(error, "looking for the revision again").await?,
             }
+            *client = client.reconnect();
         }
     }
 

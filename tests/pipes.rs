@@ -12,6 +12,7 @@
 //! | [`fault`] | what breaks on the way costs nothing but time, or is told |
 //! | [`format`] | old streams stay readable, and the documentation's example is one |
 //! | [`migrate`] | `scripts/migrate`, as an operator runs it |
+//! | [`watch`] | a live source is followed without a gap, or not at all |
 #![allow(
     clippy::unwrap_used,
     reason = "what is not as expected fails the test, in its helpers, too"
@@ -28,3 +29,4 @@ mod fault;
 mod format;
 mod migrate;
 mod support;
+mod watch;

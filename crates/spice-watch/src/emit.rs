@@ -4,7 +4,8 @@
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-use authzed::v1::RelationshipUpdate;
+use authzed::v1::{RelationshipUpdate, WatchResponse};
+use prost::Message as _;
 use spice_pipe::budget::{self, Receiver, Sender};
 use spice_pipe::progress::Progress;
 use spice_pipe::spool::Appender;
@@ -16,13 +17,19 @@ use spice_record::{Header, Record, Trailer};
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::task::JoinHandle;
 
-/// What may wait for the writer. A revision of any size fits, alone.
+/// What may wait for the writer, in memory. A revision of any size fits, alone.
 const WAITING_BYTES: usize = 32 << 20;
 /// A line stays far below the longest that readers take.
 const PART_UPDATES: usize = 10_000;
 const PART_BYTES: usize = 4 << 20;
 /// A spool is made durable at least this often.
 const SYNC_EVERY: Duration = Duration::from_millis(100);
+
+/// About how much memory a response takes: each string of a relationship is an allocation.
+pub(crate) fn weight(response: &WatchResponse) -> usize {
+    const UPDATE: usize = 512;
+    2 * response.encoded_len() + UPDATE * response.updates.len()
+}
 
 /// Where the stream goes.
 pub(crate) enum Sink {
@@ -74,6 +81,13 @@ impl Emitter {
     /// Whether something of this size would have to wait for the reader.
     pub(crate) fn is_full(&self, bytes: usize) -> bool {
         self.sender.is_full(bytes)
+    }
+
+    /// Waits until the reader has taken half of what may wait for it.
+    pub(crate) async fn drained(&self) {
+        while self.is_full(WAITING_BYTES / 2) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     pub(crate) async fn send(&self, event: Event, bytes: usize) -> Result<(), Failure> {
@@ -177,7 +191,7 @@ impl Writer {
         loop {
             let (mut part, mut bytes) = (Vec::new(), 0);
             while let Some(update) = updates.peek() {
-                let size = prost::Message::encoded_len(update) + 64;
+                let size = update.encoded_len() + 64;
                 if part.len() == PART_UPDATES || (bytes + size > PART_BYTES && !part.is_empty()) {
                     break;
                 }

@@ -6,18 +6,25 @@ use std::time::Duration;
 use authzed::v1::{WatchKind, WatchRequest, WatchResponse, ZedToken};
 use authzed::zedtoken::{self, Revision};
 use authzed::{Client, Kind};
-use prost::Message as _;
 use spice_pipe::retry::Retry;
-use spice_pipe::{Exit, Failure, Shutdown};
+use spice_pipe::{Exit, Failure};
 use spice_record::record::{APPLIED_KEY, Checkpoint, SchemaChange};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::emit::{Emitter, Event};
+use crate::emit::{self, Emitter, Event};
 use crate::seen::{self, Seen};
 
-/// How often the start is read while a Watch says nothing: a future one never does.
-const PROBE_UNANSWERED: Duration = Duration::from_secs(10);
-const PROBE_ANSWERED: Duration = Duration::from_secs(3600);
+/// How long a Watch may say nothing before where it stands is read again, on its own connection. Of a
+/// start in the future it never says anything, and on a connection that a proxy or a firewall has
+/// forgotten nothing comes either: no ping can tell (SpiceDB takes one in five minutes at most), and TCP
+/// keepalive only reaches as far as the proxy.
+const SILENCE: Duration = Duration::from_secs(10);
+/// How long that may take before the connection counts as dead. Doubled each time, for it may only be
+/// slow: a revision of many megabytes comes ahead of the answer.
+const PATIENCE: Duration = Duration::from_secs(15);
+const MOST_PATIENCE: Duration = Duration::from_secs(600);
+/// How often it is read while the Watch does say something.
+const PROBE: Duration = Duration::from_secs(3600);
 
 /// How following came to an intended end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +62,6 @@ pub(crate) struct Watcher {
     pub(crate) skip_applied: bool,
     pub(crate) quiet: Option<Duration>,
     pub(crate) emitter: Emitter,
-    pub(crate) shutdown: Shutdown,
     /// The last revision that was emitted whole, from which to go on.
     pub(crate) since: String,
     /// The newest schema that was emitted.
@@ -69,6 +75,7 @@ pub(crate) struct Progress {
     /// The server tells of changes of the schema.
     pub(crate) tells_schema: bool,
     pub(crate) last_change: Instant,
+    patience: Duration,
 }
 
 impl Progress {
@@ -77,6 +84,7 @@ impl Progress {
             seen: Seen::default(),
             tells_schema: true,
             last_change: Instant::now(),
+            patience: PATIENCE,
         }
     }
 }
@@ -84,6 +92,8 @@ impl Progress {
 /// Why one stream ended before its bound.
 enum Stop {
     Server(authzed::Error),
+    /// It does not answer.
+    Silent,
     Failed(Failure),
 }
 
@@ -101,28 +111,45 @@ enum Next {
 }
 
 impl Watcher {
-    /// Follows to a bound, over as many connections as it takes.
+    /// Follows to a bound, over as many connections as it takes. May be dropped at any time.
     pub(crate) async fn follow(&mut self, bound: Bound<'_>) -> Result<Ended, Failure> {
         let mut retry = Retry::new(self.max_retries);
-        let shutdown = self.shutdown.clone();
         loop {
-            let error = match self.one_stream(bound, &mut retry).await {
+            match self.one_stream(bound, &mut retry).await {
                 Ok(Some(ended)) => return Ok(ended),
-                Ok(None) => continue,
+                Ok(None) => {}
                 Err(Stop::Failed(failure)) => return Err(failure),
-                Err(Stop::Server(error)) => error,
-            };
-            if self.progress.tells_schema && error.message().contains("schema watch unsupported") {
-                tracing::info!(
-                    "this datastore does not tell of schema changes: the schema is read again with \
-                     each look at the head instead"
-                );
-                self.progress.tells_schema = false;
-                continue;
-            }
-            tokio::select! {
-                paused = retry.pause(error, "watching again") => paused?,
-                number = shutdown.requested() => return Ok(Ended::Signal(number)),
+                Err(Stop::Server(error))
+                    if self.progress.tells_schema
+                        && error.message().contains("schema watch unsupported") =>
+                {
+                    tracing::info!(
+                        "this datastore does not tell of schema changes: the schema is read and \
+                         compared instead"
+                    );
+                    self.progress.tells_schema = false;
+                }
+                Err(Stop::Server(error)) if error.kind() == Kind::Unimplemented => {
+                    return Err(Failure::from(error).hint(
+                        "the source does not offer Watch: start its SpiceDB without \
+                         --datastore-disable-watch-support; on PostgreSQL it needs \
+                         track_commit_timestamp=on, too",
+                    ));
+                }
+                Err(Stop::Server(error)) => {
+                    retry.pause(error, "watching again").await?;
+                    self.client = self.client.reconnect();
+                }
+                Err(Stop::Silent) => {
+                    let Progress { patience, .. } = &mut self.progress;
+                    tracing::warn!(
+                        "{}: no answer for {} s, while the Watch is silent: connecting anew",
+                        self.client.endpoint(),
+                        patience.as_secs()
+                    );
+                    *patience = (*patience * 2).min(MOST_PATIENCE);
+                    self.client = self.client.reconnect();
+                }
             }
         }
     }
@@ -134,19 +161,26 @@ impl Watcher {
         retry: &mut Retry,
     ) -> Result<Option<Ended>, Stop> {
         self.probe().await?;
+        if !self.progress.tells_schema {
+            self.compare_schema().await?;
+        }
         let mut responses = self.client.watch(self.request());
-        let shutdown = self.shutdown.clone();
+        let opened = Instant::now();
         let mut answered = false;
-        let mut probe_at = Instant::now() + PROBE_UNANSWERED;
+        let (mut silent_at, mut probe_at) = (opened + SILENCE, opened + PROBE);
         loop {
-            let quiet_at = self.quiet.map(|quiet| self.progress.last_change + quiet);
+            let quiet_at = self
+                .quiet
+                .map(|quiet| self.progress.last_change.max(opened) + quiet);
             let response = tokio::select! {
                 biased;
-                number = shutdown.requested() => return Ok(Some(Ended::Signal(number))),
                 response = responses.message() => response,
-                () = sleep_until(probe_at) => {
-                    self.probe().await?;
-                    probe_at += if answered { PROBE_ANSWERED } else { PROBE_UNANSWERED };
+                () = sleep_until(silent_at.min(probe_at)) => {
+                    let patience = self.progress.patience;
+                    let probed = timeout(patience, self.probe()).await;
+                    probed.map_err(|_| Stop::Silent)??;
+                    silent_at = Instant::now() + SILENCE;
+                    probe_at = Instant::now() + PROBE;
                     continue;
                 }
                 () = at(quiet_at) => return Ok(Some(Ended::Quiet)),
@@ -159,22 +193,22 @@ impl Watcher {
                 // A poll reads everything at once. If history was there after that, all of it came.
                 self.probe().await?;
                 answered = true;
-                probe_at = Instant::now() + PROBE_ANSWERED;
             }
             retry.succeeded();
+            self.progress.patience = PATIENCE;
+            silent_at = Instant::now() + SILENCE;
             // A server ends a Watch whose reader is slow. Ours waits for another program: so the
             // stream is given up, and the next one begins where that one stands.
-            let slow = self.emitter.is_full(response.encoded_len());
+            let slow = self.emitter.is_full(emit::weight(&response));
             if slow {
                 responses = self.client.watch(self.request());
             }
-            let next = tokio::select! {
-                next = self.take(response, bound) => next?,
-                number = shutdown.requested() => return Ok(Some(Ended::Signal(number))),
-            };
-            match next {
+            match self.take(response, bound).await? {
                 Next::Reached => return Ok(Some(Ended::Until)),
-                Next::GoOn if slow => return Ok(None),
+                Next::GoOn if slow => {
+                    self.emitter.drained().await;
+                    return Ok(None);
+                }
                 Next::GoOn => {}
             }
         }
@@ -209,7 +243,7 @@ impl Watcher {
 
     /// Emits what a response says, unless it was said before.
     async fn take(&mut self, response: WatchResponse, bound: Bound<'_>) -> Result<Next, Stop> {
-        let bytes = response.encoded_len();
+        let weight = emit::weight(&response);
         let Some(ZedToken { token }) = response.changes_through else {
             return Err(Failure::new(Exit::Failed, "Watch: a response without a revision").into());
         };
@@ -223,10 +257,17 @@ impl Watcher {
             self.checkpoint(last, last_token.to_owned()).await?;
             return Ok(Next::Reached);
         }
-        if response.schema_updated && self.progress.seen.is_new(&revision, seen::Kind::Schema) {
+        if response.schema_updated && !self.progress.seen.has(&revision, seen::Kind::Schema) {
             let text = self.read_schema().await.map_err(Stop::Server)?;
+            self.progress.seen.is_new(&revision, seen::Kind::Schema);
             self.schema_is(text, &token).await?;
             self.since.clone_from(&token);
+        }
+        if !self.progress.tells_schema
+            && matches!(bound, Bound::None)
+            && !response.updates.is_empty()
+        {
+            self.compare_schema().await?;
         }
         if !response.updates.is_empty()
             && self
@@ -249,7 +290,7 @@ impl Watcher {
                     updates: response.updates,
                     metadata,
                 };
-                self.emitter.send(event, bytes).await?;
+                self.emitter.send(event, weight).await?;
             }
             self.since.clone_from(&token);
         }
@@ -301,6 +342,13 @@ impl Watcher {
         self.emitter.send(event, bytes).await
     }
 
+    /// Where the server does not tell of its changes.
+    async fn compare_schema(&mut self) -> Result<(), Stop> {
+        let text = self.read_schema().await.map_err(Stop::Server)?;
+        let since = self.since.clone();
+        Ok(self.schema_is(text, &since).await?)
+    }
+
     async fn read_schema(&self) -> Result<String, authzed::Error> {
         let schema = self.client.read_schema().await?;
         Ok(schema.map(|schema| schema.text).unwrap_or_default())
@@ -310,27 +358,19 @@ impl Watcher {
     /// transactions appear below revisions that were delivered already, a live Watch never tells of
     /// them, and a later one does (measured, SpiceDB v1.56 on MySQL and memory).
     pub(crate) async fn follow_settled(&mut self, settle: Duration) -> Result<Ended, Failure> {
-        let shutdown = self.shutdown.clone();
         let every = (settle / 20).clamp(Duration::from_millis(50), Duration::from_secs(1));
         let mut look = tokio::time::interval(every);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut heads: VecDeque<(String, Instant)> = VecDeque::new();
         let mut retry = Retry::new(self.max_retries);
         let mut probe_at = Instant::now();
+        let mut unbroken = Instant::now();
         loop {
-            tokio::select! {
-                _ = look.tick() => {}
-                number = shutdown.requested() => return Ok(Ended::Signal(number)),
-            }
-            let looked = tokio::select! {
-                looked = self.look(&mut heads) => looked,
-                number = shutdown.requested() => return Ok(Ended::Signal(number)),
-            };
-            if let Err(error) = looked {
-                tokio::select! {
-                    paused = retry.pause(error, "looking at the head again") => paused?,
-                    number = shutdown.requested() => return Ok(Ended::Signal(number)),
-                }
+            look.tick().await;
+            if let Err(error) = self.look(&mut heads).await {
+                retry.pause(error, "looking at the head again").await?;
+                self.client = self.client.reconnect();
+                unbroken = Instant::now();
                 continue;
             }
             retry.succeeded();
@@ -342,43 +382,35 @@ impl Watcher {
                 settled = heads.pop_front();
             }
             if let Some((token, _)) = settled {
-                if let Ok(decoded) = zedtoken::decode(&token)
-                    && let Ended::Signal(number) = self
-                        .follow(Bound::Number(&decoded.revision, &token))
-                        .await?
-                {
-                    return Ok(Ended::Signal(number));
-                }
-                probe_at = Instant::now() + PROBE_UNANSWERED;
+                let revision = match zedtoken::decode(&token) {
+                    Ok(decoded) => decoded.revision,
+                    Err(_) => Revision::Other(token.clone()),
+                };
+                self.follow(Bound::Number(&revision, &token)).await?;
+                probe_at = Instant::now() + SILENCE;
             } else if Instant::now() >= probe_at {
-                probe_at = Instant::now() + PROBE_UNANSWERED;
-                match self.probe().await {
-                    Err(Stop::Failed(failure)) => return Err(failure),
-                    // The next look meets the same, and is repeated.
-                    Ok(()) | Err(Stop::Server(_)) => {}
+                probe_at = Instant::now() + SILENCE;
+                // Any other failure the next look meets, too, and is repeated there.
+                if let Err(Stop::Failed(failure)) = self.probe().await {
+                    return Err(failure);
                 }
             }
-            let quiet = |quiet| self.progress.last_change.elapsed() >= quiet + settle;
-            if self.quiet.is_some_and(quiet) {
+            let changed = self.progress.last_change.max(unbroken);
+            if self
+                .quiet
+                .is_some_and(|quiet| changed.elapsed() >= quiet + settle)
+            {
                 return Ok(Ended::Quiet);
             }
         }
     }
 
-    /// Notes the head, if it is a new one, and where nobody else tells of it the schema.
+    /// Notes the head, if it is a new one.
     async fn look(
         &mut self,
         heads: &mut VecDeque<(String, Instant)>,
     ) -> Result<(), authzed::Error> {
-        let (head, text) = match self.client.read_schema().await? {
-            Some(schema) => (schema.read_at, schema.text),
-            None => (self.client.head().await?, String::new()),
-        };
-        if !self.progress.tells_schema && self.schema.as_ref() != Some(&text) {
-            let since = self.since.clone();
-            // The thread that writes says by itself what is wrong with the output.
-            let _ = self.schema_is(text, &since).await;
-        }
+        let head = self.client.head().await?;
         let newest = heads.back().map_or(&self.since, |(token, _)| token);
         let newer = match (zedtoken::decode(&head), zedtoken::decode(newest)) {
             (Ok(head), Ok(newest)) => newest.revision.sees(&head.revision) == Some(false),

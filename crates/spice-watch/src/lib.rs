@@ -72,6 +72,9 @@ pub struct Watch {
     common: CommonArgs,
 }
 
+/// How long a stop waits for the reader of stdout.
+const PATIENCE: Duration = Duration::from_millis(700);
+
 const EXAMPLES: &str = "\
 Examples:
   spice-watch --context old --since \"$rev\" | spice-apply --context new
@@ -90,7 +93,11 @@ impl Program for Watch {
     async fn run(self, shutdown: Shutdown) -> Result<Exit, Failure> {
         let begun = tokio::select! {
             begun = self.begin() => begun?,
-            number = shutdown.requested() => return Ok(Exit::Signal(number)),
+            // A spool is as whole as it was. A stream that has no header is not.
+            number = shutdown.requested() => return Ok(match number {
+                SIGTERM if self.spool.is_some() => Exit::Done,
+                _ => Exit::Signal(number),
+            }),
         };
         let progress = Progress::start("updates", self.common.log.quiet);
         let Start {
@@ -120,50 +127,57 @@ impl Program for Watch {
             skip_applied: self.skip_applied,
             quiet: self.until_quiet,
             emitter,
-            shutdown: shutdown.clone(),
             since,
             schema,
             progress: follow::Progress::new(),
         };
-        let outcome = self.follow(&mut watcher, settle).await;
+        let outcome = tokio::select! {
+            biased;
+            number = shutdown.requested() => Ok(Ended::Signal(number)),
+            outcome = self.follow(&mut watcher, settle) => outcome,
+        };
         if let Some(heartbeat) = heartbeat {
             heartbeat.abort();
         }
-        if let Ok(ended) = outcome {
-            let word = match ended {
-                Ended::Until => "until",
-                Ended::Quiet => "quiet",
-                Ended::Signal(_) => "signal",
-            };
-            let _ = watcher.emitter.send(Event::End(word), 1).await;
+        if let Err(failure) = &outcome
+            && failure.exit == Exit::HistoryLost
+        {
+            self.leave_word(failure);
         }
-        let since = watcher.since.clone();
-        drop(watcher);
-        // The reader of stdout may stand still; a stop must not wait for it.
-        let stopping = shutdown.signal();
-        let patience = async {
-            match stopping {
-                Some(_) => tokio::time::sleep(Duration::from_millis(800)).await,
-                None => std::future::pending().await,
+        let Watcher { emitter, since, .. } = watcher;
+        let word = outcome.as_ref().ok().map(|ended| match ended {
+            Ended::Until => "until",
+            Ended::Quiet => "quiet",
+            Ended::Signal(_) => "signal",
+        });
+        let finish = async {
+            if let Some(word) = word {
+                let _ = emitter.send(Event::End(word), 1).await;
             }
+            drop(emitter);
+            written.await
+        };
+        // The reader of stdout may stand still; a stop must not wait for it.
+        let patience = async {
+            let number = shutdown.requested().await;
+            tokio::time::sleep(PATIENCE).await;
+            number
         };
         tokio::select! {
             // What ended the output explains everything that failed after it.
-            written = written => {
+            written = finish => {
                 written.map_err(|error| Failure::new(Exit::Failed, error.to_string()))??;
             }
-            () = patience => return Ok(Exit::Signal(stopping.unwrap_or(SIGTERM))),
+            number = patience => {
+                outcome?;
+                tracing::warn!(
+                    "stopped while nobody reads the output: it ends in the middle, without a trailer"
+                );
+                return Ok(Exit::Signal(number));
+            }
         }
         progress.clear();
-        let ended = match outcome {
-            Ok(ended) => ended,
-            Err(failure) => {
-                if failure.exit == Exit::HistoryLost {
-                    self.leave_word(&failure);
-                }
-                return Err(failure);
-            }
-        };
+        let ended = outcome?;
         let through = match ended {
             Ended::Until => "everything through",
             Ended::Quiet => "quiet, which proves nothing, after",
@@ -199,7 +213,7 @@ impl Watch {
                 ),
             );
         }
-        let client = connection.connect().await?;
+        let mut client = connection.connect().await?;
         let endpoint = connection.endpoint();
         let head = client.head().await?;
         let spool = self.spool.as_deref().map(Spool::new);
@@ -219,17 +233,14 @@ impl Watch {
                 left.revision
             );
         }
-        self.prove(&client, &connection, &since).await?;
+        let read = self.prove(&mut client, &connection, &since).await?;
         if let Some(spool) = &spool {
             spool.clear_lost();
         }
         tracing::info!("watching {endpoint} after revision {since}");
         let (header, schema) = match left {
             Some(left) => (None, left.schema),
-            None => {
-                let schema = client.read_schema().await?.map(|schema| schema.text);
-                (Some(self.header(&since, schema.clone())), schema)
-            }
+            None => (Some(self.header(&since, read.clone())), read),
         };
         Ok(Start {
             max_retries: connection.max_retries,
@@ -260,13 +271,7 @@ impl Watch {
         let file = self.since_file.as_deref();
         let Some(file) = file.filter(|file| self.since.is_none() || file.exists()) else {
             if self.skip_applied {
-                return Err(Failure::usage(
-                    "--skip-applied needs a start that is known to be after the load: --since-file",
-                )
-                .hint(
-                    "give what spice-import or spice-apply printed, or the position file: changes \
-                     from before would bring back what was revoked since",
-                ));
+                return Err(unproven());
             }
             return self.since.clone().ok_or_else(|| {
                 Failure::usage(
@@ -279,6 +284,9 @@ impl Watch {
         // is how changes travel back.
         if let Some(target) = found.target.filter(is_here) {
             return Ok(target);
+        }
+        if self.skip_applied {
+            return Err(unproven());
         }
         let Some(source) = found.source else {
             return Err(Failure::usage(format!(
@@ -301,11 +309,9 @@ impl Watch {
         let schema = client
             .reflect_schema(Consistency::fully_consistent())
             .await?;
-        let known: Vec<String> = schema
-            .definitions
-            .into_iter()
-            .map(|found| found.name)
-            .collect();
+        let definitions = schema.definitions.into_iter();
+        let mut known: Vec<String> = definitions.map(|found| found.name).collect();
+        known.sort();
         match self.types.iter().find(|name| !known.contains(name)) {
             Some(unknown) => Err(Failure::usage(format!(
                 "--type {unknown}: the schema of {endpoint} has no such definition"
@@ -342,17 +348,21 @@ impl Watch {
         Ok(())
     }
 
-    /// The history after the start must be there, before anything is written.
+    /// The history after the start must be there, before anything is written. Gives the schema.
     async fn prove(
         &self,
-        client: &Client,
+        client: &mut Client,
         connection: &Connection,
         since: &str,
-    ) -> Result<(), Failure> {
+    ) -> Result<Option<String>, Failure> {
         let mut retry = Retry::new(connection.max_retries);
         loop {
-            match client.probe(since).await {
-                Ok(()) => return Ok(()),
+            let read = async {
+                client.probe(since).await?;
+                client.read_schema().await
+            };
+            match read.await {
+                Ok(schema) => return Ok(schema.map(|schema| schema.text)),
                 Err(error) if error.kind() == Kind::HistoryLost => {
                     let failure = follow::lost(error, since);
                     self.leave_word(&failure);
@@ -360,6 +370,7 @@ impl Watch {
                 }
                 Err(error) => retry.pause(error, "looking for the revision again").await?,
             }
+            *client = client.reconnect();
         }
     }
 
@@ -419,6 +430,14 @@ impl Watch {
     }
 }
 
+fn unproven() -> Failure {
+    Failure::usage("--skip-applied needs a start that is known to be after the load: --since-file")
+        .hint(
+            "give what spice-import or spice-apply printed when it wrote to this server, or its \
+             position file: changes from before would bring back what was revoked since",
+        )
+}
+
 fn other_datastore(what: &str, token: &str, endpoint: &str) -> Failure {
     let theirs = datastore_id(token).unwrap_or_default();
     Failure::new(
@@ -431,16 +450,18 @@ fn other_datastore(what: &str, token: &str, endpoint: &str) -> Failure {
 }
 
 /// Writes markers, which keep an idle Watch inside the history window.
-async fn beat(client: Client, every: Duration) {
+async fn beat(mut client: Client, every: Duration) {
     let mut beats = tokio::time::interval(every.max(Duration::from_millis(100)));
     beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         beats.tick().await;
         if let Err(error) = client.mark().await {
-            tracing::warn!("--heartbeat: {error}");
             if !error.is_transient() {
+                tracing::warn!("--heartbeat ends: {error}");
                 return;
             }
+            tracing::warn!("--heartbeat: {error}");
+            client = client.reconnect();
         }
     }
 }

@@ -25,12 +25,18 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
+    /// Whether this came already.
+    pub(crate) fn has(&self, revision: &Revision, kind: Kind) -> bool {
+        let entry = (revision.clone(), kind);
+        self.newer.contains(&entry) || self.older.contains(&entry)
+    }
+
     /// Whether this comes for the first time; it is remembered.
     pub(crate) fn is_new(&mut self, revision: &Revision, kind: Kind) -> bool {
-        let entry = (revision.clone(), kind);
-        if self.newer.contains(&entry) || self.older.contains(&entry) {
+        if self.has(revision, kind) {
             return false;
         }
+        let entry = (revision.clone(), kind);
         if self.newer.len() >= HALF {
             self.older = std::mem::take(&mut self.newer);
         }

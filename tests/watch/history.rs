@@ -1,0 +1,253 @@
+//! History that the source does not have any more, or never had.
+
+use std::time::{Duration, Instant};
+
+use super::{
+    Folded, PATIENCE, WATCHING, future_of, line, mark, source, source_with, watch, watch_by, write,
+    writers,
+};
+use crate::support::judge;
+use crate::support::running::{Finished, Running};
+use crate::support::spicedb::{Datastore, Server};
+use crate::support::toxiproxy::Proxy;
+use crate::support::{folder, repeat, wait_until};
+
+/// A server that forgets after 5 s.
+fn forgetful(datastore: Datastore) -> Server {
+    source_with(
+        datastore,
+        &[
+            "--datastore-revision-quantization-interval=1s",
+            "--datastore-gc-window=5s",
+            "--datastore-gc-interval=1s",
+        ],
+    )
+}
+
+/// `a`, and its deletion a moment later.
+fn vanish(server: &Server) {
+    write(server, "touch", "a");
+    write(server, "delete", "a");
+}
+
+#[track_caller]
+fn assert_lost(finished: Finished, changes: bool) {
+    let finished = finished.expect_code(4);
+    assert!(
+        finished.stderr.contains("history lost"),
+        "{}",
+        finished.stderr
+    );
+    assert!(
+        finished.stderr.contains("take a new snapshot"),
+        "{}",
+        finished.stderr
+    );
+    if !changes {
+        assert!(finished.stdout.is_empty(), "{}", finished.text());
+    }
+}
+
+/// As often as it is tried, on stdout and with a spool.
+fn lost_from(server: &Server, token: &str) {
+    for case in 0..repeat(4, 50) {
+        let begin = || watch(server).args(["--since", token, "--settle", "0s"]);
+        if case % 2 == 0 {
+            assert_lost(begin().run(), false);
+            continue;
+        }
+        let folder = folder();
+        let spool = folder.path().join("changes.ndjson");
+        assert_lost(begin().arg("--spool").arg(&spool).run(), false);
+        let word = std::fs::read_to_string(folder.path().join("changes.ndjson.lost")).unwrap();
+        assert!(word.contains("history lost after revision"), "{word}");
+        assert_eq!(std::fs::read_to_string(&spool).unwrap(), "");
+    }
+}
+
+fn expired_on(datastore: Datastore) {
+    let server = forgetful(datastore);
+    let since = judge::head(&server);
+    vanish(&server);
+    std::thread::sleep(Duration::from_secs(9));
+    lost_from(&server, &since);
+}
+
+#[test]
+fn expired_token_on_postgres_exits_4_and_nothing_is_told() {
+    expired_on(Datastore::Postgres);
+}
+
+#[test]
+fn expired_token_on_mysql_exits_4_and_nothing_is_told() {
+    expired_on(Datastore::MySql);
+}
+
+#[test]
+fn future_token_on_postgres_mysql_and_memory_exits_4_and_nothing_is_told() {
+    for datastore in [Datastore::Postgres, Datastore::MySql, Datastore::Memory] {
+        let server = source(datastore);
+        lost_from(&server, &future_of(&judge::head(&server)));
+    }
+}
+
+/// Many, begun just before and just after the start leaves the history: each tells everything or
+/// nothing.
+fn expiring_on(datastore: Datastore) {
+    let server = forgetful(datastore);
+    let since = judge::head(&server);
+    let began = Instant::now();
+    let all: String = (0..200).map(|n| line("touch", &n.to_string())).collect();
+    judge::load(&server, &all);
+    judge::load(&server, &all.replace("touch", "delete"));
+    let (mut told, mut lost) = (0, 0);
+    let mut running: Vec<Running> = Vec::new();
+    let step = Duration::from_millis(u64::from(repeat(200, 70)));
+    while began.elapsed() < Duration::from_millis(7_500) {
+        running.push(
+            watch(&server)
+                .args(["--since", &since, "--settle", "0s", "--until-quiet", "2s"])
+                .spawn(),
+        );
+        std::thread::sleep(step);
+    }
+    for running in running {
+        let finished = running.wait();
+        if finished.code() == Some(4) {
+            // The start may be lost after everything was told; but never a part of it.
+            let folded = Folded::of(&finished.stdout);
+            assert!([0, 400].contains(&folded.updates), "{}", finished.text());
+            lost += 1;
+        } else {
+            let folded = Folded::of(&finished.expect_success().stdout);
+            assert_eq!(folded.updates, 400, "all of it");
+            told += 1;
+        }
+    }
+    assert!(
+        told > 0 && lost > 0,
+        "{told} told everything, {lost} nothing"
+    );
+}
+
+#[test]
+fn watch_opened_while_its_start_expires_on_postgres_tells_everything_or_nothing() {
+    expiring_on(Datastore::Postgres);
+}
+
+#[test]
+fn watch_opened_while_its_start_expires_on_mysql_tells_everything_or_nothing() {
+    expiring_on(Datastore::MySql);
+}
+
+/// A watch runs, the connection is away for 10 s.
+fn lost_in_an_outage(datastore: Datastore) {
+    let server = forgetful(datastore);
+    let since = judge::head(&server);
+    let proxies: Vec<Proxy> = (0..repeat(2, 10))
+        .map(|_| Proxy::to(server.endpoint()))
+        .collect();
+    let watches: Vec<Running> = proxies
+        .iter()
+        .map(|proxy| {
+            watch_by(&proxy.endpoint(), &server)
+                .args(["--since", &since, "--settle", "0s"])
+                .spawn()
+        })
+        .collect();
+    write(&server, "touch", "before");
+    for watching in &watches {
+        super::wait_for_stdout(watching, "before");
+    }
+    for proxy in &proxies {
+        proxy.disable();
+    }
+    vanish(&server);
+    std::thread::sleep(Duration::from_secs(10));
+    write(&server, "touch", "after");
+    for proxy in &proxies {
+        proxy.enable();
+    }
+    for watching in watches {
+        let finished = watching.wait();
+        let folded = Folded::of(&finished.stdout);
+        assert_eq!(folded.updates, 1, "what came before: {}", finished.text());
+        assert!(folded.trailer.is_none());
+        assert_lost(finished, true);
+    }
+}
+
+#[test]
+fn history_lost_in_an_outage_of_10_s_on_postgres_exits_4_without_what_came_after() {
+    lost_in_an_outage(Datastore::Postgres);
+}
+
+#[test]
+fn history_lost_in_an_outage_of_10_s_on_mysql_exits_4_without_what_came_after() {
+    lost_in_an_outage(Datastore::MySql);
+}
+
+#[test]
+fn valid_token_is_never_taken_for_lost_however_often_the_connection_is_cut() {
+    let server = source_with(Datastore::Postgres, &["--datastore-gc-window=60s"]);
+    for _ in 0..repeat(4, 50) {
+        let folder = folder();
+        let there = judge::dump(&server, judge::Precision::Seconds);
+        let since = judge::head(&server);
+        let proxy = Proxy::to(server.endpoint());
+        let watching = watch_by(&proxy.endpoint(), &server)
+            .args(["--since", &since])
+            .spawn();
+        watching.wait_for_stderr(WATCHING, PATIENCE);
+        let prefix = format!("p{}-", folder.path().file_name().unwrap().len());
+        let name = folder.path().file_name().unwrap().to_str().unwrap();
+        let prefix = prefix + &name.replace('.', "");
+        let flags = ["--seconds", "2", "--rate", "20", "--prefix", &prefix];
+        let writers = writers(&server, folder.path(), &flags);
+        let noticed = |watching: &Running| watching.stderr_so_far().matches("again in").count();
+        for _ in 0..3 {
+            let before = noticed(&watching);
+            proxy.cut();
+            wait_until("the cut is noticed", PATIENCE, || {
+                noticed(&watching) > before
+            });
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        writers.finish();
+        let end = mark(&server);
+        let drain = watch(&server).args(["--since", &since, "--until", &end]);
+        let drained = Folded::onto(&there, &drain.run().expect_success().stdout);
+        super::wait_for_stdout(&watching, drained.last());
+        watching.signal("TERM");
+        let folded = Folded::onto(&there, &watching.wait().expect_success().stdout);
+        folded.assert_each_once();
+        folded.assert_is(&server);
+        drained.assert_is(&server);
+    }
+}
+
+#[test]
+fn idle_source_with_heartbeat_stays_in_history_for_3_windows_and_a_later_change_arrives() {
+    std::thread::scope(|scope| {
+        for datastore in [Datastore::Postgres, Datastore::MySql, Datastore::Memory] {
+            scope.spawn(move || {
+                let server = forgetful(datastore);
+                let since = judge::head(&server);
+                let watching = watch(&server)
+                    .args(["--since", &since, "--settle", "1s", "--heartbeat", "1s"])
+                    .spawn();
+                watching.wait_for_stderr(WATCHING, PATIENCE);
+                std::thread::sleep(Duration::from_secs(16));
+                // The start itself is lost by now.
+                let again = watch(&server).args(["--since", &since, "--until-quiet", "1s"]);
+                assert_lost(again.run(), false);
+                write(&server, "touch", "late");
+                super::wait_for_stdout(&watching, "late");
+                watching.signal("TERM");
+                let folded = Folded::of(&watching.wait().expect_success().stdout);
+                assert!(folded.count("checkpoint") >= 10, "one a heartbeat");
+                folded.assert_is(&server);
+            });
+        }
+    });
+}

@@ -1,0 +1,166 @@
+//! Programs, servers and disks that end while a spool is written.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::{Folded, PATIENCE, WATCHING, mark, source, spool_of, watch, write, writers};
+use crate::support::disk::SmallDisk;
+use crate::support::judge;
+use crate::support::program::Program;
+use crate::support::spicedb::{Datastore, Server};
+use crate::support::{Random, folder, repeat};
+
+fn capture(server: &Server, since: &str, spool: &Path) -> Program {
+    watch(server)
+        .args(["--since", since, "--settle", "1s", "--spool"])
+        .arg(spool)
+}
+
+/// Drains a spool, which must then lead to what the server holds.
+#[track_caller]
+fn assert_drains(server: &Server, spool: &Path) -> Folded {
+    let end = mark(server);
+    let drain = watch(server).args(["--until", &end, "--spool"]).arg(spool);
+    drain.run().expect_success();
+    let folded = Folded::of(&spool_of(spool));
+    folded.assert_is(server);
+    folded
+}
+
+/// Kills it at random under load, and begins again with the same command; segments are small.
+fn killed_on(datastore: Datastore) {
+    let server = source(datastore);
+    let folder = folder();
+    let spool = folder.path().join("changes.ndjson");
+    let since = judge::head(&server);
+    let times = repeat(4, 50);
+    let seconds = (times * 2 + 2).to_string();
+    let writers = writers(&server, folder.path(), &["--seconds", &seconds]);
+    let mut random = Random::new(u64::from(times));
+    let mut lengths = Vec::new();
+    for _ in 0..times {
+        let watching = capture(&server, &since, &spool)
+            .args(["--spool-segment", "200k"])
+            .spawn();
+        watching.wait_for_stderr(WATCHING, PATIENCE);
+        std::thread::sleep(Duration::from_millis(500 + random.below(1_200) as u64));
+        watching.kill9();
+        assert_eq!(watching.wait().signal(), Some(9));
+        lengths.push(spool_of(&spool).len());
+    }
+    writers.finish();
+    assert!(lengths.first() < lengths.last(), "{lengths:?}");
+    assert_drains(&server, &spool);
+    let segments = std::fs::read_dir(folder.path()).unwrap().flatten();
+    let names = segments.map(|entry| entry.file_name().into_string().unwrap());
+    let segments = names.filter(|name| name.contains(".ndjson.0")).count();
+    assert!(segments > 1, "{segments} segments");
+}
+
+#[test]
+fn watch_killed_at_random_on_postgres_goes_on_with_the_same_command_and_spool() {
+    killed_on(Datastore::Postgres);
+}
+
+#[test]
+fn watch_killed_at_random_on_mysql_goes_on_with_the_same_command_and_spool() {
+    killed_on(Datastore::MySql);
+}
+
+#[test]
+fn full_disk_of_the_spool_ends_1_with_whole_revisions_and_goes_on_after_room_was_made() {
+    let Some(disk) = SmallDisk::mount() else {
+        return;
+    };
+    let server = source(Datastore::Postgres);
+    let spool = disk.path().join("changes.ndjson");
+    let filler = disk.path().join("filler");
+    std::fs::write(&filler, vec![0; 300 << 10]).unwrap();
+    let folder = folder();
+    let since = judge::head(&server);
+    let capturing = capture(&server, &since, &spool).spawn();
+    capturing.wait_for_stderr(WATCHING, PATIENCE);
+    let flags = ["--seconds", "2", "--rate", "15", "--updates", "30"];
+    let writers = writers(&server, folder.path(), &flags);
+    let finished = capturing.wait().expect_code(1);
+    assert!(
+        finished.stderr.contains("No space left on device")
+            && finished.stderr.contains("make room"),
+        "{}",
+        finished.stderr
+    );
+    writers.finish();
+    // Whatever there is may be torn at its end, but nowhere else.
+    let left = std::fs::read(&spool).unwrap();
+    let whole = left.iter().rposition(|byte| *byte == b'\n').unwrap() + 1;
+    let before = Folded::of(&left[..whole]);
+    assert!(before.updates > 0);
+    // Still no room: the same again, and nothing is lost.
+    let again = capture(&server, &since, &spool).run().expect_code(1);
+    assert!(again.stderr.contains("No space left"), "{}", again.stderr);
+    std::fs::remove_file(&filler).unwrap();
+    let after = assert_drains(&server, &spool);
+    assert!(after.updates > before.updates);
+    assert!(
+        spool_of(&spool).starts_with(&left[..whole]),
+        "only appended to"
+    );
+}
+
+#[test]
+fn source_restarted_killed_and_without_its_database_is_followed_on_without_loss() {
+    for datastore in [Datastore::Postgres, Datastore::MySql] {
+        let server = source(datastore);
+        let folder = folder();
+        let spool = folder.path().join("changes.ndjson");
+        let since = judge::head(&server);
+        let capturing = capture(&server, &since, &spool).spawn();
+        capturing.wait_for_stderr(WATCHING, PATIENCE);
+        let again = |capturing: &crate::support::running::Running| {
+            capturing.stderr_so_far().matches("again in").count()
+        };
+        write(&server, "touch", "before");
+        server.restart();
+        write(&server, "touch", "restarted");
+        server.kill9();
+        server.restart();
+        write(&server, "touch", "killed");
+        let before = again(&capturing);
+        assert!(
+            before >= 2,
+            "both were noticed: {}",
+            capturing.stderr_so_far()
+        );
+        if datastore == Datastore::Postgres {
+            // No connection of SpiceDB to its database lives for long.
+            for _ in 0..30 {
+                server.sql(
+                    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+                     WHERE datname = current_database() AND pid <> pg_backend_pid()",
+                );
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            assert!(again(&capturing) > before, "{}", capturing.stderr_so_far());
+        }
+        let mut left = 20;
+        while left > 0 && !is_written(&server) {
+            left -= 1;
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        capturing.signal("TERM");
+        let finished = capturing.wait().expect_success();
+        assert!(!finished.stderr.contains("error"), "{}", finished.stderr);
+        let folded = assert_drains(&server, &spool);
+        assert_eq!(folded.relationships.len(), 4);
+    }
+}
+
+/// After its connections were ended a server fails for a moment.
+fn is_written(server: &Server) -> bool {
+    let mark = Program::new("spice-revision").args(["--context", server.context(), "--mark"]);
+    if mark.run().code() != Some(0) {
+        return false;
+    }
+    write(server, "touch", "after");
+    true
+}

@@ -1,0 +1,126 @@
+//! Memory that is bounded by the largest revision, not by how much is followed.
+
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::Path;
+use std::time::Duration;
+
+use authzed::v1::{RelationshipUpdate, WriteRelationshipsRequest, relationship_update::Operation};
+
+use super::{Folded, PATIENCE, WATCHING, client, import_held, item, mark, source, watch};
+use crate::support::folder;
+use crate::support::judge;
+use crate::support::running::Running;
+use crate::support::spicedb::{Datastore, Server};
+use crate::support::wait_until;
+
+/// So many calls of 1,000 updates: relationships are created and, by the next call, deleted.
+fn churn(server: &Server, calls: usize) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let client = client(server).await;
+        for call in 0..calls {
+            let operation = [Operation::Touch, Operation::Delete][call % 2];
+            let update = |number: usize| RelationshipUpdate {
+                operation: operation.into(),
+                relationship: Some(item(&format!("update-{}-{number}", call / 2))),
+            };
+            let request = WriteRelationshipsRequest {
+                updates: (0..1_000).map(update).collect(),
+                ..WriteRelationshipsRequest::default()
+            };
+            client.write_relationships(request).await.unwrap();
+        }
+    });
+}
+
+/// Whether a text is among the last lines of a large file.
+fn ends_with(path: &Path, text: &str) -> bool {
+    let mut file = std::fs::File::open(path).unwrap();
+    let length = file.metadata().unwrap().len();
+    let mut end = Vec::new();
+    file.seek(SeekFrom::Start(length.saturating_sub(4 << 20)))
+        .unwrap();
+    file.read_to_end(&mut end).unwrap();
+    String::from_utf8_lossy(&end).contains(text)
+}
+
+fn peak(running: &Running) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", running.pid())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    peak.unwrap()
+        .trim()
+        .trim_end_matches(" kB")
+        .trim()
+        .parse()
+        .unwrap()
+}
+
+#[test]
+#[expect(clippy::print_stderr, reason = "the figures are looked at")]
+fn import_of_300_000_arrives_whole_and_200_000_updates_after_it_take_no_more_memory() {
+    let server = source(Datastore::Postgres);
+    let folder = folder();
+    let spool = folder.path().join("changes.ndjson");
+    let since = judge::head(&server);
+    let watching = watch(&server)
+        .args(["--since", &since, "--spool"])
+        .arg(&spool)
+        .timeout(PATIENCE * 2)
+        .spawn();
+    watching.wait_for_stderr(WATCHING, PATIENCE);
+    let empty = peak(&watching);
+    import_held(&server, "import-", 300_000, Duration::ZERO);
+    wait_until("the import is told", PATIENCE, || {
+        ends_with(&spool, "lastPart")
+    });
+    let import = peak(&watching);
+    let after = judge::head(&server);
+    // Another one from there on, which has no large revision to hide behind.
+    let second = folder.path().join("second.ndjson");
+    let small = watch(&server)
+        .args(["--since", &after])
+        .output_file(&second)
+        .timeout(PATIENCE * 2)
+        .spawn();
+    churn(&server, 200);
+    let end = mark(&server);
+    let drain = || watch(&server).timeout(PATIENCE * 2).args(["--until", &end]);
+    for path in [&spool, &second] {
+        wait_until("the updates are told", PATIENCE, || {
+            ends_with(path, "update-99-999\"")
+        });
+    }
+    std::thread::sleep(Duration::from_secs(1));
+    let (both, small_peak) = (peak(&watching), peak(&small));
+    for watching in [watching, small] {
+        watching.signal("TERM");
+        watching.wait().expect_success();
+    }
+    eprintln!(
+        "peak RSS of spice-watch: {empty} KiB idle, {import} KiB after an import of 300,000, {both} KiB after \
+         200,000 more updates; without the import {small_peak} KiB"
+    );
+    drain().arg("--spool").arg(&spool).run().expect_success();
+    let stream = std::fs::read(&spool).unwrap();
+    let folded = Folded::of(&stream);
+    assert_eq!(folded.updates, 500_000);
+    folded.assert_is(&server);
+    let parts = String::from_utf8(stream)
+        .unwrap()
+        .matches("\"part\":")
+        .count();
+    assert!(parts >= 30, "{parts} parts");
+    assert_eq!(
+        Folded::of(&std::fs::read(&second).unwrap()).updates,
+        200_000
+    );
+    assert!(import < 400 << 10, "of the import: {import} KiB");
+    assert!(
+        both < import + (30 << 10),
+        "of the updates: {import}, then {both} KiB"
+    );
+    assert!(
+        small_peak < 100 << 10,
+        "of the updates alone: {small_peak} KiB"
+    );
+}

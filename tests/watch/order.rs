@@ -1,0 +1,149 @@
+//! Transactions that overlap, and revisions that become visible late.
+
+use std::time::Duration;
+
+use super::{
+    Folded, PATIENCE, WATCHING, import_held, mark, source, spool_of, txid, wait_for_stdout, watch,
+    writers,
+};
+use crate::support::judge;
+use crate::support::spicedb::Datastore;
+use crate::support::{folder, repeat};
+
+#[test]
+fn transactions_that_overlap_an_import_on_postgres_come_once_each_and_fold_to_the_source() {
+    for case in 0..repeat(2, 10) {
+        let server = source(Datastore::Postgres);
+        let folder = folder();
+        let since = judge::head(&server);
+        let watching = watch(&server).args(["--since", &since]).spawn();
+        watching.wait_for_stderr(WATCHING, PATIENCE);
+        // Few resources, so that they are created and deleted again and again.
+        let flags = [
+            "--seconds",
+            "5",
+            "--rate",
+            "10",
+            "--keys",
+            "8",
+            "--updates",
+            "3",
+        ];
+        let writers = writers(&server, folder.path(), &flags);
+        import_held(&server, "import-", 2_000, Duration::from_millis(2_500));
+        writers.finish();
+        let end = mark(&server);
+        let ended = watch(&server).args(["--since", &since, "--until", &end]);
+        let again = Folded::of(&ended.run().expect_success().stdout);
+        wait_for_stdout(&watching, again.last());
+        watching.signal("TERM");
+        let live = Folded::of(&watching.wait().expect_success().stdout);
+        for folded in [&live, &again] {
+            folded.assert_each_once();
+            folded.assert_is(&server);
+        }
+        // Later transactions were told first.
+        let changes = live
+            .records
+            .iter()
+            .filter(|(kind, _)| kind == "transaction");
+        let ids: Vec<u64> = changes.map(|(_, token)| txid(token).unwrap()).collect();
+        let late = ids.iter().enumerate().map(|(at, id)| {
+            let earlier = &ids[..at];
+            earlier.iter().filter(|earlier| *earlier > id).count()
+        });
+        let overtaken = late.max().unwrap();
+        assert!(
+            overtaken > 10,
+            "case {case}: {overtaken} overtook the import"
+        );
+    }
+}
+
+#[test]
+fn import_that_was_open_for_3_s_on_mysql_is_missing_without_settling_and_there_with_it() {
+    for _ in 0..repeat(1, 5) {
+        let server = source(Datastore::MySql);
+        let folder = folder();
+        let since = judge::head(&server);
+        let start = |settle: &str| {
+            let watching = watch(&server).args(["--since", &since, "--settle", settle]);
+            let watching = watching.spawn();
+            watching.wait_for_stderr(WATCHING, PATIENCE);
+            watching
+        };
+        let (live, settled) = (start("0s"), start("5s"));
+        let flags = [
+            "--seconds",
+            "5",
+            "--rate",
+            "10",
+            "--keys",
+            "20",
+            "--updates",
+            "3",
+        ];
+        let writers = writers(&server, folder.path(), &flags);
+        import_held(&server, "import-", 500, Duration::from_secs(3));
+        writers.finish();
+        let end = mark(&server);
+        for watching in [&live, &settled] {
+            wait_for_stdout(watching, &end);
+            watching.signal("TERM");
+        }
+        let settled = Folded::of(&settled.wait().expect_success().stdout);
+        settled.assert_each_once();
+        settled.assert_is(&server);
+        let live = Folded::of(&live.wait().expect_success().stdout);
+        let imported = |folded: &Folded| {
+            let names = folded.relationships.keys();
+            names
+                .filter(|name| name.starts_with("item:import-"))
+                .count()
+        };
+        assert_eq!(imported(&settled), 500);
+        assert_eq!(imported(&live), 0, "told although it came late");
+    }
+}
+
+/// In memory and on MySQL, with a spool that is drained after the last write.
+fn drained(datastore: Datastore) {
+    let server = source(datastore);
+    let folder = folder();
+    let spool = folder.path().join("changes.ndjson");
+    let since = judge::head(&server);
+    let capture = watch(&server)
+        .args(["--since", &since, "--settle", "2s", "--spool"])
+        .arg(&spool)
+        .spawn();
+    let writers = writers(&server, folder.path(), &["--seconds", "6", "--keys", "200"]);
+    writers.finish();
+    capture.signal("TERM");
+    capture.wait().expect_success();
+    let captured = Folded::of(&spool_of(&spool)).updates;
+    assert!(captured > 100, "it was settled meanwhile: {captured}");
+    let end = mark(&server);
+    let drain = watch(&server)
+        .args(["--until", &end, "--spool"])
+        .arg(&spool);
+    let drained = drain.run().expect_success();
+    assert!(
+        drained.stderr.contains("everything through"),
+        "{}",
+        drained.stderr
+    );
+    let folded = Folded::of(&spool_of(&spool));
+    folded.assert_each_once();
+    folded.assert_is(&server);
+    assert_eq!(folded.last(), end);
+}
+
+#[test]
+fn settled_spool_of_memory_under_4_writers_folds_to_the_source_after_the_drain() {
+    drained(Datastore::Memory);
+}
+
+#[test]
+fn settled_spool_of_mysql_under_4_writers_folds_to_the_source_after_the_drain() {
+    drained(Datastore::MySql);
+}

@@ -1,0 +1,201 @@
+//! Ends that are meant.
+
+use std::io::Read as _;
+use std::time::{Duration, Instant};
+
+use super::{Folded, PATIENCE, WATCHING, mark, source, spool_of, watch, write, writers};
+use crate::support::folder;
+use crate::support::judge;
+use crate::support::pipe::Pipe;
+use crate::support::program::Program;
+use crate::support::spicedb::Datastore;
+use crate::support::toxiproxy::Proxy;
+
+/// Asked for within a second; some time for a busy machine.
+const AT_ONCE: Duration = Duration::from_millis(1_500);
+
+#[test]
+fn sigterm_ends_0_within_a_second_with_a_trailer_and_sigint_of_the_signal() {
+    for datastore in [Datastore::Postgres, Datastore::Memory] {
+        let server = source(datastore);
+        let folder = folder();
+        let since = judge::head(&server);
+        let writers = writers(&server, folder.path(), &["--seconds", "6"]);
+        for (name, signal) in [("TERM", None), ("INT", Some(2))] {
+            let watching = watch(&server)
+                .args(["--since", &since, "--settle", "0s"])
+                .spawn();
+            super::wait_for_stdout(&watching, "transaction");
+            let began = Instant::now();
+            watching.signal(name);
+            let finished = watching.wait();
+            assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
+            assert_eq!(finished.signal(), signal, "{}", finished.stderr);
+            assert_eq!(finished.code(), signal.is_none().then_some(0));
+            let folded = Folded::of(&finished.stdout);
+            let trailer = folded.trailer.as_ref().expect("a trailer");
+            assert_eq!(trailer["ended"], "signal");
+            assert_eq!(trailer["revision"], folded.last());
+            assert!(
+                finished.stderr.contains(folded.last()),
+                "{}",
+                finished.stderr
+            );
+        }
+        writers.finish();
+    }
+}
+
+#[test]
+fn sigterm_ends_0_within_a_second_and_the_spool_is_whole() {
+    let server = source(Datastore::Postgres);
+    let folder = folder();
+    let spool = folder.path().join("changes.ndjson");
+    let since = judge::head(&server);
+    let writers = writers(&server, folder.path(), &["--seconds", "4"]);
+    let mut before = Vec::new();
+    for _ in 0..3 {
+        let watching = watch(&server)
+            .args(["--since", &since, "--spool"])
+            .arg(&spool)
+            .spawn();
+        watching.wait_for_stderr(WATCHING, PATIENCE);
+        std::thread::sleep(Duration::from_millis(600));
+        let began = Instant::now();
+        watching.signal("TERM");
+        watching.wait().expect_success();
+        assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
+        let now = spool_of(&spool);
+        Folded::of(&now);
+        assert!(now.starts_with(&before), "only appended to");
+        assert!(now.len() > before.len(), "something was");
+        before = now;
+    }
+    writers.finish();
+    let end = mark(&server);
+    let drain = watch(&server)
+        .args(["--until", &end, "--spool"])
+        .arg(&spool);
+    drain.run().expect_success();
+    Folded::of(&spool_of(&spool)).assert_is(&server);
+}
+
+#[test]
+fn sigterm_ends_within_a_second_while_the_reader_of_stdout_stands_still() {
+    let server = source(Datastore::Postgres);
+    let folder = folder();
+    let since = judge::head(&server);
+    let writers = writers(&server, folder.path(), &["--seconds", "3"]);
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let watching = watch(&server)
+        .args(["--since", &since])
+        .stdout_to(writer)
+        .spawn();
+    writers.finish();
+    std::thread::sleep(Duration::from_millis(500));
+    let began = Instant::now();
+    watching.signal("TERM");
+    let finished = watching.wait();
+    assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
+    // What was told is not all, so it is no success; and nobody can take it for whole.
+    assert_eq!(finished.signal(), Some(15), "{}", finished.stderr);
+    assert!(
+        finished.stderr.contains("nobody reads the output"),
+        "{}",
+        finished.stderr
+    );
+    let mut told = String::new();
+    reader.read_to_string(&mut told).unwrap();
+    assert!(told.len() > 60_000, "the pipe was full: {}", told.len());
+    assert!(!told.contains("trailer"));
+}
+
+#[test]
+fn sigterm_ends_within_a_second_while_the_connection_stands_still() {
+    let server = source(Datastore::Memory);
+    let since = judge::head(&server);
+    for settle in ["0s", "1s"] {
+        let proxy = Proxy::to(server.endpoint());
+        let watching = super::watch_by(&proxy.endpoint(), &server)
+            .args(["--since", &since, "--settle", settle])
+            .spawn();
+        watching.wait_for_stderr(WATCHING, PATIENCE);
+        proxy.stall();
+        // By now a read of the start, or of the head, waits for its answer.
+        std::thread::sleep(Duration::from_secs(11));
+        let began = Instant::now();
+        watching.signal("TERM");
+        watching.wait().expect_success();
+        assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
+    }
+}
+
+#[test]
+fn reader_that_left_ends_it_of_sigpipe_and_silently() {
+    let server = source(Datastore::Postgres);
+    let folder = folder();
+    let since = judge::head(&server);
+    let writers = writers(&server, folder.path(), &["--seconds", "3"]);
+    let head = Program::at("head".as_ref()).args(["-n", "2"]);
+    let finished = Pipe::from(watch(&server).args(["--since", &since]))
+        .to(head)
+        .run();
+    assert_eq!(finished[0].signal(), Some(13), "{}", finished[0].stderr);
+    assert!(
+        !finished[0].stderr.contains("error"),
+        "{}",
+        finished[0].stderr
+    );
+    assert_eq!(finished[1].json_lines().len(), 2);
+    writers.finish();
+}
+
+#[test]
+fn until_quiet_ends_when_nothing_changes_and_says_that_it_proves_nothing() {
+    for datastore in [Datastore::Postgres, Datastore::Memory] {
+        let server = source(datastore);
+        let since = judge::head(&server);
+        write(&server, "touch", "a");
+        let began = Instant::now();
+        let finished = watch(&server)
+            .args(["--since", &since, "--settle", "1s", "--until-quiet", "2s"])
+            .run()
+            .expect_success();
+        assert!(began.elapsed() >= Duration::from_secs(2));
+        assert!(
+            finished.stderr.contains("which proves nothing"),
+            "{}",
+            finished.stderr
+        );
+        let folded = Folded::of(&finished.stdout);
+        assert_eq!(folded.trailer.as_ref().unwrap()["ended"], "quiet");
+        folded.assert_is(&server);
+    }
+}
+
+#[test]
+fn quiet_is_not_what_an_outage_makes() {
+    for datastore in [Datastore::Postgres, Datastore::Memory] {
+        let server = source(datastore);
+        let since = judge::head(&server);
+        let proxy = Proxy::to(server.endpoint());
+        let watching = super::watch_by(&proxy.endpoint(), &server)
+            .args([
+                "--since",
+                &since,
+                "--settle",
+                "500ms",
+                "--until-quiet",
+                "3s",
+            ])
+            .spawn();
+        watching.wait_for_stderr(WATCHING, PATIENCE);
+        proxy.disable();
+        write(&server, "touch", "a");
+        std::thread::sleep(Duration::from_secs(5));
+        proxy.enable();
+        let finished = watching.wait().expect_success();
+        assert!(finished.stderr.contains("again in"), "{}", finished.stderr);
+        Folded::of(&finished.stdout).assert_is(&server);
+    }
+}

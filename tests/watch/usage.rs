@@ -1,0 +1,288 @@
+//! Flags, starts and ends that make no sense, and what is said of them.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+use spice_record::relationship::StructJson;
+
+use super::{Folded, PATIENCE, WATCHING, mark, source, source_with, spool_of, watch, write};
+use crate::support::folder;
+use crate::support::judge;
+use crate::support::program::Program;
+use crate::support::running::Finished;
+use crate::support::spicedb::{Datastore, Server};
+
+#[track_caller]
+fn assert_says(program: Program, code: i32, words: &[&str]) -> Finished {
+    let finished = program.run().expect_code(code);
+    for word in words {
+        let stderr = &finished.stderr;
+        assert!(stderr.contains(word), "{word:?} is not in: {stderr}");
+    }
+    assert_eq!(finished.text(), "", "nothing is told");
+    finished
+}
+
+#[test]
+fn start_and_types_that_make_no_sense_are_usage_errors_with_a_way_on() {
+    let server = source(Datastore::Postgres);
+    let since = judge::head(&server);
+    assert_says(watch(&server), 2, &["--since ZEDTOKEN", "spice-revision"]);
+    assert_says(
+        watch(&server).args(["--since", &since, "--type", "item", "--type", "itme"]),
+        2,
+        &["--type itme", "no such definition", "it has: item, user"],
+    );
+    assert_says(
+        watch(&server).args(["--since", &since, "--until", &since]),
+        2,
+        &["names no transaction", "--mark"],
+    );
+    let other = source(Datastore::Memory);
+    let foreign = judge::head(&other);
+    assert_says(
+        watch(&server).args(["--since", &since, "--until", &foreign]),
+        2,
+        &["another datastore"],
+    );
+    assert_says(
+        watch(&server).args(["--since", &foreign]),
+        1,
+        &["another datastore"],
+    );
+    // Of the same kind, so that only the datastore's id tells.
+    let sibling = source(Datastore::Postgres);
+    assert_says(
+        watch(&server).args(["--since", &judge::head(&sibling)]),
+        1,
+        &["another datastore"],
+    );
+    assert_says(
+        watch(&server).args(["--since", &since, "--skip-applied"]),
+        2,
+        &["--skip-applied", "--since-file"],
+    );
+    assert_says(
+        watch(&server).args(["--since", &since, "--spool-segment", "1k"]),
+        2,
+        &["--spool"],
+    );
+}
+
+#[test]
+fn type_filter_tells_only_those_changes_and_stays_what_it_was_in_a_spool() {
+    let server = source(Datastore::Postgres);
+    judge::write_schema(
+        &server,
+        &format!(
+            "{}\ndefinition other {{\n  relation holder: user\n}}\n",
+            super::SCHEMA
+        ),
+    );
+    let folder = folder();
+    let spool = folder.path().join("changes.ndjson");
+    let since = judge::head(&server);
+    write(&server, "touch", "a");
+    judge::load(
+        &server,
+        &super::line("touch", "b").replace("item:", "other:"),
+    );
+    let end = mark(&server);
+    let with = |name: &str| {
+        let program = watch(&server).args(["--since", &since, "--until", &end, "--type", name]);
+        program.arg("--spool").arg(&spool)
+    };
+    with("other").run().expect_success();
+    let folded = Folded::of(&spool_of(&spool));
+    let held: Vec<_> = folded.relationships.keys().collect();
+    assert_eq!(held, ["other:b#holder@user:u"]);
+    assert_eq!(folded.header["filter"], json!({"types": ["other"]}));
+    assert_says(with("item"), 2, &["--type must stay what it was"]);
+}
+
+#[test]
+fn spool_of_another_datastore_a_second_writer_and_damage_are_refused() {
+    let server = source(Datastore::Memory);
+    let folder = folder();
+    let spool = folder.path().join("changes.ndjson");
+    let since = judge::head(&server);
+    write(&server, "touch", "a");
+    write(&server, "touch", "b");
+    let begin = |server: &Server| {
+        watch(server)
+            .args(["--since", &since, "--settle", "0s", "--spool"])
+            .arg(&spool)
+    };
+    let first = begin(&server).spawn();
+    first.wait_for_stderr(WATCHING, PATIENCE);
+    let pid = first.pid().to_string();
+    assert_says(
+        begin(&server),
+        2,
+        &["another spice-watch", &pid, "one writer"],
+    );
+    first.signal("TERM");
+    first.wait().expect_success();
+    let other = source(Datastore::Memory);
+    let foreign = begin(&other).run();
+    assert_eq!(foreign.code(), Some(1), "{}", foreign.stderr);
+    assert!(
+        foreign.stderr.contains("another datastore"),
+        "{}",
+        foreign.stderr
+    );
+    let good = std::fs::read_to_string(&spool).unwrap();
+    // In its middle; what was good before it is named, so that it can be kept.
+    let whole = good.match_indices('\n').nth(1).unwrap().0 + 1;
+    let mut bad = good.clone().into_bytes();
+    bad[whole + 3] = b'?';
+    std::fs::write(&spool, &bad).unwrap();
+    let truncate = format!("truncate -s {whole} {}", spool.display());
+    assert_says(begin(&server), 65, &[":3:", "damaged", &truncate]);
+    assert_eq!(std::fs::read(&spool).unwrap(), bad, "left as it is");
+    // The way on, as it was said.
+    std::fs::write(&spool, &bad[..whole]).unwrap();
+    let end = mark(&server);
+    begin(&server)
+        .args(["--until", &end])
+        .run()
+        .expect_success();
+    Folded::of(&spool_of(&spool)).assert_is(&server);
+}
+
+#[test]
+fn watch_that_is_switched_off_ends_1_and_names_what_to_switch_on() {
+    let server = source_with(Datastore::Postgres, &["--datastore-disable-watch-support"]);
+    let since = judge::head(&server);
+    let finished = watch(&server)
+        .args(["--since", &since])
+        .run()
+        .expect_code(1);
+    for word in [
+        "Watch",
+        "--datastore-disable-watch-support",
+        "track_commit_timestamp",
+    ] {
+        assert!(finished.stderr.contains(word), "{}", finished.stderr);
+    }
+    assert_eq!(Folded::of(&finished.stdout).records.len(), 0);
+}
+
+#[test]
+fn start_is_taken_from_every_kind_of_file_and_the_file_wins_once_it_exists() {
+    let server = source(Datastore::Postgres);
+    let other = judge::head(&source(Datastore::Postgres));
+    let folder = folder();
+    let path = |name: &str| folder.path().join(name);
+    write(&server, "touch", "a");
+    let begin = judge::head(&server);
+    let export = Program::new("spice-export").args(["--context", server.context()]);
+    let snapshot = export.run().expect_success();
+    std::fs::write(path("snapshot"), &snapshot.stdout).unwrap();
+    let at = snapshot.json_lines()[0]["header"]["revision"].clone();
+    let second = write(&server, "touch", "b");
+    let third = write(&server, "touch", "c");
+    let end = mark(&server);
+    let stream = watch(&server).args(["--since", &begin, "--until", &second]);
+    let stream = stream.run().expect_success().stdout;
+    std::fs::write(path("stream"), &stream).unwrap();
+    let told = Folded::of(&stream).last().to_owned();
+    let spool = watch(&server).args(["--since", &begin, "--until", &third, "--spool"]);
+    spool.arg(path("spool")).run().expect_success();
+    let spooled = Folded::of(&spool_of(&path("spool"))).last().to_owned();
+    let summary = |source: &str, target: &str| {
+        json!({"imported": {"relationships": 0, "loaded": 0, "present": 0, "touched": 0, "skipped": 0, "rejected": 0,
+            "sourceRevision": source, "targetRevision": target, "digest": "0".repeat(32), "expiryPrecision": "us",
+            "sealed": true, "seconds": 1.0}})
+    };
+    let applied = |source: &str, target: &str| json!({"applied": {"sourceRevision": source, "targetRevision": target, "transactions": 1, "updates": 1, "calls": 1}});
+    let position = |source: &str, target: &str| json!({"position": {"sourceRevision": source, "targetRevision": target}});
+    let file = |name: &str, record: Value| {
+        std::fs::write(path(name), format!("{record}\n")).unwrap();
+        path(name)
+    };
+    let cases: Vec<(PathBuf, &str)> = vec![
+        (path("snapshot"), at.as_str().unwrap()),
+        (path("stream"), &told),
+        (path("spool"), &spooled),
+        (file("imported", summary(&second, &other)), &second),
+        (file("imported back", summary(&other, &second)), &second),
+        (file("applied", applied(&second, &other)), &second),
+        (file("applied back", applied(&other, &second)), &second),
+        (file("position", position(&second, &other)), &second),
+        (file("position back", position(&other, &second)), &second),
+    ];
+    for (file, expected) in cases {
+        let name = file.file_name().unwrap().to_string_lossy().into_owned();
+        let program = || {
+            // With --since, too: it is older.
+            let both = ["--since", &begin, "--until", &end, "--since-file"];
+            watch(&server).args(both).arg(&file)
+        };
+        let finished = program().run().expect_success();
+        let folded = Folded::of(&finished.stdout);
+        assert_eq!(folded.header["revision"], expected, "{name}");
+        // Proven to be after a load: only where something was written to this server.
+        let proven = program().arg("--skip-applied").run();
+        let code = if name.ends_with("back") { 0 } else { 2 };
+        assert_eq!(proven.code(), Some(code), "{name}: {}", proven.stderr);
+    }
+    // Where there is no file yet, the flag counts; alone, it has to be there.
+    let missing = path("missing");
+    let finished = watch(&server)
+        .args(["--since", &second, "--until", &end, "--since-file"])
+        .arg(&missing)
+        .run()
+        .expect_success();
+    assert_eq!(Folded::of(&finished.stdout).header["revision"], second);
+    let alone = watch(&server).arg("--since-file").arg(&missing);
+    assert_says(alone, 1, &["missing"]);
+    let neither = file("neither", position(&other, &other));
+    let neither = watch(&server).arg("--since-file").arg(neither);
+    assert_says(neither, 1, &["another datastore"]);
+}
+
+#[test]
+fn applied_transactions_become_checkpoints_with_skip_applied() {
+    let server = source(Datastore::Postgres);
+    let folder = folder();
+    let since = judge::head(&server);
+    let position = folder.path().join("position");
+    let record = json!({"position": {"sourceRevision": since, "targetRevision": since}});
+    std::fs::write(&position, format!("{record}\n")).unwrap();
+    write(&server, "touch", "own");
+    // What spice-apply writes.
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let token = runtime.block_on(async {
+        use authzed::v1::{RelationshipUpdate, WriteRelationshipsRequest};
+        let applied = json!({"spicePipes": {"source": "aaaaaaaa", "revision": "1"}});
+        let applied: StructJson = serde_json::from_value(applied).unwrap();
+        let request = WriteRelationshipsRequest {
+            updates: vec![RelationshipUpdate {
+                operation: authzed::v1::relationship_update::Operation::Touch.into(),
+                relationship: Some(super::item("applied")),
+            }],
+            optional_transaction_metadata: Some(applied.0),
+            ..WriteRelationshipsRequest::default()
+        };
+        super::client(&server)
+            .await
+            .write_relationships(request)
+            .await
+            .unwrap()
+    });
+    write(&server, "touch", "own2");
+    let end = mark(&server);
+    let program = || {
+        watch(&server)
+            .args(["--until", &end, "--since-file"])
+            .arg(&position)
+    };
+    let all = Folded::of(&program().run().expect_success().stdout);
+    all.assert_is(&server);
+    let finished = program().arg("--skip-applied").run().expect_success();
+    let folded = Folded::of(&finished.stdout);
+    let names: Vec<_> = folded.relationships.keys().cloned().collect();
+    assert_eq!(names, ["item:own#holder@user:u", "item:own2#holder@user:u"]);
+    assert!(folded.records.contains(&("checkpoint".to_owned(), token)));
+}

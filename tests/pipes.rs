@@ -6,6 +6,7 @@
 //! | [`cli`] | every way to connect and to fail is told by its message and exit code, and no key shows |
 //! | [`conflict`] | a target that holds or refuses something keeps it, and every relationship is accounted for |
 //! | [`copy`] | what arrives is what was there, from any datastore to any other |
+//! | [`cutover`] | a source that is written moves with a second of write downtime, and back |
 //! | [`damage`] | a damaged stream is never taken for a whole one |
 //! | [`fault`] | what breaks on the way costs nothing but time, or is told |
 //! | [`format`] | old streams stay readable, and the documentation's example is one |
@@ -19,6 +20,7 @@ mod api;
 mod cli;
 mod conflict;
 mod copy;
+mod cutover;
 mod damage;
 mod fault;
 mod format;

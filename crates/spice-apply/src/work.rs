@@ -491,7 +491,7 @@ impl Worker {
     }
 }
 
-fn print(applied: Applied) -> Result<(), Failure> {
+pub(crate) fn print(applied: Applied) -> Result<(), Failure> {
     stdio::print_line(&serde_json::to_string(&Record::Applied(Box::new(applied)))?)
 }
 

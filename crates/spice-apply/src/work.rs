@@ -261,7 +261,10 @@ impl Worker {
         let token = revision.as_ref().map(|(token, _)| token.as_str());
         let of = token.map_or_else(|| "update".to_owned(), |token| format!("revision {token}"));
         let mark = self.mark(token, metadata);
-        let Written { calls, token: last } = self.target.write(updates, mark.as_ref(), &of).await?;
+        let Written { calls, token: last } = self
+            .target
+            .write(updates, transactions == 1 || part, mark.as_ref(), &of)
+            .await?;
         self.progress.add(count);
         let mut applied = Applied {
             transactions,
@@ -366,7 +369,7 @@ impl Worker {
         if !again.is_empty() {
             let mark = self.mark(None, None);
             self.target
-                .write(again, mark.as_ref(), "late write")
+                .write(again, false, mark.as_ref(), "late write")
                 .await?;
         }
         self.target.doubts().settle(&due);

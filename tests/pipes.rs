@@ -8,6 +8,7 @@
 //! | [`compare`] | every difference between two servers is found, none invented, and repaired by the same pipe |
 //! | [`conflict`] | a target that holds or refuses something keeps it, and every relationship is accounted for |
 //! | [`copy`] | what arrives is what was there, from any datastore to any other |
+//! | [`cutover`] | a source that is written moves with a second of write downtime, and back |
 //! | [`damage`] | a damaged stream is never taken for a whole one |
 //! | [`fault`] | what breaks on the way costs nothing but time, or is told |
 //! | [`format`] | old streams stay readable, and the documentation's example is one |
@@ -24,6 +25,7 @@ mod cli;
 mod compare;
 mod conflict;
 mod copy;
+mod cutover;
 mod damage;
 mod fault;
 mod format;

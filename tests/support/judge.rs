@@ -108,6 +108,32 @@ pub fn load_bulk(server: &Server, relationships: &str) {
     output_of(judge_of(server).args(["load", "--bulk"]).arg(file.path()));
 }
 
+/// Imports them in one transaction that stays open meanwhile: a third of them, a pause, and so on.
+pub fn load_bulk_slowly(server: &Server, relationships: &[String], pause: std::time::Duration) {
+    let mut child = judge_of(server)
+        .args(["load", "--bulk", "--batch=500", "-"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the judge can be started");
+    let mut stdin = child.stdin.take().expect("stdin is a pipe");
+    for third in relationships.chunks(relationships.len() / 3 + 1) {
+        let text = third.join("\n") + "\n";
+        stdin.write_all(text.as_bytes()).expect("the judge reads");
+        std::thread::sleep(pause);
+    }
+    drop(stdin);
+    let output = child
+        .wait_with_output()
+        .expect("the judge can be waited for");
+    assert!(
+        output.status.success(),
+        "the import ended with {}:\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
 /// Writes a schema; returns the zedtoken.
 pub fn write_schema(server: &Server, schema: &str) -> String {
     let file = file_with(schema);

@@ -27,7 +27,7 @@ use spice_pipe::position::PositionFile;
 use spice_pipe::progress::Progress;
 use spice_pipe::shutdown::SIGTERM;
 use spice_pipe::{Exit, Failure, Program, Shutdown, parse_zedtoken};
-use spice_record::record::StreamKind;
+use spice_record::record::{Applied, StreamKind};
 
 use crate::input::{Input, Step};
 use crate::position::Keeper;
@@ -149,11 +149,20 @@ impl Apply {
             && let Ok(stands) = zedtoken::decode(&position.source_revision)
             && stands.datastore_id == until.datastore_id
             && stands.revision.sees(&until.revision) == Some(true)
+            && position::doubtful_for(position).is_zero()
         {
             tracing::info!(
                 "everything through --until was applied before: the position stands at {}",
                 position.source_revision
             );
+            // Whoever begins there, the way back for example, needs a pair that says so.
+            work::print(Applied {
+                source_revision: Some(position.source_revision.clone()),
+                target_revision: Some(head),
+                paired: true,
+                at: Some(jiff::Timestamp::now().to_string()),
+                ..Applied::default()
+            })?;
             return Ok(Begun::Done);
         }
         let mut steps = Input {

@@ -272,7 +272,11 @@ impl Worker {
         let token = revision.as_ref().map(|(token, _)| token.as_str());
         let of = token.map_or_else(|| "update".to_owned(), |token| format!("revision {token}"));
         let mark = self.mark(token, metadata);
-        let written = self.target.write(updates, mark.as_ref(), &of).await;
+        let one_revision = transactions == 1 || part;
+        let written = self
+            .target
+            .write(updates, one_revision, mark.as_ref(), &of)
+            .await;
         let Written { calls, token: last } = written.map_err(|failure| match &self.held {
             Some(held) => failure.context(held.text_of_wait()),
             None => failure,
@@ -403,7 +407,7 @@ impl Worker {
         if !again.is_empty() {
             let mark = self.mark(None, None);
             self.target
-                .write(again, mark.as_ref(), "late write")
+                .write(again, false, mark.as_ref(), "late write")
                 .await?;
         }
         Ok(())
@@ -541,7 +545,7 @@ fn reaches(revision: &str, until: &Revision) -> bool {
     zedtoken::decode(revision).is_ok_and(|there| there.revision.sees(until) == Some(true))
 }
 
-fn print(applied: Applied) -> Result<(), Failure> {
+pub(crate) fn print(applied: Applied) -> Result<(), Failure> {
     stdio::print_line(&serde_json::to_string(&Record::Applied(Box::new(applied)))?)
 }
 

@@ -1,0 +1,264 @@
+# shellcheck shell=sh disable=SC2034,SC2154,SC2015 # a part of ../migrate: what is set here is used there, and the other way round
+# cutover, and abort.
+#
+# What cutover knows, each file written once its line is true; a follow that is begun again removes the first three:
+#   fence     the fence was confirmed, at this time in milliseconds
+#   end       the marker: whatever was committed before the fence comes before it
+#   drained   the segment and size of the spool when everything through end was in it
+#   paired.ndjson, switched, verified
+
+# the_word: waits until somebody says that writes to the source are stopped. That begins the write downtime
+the_word() {
+    if [ -n "$fence_command" ]; then
+        say "fencing: $fence_command"
+        run sh -c "$fence_command" >&2 || fail 1 "the fence command ended with $status: nothing was stopped by this, and nothing is switched" \
+            "see what it says above; follow goes on; then run: $same"
+    else
+        say "stop all writes to $from now; how: $state/plan.txt, step 4. Nothing else has to be done before the switch" \
+            "when they are stopped, type: fenced"
+        read -r word || fail 2 "nobody said that writes to $from are stopped: stdin has ended. Nothing is switched, follow goes on" \
+            "run this on a terminal, or with --fence-command COMMAND"
+        [ "$word" = fenced ] || fail 2 "not fenced, but \"$word\": nothing is switched, follow goes on" "run: $same"
+    fi
+    fenced=$(now)
+    echo "$fenced" >"$state/fence"
+}
+
+# marker: a revision of the source after everything that is committed there, into $marker. Where it takes no writes:
+# its head, which is exact where revisions are numbers; nothing where they are not
+marker() {
+    marker=''
+    spice-revision --context="$from" --mark >"$work/mark" 2>"$work/mark.said" &
+    children=$!
+    wait $children
+    status=$?
+    children=''
+    if [ $status -eq 0 ]; then
+        read -r marker <"$work/mark"
+        return
+    fi
+    cat "$work/mark.said" >&2
+    [ $status -eq 77 ] && grep -q -i read-only "$work/mark.said" ||
+        fail_of spice-revision "$status" "no marker could be written to $from. Nothing is switched; writes are still stopped"
+    readonly=yes
+    case $(kind source) in
+    PostgreSQL) ;;
+    *)
+        run spice-revision --context="$from" --head --settle 0s >"$work/mark" ||
+            fail_of spice-revision "$status" "no end could be found. Nothing is switched; writes are still stopped"
+        read -r marker <"$work/mark"
+        ;;
+    esac
+}
+
+# few_lanes: on a database that checks whether transactions could have run one after the other, calls at the same
+# time make each other begin again, for seconds at worst (measured, PostgreSQL 15). Then one at a time is quicker
+few_lanes() {
+    case $(kind target) in
+    PostgreSQL | CockroachDB) lanes=${lanes:-1} ;;
+    esac
+}
+
+# drain FLAGS...: brings the rest into the spool with these flags; with $end at the same time onto the target
+drain() {
+    if [ -n "$end" ]; then
+        spice-apply --context="$to" --spool "$spool" --position "$state/position" --until "$end" \
+            ${lanes:+--lanes "$lanes"} ${on_reject:+--on-reject "$on_reject"} ${on_schema:+--on-schema "$on_schema"} \
+            --quiet >>"$state/applied.ndjson" &
+        applying=$!
+        started $applying
+    fi
+    spice-watch --context="$from" --spool "$spool" --spool-segment "$spool_segment" --settle 0s --quiet "$@" &
+    watching=$!
+    started $watching
+    wait $watching
+    status=$?
+    children=${applying:-}
+    [ $status -eq 0 ] || drain_failed spice-watch $status
+}
+
+drain_failed() {
+    [ -z "$children" ] || { kill -TERM "$children" && wait "$children"; } 2>/dev/null
+    children=''
+    [ "$2" -ne 4 ] || fail 4 "the last changes of $from are lost: they left its history. Nothing is switched" \
+        "lift the fence; what to do then: docs/cutover.md, \"History lost\""
+    fail_of "$1" "$2" "nothing is switched; writes are still stopped, and $to lacks the last of them"
+}
+
+# applied_all: waits for what drain has begun
+applied_all() {
+    [ -n "${applying:-}" ] || return 0
+    wait "$applying"
+    status=$?
+    applying='' children=''
+    [ $status -eq 0 ] || [ $status -eq 3 ] || drain_failed spice-apply $status
+    [ $status -eq 0 ] || refused=yes
+}
+
+# leaks: how many transactions of others came after everything through the first marker was captured
+leaks() {
+    read -r segment size <"$state/drained"
+    later='' count=0
+    for file in "$spool" "$spool".[0-9]*; do
+        [ -f "$file" ] || continue
+        if [ "$file" = "$segment" ]; then later=$size; elif [ -n "$later" ]; then later=0; else continue; fi
+        tail -c +$((later + 1)) "$file" | grep -a -e '^{"transaction"' -e '^{"schema"' >"$work/leaked" || continue
+        count=$((count + $(wc -l <"$work/leaked")))
+        say "after the fence: $(head -n 1 "$work/leaked" | cut -c 1-300)"
+    done
+    echo $count
+}
+
+cutover() {
+    alone copy reverse
+    copied
+    cleared=''
+    if [ ! -r "$state/switched" ]; then
+        to_the_switch
+    else
+        look_at_both
+        say "the switch was ordered: $(cat "$state/switched")"
+        [ ! -r "$state/verified" ] || {
+            say "and both ends were compared: $(cat "$state/verified")" "next: $me reverse, so that the way back stays open"
+            return
+        }
+    fi
+    [ -r "$state/verified" ] || verify
+    say "next: $me reverse, so that the way back stays open; leave $from fenced"
+}
+
+to_the_switch() {
+    look_at_both
+    few_lanes
+    if [ -r "$state/fence" ]; then
+        fenced=$(cat "$state/fence")
+        say "going on behind the fence that was confirmed at $(date -u -d "@${fenced%???}" +%H:%M:%SZ)"
+    else
+        measure
+        judge_safety
+        [ -z "$unsafe" ] || fail 1 "not safe to cut over: $unsafe. Nothing was stopped" "look: $me status; then run: $same"
+        the_word
+    fi
+    # From here on applications wait: as little as possible.
+    stop_step follow "cutover takes over from here: follow has ended as it should"
+    stopped_at=$(now) drained_at=$stopped_at
+    readonly='' refused='' applying=''
+    end=$(cat "$state/end" 2>/dev/null)
+    if [ -z "$end" ]; then
+        marker
+        end=$marker
+        [ -z "$end" ] || echo "$end" >"$state/end"
+    fi
+    if [ -n "$end" ]; then
+        drain --until "$end"
+        drained_at=$(now)
+        behind_the_fence
+    else
+        quiet_source
+    fi
+    checked_at=$(now)
+    applied_all
+    grep -a '"paired":true' "$state/applied.ndjson" | tail -n 1 >"$work/paired"
+    [ -s "$work/paired" ] || fail 1 "spice-apply has left no paired record in $state/applied.ndjson. Nothing is switched" "run: $same"
+    mv "$work/paired" "$state/paired.ndjson"
+    verify_first=$verify_before_switch
+    [ -n "$end" ] || verify_first=yes
+    [ -z "$verify_first" ] || verify
+    switched_at=$(now)
+    downtime=$(seconds_of $((switched_at - fenced)))
+    say "SWITCH READS AND WRITES TO $to NOW" \
+        "write downtime $downtime s, from the fence to this line: follow stopped $((stopped_at - fenced)) ms after the fence, all captured $((drained_at - fenced)), fence checked $((checked_at - fenced)), all applied $((switched_at - fenced))"
+    echo "on $(date -u +%Y-%m-%dT%H:%M:%SZ), write downtime $downtime s" >"$state/switched"
+    rm -f "$state/fence"
+    [ -z "$refused" ] || say "updates that $to refused are in $on_reject: $to lacks them"
+}
+
+# behind_the_fence: with everything through the marker captured, a second one tells whether the fence holds
+behind_the_fence() {
+    if [ ! -r "$state/drained" ]; then
+        newest=$(segments | tail -n 1)
+        echo "$newest $(wc -c <"$newest")" >"$state/drained"
+    fi
+    marker
+    [ -n "$marker" ] || marker=$end
+    second=$marker
+    if [ "$second" != "$end" ]; then
+        first_end=$end end=''
+        drain --until "$second"
+        end=$first_end
+    fi
+    echo "$second" >"$state/second"
+    leaked=$(leaks)
+    [ "$leaked" -eq 0 ] || leak "$leaked"
+}
+
+leak() {
+    kill -TERM "${applying:-0}" 2>/dev/null
+    [ -z "${applying:-}" ] || wait "$applying"
+    children=''
+    rm -f "$state/fence" "$state/end" "$state/drained" "$state/second"
+    fail 1 "the fence does not hold: $1 transactions were written to $from after it was confirmed. Do NOT switch" \
+        "lift the fence, or what there is of it, and go on following: $me follow" \
+        "find out who wrote (the lines above), close that way; then run: $same"
+}
+
+# quiet_source: the end of a PostgreSQL that takes no writes. Silence is no proof, so both ends are compared
+quiet_source() {
+    say "$from takes no writes, so nothing marks the end: waiting until it is quiet for $quiet, which proves nothing;" \
+        "both ends are compared before the switch"
+    drain --until-quiet "$quiet"
+    end=$(spice-revision "$spool")
+    drain --until-quiet "$quiet"
+    [ "$end" = "$(spice-revision "$spool")" ] || leak some
+    second=$(spice-revision --context="$from" --head --settle 0s) || fail_of spice-revision $? "nothing is switched"
+    echo "$second" >"$state/second"
+    end=''
+}
+
+# verify: are both ends equal, at the end of the source and at the target's revision that belongs to it?
+verify() {
+    second=$(cat "$state/second")
+    paired=$(field targetRevision "$state/paired.ndjson")
+    say "comparing $from at $second with $to at $paired"
+    as_of='' seconds=$(now)
+    read_both --at "$second" --at "$paired" || not_verified
+    seconds=$((($(now) - seconds) / 1000))
+    [ "$source_read" = "$target_read" ] || read_again --at "$second" --at "$paired" || not_verified
+    show "$from" "$to" || fail 3 "$from and $to differ" \
+        "do not switch; or, if that is done: point reads and writes back at $from, lift the fence" \
+        "what was written to $to meanwhile comes to $from with: $me reverse" \
+        "and please report it, with $state: this must not happen where nobody else writes to $to"
+    echo "equal, ${source_read% *} relationships, digest ${source_read#* } ($precision)$but" >"$state/verified"
+    say "equal: $to holds what $from held at the switch$but"
+}
+
+not_verified() {
+    [ "$status" -ne 4 ] || fail 4 "the ends were not compared: a revision to compare has left the history" \
+        "the switch stands on the markers alone; raise --datastore-gc-window before the next one"
+    fail_of spice-export "$status" "the ends could not be compared"
+}
+
+abort() {
+    for step in copy cutover follow reverse; do
+        stop_step $step "abort: $step has ended"
+    done
+    echo "on $(date -u +%Y-%m-%dT%H:%M:%SZ)" >"$state/aborted"
+    if [ -r "$state/switched" ]; then
+        through="nothing of it"
+        [ ! -r "$state/reverse.position" ] ||
+            through="what was written through revision $(field sourceRevision "$state/reverse.position") of $to"
+        say "stopped. The switch to $to had been ordered $(cat "$state/switched")" \
+            "of what was written to $to since, $from holds $through" \
+            "next: to bring it up to date, run: $me reverse"
+        return
+    fi
+    rm -f "$state/fence" "$state/end" "$state/drained"
+    through="no changes"
+    [ ! -r "$state/position" ] || through="the changes through revision $(field sourceRevision "$state/position") of $from"
+    say "stopped. Nothing was switched, and nothing is deleted" \
+        "$from is untouched: go on using it; if it is fenced, lift the fence" \
+        "$to is stale: it holds the copy ($(cat "$state/copy" 2>/dev/null || echo 'not begun')) and $through. Nobody should read it" \
+        "$spool holds captured changes, and is as confidential as $from" \
+        "next: to go on after all, while $from still has the history: $me follow" \
+        "or, to give up: empty $to, and delete $state"
+}

@@ -1,0 +1,63 @@
+# shellcheck shell=sh disable=SC2034,SC2154,SC2015 # a part of ../migrate: what is set here is used there, and the other way round
+# The two ends: who is there, and does it fit?
+
+look() {
+    run spice-revision --context="$2" --head --settle 0s --json >"$work/$1" ||
+        fail_of spice-revision "$status" "cannot look at the $1, $2"
+}
+
+# look_at_both: refuses ends that are the same, or others than those that plan saw; sets $precision
+look_at_both() {
+    look source "$from"
+    look target "$to"
+    from_id=$(field datastoreId "$work/source")
+    to_id=$(field datastoreId "$work/target")
+    if [ "$from_id" = "$to_id" ] && [ "$from_id" != null ]; then
+        fail 2 "source and target are the same datastore: $from_id is behind $from and behind $to" \
+            "correct the endpoints in the contexts file. (A database restored from a backup of the source has its id, too: use an empty one)"
+    fi
+    precision=us
+    case $(kind source)$(kind target) in
+    *MySQL*) precision=s ;; # keeps whole seconds of an expiry
+    esac
+    [ -r "$state/ends" ] && [ "$from_id $to_id" != "$(known from_datastore) $(known to_datastore)" ] || return 0
+    [ "$command" != plan ] || [ -r "$state/copy" ] || return 0
+    fail 2 "not the planned ends: $from is datastore $from_id (planned: $(known from_datastore)), $to is $to_id (planned: $(known to_datastore))" \
+        "correct the contexts file; or, if a server was replaced on purpose, plan again, with another --state once a copy has begun. (A restart empties an in-memory datastore)"
+}
+
+# kind END: the datastore, told by the form of its revisions
+kind() {
+    value=$(field value "$work/$1")
+    case $(field form "$work/$1")-${#value} in
+    postgres-*) echo PostgreSQL ;;
+    decimal-*) echo CockroachDB ;;
+    integer-1[6-9] | integer-2?) echo "memory or Spanner" ;; # nanoseconds since 1970
+    integer-*) echo MySQL ;;                                 # counts transactions
+    *) echo "a datastore of an unknown kind" ;;
+    esac
+}
+
+# fit: can the source be exported, and does the target take it? Writes nothing
+fit() {
+    mkfifo "$work/stream"
+    spice-export --context="$from" --settle 0s --quiet >"$work/stream" &
+    exporter=$!
+    started $exporter
+    head -n 1 <"$work/stream" >"$work/header" &
+    started $!
+    wait $!
+    kill -TERM $exporter 2>/dev/null # the header is enough
+    wait $exporter 2>/dev/null
+    status=$?
+    children=''
+    rm -f "$work/stream"
+    [ -s "$work/header" ] || fail_of spice-export $status "$from cannot be exported"
+    run spice-import --context="$to" --dry-run --unsealed --quiet ${policy:+--on-conflict "$policy"} "$work/header" ||
+        case $status in
+        1) fail 1 "$to does not take the schema of $from" "empty $to, its schema too, or make the schema equal; then run: $same" ;;
+        2) fail 2 "$to holds relationships, and they are not from this migration" \
+            "empty it, or plan for another target; only if they are meant to be there: --on-conflict fail|skip|touch" ;;
+        *) fail_of spice-import $status "$to cannot be loaded" ;;
+        esac
+}

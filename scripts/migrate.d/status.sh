@@ -1,0 +1,116 @@
+# shellcheck shell=sh disable=SC2034,SC2154,SC2015 # a part of ../migrate: what is set here is used there, and the other way round
+# status: how far the target is behind, told by the spool and the position alone. No server is asked.
+
+# segments: the files of the spool, oldest first
+segments() {
+    for file in "$spool" "$spool".[0-9]*; do [ ! -f "$file" ] || echo "$file"; done
+}
+
+# moment: of the last checkpoint on stdin, in milliseconds
+moment() {
+    at=$(grep -a '^{"checkpoint"' | tail -n 1 | sed -n 's/.*"at":"\([^"]*\)".*/\1/p')
+    [ -z "$at" ] || date -d "$at" +%s%3N
+}
+
+# begun FILE: when a segment was begun, likewise
+begun() { date -d "$(head -n 1 "$1" | sed -n 's/.*"createdAt":"\([^"]*\)".*/\1/p')" +%s%3N 2>/dev/null; }
+
+# seen_through FILE BYTES: when all was captured that these bytes of a segment hold
+seen_through() {
+    skip=$(($2 > 4000000 ? $2 - 4000000 : 0))
+    through=$(tail -c +$((skip + 1)) "$1" | head -c $(($2 - skip)) | moment)
+    [ -n "$through" ] || through=$(head -c "$2" "$1" | moment)
+    echo "${through:-$(begun "$1")}"
+}
+
+# measure: sets running, heard and behind (milliseconds), backlog (transactions), backlog_bytes and headroom
+measure() {
+    running=$(at_work follow)
+    newest=$(segments | tail -n 1)
+    [ -n "$newest" ] || return
+    segment=$(segments | head -n 1) offset=0 own=0
+    if [ -r "$state/position" ]; then
+        place=$(sed -n 's/.*"spool":{"segment":\([0-9]*\),"offset":\([0-9]*\)}.*/\1 \2/p' "$state/position")
+        if [ -n "$place" ]; then
+            offset=${place#* } segment=$spool
+            [ "${place% *}" = 0 ] || segment=$(printf '%s.%06d' "$spool" "${place% *}")
+            [ -r "$segment" ] || return
+            own=$(tail -c +$((offset + 1)) "$segment" | head -n 1 | wc -c)
+        fi
+    fi
+    size=$(wc -c <"$newest")
+    last=$(seen_through "$newest" "$size")
+    stood=$(seen_through "$segment" $((offset + own)))
+    heard=$(($(now) - last)) behind=$((last - stood)) backlog=0 backlog_bytes=0 later=''
+    for file in "$spool" "$spool".[0-9]*; do
+        [ -f "$file" ] || continue
+        [ "$file" != "$segment" ] || later=yes
+        [ -n "$later" ] || continue
+        skip=0
+        [ "$file" != "$segment" ] || skip=$((offset + own))
+        backlog_bytes=$((backlog_bytes + $(wc -c <"$file") - skip))
+        backlog=$((backlog + $(tail -c +$((skip + 1)) "$file" | grep -a -c '^{"transaction"')))
+    done
+    [ "$backlog" -gt 0 ] || behind=0
+    window=$(milliseconds "$gc_window") || window=''
+    headroom=''
+    [ -z "$window" ] || headroom=$((window - heard - $(milliseconds "${settle:-0s}" || echo 0)))
+}
+
+# judge_safety: sets unsafe to what forbids the switch, if anything does
+judge_safety() {
+    unsafe=''
+    bound=$(milliseconds "$max_lag") || misuse "--max-lag is a duration such as 10s, not $max_lag"
+    beat=$(milliseconds "$(sed -n 's/^heartbeat=//p' "$state/following" 2>/dev/null)") || beat=30000
+    if [ -r "$state/switched" ]; then
+        unsafe="the switch was ordered already: $(cat "$state/switched")"
+    elif [ -z "$newest" ]; then
+        unsafe="nothing was captured yet"
+    elif [ -z "$running" ]; then
+        unsafe="follow is not running"
+    elif [ ! -r "$state/position" ]; then
+        unsafe="nothing was applied yet"
+    elif [ "$heard" -gt $((2 * beat + bound)) ]; then
+        unsafe="nothing was heard of $from for $((heard / 1000)) s, though it is asked every $((beat / 1000)) s"
+    elif [ "$behind" -gt "$bound" ]; then
+        unsafe="$to is $(seconds_of "$behind") s behind what was captured (--max-lag $max_lag)"
+    fi
+}
+
+status_step() {
+    running='' heard='' behind='' backlog='' backlog_bytes='' headroom='' newest=''
+    measure
+    judge_safety
+    runs="does not run" room=unknown
+    [ -z "$running" ] || runs="runs, process $running"
+    [ -z "$headroom" ] || room="$((headroom / 1000)) s"
+    number() { if [ -n "$1" ]; then seconds_of "$1"; else echo null; fi; }
+    if [ -n "$json" ]; then
+        quoted=null
+        [ -z "$unsafe" ] || quoted="\"$(printf %s "$unsafe" | sed 's/[\\"]/\\&/g')\""
+        printf '{"status":{"running":%s,"lagSeconds":%s,"heardSecondsAgo":%s,"backlog":%s,"backlogBytes":%s,"headroomSeconds":%s,"safe":%s,"why":%s}}\n' \
+            "$([ -n "$running" ] && echo true || echo false)" "$(number "$behind")" "$(number "$heard")" "${backlog:-null}" \
+            "${backlog_bytes:-null}" "$(number "$headroom")" "$([ -z "$unsafe" ] && echo true || echo false)" "$quoted"
+    else
+        cat <<END
+follow     $runs
+copy       $(cat "$state/copy" 2>/dev/null || echo 'not begun')
+lag        ${behind:+$(seconds_of "$behind") s behind what was captured; }${heard:+$from was last heard $(seconds_of "$heard") s ago}
+backlog    ${backlog:-unknown} transactions, ${backlog_bytes:-unknown} bytes
+headroom   $room${gc_window:+ of $gc_window}
+END
+    fi
+    [ -n "$unsafe" ] || {
+        say "safe to cut over" "next: $me cutover"
+        return
+    }
+    say "not safe to cut over: $unsafe"
+    if [ -r "$state/switched" ]; then
+        say "next: $me reverse, for the way back"
+    elif [ -z "$running" ]; then
+        say "next: $me follow"
+    else
+        say "next: look at what follow says; then $me status"
+    fi
+    exit 1
+}

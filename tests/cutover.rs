@@ -1,0 +1,169 @@
+//! Moving a source that is being written: `scripts/migrate` from plan to the switch, and back.
+
+mod back;
+mod fence;
+mod under_load;
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::judge::{self, Precision, Writers};
+use crate::support::program::Program;
+use crate::support::running::{Finished, Running};
+use crate::support::spicedb::{Datastore, Server};
+use crate::support::wait_until;
+
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A migration between two servers of its own, with its state folder.
+struct Migration {
+    from: Server,
+    to: Server,
+    folder: tempfile::TempDir,
+    settle: Vec<&'static str>,
+}
+
+impl Migration {
+    /// Two new servers; the source holds the writers' schema.
+    fn between(from: Datastore, to: Datastore) -> Self {
+        let (from, to) = (Server::start(from), Server::start(to));
+        let folder = crate::support::folder();
+        let journal = folder.path().join("nobody");
+        let flags = ["--write-schema", "--seconds", "0"];
+        Writers::start(&from, &journal, &flags).finish();
+        Self {
+            from,
+            to,
+            folder,
+            settle: Vec::new(),
+        }
+    }
+
+    /// With this settle time, of a source whose revisions become visible out of order.
+    fn settling(mut self, settle: &'static str) -> Self {
+        self.settle = vec!["--settle", settle];
+        self
+    }
+
+    /// A step, to be run or started.
+    fn step(&self, arguments: &[&str]) -> Program {
+        Program::script("scripts/migrate")
+            .arg("--state")
+            .arg(self.state())
+            .args(arguments)
+            .timeout(PATIENCE)
+    }
+
+    fn state(&self) -> PathBuf {
+        self.folder.path().join("migration")
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.state().join(name)
+    }
+
+    fn plan(&self) -> Finished {
+        let ends = [
+            "--from",
+            self.from.context(),
+            "--to",
+            self.to.context(),
+            "plan",
+        ];
+        self.step(&[&ends[..], &self.settle].concat())
+            .run()
+            .expect_success()
+    }
+
+    fn plan_and_copy(&self) {
+        self.plan();
+        self.step(&["copy"]).run().expect_success();
+    }
+
+    /// Starts to follow, and waits until something is on the target.
+    fn follow(&self) -> Running {
+        let following = self.step(&["follow"]).spawn();
+        wait_until("follow comes to a position", PATIENCE, || {
+            self.file("position").exists()
+        });
+        following
+    }
+
+    /// Starts a cutover and waits until it asks for the fence.
+    fn cutover(&self, flags: &[&str]) -> Running {
+        let running = self
+            .step(&[&["cutover"], flags].concat())
+            .input_later()
+            .spawn();
+        running.wait_for_stderr("type: fenced", PATIENCE);
+        running
+    }
+
+    /// A cutover with nobody writing.
+    fn cut_over(&self) -> Finished {
+        self.step(&["cutover"])
+            .input("fenced\n")
+            .run()
+            .expect_success()
+    }
+
+    fn status(&self) -> Value {
+        let finished = self.step(&["status", "--json"]).run();
+        finished.json_lines()[0]["status"].clone()
+    }
+}
+
+/// Says that the fence is closed.
+fn fenced(cutover: &mut Running) {
+    cutover.take_stdin().write_all(b"fenced\n").unwrap();
+}
+
+/// Seconds without writes, as cutover measured them.
+fn downtime(cutover: &Finished) -> f64 {
+    let text = cutover
+        .stderr
+        .split("write downtime ")
+        .nth(1)
+        .expect("a downtime");
+    text.split(' ').next().unwrap().parse().unwrap()
+}
+
+/// A relationship that no writer owns, as the judge takes and prints it.
+fn relationship(id: &str) -> String {
+    format!(r#"{{"relation":"holder","resource":"item:{id}","subject":"user:somebody"}}"#)
+}
+
+/// Writes one relationship of the writers' schema.
+fn touch(server: &Server, id: &str) {
+    judge::load(
+        server,
+        &(relationship(id).replacen('{', r#"{"op":"touch","#, 1) + "\n"),
+    );
+}
+
+fn delete(server: &Server, id: &str) {
+    judge::load(
+        server,
+        &(relationship(id).replacen('{', r#"{"op":"delete","#, 1) + "\n"),
+    );
+}
+
+/// How many transactions a spool holds.
+fn transactions(spool: &Path) -> usize {
+    let text = std::fs::read_to_string(spool).unwrap_or_default();
+    text.lines()
+        .filter(|line| line.starts_with(r#"{"transaction""#))
+        .count()
+}
+
+/// What both can hold of an expiry.
+fn precision(from: Datastore, to: Datastore) -> Precision {
+    if [from, to].contains(&Datastore::MySql) {
+        Precision::Seconds
+    } else {
+        Precision::Microseconds
+    }
+}

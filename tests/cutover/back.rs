@@ -1,0 +1,110 @@
+//! The way back: what is written to the new end comes to the old one, and nothing travels twice.
+
+use super::{Migration, PATIENCE, delete, precision, relationship, touch, transactions};
+use crate::support::judge::{self, Writers};
+use crate::support::spicedb::Datastore;
+use crate::support::wait_until;
+
+fn there_and_back(from: Datastore, to: Datastore, settle: &'static str) {
+    let migration = Migration::between(from, to).settling(settle);
+    for id in ["kept", "revoked", "revoked later"] {
+        touch(&migration.from, &id.replace(' ', "_"));
+    }
+    migration.plan_and_copy();
+    let follow = migration.follow();
+    touch(&migration.from, "followed");
+    delete(&migration.from, "revoked");
+    migration.cut_over();
+    follow.wait().expect_success();
+    let spool = migration.file("changes.ndjson");
+    let there = transactions(&spool);
+    assert!(there >= 2, "something has travelled there");
+
+    let reverse = migration.step(&["reverse", "--settle", settle]).spawn();
+    let journal = migration.folder.path().join("journal");
+    let flags = [
+        "--writers",
+        "2",
+        "--rate",
+        "10",
+        "--updates",
+        "20",
+        "--seconds",
+        "4",
+    ];
+    let writers = Writers::start(&migration.to, &journal, &flags);
+    delete(&migration.to, "revoked_later");
+    touch(&migration.to, "written_to_new");
+    let written = writers.finish()["transactions"].as_u64().unwrap() + 2;
+    let precision = precision(from, to);
+    let expected = {
+        let mut expected = judge::expected(&journal, precision);
+        expected.extend(["kept", "followed", "written_to_new"].map(relationship));
+        expected.sort();
+        expected
+    };
+    wait_until("all of it is on the old end", PATIENCE, || {
+        judge::dump(&migration.from, precision) == expected
+    });
+    migration.step(&["abort"]).run().expect_success();
+    reverse.wait().expect_success();
+    let new = judge::dump(&migration.to, precision);
+    judge::assert_same_lines("the journal", &expected, "the new end", &new);
+    let old = judge::dump(&migration.from, precision);
+    judge::assert_same_lines("the journal", &expected, "the old end", &old);
+
+    // What came from the old end is not in the spool of the way back, and what went back has not
+    // come again: one transaction in it for each that was written to the new end.
+    let back = transactions(&migration.file("reverse.ndjson"));
+    assert!(back as u64 <= written, "{back} transactions for {written}");
+    assert!(back > 0);
+    let text = std::fs::read_to_string(migration.file("reverse.ndjson")).unwrap();
+    for id in ["kept", "followed", "\"revoked\""] {
+        assert!(!text.contains(id), "{id} has travelled back");
+    }
+    assert_eq!(transactions(&spool), there, "nothing has come there again");
+    let marked = Marked::of(&migration);
+    assert_eq!(
+        marked.of_others, 0,
+        "reverse wrote everything that the old end got since"
+    );
+}
+
+/// The transactions that the old end tells of since the switch.
+struct Marked {
+    of_others: usize,
+}
+
+impl Marked {
+    fn of(migration: &Migration) -> Self {
+        let end = std::fs::read_to_string(migration.file("second")).unwrap();
+        let mark = crate::support::program::Program::new("spice-revision")
+            .args(["--context", migration.from.context(), "--mark"])
+            .run()
+            .expect_success();
+        let watched = crate::support::program::Program::new("spice-watch")
+            .args(["--context", migration.from.context(), "--settle", "0s"])
+            .args(["--since", end.trim(), "--until", mark.text().trim()])
+            .run()
+            .expect_success();
+        let lines = watched.json_lines();
+        let changes = lines.iter().filter_map(|line| line.get("transaction"));
+        let of_others = changes.filter(|change| {
+            let metadata = change["metadata"].to_string();
+            !metadata.contains("spicePipes")
+        });
+        Self {
+            of_others: of_others.count(),
+        }
+    }
+}
+
+#[test]
+fn reverse_brings_back_what_is_new_once_and_revives_nothing_on_postgres() {
+    there_and_back(Datastore::Postgres, Datastore::Postgres, "0s");
+}
+
+#[test]
+fn reverse_brings_back_what_is_new_once_and_revives_nothing_on_memory_and_mysql() {
+    there_and_back(Datastore::Memory, Datastore::MySql, "2s");
+}

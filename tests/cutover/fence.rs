@@ -1,0 +1,282 @@
+//! What stands between a cutover and the switch: refusals, a fence that leaks, `kill -9`, a source
+//! that takes no writes.
+
+use std::time::Duration;
+
+use super::{Migration, PATIENCE, delete, downtime, fenced, relationship, touch, transactions};
+use crate::support::judge::{self, Precision, Writers};
+use crate::support::spicedb::Datastore;
+use crate::support::wait_until;
+
+/// A migration that follows, and holds one relationship.
+fn following(from: Datastore, to: Datastore) -> (Migration, crate::support::running::Running) {
+    let migration = Migration::between(from, to);
+    touch(&migration.from, "first");
+    migration.plan_and_copy();
+    let follow = migration.follow();
+    (migration, follow)
+}
+
+#[test]
+fn each_step_twice_ends_as_it_did_and_changes_nothing() {
+    let (migration, follow) = following(Datastore::Postgres, Datastore::Postgres);
+    let again = migration.step(&["follow"]).run().expect_code(75);
+    assert!(again.stderr.contains("still at work"), "{}", again.stderr);
+    let copy = migration.step(&["copy"]).run().expect_code(75);
+    assert!(copy.stderr.contains("follow of this migration is at work"));
+    touch(&migration.from, "second");
+    migration.cut_over();
+    let finished = follow.wait().expect_success();
+    assert!(finished.stderr.contains("cutover takes over"));
+    let both = [relationship("first"), relationship("second")];
+    let there = judge::dump(&migration.to, Precision::Microseconds);
+    judge::assert_same_lines("what was written", &both, "the target", &there);
+
+    let head = judge::head(&migration.to);
+    let again = migration
+        .step(&["cutover"])
+        .input("")
+        .run()
+        .expect_success();
+    assert!(again.stderr.contains("the switch was ordered"));
+    assert!(
+        migration
+            .step(&["follow"])
+            .run()
+            .expect_code(2)
+            .stderr
+            .contains("reverse")
+    );
+    assert!(
+        migration
+            .step(&["copy", "--again"])
+            .run()
+            .expect_code(2)
+            .stderr
+            .contains("deleted there")
+    );
+    for _ in 0..2 {
+        migration.step(&["abort"]).run().expect_success();
+    }
+    let there = judge::dump_at(&migration.to, &head, Precision::Microseconds);
+    judge::assert_same_lines("what was written", &both, "the target", &there);
+}
+
+#[test]
+fn cutover_without_a_plan_a_copy_or_a_follow_is_refused_and_stops_nothing() {
+    let migration = Migration::between(Datastore::Postgres, Datastore::Memory);
+    let refused = |what: &str, code| {
+        let cutover = migration.step(&["cutover"]).input("fenced\n").run();
+        let cutover = cutover.expect_code(code);
+        assert!(cutover.stderr.contains(what), "{}", cutover.stderr);
+        assert!(!migration.file("switched").exists());
+    };
+    refused("there is no plan", 2);
+    migration.plan();
+    refused("nothing has been copied", 2);
+    migration.step(&["copy"]).run().expect_success();
+    refused("follow is not running", 1);
+    assert_eq!(migration.status()["safe"], false);
+    let reverse = migration.step(&["reverse"]).run().expect_code(2);
+    assert!(reverse.stderr.contains("the switch was not ordered"));
+
+    // A target that does not keep up.
+    let follow = migration.follow();
+    wait_until("status says that it is safe", PATIENCE, || {
+        migration.status()["safe"] == true
+    });
+    let pid = follow.pid();
+    let lock = std::fs::read_to_string(migration.file("follow.lock")).unwrap();
+    assert!(lock.contains(&pid.to_string()));
+    stop_applying(&lock, "STOP");
+    for n in 0..40 {
+        touch(&migration.from, &format!("late{n}"));
+    }
+    wait_until("status says that it is behind", PATIENCE, || {
+        let status = migration.step(&["status", "--max-lag", "1s"]).run();
+        status.code() == Some(1) && status.stderr.contains("behind what was captured")
+    });
+    assert!(migration.status()["backlog"].as_u64().unwrap() > 0);
+    let late = migration
+        .step(&["cutover", "--max-lag", "1s"])
+        .input("fenced\n")
+        .run()
+        .expect_code(1);
+    assert!(
+        late.stderr.contains("not safe to cut over"),
+        "{}",
+        late.stderr
+    );
+    stop_applying(&lock, "CONT");
+    // Nobody gives the word.
+    wait_until("status says that it is safe", PATIENCE, || {
+        migration.status()["safe"] == true
+    });
+    let mute = migration
+        .step(&["cutover"])
+        .input("no\n")
+        .run()
+        .expect_code(2);
+    assert!(mute.stderr.contains("not fenced"), "{}", mute.stderr);
+    let fence = ["cutover", "--fence-command", "exit 7"];
+    let failed = migration.step(&fence).run().expect_code(1);
+    assert!(failed.stderr.contains("ended with 7"), "{}", failed.stderr);
+    migration.step(&["abort"]).run().expect_success();
+    let ended = follow.wait().expect_success();
+    assert!(ended.stderr.contains("abort: follow has ended"));
+    // And on again.
+    let follow = migration.follow();
+    migration.cut_over();
+    follow.wait().expect_success();
+    judge::assert_same_relationships(&migration.from, &migration.to, Precision::Microseconds);
+}
+
+/// Signals the spice-apply among the processes of a lock.
+fn stop_applying(lock: &str, signal: &str) {
+    let mut found = false;
+    for line in lock.lines() {
+        let pid = line.split(' ').next().unwrap();
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        if name.trim() == "spice-apply" {
+            found = true;
+            let kill = format!("kill -s {signal} {pid}");
+            let status = std::process::Command::new("sh")
+                .args(["-c", &kill])
+                .status();
+            assert!(status.unwrap().success());
+        }
+    }
+    assert!(found, "spice-apply is at work");
+}
+
+#[test]
+fn writer_behind_the_fence_is_noticed_and_nothing_is_switched() {
+    let (migration, follow) = following(Datastore::Postgres, Datastore::Postgres);
+    let journal = migration.folder.path().join("journal");
+    let flags = [
+        "--writers",
+        "1",
+        "--rate",
+        "50",
+        "--updates",
+        "2",
+        "--seconds",
+        "8",
+    ];
+    let writers = Writers::start(&migration.from, &journal, &flags);
+    wait_until("they write", PATIENCE, || {
+        transactions(&migration.file("changes.ndjson")) > 5
+    });
+    let mut cutover = migration.cutover(&[]);
+    fenced(&mut cutover);
+    let cutover = cutover.wait().expect_code(1);
+    assert!(
+        cutover.stderr.contains("the fence does not hold"),
+        "{}",
+        cutover.stderr
+    );
+    assert!(!cutover.stderr.contains("SWITCH"), "{}", cutover.stderr);
+    follow.wait().expect_success();
+    // As the message says: follow again, and cut over when the way is closed.
+    let follow = migration.follow();
+    writers.finish();
+    migration.cut_over();
+    follow.wait().expect_success();
+    let mut expected = judge::expected(&journal, Precision::Microseconds);
+    expected.push(relationship("first"));
+    expected.sort();
+    let there = judge::dump(&migration.to, Precision::Microseconds);
+    judge::assert_same_lines("the journal", &expected, "the target", &there);
+}
+
+#[test]
+fn cutover_killed_at_any_moment_goes_on_with_the_same_command() {
+    for round in 0..crate::support::repeat(3, 12) {
+        let (migration, follow) = following(Datastore::Postgres, Datastore::Postgres);
+        let journal = migration.folder.path().join("journal");
+        let flags = ["--rate", "20", "--updates", "20", "--seconds", "3"];
+        Writers::start(&migration.from, &journal, &flags).finish();
+        let mut cutover = migration.cutover(&[]);
+        fenced(&mut cutover);
+        std::thread::sleep(Duration::from_millis(u64::from(60 + 130 * (round % 6))));
+        cutover.kill9();
+        let killed = cutover.wait();
+        let switched = killed.stderr.contains("SWITCH");
+        assert!(killed.signal() == Some(9) || switched, "{}", killed.stderr);
+        let again = migration.cut_over();
+        assert!(
+            switched || again.stderr.contains("SWITCH"),
+            "{}",
+            again.stderr
+        );
+        assert!(again.stderr.contains("equal"), "{}", again.stderr);
+        follow.wait().expect_success();
+        let mut expected = judge::expected(&journal, Precision::Microseconds);
+        expected.push(relationship("first"));
+        expected.sort();
+        let there = judge::dump(&migration.to, Precision::Microseconds);
+        judge::assert_same_lines("the journal", &expected, "the target", &there);
+    }
+}
+
+#[test]
+fn read_only_postgres_is_compared_before_the_switch() {
+    let (migration, follow) = following(Datastore::Postgres, Datastore::Memory);
+    touch(&migration.from, "second");
+    delete(&migration.from, "first");
+    migration.from.restart_with(&["--datastore-readonly"]);
+    let cutover = migration
+        .step(&["cutover", "--quiet-for", "2s", "--max-lag", "60s"])
+        .input("fenced\n")
+        .run()
+        .expect_success();
+    let text = &cutover.stderr;
+    assert!(text.contains("which proves nothing"), "{text}");
+    assert!(
+        text.find("equal: ").unwrap() < text.find("SWITCH").unwrap(),
+        "{text}"
+    );
+    assert!(downtime(&cutover) > 2.0);
+    follow.wait().expect_success();
+    let there = judge::dump(&migration.to, Precision::Microseconds);
+    judge::assert_same_lines(
+        "what was written",
+        &[relationship("second")],
+        "the target",
+        &there,
+    );
+}
+
+#[test]
+fn read_only_mysql_ends_exactly_at_its_head() {
+    let migration = Migration::between(Datastore::MySql, Datastore::Postgres).settling("1s");
+    touch(&migration.from, "first");
+    migration.plan_and_copy();
+    let follow = migration.follow();
+    touch(&migration.from, "second");
+    delete(&migration.from, "first");
+    migration.from.restart_with(&["--datastore-readonly"]);
+    let cutover = migration
+        .step(&["cutover", "--verify-before-switch", "--max-lag", "60s"])
+        .input("fenced\n")
+        .run()
+        .expect_success();
+    assert!(
+        !cutover.stderr.contains("proves nothing"),
+        "{}",
+        cutover.stderr
+    );
+    let text = &cutover.stderr;
+    assert!(
+        text.find("equal: ").unwrap() < text.find("SWITCH").unwrap(),
+        "{text}"
+    );
+    follow.wait().expect_success();
+    let there = judge::dump(&migration.to, Precision::Seconds);
+    judge::assert_same_lines(
+        "what was written",
+        &[relationship("second")],
+        "the target",
+        &there,
+    );
+}

@@ -1,0 +1,165 @@
+//! Cutovers under 4 writers, with bulk imports in flight: every acknowledged write is on the target,
+//! none extra, and the write downtime stays small.
+
+use std::time::{Duration, Instant};
+
+use super::{Migration, downtime, fenced, precision, relationship};
+use crate::support::judge::{self, Writers};
+use crate::support::repeat;
+use crate::support::spicedb::Datastore;
+
+/// How long the writers write, and at least how many updates a second they must have come to.
+const SECONDS: u32 = 9;
+const RATE: f64 = 1_000.0;
+
+struct Load {
+    from: Datastore,
+    to: Datastore,
+    flags: &'static [&'static str],
+    settle: Option<&'static str>,
+}
+
+/// One migration under load; returns the write downtime and the writers' rate, both per second.
+///
+/// The journal tells what must be on the target, as the independent client reads it there: so it does
+/// not matter what the source says.
+fn migrate(load: &Load) -> (f64, f64) {
+    let migration = Migration::between(load.from, load.to);
+    let migration = match load.settle {
+        Some(settle) => migration.settling(settle),
+        None => migration,
+    };
+    let journal = migration.folder.path().join("journal");
+    let seconds = SECONDS + if load.settle.is_some() { 10 } else { 0 };
+    let seconds = seconds.to_string();
+    let flags = [load.flags, &["--seconds", &seconds]].concat();
+    let began = Instant::now();
+    let writers = Writers::start(&migration.from, &journal, &flags);
+    migration.plan_and_copy();
+    let following = migration.follow();
+    let imported: Vec<String> = std::thread::scope(|scope| {
+        let one = |number: u32| {
+            let from = &migration.from;
+            scope.spawn(move || {
+                let name = |n: u32| relationship(&format!("bulk{number}-{n}"));
+                let lines: Vec<String> = (0..3_000).map(name).collect();
+                judge::load_bulk_slowly(from, &lines, Duration::from_millis(500));
+                lines
+            })
+        };
+        let imports: Vec<_> = (0..2).map(one).collect();
+        imports
+            .into_iter()
+            .flat_map(|import| import.join().unwrap())
+            .collect()
+    });
+    let mut cutover = migration.cutover(&["--max-lag", "60s"]);
+    let summary = writers.finish();
+    let rate = summary["updates"].as_f64().unwrap() / began.elapsed().as_secs_f64();
+    fenced(&mut cutover);
+    let cutover = cutover.wait().expect_success();
+    assert!(cutover.stderr.contains("equal: "), "{}", cutover.stderr);
+    following.wait().expect_success();
+
+    let precision = precision(load.from, load.to);
+    let mut expected = judge::expected(&journal, precision);
+    expected.extend(imported);
+    expected.sort();
+    let there = judge::dump(&migration.to, precision);
+    judge::assert_same_lines("the journal", &expected, "the target", &there);
+    let told = cutover
+        .stderr
+        .lines()
+        .find(|line| line.contains("write downtime"));
+    eprintln!("{}", told.unwrap());
+    let downtime = downtime(&cutover);
+    eprintln!(
+        "{:?} to {:?}: write downtime {downtime} s at {rate:.0} updates a second, {} relationships",
+        load.from,
+        load.to,
+        there.len()
+    );
+    (downtime, rate)
+}
+
+/// Repeats it until `rounds` were under enough load; returns their downtimes, sorted, and the rates.
+fn migrate_often(load: &Load, rounds: u32) -> Vec<(f64, f64)> {
+    let mut all = Vec::new();
+    let mut slow = 0;
+    while all.len() < rounds as usize {
+        let (downtime, rate) = migrate(load);
+        if rate >= RATE {
+            all.push((downtime, rate));
+        } else {
+            slow += 1;
+            assert!(slow < 3, "the writers came to {rate} updates a second only");
+        }
+    }
+    all.sort_by(|left, right| left.0.total_cmp(&right.0));
+    all
+}
+
+/// From PostgreSQL nothing has to settle: what is not drained in a second or so was not followed.
+fn is_short(downtimes: &[(f64, f64)]) {
+    let (median, worst) = (
+        downtimes[downtimes.len() / 2].0,
+        downtimes[downtimes.len() - 1].0,
+    );
+    eprintln!("write downtime: median {median} s, worst {worst} s");
+    assert!(worst <= 3.0, "{downtimes:?}");
+    assert!(downtimes.len() < 5 || median <= 1.0, "{downtimes:?}");
+}
+
+#[test]
+fn postgres_to_postgres_under_load_loses_nothing_and_stops_writes_for_a_second() {
+    let load = Load {
+        from: Datastore::Postgres,
+        to: Datastore::Postgres,
+        flags: &["--rate", "6", "--updates", "120", "--expiry", "us"],
+        settle: None,
+    };
+    is_short(&migrate_often(&load, repeat(4, 20)));
+}
+
+#[test]
+fn postgres_to_mysql_under_load_loses_nothing_and_stops_writes_for_a_second() {
+    let load = Load {
+        from: Datastore::Postgres,
+        to: Datastore::MySql,
+        flags: &["--rate", "12", "--updates", "80"],
+        settle: None,
+    };
+    is_short(&migrate_often(&load, repeat(1, 5)));
+}
+
+/// Behind a settle time of 5 s, so many seconds of writes are left to be applied after the fence.
+fn is_as_short_as_the_target_allows(downtimes: &[(f64, f64)], target_rate: f64) {
+    for (downtime, rate) in downtimes {
+        let most = 2.0 + 5.0 * rate / target_rate;
+        assert!(*downtime <= most, "{downtime} s, more than {most} s");
+    }
+}
+
+#[test]
+fn mysql_to_memory_under_load_loses_nothing_and_drains_what_had_to_settle() {
+    let load = Load {
+        from: Datastore::MySql,
+        to: Datastore::Memory,
+        flags: &["--rate", "8", "--updates", "100"],
+        settle: Some("5s"),
+    };
+    is_as_short_as_the_target_allows(&migrate_often(&load, repeat(1, 5)), 7_500.0);
+}
+
+/// Few and large transactions: under many a memory datastore has no stable snapshots
+/// (docs/reliability.md).
+#[test]
+fn memory_to_postgres_under_load_loses_nothing_and_drains_what_had_to_settle() {
+    let load = Load {
+        from: Datastore::Memory,
+        to: Datastore::Postgres,
+        flags: &["--rate", "5", "--updates", "160", "--expiry", "us"],
+        settle: Some("5s"),
+    };
+    is_as_short_as_the_target_allows(&migrate_often(&load, repeat(1, 5)), 15_000.0);
+}

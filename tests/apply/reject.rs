@@ -2,10 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::{
-    SCHEMA, applied, apply, checkpoint, ids, position, rejected_code, sealed, token, touch,
-    transaction,
-};
+use super::{SCHEMA, applied, apply, checkpoint, ids, position, sealed, token, touch, transaction};
+use crate::support::figure;
 use crate::support::folder;
 use crate::support::judge;
 use crate::support::spicedb::{Datastore, Server};
@@ -41,6 +39,8 @@ fn refused_update_stops_and_is_named_with_its_revision() {
     );
     assert!(said.contains("--on-reject FILE"), "{said}");
     assert_eq!(position(&file)["sourceRevision"], token(2));
+    // Every call has ended: there is nothing to wait for.
+    assert!(position(&file)["doubtsUntil"].is_null());
     assert!(!ids(&server).contains(&"d".to_owned()));
     // Mended by hand, it goes on.
     let mended = format!("{SCHEMA}\n\ndefinition folder {{\n\trelation viewer: user\n}}");
@@ -179,6 +179,8 @@ fn serialization_failures_are_backed_off_and_not_fatal() {
         .map(|rival| rival.wait().expect_success())
         .collect();
     let said: String = finished.iter().map(|one| one.stderr.as_str()).collect();
-    eprintln!("{} retries", said.matches("writing again").count());
+    let retries = said.matches("writing again").count();
+    figure(&format!("{retries} retries"));
+    assert!(retries > 0, "they met");
     assert_eq!(ids(&server).len(), 200);
 }

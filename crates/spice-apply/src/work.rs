@@ -211,8 +211,9 @@ impl Worker {
         let is_end = |revision: &str| until.is_some_and(|until| reaches(revision, until));
         if let Some(batch) = batch::next(&mut self.waiting, most, self.exact, &is_end) {
             self.writing = true;
-            self.write(batch).await?;
+            let written = self.write(batch).await;
             self.writing = false;
+            written?;
             if self.held.as_ref().is_some_and(schema::Held::is_due) {
                 self.offer_again().await?;
             }

@@ -50,7 +50,7 @@ fn pairs_agree_under_load(datastore: Datastore) {
     );
     schema_of_writers(&source);
     let capture = Capture::of(&source, folder.path());
-    let seconds = repeat(14, 60).to_string();
+    let seconds = repeat(10, 60).to_string();
     let flags = [
         "--seconds",
         &seconds,
@@ -73,7 +73,7 @@ fn pairs_agree_under_load(datastore: Datastore) {
     writers.finish();
     // Then nothing but checkpoints.
     let until = mark(&source);
-    std::thread::sleep(Duration::from_secs(13));
+    std::thread::sleep(Duration::from_secs(11));
     follow.signal("TERM");
     let followed = follow.wait().expect_success();
     let told = applied(&followed.stdout);

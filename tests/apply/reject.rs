@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::{SCHEMA, applied, apply, checkpoint, ids, position, sealed, token, touch, transaction};
+use super::{
+    SCHEMA, applied, apply, checkpoint, delete, ids, position, sealed, token, touch, transaction,
+};
 use crate::support::figure;
 use crate::support::folder;
 use crate::support::judge;
@@ -160,10 +162,14 @@ fn serialization_failures_are_backed_off_and_not_fatal() {
         .flag("--datastore-max-tx-retries=0")
         .start();
     judge::write_schema(&server, SCHEMA);
-    let hot: Vec<Value> = (0..200).map(|n| touch(&format!("d{n}"))).collect();
-    let changes: Vec<Value> = (2..80)
-        .map(|revision| transaction(revision, &hot))
-        .collect();
+    let rows = |update: fn(&str) -> Value| -> Vec<Value> {
+        (0..200).map(|n| update(&format!("d{n}"))).collect()
+    };
+    let one = |revision: u64| match revision % 2 {
+        0 => transaction(revision, &rows(delete)),
+        _ => transaction(revision, &rows(touch)),
+    };
+    let changes: Vec<Value> = (2..80).map(one).collect();
     let stream = sealed(&changes, 79);
     // Two of the same: each is the other's rival.
     let rivals: Vec<_> = (0..3)

@@ -2,7 +2,7 @@
 //!
 //! [`input`] is the thread that reads, [`batch`] says what is written together, [`mod@write`] calls the
 //! target, [`doubt`] comes back to writes whose end is unknown, [`schema`] follows the source's schema,
-//! [`position`] is about where a stream may go on, [`work`] joins them.
+//! [`position`] is about where a stream may go on, [`told`] says what was done, [`work`] joins them.
 
 #![forbid(unsafe_code)]
 
@@ -11,6 +11,7 @@ mod doubt;
 mod input;
 mod position;
 mod schema;
+mod told;
 mod work;
 mod write;
 

@@ -227,7 +227,6 @@ fn position(path: &Path) -> Value {
 /// A capture of a PostgreSQL server into a spool, begun at its head.
 struct Capture {
     spool: PathBuf,
-    since: String,
     running: Running,
 }
 
@@ -235,11 +234,7 @@ impl Capture {
     fn of(source: &Server, folder: &Path) -> Self {
         let (spool, since) = (folder.join("changes.ndjson"), head(source));
         let running = Self::start(source, &spool, &since);
-        Self {
-            spool,
-            since,
-            running,
-        }
+        Self { spool, running }
     }
 
     fn start(source: &Server, spool: &Path, since: &str) -> Running {
@@ -249,10 +244,6 @@ impl Capture {
             .arg(spool)
             .args(["--since", since]);
         watch.args(heartbeat).spawn()
-    }
-
-    fn again(&mut self, source: &Server) {
-        self.running = Self::start(source, &self.spool, &self.since);
     }
 }
 

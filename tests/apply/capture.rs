@@ -31,7 +31,7 @@ fn capture_killed_is_told_and_with_until_apply_ends_75_and_goes_on_with_the_next
         folder(),
     );
     judge::write_schema(&source, SCHEMA);
-    let mut capture = Capture::of(&source, folder.path());
+    let capture = Capture::of(&source, folder.path());
     let file = folder.path().join("position");
     let program = || {
         let program = apply(&target).arg("--spool").arg(&capture.spool);

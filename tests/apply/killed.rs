@@ -13,7 +13,7 @@ use crate::support::judge::{self, Precision, Writers};
 use crate::support::pipe::Pipe;
 use crate::support::spicedb::{Datastore, Server};
 use crate::support::toxiproxy::Proxy;
-use crate::support::{Random, folder, repeat, wait_until};
+use crate::support::{Random, figure, folder, repeat, wait_until};
 
 /// 4 writers for so long, each with so many transactions a second.
 fn write(source: &Server, folder: &Path, seconds: u32, rate: u32) -> Writers {
@@ -278,7 +278,7 @@ fn target_restarted_cut_and_stalled_under_load_ends_equal() {
             noticed += usize::from(retries(&follow.stderr_so_far()) > before);
         }
     }
-    eprintln!("{noticed} faults met a write");
+    figure(&format!("{noticed} faults met a write"));
     assert!(noticed >= 2, "{}", follow.stderr_so_far());
     writers.finish();
     follow.signal("TERM");
@@ -325,7 +325,7 @@ fn sigterm_ends_well_within_a_second_and_nothing_is_applied_again() {
         let began = Instant::now();
         running.signal(signal);
         let ended = running.wait();
-        eprintln!("SIG{signal}: {:?}", began.elapsed());
+        figure(&format!("SIG{signal}: {:?}", began.elapsed()));
         assert!(
             began.elapsed() < Duration::from_millis(1_500),
             "{:?}",
@@ -335,17 +335,7 @@ fn sigterm_ends_well_within_a_second_and_nothing_is_applied_again() {
             "TERM" => assert_eq!(ended.code(), Some(0), "{}", ended.stderr),
             _ => assert_eq!(ended.signal(), Some(2), "{}", ended.stderr),
         }
-        let told = applied(&ended.stdout);
-        let last = told
-            .iter()
-            .rev()
-            .find(|one| one["sourceRevision"].is_string())
-            .unwrap();
         let stands = position(&file);
-        // A checkpoint may have moved it further, which is not told each time.
-        if stands["sourceRevision"] != last["sourceRevision"] {
-            eprintln!("the position stands at a checkpoint");
-        }
         assert!(stands["doubtsUntil"].is_null());
         count(&ended.stdout);
     }

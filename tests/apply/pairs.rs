@@ -10,7 +10,7 @@ use authzed::zedtoken;
 use super::{Capture, applied, apply, mark, rows, schema_of_writers};
 use crate::support::judge::{self, Precision, Writers};
 use crate::support::spicedb::{Datastore, Server};
-use crate::support::{folder, repeat, wait_until};
+use crate::support::{figure, folder, repeat, wait_until};
 
 /// Resources in updates of the spool at or before a place that a revision of the source does not see:
 /// PostgreSQL gives overlapping transactions one after the other.
@@ -50,7 +50,7 @@ fn pairs_agree_under_load(datastore: Datastore) {
     );
     schema_of_writers(&source);
     let capture = Capture::of(&source, folder.path());
-    let seconds = repeat(14, 60).to_string();
+    let seconds = repeat(10, 60).to_string();
     let flags = [
         "--seconds",
         &seconds,
@@ -73,7 +73,7 @@ fn pairs_agree_under_load(datastore: Datastore) {
     writers.finish();
     // Then nothing but checkpoints.
     let until = mark(&source);
-    std::thread::sleep(Duration::from_secs(13));
+    std::thread::sleep(Duration::from_secs(11));
     follow.signal("TERM");
     let followed = follow.wait().expect_success();
     let told = applied(&followed.stdout);
@@ -93,7 +93,7 @@ fn pairs_agree_under_load(datastore: Datastore) {
     for two in pairs.windows(2) {
         longest = longest.max(at(two[1]).duration_since(at(two[0])).unsigned_abs());
     }
-    eprintln!("{} pairs, at most {longest:?} apart", pairs.len());
+    figure(&format!("{} pairs, at most {longest:?} apart", pairs.len()));
     assert!(longest < Duration::from_millis(12_500), "{longest:?}");
     let idle = pairs.last().unwrap();
     assert_eq!(idle["updates"], 0, "a pair while only checkpoints came");
@@ -119,7 +119,9 @@ fn pairs_agree_under_load(datastore: Datastore) {
         compared += left.len();
         aside += unseen.len();
     }
-    eprintln!("{compared} relationships compared, {aside} set aside");
+    figure(&format!(
+        "{compared} relationships compared, {aside} set aside"
+    ));
     assert!(compared > 500 && aside < compared / 2);
     let last = apply(&target)
         .arg("--spool")

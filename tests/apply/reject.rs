@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::{
-    SCHEMA, applied, apply, checkpoint, ids, position, rejected_code, sealed, token, touch,
-    transaction,
+    SCHEMA, applied, apply, checkpoint, delete, ids, position, sealed, token, touch, transaction,
 };
+use crate::support::figure;
 use crate::support::folder;
 use crate::support::judge;
 use crate::support::spicedb::{Datastore, Server};
@@ -41,6 +41,8 @@ fn refused_update_stops_and_is_named_with_its_revision() {
     );
     assert!(said.contains("--on-reject FILE"), "{said}");
     assert_eq!(position(&file)["sourceRevision"], token(2));
+    // Every call has ended: there is nothing to wait for.
+    assert!(position(&file)["doubtsUntil"].is_null());
     assert!(!ids(&server).contains(&"d".to_owned()));
     // Mended by hand, it goes on.
     let mended = format!("{SCHEMA}\n\ndefinition folder {{\n\trelation viewer: user\n}}");
@@ -160,10 +162,14 @@ fn serialization_failures_are_backed_off_and_not_fatal() {
         .flag("--datastore-max-tx-retries=0")
         .start();
     judge::write_schema(&server, SCHEMA);
-    let hot: Vec<Value> = (0..200).map(|n| touch(&format!("d{n}"))).collect();
-    let changes: Vec<Value> = (2..80)
-        .map(|revision| transaction(revision, &hot))
-        .collect();
+    let rows = |update: fn(&str) -> Value| -> Vec<Value> {
+        (0..200).map(|n| update(&format!("d{n}"))).collect()
+    };
+    let one = |revision: u64| match revision % 2 {
+        0 => transaction(revision, &rows(delete)),
+        _ => transaction(revision, &rows(touch)),
+    };
+    let changes: Vec<Value> = (2..80).map(one).collect();
     let stream = sealed(&changes, 79);
     // Two of the same: each is the other's rival.
     let rivals: Vec<_> = (0..3)
@@ -179,6 +185,8 @@ fn serialization_failures_are_backed_off_and_not_fatal() {
         .map(|rival| rival.wait().expect_success())
         .collect();
     let said: String = finished.iter().map(|one| one.stderr.as_str()).collect();
-    eprintln!("{} retries", said.matches("writing again").count());
+    let retries = said.matches("writing again").count();
+    figure(&format!("{retries} retries"));
+    assert!(retries > 0, "they met");
     assert_eq!(ids(&server).len(), 200);
 }

@@ -10,7 +10,7 @@ use super::{
 use crate::support::pipe::Pipe;
 use crate::support::program::Program;
 use crate::support::spicedb::{Datastore, Server};
-use crate::support::{folder, judge, wait_until};
+use crate::support::{figure, folder, judge, wait_until};
 
 fn load(server: &Server, op: &str, relationship: &str) {
     let (resource, rest) = relationship.split_once('#').unwrap();
@@ -175,7 +175,7 @@ fn definition_added_used_emptied_and_removed_within_a_poll_converges_or_stops_wi
             said.contains("folder:f#viewer@user:eve") && said.contains("hint"),
             "{said}"
         );
-        eprintln!("stopped: {said}");
+        figure(&format!("stopped: {said}"));
         // The remedy.
         judge::write_schema(&target, WITH_EDITOR);
         run().expect_success();
@@ -215,11 +215,7 @@ fn schema_that_relationships_stand_against_is_held_and_stops_at_until_until_it_i
     assert!(said.contains("run the same command again"), "{said}");
     assert_eq!(position(&file)["sourceRevision"], token(2));
     // What needs it says that it waits.
-    let needs = [
-        schema(3, text),
-        transaction(5, &[edit.clone()]),
-        checkpoint(5),
-    ];
+    let needs = [schema(3, text), transaction(5, &[edit]), checkpoint(5)];
     let stopped = program(&needs, 5).expect_code(1);
     assert!(
         stopped

@@ -92,6 +92,11 @@ pub fn repeat(short: u32, long: u32) -> u32 {
     }
 }
 
+/// Prints what was measured; `cargo test -- --nocapture` shows it.
+pub fn figure(text: &str) {
+    eprintln!("{text}");
+}
+
 /// Drawn from a seed (SplitMix64), so that a failure can be run again.
 pub struct Random(u64);
 

@@ -18,6 +18,9 @@ use crate::position::check_start;
 
 /// What may be read ahead: the backlog that can be coalesced.
 const AHEAD_BYTES: usize = 16 << 20;
+/// What a revision takes in memory beyond its text, however small it is: without this, the peak of
+/// 400,000 revisions of one update was twice that of 5,000 of a thousand (measured, 100 and 51 MiB).
+const STEP_BYTES: usize = 512;
 /// Updates without revisions are handed on in groups.
 const GROUP: usize = 1_000;
 /// How long a follower sleeps at the end of a spool.
@@ -60,7 +63,10 @@ impl Input {
         let (sender, receiver) = budget::channel(AHEAD_BYTES);
         let runtime = tokio::runtime::Handle::current();
         tokio::task::spawn_blocking(move || {
-            let send = |step, bytes| runtime.block_on(sender_send(&sender, step, bytes));
+            let send = |step, bytes: usize| {
+                let bytes = bytes.saturating_add(STEP_BYTES);
+                runtime.block_on(sender_send(&sender, step, bytes))
+            };
             let ended = match &self.spool {
                 Some(spool) => self.follow(&Spool::new(spool), &send),
                 None => self.read(&send),

@@ -2,7 +2,7 @@
 //!
 //! [`input`] is the thread that reads, [`batch`] says what is written together, [`mod@write`] calls the
 //! target, [`doubt`] comes back to writes whose end is unknown, [`schema`] follows the source's schema,
-//! [`position`] is about where a stream may go on, [`work`] joins them.
+//! [`position`] is about where a stream may go on, [`told`] says what was done, [`work`] joins them.
 
 #![forbid(unsafe_code)]
 
@@ -11,6 +11,7 @@ mod doubt;
 mod input;
 mod position;
 mod schema;
+mod told;
 mod work;
 mod write;
 
@@ -156,7 +157,7 @@ impl Apply {
                 position.source_revision
             );
             // Whoever begins there, the way back for example, needs a pair that says so.
-            work::print(Applied {
+            told::print(Applied {
                 source_revision: Some(position.source_revision.clone()),
                 target_revision: Some(head),
                 paired: true,

@@ -7,8 +7,9 @@ use authzed::zedtoken;
 use spice_pipe::Failure;
 use spice_pipe::connection::datastore_id;
 use spice_pipe::position::PositionFile;
+use spice_pipe::spool::Spool;
 use spice_record::Header;
-use spice_record::record::Position;
+use spice_record::record::{Place, Position};
 
 use crate::doubt::SETTLED;
 
@@ -54,6 +55,19 @@ impl Keeper {
     fn saved(&self) -> MutexGuard<'_, Option<Position>> {
         // The file is replaced whole, and so is this.
         self.saved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Deletes the segments of a spool before a place that was saved.
+pub(crate) fn prune(spool: &Spool, place: Place) {
+    let segments = spool.segments().unwrap_or_default();
+    for number in segments
+        .into_iter()
+        .filter(|number| *number < place.segment)
+    {
+        if let Err(error) = std::fs::remove_file(spool.segment(number)) {
+            tracing::warn!("--prune: {}: {error}", spool.segment(number).display());
+        }
     }
 }
 

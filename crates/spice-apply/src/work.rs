@@ -3,27 +3,25 @@
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use authzed::zedtoken::{self, Revision};
-use serde_json::json;
 use spice_pipe::budget::{Held, Receiver};
 use spice_pipe::connection::datastore_id;
 use spice_pipe::progress::Progress;
-use spice_pipe::retry::Retry;
 use spice_pipe::spool::Spool;
-use spice_pipe::{Exit, Failure, Shutdown, keeps, stdio};
+use spice_pipe::{Exit, Failure, Shutdown, keeps};
 use spice_record::digest::digest_text;
-use spice_record::record::{APPLIED_KEY, Applied, Place, Position, StreamKind};
+use spice_record::record::{Applied, Place, Position, StreamKind};
 use spice_record::relationship::StructJson;
-use spice_record::{ExpiryPrecision, Header, Record};
+use spice_record::{ExpiryPrecision, Header};
 use tokio::time::{Duration, Instant, sleep, sleep_until};
 
 use crate::batch::{self, Batch};
 use crate::doubt::{self, SETTLED};
 use crate::input::Step;
-use crate::position::{Keeper, from_now};
+use crate::position::{Keeper, from_now, prune};
 use crate::schema::{self, Follow};
+use crate::told;
 use crate::write::{Target, Written};
 use crate::{Apply, GRACE};
 
@@ -33,8 +31,6 @@ const SAVE_EVERY: Duration = Duration::from_millis(100);
 const PAIR_EVERY: Duration = Duration::from_secs(2);
 /// Checkpoints alone are told this often; at least every ten seconds there must be a pair.
 const IDLE_PAIR_EVERY: Duration = Duration::from_secs(8);
-/// A server's limit for a transaction's metadata, in bytes of JSON.
-const METADATA_BYTES: usize = 65_000;
 
 /// How the work came to an end without an error.
 pub(crate) enum Ended {
@@ -211,8 +207,9 @@ impl Worker {
         let is_end = |revision: &str| until.is_some_and(|until| reaches(revision, until));
         if let Some(batch) = batch::next(&mut self.waiting, most, self.exact, &is_end) {
             self.writing = true;
-            self.write(batch).await?;
+            let written = self.write(batch).await;
             self.writing = false;
+            written?;
             if self.held.as_ref().is_some_and(schema::Held::is_due) {
                 self.offer_again().await?;
             }
@@ -234,7 +231,6 @@ impl Worker {
             Some(Step::Schema(change, place)) => {
                 self.schema(change.text, change.revision.clone()).await?;
                 self.moves(&change.revision, place);
-                self.unsaved.get_or_insert_with(Instant::now);
                 Ok(false)
             }
             Some(Step::End(revision)) => {
@@ -255,8 +251,9 @@ impl Worker {
     }
 
     fn reaches(&self, revision: &str) -> bool {
-        let until = self.until.as_ref();
-        until.is_some_and(|until| reaches(revision, until))
+        self.until
+            .as_ref()
+            .is_some_and(|until| reaches(revision, until))
     }
 
     async fn write(&mut self, batch: Batch) -> Result<(), Failure> {
@@ -288,7 +285,7 @@ impl Worker {
             calls,
             split: part || (transactions == 1 && calls > 1),
             coalesced: transactions > calls.max(1),
-            lag: token.and_then(lag),
+            lag: token.and_then(told::lag),
             at: Some(jiff::Timestamp::now().to_string()),
             // One of several calls at the same time does not hold the others.
             target_revision: last.filter(|_| calls == 1),
@@ -299,7 +296,7 @@ impl Worker {
         let comparable = revision.is_some() && whole && self.is_settled();
         applied.paired = comparable && calls == 1 && !part;
         if comparable && !applied.paired && self.paired.elapsed() >= PAIR_EVERY {
-            applied.target_revision = Some(self.head().await?);
+            applied.target_revision = Some(self.target.head().await?);
             applied.paired = true;
         }
         if let Some((token, place)) = revision
@@ -319,7 +316,7 @@ impl Worker {
             self.paired = Instant::now();
             self.moved = false;
         }
-        print(applied)
+        told::print(applied)
     }
 
     /// Whether the target holds what was written, and nothing else can come.
@@ -343,18 +340,18 @@ impl Worker {
     async fn schema(&mut self, text: String, revision: String) -> Result<(), Failure> {
         let digest = digest_text(&text);
         let client = self.target.client();
-        let held = self.held.take();
         self.held = schema::bring(
             &client,
             self.on_schema,
             text,
             revision,
-            held,
+            self.held.take(),
             self.max_retries,
         )
         .await?;
         if let (Some(position), None) = (&mut self.position, &self.held) {
             position.schema = Some(digest);
+            self.unsaved.get_or_insert_with(Instant::now);
         }
         Ok(())
     }
@@ -451,32 +448,18 @@ impl Worker {
             return Ok(());
         }
         self.moved = false;
-        let head = self.head().await?;
+        let head = self.target.head().await?;
         let Some(position) = &mut self.position else {
             return Ok(());
         };
         position.target_revision = Some(head.clone());
-        print(Applied {
+        told::print(Applied {
             source_revision: Some(position.source_revision.clone()),
             target_revision: Some(head),
             paired: true,
             at: Some(jiff::Timestamp::now().to_string()),
             ..Applied::default()
         })
-    }
-
-    async fn head(&self) -> Result<String, Failure> {
-        let mut retry = Retry::new(self.max_retries);
-        loop {
-            match self.target.client().head().await {
-                Ok(head) => return Ok(head),
-                Err(error) => {
-                    retry
-                        .pause(error, "reading the target's head again")
-                        .await?;
-                }
-            }
-        }
     }
 
     fn save_if_due(&mut self) -> Result<(), Failure> {
@@ -502,40 +485,17 @@ impl Worker {
         keeper.save(position)?;
         self.unsaved = None;
         if let (Some(spool), Some(place)) = (&self.prune, place) {
-            let spool = Spool::new(spool);
-            let segments = spool.segments().unwrap_or_default();
-            for segment in segments
-                .into_iter()
-                .filter(|number| *number < place.segment)
-            {
-                if let Err(error) = std::fs::remove_file(spool.segment(segment)) {
-                    tracing::warn!("--prune: {}: {error}", spool.segment(segment).display());
-                }
-            }
+            prune(&Spool::new(spool), place);
         }
         Ok(())
     }
 
-    /// The metadata of a call: that it was applied, from where, and what the source's writer said.
+    /// The metadata of a call.
     fn mark(&mut self, revision: Option<&str>, own: Option<StructJson>) -> Option<authzed::Struct> {
-        let source = self
-            .position
-            .as_ref()
-            .and_then(|position| position.source.clone());
-        let mark = json!({ APPLIED_KEY: { "source": source, "revision": revision } });
-        let StructJson(mut mark) = serde_json::from_value(mark).ok()?;
-        let Some(StructJson(own)) = own else {
-            return Some(mark);
-        };
-        let ours = mark.clone();
-        for (key, value) in own.fields {
-            mark.fields.entry(key).or_insert(value);
-        }
-        let size = serde_json::to_vec(&StructJson(mark.clone())).map_or(0, |bytes| bytes.len());
-        if size > METADATA_BYTES {
-            self.dropped_metadata += 1;
-            return Some(ours);
-        }
+        let source = self.position.as_ref();
+        let source = source.and_then(|position| position.source.as_deref());
+        let (mark, dropped) = told::metadata(source, revision, own)?;
+        self.dropped_metadata += u64::from(dropped);
         Some(mark)
     }
 }
@@ -543,23 +503,4 @@ impl Worker {
 /// Whether everything through `until` has been said when `revision` has.
 fn reaches(revision: &str, until: &Revision) -> bool {
     zedtoken::decode(revision).is_ok_and(|there| there.revision.sees(until) == Some(true))
-}
-
-pub(crate) fn print(applied: Applied) -> Result<(), Failure> {
-    stdio::print_line(&serde_json::to_string(&Record::Applied(Box::new(applied)))?)
-}
-
-/// Seconds since the commit of a revision, where it tells.
-fn lag(token: &str) -> Option<f64> {
-    let nanos = match zedtoken::decode(token).ok()?.revision {
-        Revision::Postgres(revision) => revision.timestamp_nanos?,
-        Revision::Decimal { nanos, .. } => nanos,
-        Revision::Integer(nanos) if keeps::of(token) == Some(keeps::Keeps::All) => nanos,
-        _ => return None,
-    };
-    let now = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .ok()?;
-    let lag = now.as_secs_f64() - nanos as f64 / 1e9;
-    Some((lag.max(0.0) * 1e3).round() / 1e3)
 }

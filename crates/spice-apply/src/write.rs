@@ -107,6 +107,21 @@ impl Target {
         lock(&self.doubts)
     }
 
+    /// A revision that holds everything that was acknowledged.
+    pub(crate) async fn head(&self) -> Result<String, Failure> {
+        let mut retry = Retry::new(self.max_retries);
+        loop {
+            match self.client().head().await {
+                Ok(head) => return Ok(head),
+                Err(error) => {
+                    retry
+                        .pause(error, "reading the target's head again")
+                        .await?;
+                }
+            }
+        }
+    }
+
     /// How many updates are written at the same time at most.
     pub(crate) fn width(&self) -> usize {
         self.limit.load(Ordering::Relaxed) * self.lanes

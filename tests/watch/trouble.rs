@@ -92,7 +92,13 @@ fn reader_that_stands_still_for_40_s_under_load_gets_everything() {
 
 #[test]
 fn watch_that_the_server_ends_for_being_slow_is_resumed() {
-    let server = source_with(Datastore::Postgres, &["--datastore-watch-buffer-length=4"]);
+    let server = source_with(
+        Datastore::Postgres,
+        &[
+            "--datastore-watch-buffer-length=4",
+            "--datastore-watch-buffer-write-timeout=20ms",
+        ],
+    );
     let since = judge::head(&server);
     // More than what connections hold on their own.
     super::churn(&server, 81);

@@ -59,6 +59,7 @@ fn reader_that_stands_still_for_40_s_under_load_gets_everything() {
     let began = Instant::now();
     for _ in 0..30 {
         super::churn(&server, 3);
+        server.sql("ANALYZE relation_tuple");
         std::thread::sleep(Duration::from_millis(500));
     }
     std::thread::sleep(Duration::from_secs(40).saturating_sub(began.elapsed()));

@@ -15,7 +15,7 @@ use crate::support::judge::{self, Precision};
 use crate::support::pipe::Pipe;
 use crate::support::program::Program;
 use crate::support::spicedb::{Datastore, Server};
-use crate::support::{folder, repeat};
+use crate::support::{figure, folder, repeat};
 
 fn diff(a: &Path, b: &Path) -> Program {
     Program::new("spice-diff").arg(a).arg(b).timeout(PATIENCE)
@@ -411,6 +411,6 @@ fn memory_of_a_comparison_keeps_to_its_bound_however_many_there_are() {
         let finished = diff(&a, &b).args(memory).run().expect_code(3);
         peaks.push((relationships, finished.peak_kib / 1024));
     }
-    eprintln!("peak MiB of spice-diff --memory 64MiB: {peaks:?}");
+    figure(&format!("peak MiB of spice-diff --memory 64MiB: {peaks:?}"));
     assert!(peaks.iter().all(|(_, peak)| *peak <= 96), "{peaks:?}");
 }

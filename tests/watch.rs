@@ -18,7 +18,10 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::time::Duration;
 
-use authzed::v1::{ObjectReference, Relationship, SubjectReference};
+use authzed::v1::relationship_update::Operation;
+use authzed::v1::{
+    ObjectReference, Relationship, RelationshipUpdate, SubjectReference, WriteRelationshipsRequest,
+};
 use authzed::zedtoken::{self, Revision};
 use authzed::{Client, Config, RelationshipsEncoder, Security};
 use serde_json::{Value, json};
@@ -345,6 +348,26 @@ fn import_held(server: &Server, prefix: &str, count: usize, open: Duration) {
         import.await.unwrap().unwrap()
     });
     assert_eq!(loaded, count as u64);
+}
+
+/// So many calls of 1,000 updates: relationships are created and, by the next call, deleted.
+fn churn(server: &Server, calls: usize) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let client = client(server).await;
+        for call in 0..calls {
+            let operation = [Operation::Touch, Operation::Delete][call % 2];
+            let update = |number: usize| RelationshipUpdate {
+                operation: operation.into(),
+                relationship: Some(item(&format!("update-{}-{number}", call / 2))),
+            };
+            let request = WriteRelationshipsRequest {
+                updates: (0..1_000).map(update).collect(),
+                ..WriteRelationshipsRequest::default()
+            };
+            client.write_relationships(request).await.unwrap();
+        }
+    });
 }
 
 /// The transaction that made a PostgreSQL revision.

@@ -190,7 +190,7 @@ fn history_lost_in_an_outage_of_10_s_on_mysql_exits_4_without_what_came_after() 
 #[test]
 fn valid_token_is_never_taken_for_lost_however_often_the_connection_is_cut() {
     let server = source_with(Datastore::Postgres, &["--datastore-gc-window=60s"]);
-    for _ in 0..repeat(4, 50) {
+    for case in 0..repeat(4, 50) {
         let folder = folder();
         let there = judge::dump(&server, judge::Precision::Seconds);
         let since = judge::head(&server);
@@ -199,19 +199,18 @@ fn valid_token_is_never_taken_for_lost_however_often_the_connection_is_cut() {
             .args(["--since", &since])
             .spawn();
         watching.wait_for_stderr(WATCHING, PATIENCE);
-        let prefix = format!("p{}-", folder.path().file_name().unwrap().len());
-        let name = folder.path().file_name().unwrap().to_str().unwrap();
-        let prefix = prefix + &name.replace('.', "");
+        let prefix = format!("case{case}-");
         let flags = ["--seconds", "2", "--rate", "20", "--prefix", &prefix];
         let writers = writers(&server, folder.path(), &flags);
         let noticed = |watching: &Running| watching.stderr_so_far().matches("again in").count();
         for _ in 0..3 {
             let before = noticed(&watching);
-            proxy.cut();
+            // A cut while it is about to connect is not noticed.
             wait_until("the cut is noticed", PATIENCE, || {
+                proxy.cut();
+                std::thread::sleep(Duration::from_millis(300));
                 noticed(&watching) > before
             });
-            std::thread::sleep(Duration::from_millis(300));
         }
         writers.finish();
         let end = mark(&server);

@@ -5,9 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{
     Folded, PATIENCE, WATCHING, mark, source, source_with, wait_for_stdout, watch, watch_by, write,
-    writers,
 };
-use crate::support::folder;
 use crate::support::judge;
 use crate::support::spicedb::Datastore;
 use crate::support::toxiproxy::Proxy;
@@ -50,7 +48,6 @@ fn connection_that_stands_still_is_noticed_within_30_s_and_left() {
 fn reader_that_stands_still_for_40_s_under_load_gets_everything() {
     // A short buffer, so that the server would lose patience, too.
     let server = source_with(Datastore::Postgres, &["--datastore-watch-buffer-length=64"]);
-    let folder = folder();
     let since = judge::head(&server);
     let (mut reader, writer) = std::io::pipe().unwrap();
     let mut watching = watch(&server)
@@ -59,10 +56,13 @@ fn reader_that_stands_still_for_40_s_under_load_gets_everything() {
         .timeout(PATIENCE * 2)
         .spawn();
     watching.wait_for_stderr(WATCHING, PATIENCE);
-    let flags = ["--seconds", "30", "--updates", "100", "--rate", "20"];
-    let writers = writers(&server, folder.path(), &flags);
-    std::thread::sleep(Duration::from_secs(40));
-    writers.finish();
+    let began = Instant::now();
+    for _ in 0..30 {
+        super::churn(&server, 3);
+        server.sql("ANALYZE relation_tuple");
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    std::thread::sleep(Duration::from_secs(40).saturating_sub(began.elapsed()));
     assert!(watching.is_running());
     let end = mark(&server);
     let until = watch(&server).args(["--since", &since, "--until", &end]);
@@ -93,18 +93,18 @@ fn reader_that_stands_still_for_40_s_under_load_gets_everything() {
 
 #[test]
 fn watch_that_the_server_ends_for_being_slow_is_resumed() {
-    let server = source_with(Datastore::Postgres, &["--datastore-watch-buffer-length=4"]);
-    let folder = folder();
-    let since = judge::head(&server);
-    let writers = writers(
-        &server,
-        folder.path(),
-        &["--seconds", "3", "--updates", "30"],
+    let server = source_with(
+        Datastore::Postgres,
+        &[
+            "--datastore-watch-buffer-length=4",
+            "--datastore-watch-buffer-write-timeout=20ms",
+        ],
     );
-    writers.finish();
-    // A backlog of some thousand revisions does not fit into four.
+    let since = judge::head(&server);
+    // More than what connections hold on their own.
+    super::churn(&server, 81);
     let proxy = Proxy::to(server.endpoint());
-    proxy.bandwidth(400);
+    proxy.bandwidth(1_000);
     let end = mark(&server);
     let finished = watch_by(&proxy.endpoint(), &server)
         .args(["--since", &since, "--until", &end])

@@ -207,3 +207,227 @@ fn private() -> OpenOptions {
     options.write(true).mode(0o600);
     options
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use spice_record::record::{Checkpoint, SchemaChange, StreamKind, Transaction};
+    use spice_record::{FORMAT, Header, Record};
+
+    use super::{Appender, Followed, Follower, Left, Spool};
+
+    /// In memory where that is possible: every reopening syncs.
+    fn folder() -> tempfile::TempDir {
+        tempfile::tempdir_in("/dev/shm")
+            .or_else(|_| tempfile::tempdir())
+            .unwrap()
+    }
+
+    fn header(revision: &str) -> Header {
+        Header {
+            format: FORMAT.to_owned(),
+            stream: StreamKind::Changes,
+            revision: Some(revision.to_owned()),
+            schema: Some("definition user {}".to_owned()),
+            filter: None,
+            producer: "test".to_owned(),
+            created_at: "2026-11-24T00:00:00Z".to_owned(),
+        }
+    }
+
+    fn line(record: &Record) -> Vec<u8> {
+        let mut line = serde_json::to_vec(record).unwrap();
+        line.push(b'\n');
+        line
+    }
+
+    fn transaction(revision: &str, part: Option<u64>, last: bool) -> Record {
+        Record::Transaction(Box::new(Transaction {
+            revision: revision.to_owned(),
+            part,
+            last_part: (part.is_some() && last).then_some(true),
+            ..Transaction::default()
+        }))
+    }
+
+    /// Lines after the header, and the revision that is whole with each.
+    fn lines() -> Vec<(Vec<u8>, Option<&'static str>)> {
+        let checkpoint = Record::Checkpoint(Box::new(Checkpoint {
+            revision: "d".to_owned(),
+            at: None,
+        }));
+        let schema = Record::Schema(Box::new(SchemaChange {
+            revision: "c".to_owned(),
+            text: "definition other {}".to_owned(),
+        }));
+        vec![
+            (line(&transaction("a", None, true)), Some("a")),
+            (line(&transaction("b", Some(1), false)), None),
+            (line(&transaction("b", Some(2), false)), None),
+            (line(&transaction("b", Some(3), true)), Some("b")),
+            (line(&schema), Some("c")),
+            (line(&checkpoint), Some("d")),
+            (line(&transaction("e", Some(1), false)), None),
+            (line(&transaction("e", Some(2), true)), Some("e")),
+        ]
+    }
+
+    fn open(spool: &Spool) -> (Appender, Option<Left>) {
+        Appender::open(spool, None).unwrap()
+    }
+
+    /// All records that are there.
+    fn follow(follower: &mut Follower) -> Vec<Record> {
+        let mut all = Vec::new();
+        while let Followed::Record(record, ..) = follower.next().unwrap() {
+            all.push(*record);
+        }
+        all
+    }
+
+    /// Applies what a follower gets as a program does that keeps whole revisions only.
+    fn whole_of(records: &[Record]) -> Vec<String> {
+        let (mut whole, mut parts) = (Vec::new(), 0);
+        for record in records {
+            match record {
+                Record::Transaction(change) => {
+                    if let Some(part) = change.part {
+                        // From the first part again, if its writer died.
+                        parts = if part == 1 { 1 } else { parts + 1 };
+                        assert_eq!(part, parts, "no part is skipped");
+                    }
+                    if change.completes_revision() {
+                        whole.push(change.revision.clone());
+                        parts = 0;
+                    }
+                }
+                Record::Schema(change) => whole.push(change.revision.clone()),
+                Record::Checkpoint(checkpoint) => whole.push(checkpoint.revision.clone()),
+                other => panic!("a {}", other.kind()),
+            }
+        }
+        whole
+    }
+
+    #[test]
+    fn spool_cut_at_every_byte_reopens_at_its_last_whole_revision_and_followers_agree() {
+        let folder = folder();
+        let path = folder.path().join("spool");
+        let spool = Spool::new(&path);
+        let mut bytes = line(&Record::Header(Box::new(header("start"))));
+        // After how many bytes which revision is whole.
+        let mut ends = vec![(bytes.len(), "start")];
+        for (text, revision) in lines() {
+            bytes.extend(text);
+            ends.extend(revision.map(|revision| (bytes.len(), revision)));
+        }
+        for cut in 0..=bytes.len() {
+            fs::write(&path, &bytes[..cut]).unwrap();
+            let end = ends.iter().rev().find(|(end, _)| *end <= cut);
+            // Reads what is there of an unfinished revision, before it is cut back.
+            let mut early = Follower::open(&spool).unwrap();
+            assert_eq!(early.is_some(), end.is_some(), "at {cut}");
+            let mut seen = early.as_mut().map(follow).unwrap_or_default();
+            let (mut appender, left) = open(&spool);
+            let left = left.map(|left| (left.revision, left.schema));
+            let schema = match end {
+                Some((_, "c" | "d" | "e")) => "definition other {}",
+                _ => "definition user {}",
+            };
+            let expected = end.map(|(_, name)| ((*name).to_owned(), Some(schema.to_owned())));
+            assert_eq!(left, expected, "at {cut}");
+            let length = end.map_or(0, |(end, _)| *end);
+            assert_eq!(fs::read(&path).unwrap(), &bytes[..length], "at {cut}");
+            if end.is_none() {
+                appender.header(header("start")).unwrap();
+            }
+            // Another writer says other things.
+            let other = [
+                ("x", Some(1), false),
+                ("x", Some(2), true),
+                ("y", None, true),
+            ];
+            for (revision, part, last) in other {
+                appender
+                    .write(&line(&transaction(revision, part, last)))
+                    .unwrap();
+            }
+            appender.sync().unwrap();
+            let mut expected: Vec<String> = ends[1..]
+                .iter()
+                .filter(|(end, _)| *end <= cut)
+                .map(|(_, revision)| (*revision).to_owned())
+                .collect();
+            expected.extend(["x".to_owned(), "y".to_owned()]);
+            let mut late = Follower::open(&spool).unwrap().unwrap();
+            assert_eq!(whole_of(&follow(&mut late)), expected, "at {cut}");
+            let early = early.as_mut().unwrap_or(&mut late);
+            seen.extend(follow(early));
+            if end.is_some() {
+                assert_eq!(whole_of(&seen), expected, "at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn segments_chain_and_one_whose_header_is_torn_counts_for_nothing() {
+        let folder = folder();
+        let spool = Spool::new(&folder.path().join("spool"));
+        let (mut appender, left) = Appender::open(&spool, Some(1)).unwrap();
+        assert!(left.is_none());
+        appender.header(header("start")).unwrap();
+        for (text, revision) in lines() {
+            appender.write(&text).unwrap();
+            if let Some(revision) = revision {
+                appender.rotate(revision, Some("text")).unwrap();
+            }
+        }
+        drop(appender);
+        assert_eq!(spool.segments().unwrap(), [0, 1, 2, 3, 4, 5]);
+        let mut follower = Follower::open(&spool).unwrap().unwrap();
+        let found = whole_of(&follow(&mut follower));
+        assert_eq!(found, ["a", "b", "c", "d", "e"]);
+        assert_eq!(follower.segment(), 5);
+        let newest = spool.segment(5);
+        let whole = fs::read(&newest).unwrap();
+        for cut in [0, 1, whole.len() - 1] {
+            fs::write(&newest, &whole[..cut]).unwrap();
+            let mut follower = Follower::open(&spool).unwrap().unwrap();
+            assert_eq!(whole_of(&follow(&mut follower)).len(), 5, "cut at {cut}");
+            let (appender, left) = open(&spool);
+            assert_eq!(left.unwrap().revision, "e");
+            assert_eq!(spool.segments().unwrap(), [0, 1, 2, 3, 4]);
+            drop(appender);
+            fs::write(&newest, &whole).unwrap();
+        }
+        // A segment that is missing in the middle is no end.
+        fs::remove_file(spool.segment(2)).unwrap();
+        let mut follower = Follower::open(&spool).unwrap().unwrap();
+        let found = std::iter::from_fn(|| match follower.next() {
+            Ok(Followed::Record(..)) => Some(Ok(())),
+            Ok(Followed::CaughtUp) => None,
+            Err(failure) => Some(Err(failure)),
+        });
+        let failures: Vec<_> = found.take(20).filter_map(Result::err).collect();
+        assert!(!failures.is_empty(), "it must not look like the end");
+    }
+
+    #[test]
+    fn writer_is_known_by_its_lock_and_a_second_one_is_refused() {
+        let folder = folder();
+        let spool = Spool::new(&folder.path().join("spool"));
+        assert!(!spool.writer_lives());
+        let (appender, _) = open(&spool);
+        assert!(spool.writer_lives());
+        let refused = Appender::open(&spool, None).err().unwrap();
+        assert_eq!(refused.exit, crate::Exit::Usage);
+        drop(appender);
+        assert!(!spool.writer_lives());
+        assert!(spool.lost().is_none());
+        spool.set_lost("gone").unwrap();
+        assert_eq!(spool.lost().unwrap().trim(), "gone");
+        spool.clear_lost();
+        assert!(spool.lost().is_none());
+    }
+}

@@ -28,8 +28,31 @@ pub struct Found {
 ///
 /// Exit 1 if it cannot be read, 65 if it is not one of these files.
 pub fn find(path: &Path) -> Result<Found, Failure> {
-    let newest = Spool::new(path).newest_segment();
-    let (input, name) = stdio::open(newest.as_deref().unwrap_or(path))?;
+    let spool = Spool::new(path);
+    if let Some(newest) = spool.newest_segment() {
+        let segments = spool.segments().unwrap_or_default();
+        for number in segments.into_iter().rev() {
+            let segment = spool.segment(number);
+            // One that its writer has only begun holds nothing yet; what counts is before it.
+            if segment != newest || !is_begun(&segment) {
+                return find_in(&segment);
+            }
+        }
+    }
+    find_in(path)
+}
+
+/// Whether not even the first line is whole.
+fn is_begun(segment: &Path) -> bool {
+    let mut first = Vec::new();
+    std::fs::File::open(segment).is_ok_and(|file| {
+        let read = std::io::BufReader::new(file).read_until(b'\n', &mut first);
+        read.is_ok() && !first.ends_with(b"\n")
+    })
+}
+
+fn find_in(path: &Path) -> Result<Found, Failure> {
+    let (input, name) = stdio::open(path)?;
     let mut records = RecordReader::new(input, name);
     let found = last(&mut records);
     if path == Path::new("-") {
@@ -101,5 +124,32 @@ fn summary(source: Option<String>, target: Option<String>) -> Found {
         source,
         target,
         summary: true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::find;
+
+    #[test]
+    fn revision_of_a_spool_is_that_of_its_newest_segment_that_holds_any() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("spool");
+        let header = |revision: &str| {
+            format!(
+                r#"{{"header":{{"format":"spice-stream/1","stream":"changes","revision":"{revision}","producer":"test","createdAt":"2026-11-24T00:00:00Z"}}}}"#
+            ) + "\n"
+        };
+        let newest = || find(&path).unwrap().source;
+        std::fs::write(&path, header("a")).unwrap();
+        assert_eq!(newest().as_deref(), Some("a"));
+        std::fs::write(folder.path().join("spool.000001"), header("b")).unwrap();
+        assert_eq!(newest().as_deref(), Some("b"));
+        for begun in ["", &header("c")[..20]] {
+            std::fs::write(folder.path().join("spool.000002"), begun).unwrap();
+            assert_eq!(newest().as_deref(), Some("b"), "{begun:?}");
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(newest().as_deref(), Some("b"));
     }
 }

@@ -9,7 +9,7 @@ mod emit;
 mod follow;
 mod seen;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use authzed::v1::Consistency;
@@ -269,7 +269,9 @@ impl Watch {
             return Ok(left.revision.clone());
         }
         let file = self.since_file.as_deref();
-        let Some(file) = file.filter(|file| self.since.is_none() || file.exists()) else {
+        // Of a spool the first segment may have been pruned.
+        let is_there = |file: &Path| file.exists() || Spool::new(file).newest_segment().is_some();
+        let Some(file) = file.filter(|file| self.since.is_none() || is_there(file)) else {
             if self.skip_applied {
                 return Err(unproven());
             }

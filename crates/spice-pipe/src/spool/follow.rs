@@ -151,6 +151,7 @@ impl Follower {
             }
             let next = self.segment + 1;
             if !self.spool.segment(next).exists() {
+                self.nothing_after(next)?;
                 return Ok(Followed::CaughtUp);
             }
             // This one was ended before the next was begun: now its end is its end.
@@ -173,6 +174,25 @@ impl Follower {
             }
             *self = there;
         }
+    }
+
+    /// A segment that is not there is the end only if there is none after it.
+    fn nothing_after(&self, next: u64) -> Result<(), Failure> {
+        let segments = self.spool.segments();
+        let segments = segments.map_err(|error| self.spool.failed("read", &error))?;
+        // The writer may have begun both just now.
+        if segments.last().is_some_and(|last| *last > next) && !self.spool.segment(next).exists() {
+            let (missing, last) = (self.spool.segment(next), segments[segments.len() - 1]);
+            return Err(Failure::new(
+                Exit::BadData,
+                format!(
+                    "{} is missing, though {} is there: the spool has a gap",
+                    missing.display(),
+                    self.spool.segment(last).display()
+                ),
+            ));
+        }
+        Ok(())
     }
 
     fn next_in_segment(&mut self) -> Result<Followed, Failure> {

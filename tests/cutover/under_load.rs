@@ -53,7 +53,7 @@ fn migrate(load: &Load) -> (f64, f64) {
             .flat_map(|import| import.join().unwrap())
             .collect()
     });
-    let mut cutover = migration.cutover(&["--max-lag", "60s"]);
+    let mut cutover = migration.cutover(&["--max-lag", "30s"]);
     let summary = writers.finish();
     let rate = summary["updates"].as_f64().unwrap() / began.elapsed().as_secs_f64();
     fenced(&mut cutover);

@@ -34,7 +34,7 @@ check:
 	cargo run -q -p xtask -- protos --check
 	cargo run -q -p xtask -- pages --help-to docs/help --check
 	if command -v cargo-deny >/dev/null; then cargo deny check; fi
-	if command -v shellcheck >/dev/null; then shellcheck scripts/demo scripts/migrate scripts/spicedb tests/judge/run tests/tools/*.sh .ci/run; fi
+	if command -v shellcheck >/dev/null; then shellcheck scripts/demo scripts/migrate scripts/migrate.d/*.sh scripts/spicedb tests/judge/run tests/tools/*.sh .ci/run; fi
 
 bench: build
 	cargo build --release -p xtask

@@ -83,11 +83,11 @@ impl Migration {
         self.step(&["copy"]).run().expect_success();
     }
 
-    /// Starts to follow, and waits until something is on the target.
+    /// Starts to follow, and waits until that has come to a position.
     fn follow(&self) -> Running {
         let following = self.step(&["follow"]).spawn();
         wait_until("follow comes to a position", PATIENCE, || {
-            self.file("position").exists()
+            self.file("position").exists() && self.status()["running"] == true
         });
         following
     }

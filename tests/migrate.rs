@@ -1,15 +1,16 @@
 //! `scripts/migrate` as an operator runs it: plan and copy, each twice, and what stands in the way.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
 use sample::Sample;
 
-use crate::copy::holding;
+use crate::copy::{holding, import, stream_of};
 use crate::support::judge::{self, Precision};
 use crate::support::program::Program;
 use crate::support::spicedb::{Datastore, Server};
-use crate::support::{folder, repeat};
+use crate::support::{folder, repeat, root};
 
 fn migrate(state: &Path, arguments: &[&str]) -> Program {
     let limit = Duration::from_secs(180);
@@ -32,7 +33,8 @@ fn plan_then_copy_moves_everything_and_a_second_run_changes_nothing() {
     let to = Server::start(Datastore::MySql);
     let planned = [&ends(&from, &to)[..], &["plan"]].concat();
     for _ in 0..2 {
-        migrate(&state, &planned).run().expect_success();
+        let plan = migrate(&state, &planned).run().expect_success();
+        assert!(plan.text().contains("cutover"), "{}", plan.text());
     }
     assert_eq!(
         judge::dump(&to, Precision::Seconds).len(),
@@ -44,6 +46,83 @@ fn plan_then_copy_moves_everything_and_a_second_run_changes_nothing() {
     let head = judge::head(&to);
     migrate(&state, &["copy"]).run().expect_success();
     assert_eq!(judge::head(&to), head, "a finished copy is not made again");
+    let spool = std::fs::metadata(state.join("changes.ndjson")).unwrap();
+    assert_eq!(spool.permissions().mode() & 0o777, 0o600);
+    let folder = std::fs::metadata(&state).unwrap();
+    assert_eq!(folder.permissions().mode() & 0o777, 0o700);
+    let check = migrate(&state, &["check"]).run().expect_code(2);
+    assert!(check.stderr.contains("status"), "{}", check.stderr);
+}
+
+#[test]
+fn fenced_procedure_copies_and_checks_and_captures_nothing() {
+    let folder = folder();
+    let state = folder.path().join("migration");
+    let from = holding(Sample::portable(2_000), Datastore::Postgres);
+    let to = Server::start(Datastore::Postgres);
+    let planned = [&ends(&from, &to)[..], &["plan", "--fenced"]].concat();
+    migrate(&state, &planned).run().expect_success();
+    for _ in 0..2 {
+        migrate(&state, &["copy"]).run().expect_success();
+        migrate(&state, &["check"]).run().expect_success();
+    }
+    assert!(!state.join("changes.ndjson").exists());
+    let refused = migrate(&state, &["follow"]).run().expect_code(2);
+    assert!(refused.stderr.contains("--fenced"), "{}", refused.stderr);
+    let other = [&ends(&from, &to)[..], &["plan"]].concat();
+    let refused = migrate(&state, &other).run().expect_code(2);
+    assert!(refused.stderr.contains("the copy has begun"));
+    // What check is for: a write that came through the fence.
+    let line = Sample {
+        seed: 9,
+        ..Sample::portable(3)
+    };
+    import(&from)
+        .args(["--on-conflict", "touch"])
+        .input(stream_of(line))
+        .run()
+        .expect_success();
+    let check = migrate(&state, &["check"]).run().expect_code(3);
+    assert!(check.stderr.contains("Do not switch"), "{}", check.stderr);
+}
+
+#[test]
+fn source_without_watch_is_refused_by_plan_unless_fenced() {
+    let folder = folder();
+    let state = folder.path().join("migration");
+    let from = Server::builder(Datastore::Postgres)
+        .flag("--datastore-disable-watch-support")
+        .start();
+    import(&from)
+        .input(stream_of(Sample::portable(10)))
+        .run()
+        .expect_success();
+    let to = Server::start(Datastore::Memory);
+    let live = [&ends(&from, &to)[..], &["plan"]].concat();
+    let refused = migrate(&state, &live).run().expect_code(1);
+    assert!(
+        refused.stderr.contains("Watch is off"),
+        "{}",
+        refused.stderr
+    );
+    assert!(
+        refused.stderr.contains("plan --fenced"),
+        "{}",
+        refused.stderr
+    );
+    let fenced = [&ends(&from, &to)[..], &["plan", "--fenced"]].concat();
+    migrate(&state, &fenced).run().expect_success();
+}
+
+#[test]
+fn script_is_found_through_a_symlink_from_anywhere() {
+    let folder = folder();
+    let link = folder.path().join("moves");
+    std::os::unix::fs::symlink(root().join("scripts/migrate"), &link).unwrap();
+    let help = Program::at(&link)
+        .current_folder(folder.path())
+        .arg("--help");
+    assert!(help.run().expect_success().text().contains("cutover"));
 }
 
 #[test]

@@ -170,6 +170,9 @@ keep_running() {
             wait "$child"
             status=$?
         done
+        wait "$child" # whose status this is, where the shell still knows it
+        code=$?
+        [ $code -eq 127 ] || status=$code
         [ -z "$stopping" ] && { [ $status -eq 75 ] || [ $status -eq 137 ]; } || break
         pause=1
         [ $(($(date +%s) - began)) -gt 60 ] || pause=5

@@ -1,16 +1,33 @@
 //! Cutovers under 4 writers, with bulk imports in flight: every acknowledged write is on the target,
 //! none extra, and the write downtime stays small.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{Migration, downtime, fenced, precision, relationship};
 use crate::support::judge::{self, Writers};
-use crate::support::repeat;
 use crate::support::spicedb::Datastore;
+use crate::support::{figure, repeat};
 
-/// How long the writers write, and at least how many updates a second they must have come to.
+/// How long the writers write.
 const SECONDS: u32 = 9;
-const RATE: f64 = 1_000.0;
+
+/// In a soak the machine is meant to bear the load, so it must have come to this many updates a
+/// second, and the write downtime is what is promised. `make test` runs other tests beside these.
+fn least_rate() -> f64 {
+    f64::from(repeat(150, 1_000))
+}
+
+/// How much longer than promised the write downtime may be.
+fn slack() -> f64 {
+    f64::from(repeat(8, 1))
+}
+
+/// One of these tests at a time: what they measure is each other otherwise.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 struct Load {
     from: Datastore,
@@ -53,7 +70,7 @@ fn migrate(load: &Load) -> (f64, f64) {
             .flat_map(|import| import.join().unwrap())
             .collect()
     });
-    let mut cutover = migration.cutover(&["--max-lag", "60s"]);
+    let mut cutover = migration.cutover(&["--max-lag", "30s"]);
     let summary = writers.finish();
     let rate = summary["updates"].as_f64().unwrap() / began.elapsed().as_secs_f64();
     fenced(&mut cutover);
@@ -71,24 +88,25 @@ fn migrate(load: &Load) -> (f64, f64) {
         .stderr
         .lines()
         .find(|line| line.contains("write downtime"));
-    eprintln!("{}", told.unwrap());
+    figure(told.unwrap());
     let downtime = downtime(&cutover);
-    eprintln!(
+    figure(&format!(
         "{:?} to {:?}: write downtime {downtime} s at {rate:.0} updates a second, {} relationships",
         load.from,
         load.to,
         there.len()
-    );
+    ));
     (downtime, rate)
 }
 
 /// Repeats it until `rounds` were under enough load; returns their downtimes, sorted, and the rates.
 fn migrate_often(load: &Load, rounds: u32) -> Vec<(f64, f64)> {
+    let _alone = alone();
     let mut all = Vec::new();
     let mut slow = 0;
     while all.len() < rounds as usize {
         let (downtime, rate) = migrate(load);
-        if rate >= RATE {
+        if rate >= least_rate() {
             all.push((downtime, rate));
         } else {
             slow += 1;
@@ -105,9 +123,11 @@ fn is_short(downtimes: &[(f64, f64)]) {
         downtimes[downtimes.len() / 2].0,
         downtimes[downtimes.len() - 1].0,
     );
-    eprintln!("write downtime: median {median} s, worst {worst} s");
-    assert!(worst <= 3.0, "{downtimes:?}");
-    assert!(downtimes.len() < 5 || median <= 1.0, "{downtimes:?}");
+    figure(&format!(
+        "write downtime: median {median} s, worst {worst} s"
+    ));
+    assert!(worst <= 3.0 * slack(), "{downtimes:?}");
+    assert!(median <= 1.0 * slack(), "{downtimes:?}");
 }
 
 #[test]
@@ -136,7 +156,10 @@ fn postgres_to_mysql_under_load_loses_nothing_and_stops_writes_for_a_second() {
 fn is_as_short_as_the_target_allows(downtimes: &[(f64, f64)], target_rate: f64) {
     for (downtime, rate) in downtimes {
         let most = 2.0 + 5.0 * rate / target_rate;
-        assert!(*downtime <= most, "{downtime} s, more than {most} s");
+        assert!(
+            *downtime <= most * slack(),
+            "{downtime} s, more than {most} s"
+        );
     }
 }
 

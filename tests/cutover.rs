@@ -2,6 +2,7 @@
 
 mod back;
 mod fence;
+#[expect(clippy::print_stderr, reason = "a soak shows the write downtimes")]
 mod under_load;
 
 use std::io::Write as _;

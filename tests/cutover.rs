@@ -4,6 +4,7 @@ mod back;
 mod fence;
 #[expect(clippy::print_stderr, reason = "a soak shows the write downtimes")]
 mod under_load;
+mod verify;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

@@ -150,6 +150,10 @@ stopped() {
     kill -s "$1" $$
 }
 
+# polite: the signal that ends a program. A step that takes over has the time to let a call under way come to its end:
+# one that is dropped may be applied late, and whoever goes on has to wait for that, 30 s
+polite() { if [ -r "$state/$command.stop" ]; then echo USR1; else echo TERM; fi; }
+
 # keep_running NAME PROGRAM FLAGS...: runs a program again whenever it ends with 75, or was killed. At its own
 # end it leaves the last exit code in $work/NAME.code, and its name in the pipe $work/ended
 keep_running() {
@@ -157,13 +161,13 @@ keep_running() {
     shift
     children=''
     trap '' HUP INT
-    trap 'stopping=yes; kill -TERM $child 2>/dev/null' TERM
+    trap 'stopping=yes; kill -s "$(polite)" $child 2>/dev/null' TERM
     while :; do
         began=$(date +%s) child=''
         "$@" &
         child=$!
         identity "$child" >>"$lock"
-        [ -z "$stopping" ] || kill -TERM "$child" 2>/dev/null
+        [ -z "$stopping" ] || kill -s "$(polite)" "$child" 2>/dev/null
         wait "$child"
         status=$?
         while kill -0 "$child" 2>/dev/null; do # a signal has ended the wait, not the program

@@ -78,7 +78,7 @@ lost_history() {
 }
 
 copy() {
-    alone follow cutover reverse
+    alone follow cutover reverse resync
     before=''
     [ ! -r "$state/copy" ] || before=$(cat "$state/copy")
     if [ -n "$once_more" ]; then

@@ -42,7 +42,7 @@ both_ended() {
 }
 
 follow() {
-    alone copy cutover reverse
+    alone copy cutover reverse resync
     copied
     [ ! -r "$state/switched" ] || fail 2 "the switch to $to was ordered: $(cat "$state/switched")" \
         "what is written to $to now comes back to $from with: $me reverse"

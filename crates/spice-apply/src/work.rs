@@ -189,7 +189,7 @@ impl Worker {
             let done = tokio::select! {
                 done = self.step() => done?,
                 number = async {
-                    let number = shutdown.requested().await;
+                    let number = shutdown.in_a_hurry().await;
                     sleep(GRACE).await;
                     number
                 } => return Ok(Ended::Signal(number)),

@@ -17,7 +17,7 @@
 //! | [`budget`] | how much may wait between two tasks, in bytes |
 //! | [`stdio`] | stdin, stdout and files as streams, zstd |
 //! | [`retry`] | the one policy of trying again |
-//! | [`shutdown`] | SIGINT and SIGTERM |
+//! | [`shutdown`] | SIGINT, SIGTERM, SIGUSR1 |
 //! | [`progress`] | how far: a bar on a terminal, else a line every ten seconds |
 //! | [`log`] | stderr: one line an event |
 

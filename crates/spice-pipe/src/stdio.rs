@@ -20,17 +20,26 @@ const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 ///
 /// Exit 1 if it cannot be opened.
 pub fn open(path: &Path) -> Result<(Box<dyn BufRead + Send>, String), Failure> {
-    let (input, name): (Box<dyn Read + Send>, String) = if path == Path::new("-") {
-        (Box::new(io::stdin()), "<stdin>".to_owned())
+    let name = name(path);
+    let input: Box<dyn Read + Send> = if path == Path::new("-") {
+        Box::new(io::stdin())
     } else {
-        let name = path.display().to_string();
         let file = File::open(path)
             .map_err(|error| Failure::new(Exit::Failed, format!("cannot open {name}: {error}")))?;
-        (Box::new(file), name)
+        Box::new(file)
     };
     let reader = unpacked(input)
         .map_err(|error| Failure::new(Exit::Failed, format!("cannot read {name}: {error}")))?;
     Ok((reader, name))
+}
+
+/// What a file is called in messages.
+#[must_use]
+pub fn name(path: &Path) -> String {
+    if path == Path::new("-") {
+        return "<stdin>".to_owned();
+    }
+    path.display().to_string()
 }
 
 /// What kind of file it is, for `-` that behind stdin.

@@ -129,10 +129,8 @@ fn of_input(path: &Path, target: bool) -> Result<String, Failure> {
 }
 
 fn none(path: &Path) -> Failure {
-    Failure::new(
-        Exit::BadData,
-        format!("{}: no revision in it", path.display()),
-    )
+    let name = stdio::name(path);
+    Failure::new(Exit::BadData, format!("{name}: no revision in it"))
 }
 
 #[cfg(test)]

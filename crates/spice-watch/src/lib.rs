@@ -22,7 +22,7 @@ use spice_pipe::retry::Retry;
 use spice_pipe::settle::SettleArgs;
 use spice_pipe::shutdown::SIGTERM;
 use spice_pipe::spool::{Appender, Left, Spool};
-use spice_pipe::stdio::Output;
+use spice_pipe::stdio::{self, Output};
 use spice_pipe::{
     Exit, Failure, Program, Shutdown, VERSION, parse_duration, parse_size, parse_zedtoken, token,
 };
@@ -291,10 +291,8 @@ impl Watch {
             return Err(unproven());
         }
         let Some(source) = found.source else {
-            return Err(Failure::usage(format!(
-                "{}: no revision in it",
-                file.display()
-            )));
+            let name = stdio::name(file);
+            return Err(Failure::usage(format!("{name}: no revision in it")));
         };
         if !is_here(&source) {
             let name = format!("--since-file {}", file.display());

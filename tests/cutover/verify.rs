@@ -1,0 +1,124 @@
+//! Both ends compared while they are written, and made equal again without emptying the target.
+
+use super::{Migration, PATIENCE, delete, precision, relationship, touch};
+use crate::support::judge::{self, Writers};
+use crate::support::program::Program;
+use crate::support::repeat;
+use crate::support::spicedb::Datastore;
+use crate::support::wait_until;
+
+/// Writers that write until they are told to stop.
+fn writers(migration: &Migration, seconds: &str) -> Writers {
+    let journal = migration.folder.path().join("journal");
+    let load = ["--rate", "8", "--updates", "60", "--seconds", seconds];
+    Writers::start(&migration.from, &journal, &load)
+}
+
+fn verified_again_and_again(migration: &Migration, times: u32) {
+    for _ in 0..times {
+        let verified = migration.step(&["verify"]).run().expect_success();
+        assert!(
+            verified.stderr.contains("proven equal"),
+            "{}",
+            verified.stderr
+        );
+    }
+    let verdict = std::fs::read_to_string(migration.file("verdict")).unwrap();
+    assert!(verdict.starts_with("equal since "), "{verdict}");
+}
+
+/// Removes a relationship on the target behind the back of spice-apply: it is found, named, repaired.
+fn removed_and_found(migration: &Migration) {
+    touch(&migration.from, "planted");
+    let name = "item:planted#holder@user:somebody";
+    wait_until("the target holds what will be removed", PATIENCE, || {
+        judge::lookup(&migration.to, name).is_some()
+    });
+    delete(&migration.to, "planted");
+    let verified = migration.step(&["verify"]).run().expect_code(3);
+    assert!(
+        verified.stderr.contains("differs from"),
+        "{}",
+        verified.stderr
+    );
+    let differences = std::fs::read_to_string(migration.file("differences.ndjson")).unwrap();
+    let updates: Vec<&str> = differences
+        .lines()
+        .filter(|line| line.starts_with(r#"{"update""#))
+        .collect();
+    assert_eq!(updates.len(), 1, "{differences}");
+    assert!(updates[0].contains("OPERATION_TOUCH"), "{differences}");
+    assert!(
+        updates[0].contains(r#""objectId":"planted""#),
+        "{differences}"
+    );
+    Program::new("spice-apply")
+        .args(["--context", migration.to.context()])
+        .arg(migration.file("differences.ndjson"))
+        .run()
+        .expect_success();
+    verified_again_and_again(migration, 1);
+}
+
+#[test]
+fn verification_of_postgres_under_load_is_true_and_finds_what_was_removed_behind_its_back() {
+    let migration = Migration::between(Datastore::Postgres, Datastore::Postgres);
+    let times = repeat(3, 20);
+    let writers = writers(&migration, &(30 + 6 * times).to_string());
+    migration.plan_and_copy();
+    let following = migration.follow();
+    verified_again_and_again(&migration, times);
+    removed_and_found(&migration);
+    following.signal("TERM");
+    following.wait();
+    drop(writers);
+}
+
+#[test]
+fn verification_of_mysql_under_load_is_true_and_finds_what_was_removed_behind_its_back() {
+    let migration = Migration::between(Datastore::MySql, Datastore::Postgres).settling("5s");
+    let times = repeat(2, 20);
+    let writers = writers(&migration, &(60 + 10 * times).to_string());
+    migration.plan_and_copy();
+    let following = migration.follow();
+    verified_again_and_again(&migration, times);
+    removed_and_found(&migration);
+    following.signal("TERM");
+    following.wait();
+    drop(writers);
+}
+
+#[test]
+fn resync_under_load_brings_back_what_is_missing_and_removes_what_is_extra() {
+    let migration = Migration::between(Datastore::Postgres, Datastore::Postgres);
+    let names: Vec<String> = (0..200)
+        .map(|n| relationship(&format!("bulk-{n}")))
+        .collect();
+    judge::load_bulk(&migration.from, &(names.join("\n") + "\n"));
+    let writers = writers(&migration, "20");
+    migration.plan_and_copy();
+    let following = migration.follow();
+    for n in 0..20 {
+        delete(&migration.to, &format!("bulk-{n}"));
+        touch(&migration.to, &format!("extra-{n}"));
+    }
+    // It stops follow by itself.
+    let resynced = migration.step(&["resync"]).run().expect_success();
+    following.wait().expect_success();
+    assert!(resynced.stderr.contains("holds"), "{}", resynced.stderr);
+    let following = migration.follow();
+    verified_again_and_again(&migration, 1);
+    writers.finish();
+    verified_again_and_again(&migration, 1);
+    let precision = precision(Datastore::Postgres, Datastore::Postgres);
+    wait_until("the last writes are on the target", PATIENCE, || {
+        judge::dump(&migration.from, precision) == judge::dump(&migration.to, precision)
+    });
+    let mut expected = judge::expected(&migration.folder.path().join("journal"), precision);
+    expected.extend(names);
+    expected.sort();
+    let there = judge::dump(&migration.to, precision);
+    judge::assert_same_lines("the journal", &expected, "the target", &there);
+    following.signal("TERM");
+    following.wait();
+}

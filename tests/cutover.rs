@@ -2,7 +2,6 @@
 
 mod back;
 mod fence;
-#[expect(clippy::print_stderr, reason = "a soak shows the write downtimes")]
 mod under_load;
 mod verify;
 

@@ -7,11 +7,12 @@ use authzed::v1::{WatchKind, WatchRequest, WatchResponse, ZedToken};
 use authzed::zedtoken::{self, Revision};
 use authzed::{Client, Kind};
 use spice_pipe::retry::Retry;
-use spice_pipe::{Exit, Failure};
+use spice_pipe::{Exit, Failure, keeps};
 use spice_record::record::{APPLIED_KEY, Checkpoint, SchemaChange};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::emit::{self, Emitter, Event};
+use crate::leave::{Leaving, Polite};
 use crate::seen::{self, Seen};
 
 /// How long a Watch may say nothing before where it stands is read again, on its own connection. Of a
@@ -62,6 +63,7 @@ pub(crate) struct Watcher {
     pub(crate) skip_applied: bool,
     pub(crate) quiet: Option<Duration>,
     pub(crate) emitter: Emitter,
+    pub(crate) leaving: Leaving,
     /// The last revision that was emitted whole, from which to go on.
     pub(crate) since: String,
     /// The newest schema that was emitted.
@@ -164,7 +166,7 @@ impl Watcher {
         if !self.progress.tells_schema {
             self.compare_schema().await?;
         }
-        let mut responses = self.client.watch(self.request());
+        let mut responses = self.open();
         let opened = Instant::now();
         let mut answered = false;
         let (mut silent_at, mut probe_at) = (opened + SILENCE, opened + PROBE);
@@ -201,7 +203,7 @@ impl Watcher {
             // stream is given up, and the next one begins where that one stands.
             let slow = self.emitter.is_full(emit::weight(&response));
             if slow {
-                responses = self.client.watch(self.request());
+                responses.leave();
             }
             match self.take(response, bound).await? {
                 Next::Reached => return Ok(Some(Ended::Until)),
@@ -212,6 +214,12 @@ impl Watcher {
                 Next::GoOn => {}
             }
         }
+    }
+
+    fn open(&self) -> Polite {
+        let leaving = matches!(keeps::of(&self.since), Some(keeps::Keeps::Seconds));
+        let leaving = leaving.then(|| self.leaving.clone());
+        Polite::new(self.client.watch(self.request()), leaving)
     }
 
     fn request(&self) -> WatchRequest {
@@ -358,7 +366,7 @@ impl Watcher {
     /// transactions appear below revisions that were delivered already, a live Watch never tells of
     /// them, and a later one does (measured, SpiceDB v1.56 on MySQL and memory).
     pub(crate) async fn follow_settled(&mut self, settle: Duration) -> Result<Ended, Failure> {
-        let every = (settle / 20).clamp(Duration::from_millis(50), Duration::from_secs(1));
+        let every = (settle / 10).clamp(Duration::from_millis(50), Duration::from_secs(2));
         let mut look = tokio::time::interval(every);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut heads: VecDeque<(String, Instant)> = VecDeque::new();

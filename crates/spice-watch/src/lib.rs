@@ -1,12 +1,13 @@
 //! `spice-watch`: every change after a revision, without a gap, or a hard stop.
 //!
-//! [`follow`] reads the server's Watch and guards it, [`seen`] drops what is delivered again, [`emit`]
-//! is the thread that writes.
+//! [`follow`] reads the server's Watch and guards it, [`leave`] ends one without harm, [`seen`] drops
+//! what is delivered again, [`emit`] is the thread that writes.
 
 #![forbid(unsafe_code)]
 
 mod emit;
 mod follow;
+mod leave;
 mod seen;
 
 use std::path::{Path, PathBuf};
@@ -31,6 +32,7 @@ use spice_record::{FORMAT, Header};
 
 use crate::emit::{Emitter, Event, Sink};
 use crate::follow::{Bound, Ended, Watcher};
+use crate::leave::Leaving;
 
 /// Write every change of a SpiceDB after a revision to stdout, or append it to a spool.
 #[derive(Clone, Debug, clap::Parser)]
@@ -72,6 +74,8 @@ pub struct Watch {
     common: CommonArgs,
 }
 
+/// How long an end waits for Watches that are being left.
+const LEAVING: Duration = Duration::from_millis(300);
 /// How long a stop waits for the reader of stdout.
 const PATIENCE: Duration = Duration::from_millis(700);
 
@@ -127,6 +131,7 @@ impl Program for Watch {
             skip_applied: self.skip_applied,
             quiet: self.until_quiet,
             emitter,
+            leaving: Leaving::default(),
             since,
             schema,
             progress: follow::Progress::new(),
@@ -144,7 +149,12 @@ impl Program for Watch {
         {
             self.leave_word(failure);
         }
-        let Watcher { emitter, since, .. } = watcher;
+        let Watcher {
+            emitter,
+            since,
+            leaving,
+            ..
+        } = watcher;
         let word = outcome.as_ref().ok().map(|ended| match ended {
             Ended::Until => "until",
             Ended::Quiet => "quiet",
@@ -155,6 +165,7 @@ impl Program for Watch {
                 let _ = emitter.send(Event::End(word), 1).await;
             }
             drop(emitter);
+            leaving.done(LEAVING).await;
             written.await
         };
         // The reader of stdout may stand still; a stop must not wait for it.

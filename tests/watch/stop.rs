@@ -83,16 +83,19 @@ fn sigterm_ends_0_within_a_second_and_the_spool_is_whole() {
 #[test]
 fn sigterm_ends_within_a_second_while_the_reader_of_stdout_stands_still() {
     let server = source(Datastore::Postgres);
-    let folder = folder();
     let since = judge::head(&server);
-    let writers = writers(&server, folder.path(), &["--seconds", "3"]);
+    // Far more than a pipe holds.
+    let line = |n| {
+        format!("{{\"resource\":\"item:{n}\",\"relation\":\"holder\",\"subject\":\"user:u\"}}\n")
+    };
+    judge::load_bulk(&server, &(0..5_000).map(line).collect::<String>());
     let (mut reader, writer) = std::io::pipe().unwrap();
     let watching = watch(&server)
         .args(["--since", &since])
         .stdout_to(writer)
         .spawn();
-    writers.finish();
-    std::thread::sleep(Duration::from_millis(500));
+    watching.wait_for_stderr(WATCHING, PATIENCE);
+    std::thread::sleep(Duration::from_secs(3));
     let began = Instant::now();
     watching.signal("TERM");
     let finished = watching.wait();

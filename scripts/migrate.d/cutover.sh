@@ -238,7 +238,7 @@ not_verified() {
 }
 
 abort() {
-    for step in copy cutover follow reverse; do
+    for step in copy cutover verify resync follow reverse; do
         stop_step $step "abort: $step has ended"
     done
     echo "on $(date -u +%Y-%m-%dT%H:%M:%SZ)" >"$state/aborted"

@@ -51,7 +51,7 @@ follow() {
     rm -f "$state/fence" "$state/end" "$state/drained" "$state/aborted"
     printf '%s\n' "heartbeat=$heartbeat" "settle=$settle" "since=$(date -u +%Y-%m-%dT%H:%M:%SZ)" | keep following || exit
     say "following $from; status: $me status; the switch: $me cutover"
-    lost_next="raise --datastore-gc-window on $from, empty $to, then: $me copy --again"
+    lost_next="raise --datastore-gc-window on $from, then: $me resync"
     both_run "$from" "$to" "$spool" "$state/position" "$state/applied.ndjson" --since "$(cat "$state/revision")"
     both_ended "$from" "$to"
 }

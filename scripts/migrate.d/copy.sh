@@ -82,9 +82,13 @@ copy() {
     before=''
     [ ! -r "$state/copy" ] || before=$(cat "$state/copy")
     if [ -n "$once_more" ]; then
-        [ "$procedure" = fenced ] || forget_changes
+        [ ! -r "$state/switched" ] ||
+            fail 2 "the switch to $to was ordered: a new copy would bring back what was deleted there since" \
+                "for another migration, plan with another --state"
+        [ "$procedure" = fenced ] || before=''
     else
         case $before in
+        resyncing*) fail 2 "a resync is not finished" "run: $me resync" ;;
         proven*)
             say "the copy is $before; nothing was written" "next: $after_copy. (A new copy: --again)"
             return
@@ -101,6 +105,7 @@ copy() {
     policy=$on_conflict
     if [ -z "$before" ]; then
         fit
+        [ "$procedure" = fenced ] || [ -z "$once_more" ] || forget_changes
     else
         policy=${policy:-skip}
         say "going on with the copy, $before; what is on $to stays (--on-conflict $policy)"
@@ -136,9 +141,7 @@ copy() {
 
 # forget_changes: what belongs to the revision of a copy that is not wanted any more
 forget_changes() {
-    [ ! -r "$state/switched" ] ||
-        fail 2 "the switch to $to was ordered: a new copy would bring back what was deleted there since" \
-            "for another migration, plan with another --state"
+    rm -f "$state/verdict" "$state/differences.ndjson" "$state/second" "$state/paired.ndjson" "$state/verified" "$state/resynced"
     rm -f "$state/revision" "$state/copy" "$state/following" "$state/position" "$state/fence" "$state/end" \
         "$state/drained" "$state/aborted" "$spool" "$spool".[0-9]* "$spool.lock" "$spool.lost"
     [ ! -r "$state/applied.ndjson" ] || mv "$state/applied.ndjson" "$state/applied.before.ndjson"

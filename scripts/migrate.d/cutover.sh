@@ -29,10 +29,11 @@ the_word() {
 marker() {
     marker=''
     spice-revision --context="$from" --mark >"$work/mark" 2>"$work/mark.said" &
-    children=$!
-    wait $children
+    marking=$!
+    children="${applying:-} $marking"
+    wait $marking
     status=$?
-    children=''
+    children=${applying:-}
     if [ $status -eq 0 ]; then
         read -r marker <"$work/mark"
         return
@@ -94,20 +95,30 @@ applied_all() {
 
 # leaks: how many transactions of others came after everything through the first marker was captured
 leaks() {
-    read -r segment size <"$state/drained"
+    read -r size segment <"$state/drained"
     later='' count=0
     for file in "$spool" "$spool".[0-9]*; do
         [ -f "$file" ] || continue
-        if [ "$file" = "$segment" ]; then later=$size; elif [ -n "$later" ]; then later=0; else continue; fi
+        if [ "${file##*/}" = "$segment" ]; then later=$size; elif [ -n "$later" ]; then later=0; else continue; fi
         tail -c +$((later + 1)) "$file" | grep -a -e '^{"transaction"' -e '^{"schema"' >"$work/leaked" || continue
         count=$((count + $(wc -l <"$work/leaked")))
         say "after the fence: $(head -n 1 "$work/leaked" | cut -c 1-300)"
     done
-    echo $count
+    [ -n "$later" ] || {
+        say "the spool has no $segment, where everything before the fence ends"
+        count=1
+    }
+    echo "$count"
+}
+
+# note_drained: everything through the first end is in the spool, up to here
+note_drained() {
+    newest=$(segments | tail -n 1)
+    echo "$(wc -c <"$newest") ${newest##*/}" | keep drained || exit
 }
 
 cutover() {
-    alone copy reverse
+    alone copy reverse verify resync
     copied
     cleared=''
     if [ ! -r "$state/switched" ]; then
@@ -160,21 +171,19 @@ to_the_switch() {
     verify_first=$verify_before_switch
     [ -n "$end" ] || verify_first=yes
     [ -z "$verify_first" ] || verify
+    [ -z "$on_reject" ] || [ ! -s "$on_reject" ] || refused=yes
+    [ -z "$refused" ] || say "updates that $to refused are in $on_reject: $to lacks them"
     switched_at=$(now)
     downtime=$(seconds_of $((switched_at - fenced)))
     say "SWITCH READS AND WRITES TO $to NOW" \
         "write downtime $downtime s, from the fence to this line: follow stopped $((stopped_at - fenced)) ms after the fence, all captured $((drained_at - fenced)), fence checked $((checked_at - fenced)), all applied $((switched_at - fenced))"
     echo "on $(date -u +%Y-%m-%dT%H:%M:%SZ), write downtime $downtime s" >"$state/switched"
     rm -f "$state/fence"
-    [ -z "$refused" ] || say "updates that $to refused are in $on_reject: $to lacks them"
 }
 
 # behind_the_fence: with everything through the marker captured, a second one tells whether the fence holds
 behind_the_fence() {
-    if [ ! -r "$state/drained" ]; then
-        newest=$(segments | tail -n 1)
-        echo "$newest $(wc -c <"$newest")" >"$state/drained"
-    fi
+    [ -r "$state/drained" ] || note_drained
     marker
     [ -n "$marker" ] || marker=$end
     second=$marker
@@ -189,8 +198,7 @@ behind_the_fence() {
 }
 
 leak() {
-    kill -TERM "${applying:-0}" 2>/dev/null
-    [ -z "${applying:-}" ] || wait "$applying"
+    [ -z "${applying:-}" ] || { kill -TERM "$applying" && wait "$applying"; } 2>/dev/null
     children=''
     rm -f "$state/fence" "$state/end" "$state/drained" "$state/second"
     fail 1 "the fence does not hold: $1 transactions were written to $from after it was confirmed. Do NOT switch" \
@@ -203,9 +211,8 @@ quiet_source() {
     say "$from takes no writes, so nothing marks the end: waiting until it is quiet for $quiet, which proves nothing;" \
         "both ends are compared before the switch"
     drain --until-quiet "$quiet"
-    end=$(spice-revision "$spool")
-    newest=$(segments | tail -n 1)
-    echo "$newest $(wc -c <"$newest")" >"$state/drained"
+    end=$(spice-revision "$spool") || fail_of spice-revision $? "nothing is switched; writes are still stopped"
+    note_drained
     drain --until-quiet "$quiet"
     leaked=$(leaks)
     [ "$leaked" -eq 0 ] || leak "$leaked"
@@ -232,9 +239,17 @@ verify() {
 }
 
 not_verified() {
-    [ "$status" -ne 4 ] || fail 4 "the ends were not compared: a revision to compare has left the history" \
-        "the switch stands on the markers alone; raise --datastore-gc-window before the next one"
-    fail_of spice-export "$status" "the ends could not be compared"
+    if [ "$status" -eq 4 ]; then
+        [ -r "$state/switched" ] || fail 4 "the ends were not compared: a revision to compare has left the history. Nothing is switched; writes are still stopped" \
+            "run: $same (without --verify-before-switch it does without the comparison)"
+        fail 4 "the ends were not compared: a revision to compare has left the history. The switch STANDS, on the markers alone: leave $from fenced" \
+            "raise --datastore-gc-window before the next one; next: $me reverse"
+    fi
+    if [ -r "$state/switched" ]; then
+        say "the switch STANDS: leave reads and writes at $to, and $from fenced"
+        fail_of spice-export "$status" "only the comparison after the switch is missing"
+    fi
+    fail_of spice-export "$status" "the ends could not be compared. Nothing is switched; writes are still stopped"
 }
 
 abort() {

@@ -48,8 +48,8 @@ follow() {
         "what is written to $to now comes back to $from with: $me reverse"
     look_at_both
     # What an interrupted cutover knew of a fence counts no more.
-    rm -f "$state/fence" "$state/end" "$state/drained" "$state/aborted"
-    printf '%s\n' "heartbeat=$heartbeat" "settle=$settle" "since=$(date -u +%Y-%m-%dT%H:%M:%SZ)" | keep following || exit
+    rm -f "$state/fence" "$state/end" "$state/drained" "$state/second" "$state/verified" "$state/aborted"
+    printf '%s\n' "heartbeat=$heartbeat" "settle=$settle" "prune=$prune" "since=$(date -u +%Y-%m-%dT%H:%M:%SZ)" | keep following || exit
     say "following $from; status: $me status; the switch: $me cutover"
     lost_next="raise --datastore-gc-window on $from, then: $me resync"
     both_run "$from" "$to" "$spool" "$state/position" "$state/applied.ndjson" --since "$(cat "$state/revision")"
@@ -62,6 +62,7 @@ copied() {
         "copy and check are its steps; for the other procedure plan again, with another --state"
     case $(cat "$state/copy" 2>/dev/null) in
     proven* | copied*) ;;
+    resyncing*) fail 2 "a resync is not finished: $to lies somewhere between what it was and $from" "run: $me resync" ;;
     '') fail 2 "nothing has been copied" "run: $me copy" ;;
     *) fail 2 "the copy is not finished: $(cat "$state/copy")" "run: $me copy" ;;
     esac

@@ -10,12 +10,22 @@ resync() {
     [ -r "$state/copy" ] || fail 2 "nothing has been copied" "run: $me copy"
     stop_step follow "resync takes over from here: follow has ended as it should"
     look_at_both
+    if grep -q doubtsUntil "$state/position" 2>/dev/null || grep -q '^resyncing' "$state/copy"; then
+        say "a write of the process before this one may still be applied late: waiting 30 s"
+        run sleep 30
+    fi
+    mark resyncing
     archive
     run spice-revision --context="$from" --head ${settle:+--settle "$settle"} >"$work/revision" ||
         fail_of spice-revision "$status" "no revision of $from to begin at"
     keep revision <"$work/revision" || exit
     revision=$(cat "$state/revision")
     capture
+    # Relationships of the source may need its schema. Where others stand against it, the comparison removes them,
+    # and follow brings it.
+    head -n 1 "$spool" | sed 's/"stream":"changes"/"stream":"snapshot"/' >"$work/header"
+    run spice-import --context="$to" --unsealed --schema write --on-conflict skip --quiet "$work/header" >"$work/imported" ||
+        say "$to does not take the schema of $from yet; going on"
     mkfifo "$work/a" "$work/b" "$work/updates"
     spice-export --context="$to" --settle 0s --no-schema --expiry-precision "$precision" ${jobs:+--jobs "$jobs"} >"$work/a" &
     target_reader=$!
@@ -31,23 +41,35 @@ resync() {
     applier=$!
     started $applier
     failed='' partial=''
-    wait $applier || { [ $? -eq 3 ] && partial=yes || failed="spice-apply $?"; }
+    wait $applier
+    code=$?
+    case $code in
+    0) ;;
+    3) partial=yes ;;
+    *) failed="spice-apply $code" ;;
+    esac
     [ -z "$failed" ] || kill -TERM $comparer $target_reader $source_reader 2>/dev/null
-    wait $comparer || failed="spice-diff $?"
-    wait $target_reader || failed="spice-export $?"
-    wait $source_reader || failed="spice-export $?"
+    # What ended first made the others end: a stream that was cut (65), a reader that has left (141, 143).
+    for ended in "spice-diff $comparer" "spice-export $target_reader" "spice-export $source_reader"; do
+        wait "${ended#* }"
+        code=$?
+        case $code-${failed##* } in
+        0-* | 141-?* | 143-?*) ;;
+        *-65 | *-) failed="${ended% *} $code" ;;
+        esac
+    done
     stop_capture
     [ -z "$failed" ] || fail_of "${failed% *}" "${failed#* }" "the resync is not finished: $to lies somewhere between what it was and $from"
-    echo "proven by a resync since $(date -u +%Y-%m-%dT%H:%M:%SZ)" | keep copy || exit
+    mark copied
     [ -z "$partial" ] || fail 3 "updates that $to refused are in $on_reject" "see what spice-apply says above; then: $me follow"
-    say "$to holds $from as of revision $revision; what was written since is captured" "next: $me follow; then: $me verify"
+    say "$to was made equal to $from as of revision $revision; what was written since is captured" "next: $me follow; then: $me verify"
 }
 
 # archive: what belongs to the revision from which was followed until now
 archive() {
     old=$state/before-$(date -u +%Y%m%dT%H%M%SZ)
     mkdir "$old" || fail 1 "cannot make $old" "make space; then run: $same"
-    for file in revision position applied.ndjson verdict differences.ndjson following fence end drained second; do
+    for file in revision position applied.ndjson verdict differences.ndjson following fence end drained second paired.ndjson verified; do
         [ ! -e "$state/$file" ] || mv "$state/$file" "$old/" || fail 1 "cannot move $state/$file" "run: $same"
     done
     for file in "$spool" "$spool".*; do

@@ -25,7 +25,7 @@ seen_through() {
 
 # measure: sets running, heard and behind (milliseconds), backlog (transactions), backlog_bytes and headroom
 measure() {
-    running=$(at_work follow)
+    running=$(at_work follow) heard='' behind=''
     newest=$(segments | tail -n 1)
     [ -n "$newest" ] || return
     segment=$(segments | head -n 1) offset=0 own=0
@@ -70,6 +70,10 @@ judge_safety() {
         unsafe="follow is not running"
     elif [ ! -r "$state/position" ]; then
         unsafe="nothing was applied yet"
+    elif [ -z "$heard" ]; then
+        unsafe="the spool lacks the segment that the position names"
+    elif grep -q '^different' "$state/verdict" 2>/dev/null; then
+        unsafe="verify found $to different: $(cat "$state/verdict")"
     elif [ "$heard" -gt $((2 * beat + bound)) ]; then
         unsafe="nothing was heard of $from for $((heard / 1000)) s, though it is asked every $((beat / 1000)) s"
     elif [ "$behind" -gt "$bound" ]; then
@@ -98,6 +102,7 @@ copy       $(cat "$state/copy" 2>/dev/null || echo 'not begun')
 lag        ${behind:+$(seconds_of "$behind") s behind what was captured; }${heard:+$from was last heard $(seconds_of "$heard") s ago}
 backlog    ${backlog:-unknown} transactions, ${backlog_bytes:-unknown} bytes
 headroom   $room${gc_window:+ of $gc_window}
+verify     $(cat "$state/verdict" 2>/dev/null || echo 'not done')
 END
     fi
     [ -n "$unsafe" ] || {

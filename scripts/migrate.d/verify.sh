@@ -61,6 +61,9 @@ verify_step() {
     alone copy cutover reverse resync
     copied
     look_at_both
+    if grep -q '^prune=.' "$state/following" 2>/dev/null && [ "$(kind source)" = PostgreSQL ]; then
+        fail 2 "follow --prune deletes what verify has to look up in the spool of a PostgreSQL source" "run follow without --prune; then: $same"
+    fi
     took=30 round=1
     set --
     while :; do
@@ -84,8 +87,7 @@ verify_step() {
             grep '^{"update"' "$state/differences.ndjson" | head -n 5 >&2
             fail 3 "$to differs from $from in $count relationships; all of them: $state/differences.ndjson" \
                 "somebody else writes to $to, or something is wrong: find out which" \
-                "to repair it: spice-apply --context $to $state/differences.ndjson; then run: $same" \
-                "to begin from a new revision: $me resync"
+                "to repair it: $me resync; then $me follow; then run: $same"
         }
         set_aside=$(wc -l <"$work/aside")
         [ "$set_aside" -gt 0 ] || break

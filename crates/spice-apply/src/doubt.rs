@@ -70,7 +70,20 @@ impl Doubts {
         due.map(|doubt| doubt.update.clone()).collect()
     }
 
-    /// These were looked at.
+    /// These were looked at then, and are right now, but for those that came into doubt again since.
+    pub(crate) fn settle_until(&mut self, updates: &[RelationshipUpdate], looked: Instant) {
+        for relationship in updates
+            .iter()
+            .filter_map(|update| update.relationship.as_ref())
+        {
+            let key = key(relationship);
+            if self.0.get(&key).is_some_and(|doubt| doubt.until <= looked) {
+                self.0.remove(&key);
+            }
+        }
+    }
+
+    /// These are known not to be there, and never will be.
     pub(crate) fn settle(&mut self, updates: &[RelationshipUpdate]) {
         for relationship in updates
             .iter()

@@ -147,6 +147,17 @@ impl Input {
             std::thread::sleep(NAP * 10);
         };
         let header = follower.header().clone();
+        if self.position.is_none() && follower.segment() > 0 {
+            let path = spool.path().display();
+            return Err(Failure::new(
+                Exit::BadData,
+                format!(
+                    "gap: the beginning of the spool {path} was pruned, and no position says that it was \
+                     applied"
+                ),
+            )
+            .hint("give the --position FILE that it was applied with; or begin at a new copy"));
+        }
         if let Some(position) = &self.position {
             let start = position.source_revision.as_str();
             if !follower.seek(start, position.spool)? {

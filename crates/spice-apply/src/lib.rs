@@ -27,6 +27,7 @@ use spice_pipe::log::LogArgs;
 use spice_pipe::position::PositionFile;
 use spice_pipe::progress::Progress;
 use spice_pipe::shutdown::SIGTERM;
+use spice_pipe::spool::Spool;
 use spice_pipe::{Exit, Failure, Program, Shutdown, parse_zedtoken};
 use spice_record::record::{Applied, StreamKind};
 
@@ -116,14 +117,16 @@ impl Program for Apply {
         let rejected = worker.target.rejected();
         let kept = worker.target.finish();
         match (ended?, kept) {
-            (Ended::Signal(number), kept) => kept.map(|()| stopped(number)),
-            (Ended::Done, Err(failure)) => Err(failure),
-            (Ended::Done, Ok(())) if rejected > 0 => {
+            (_, Err(failure)) => Err(failure),
+            (Ended::Signal(number), Ok(())) if number != SIGTERM || rejected == 0 => {
+                Ok(stopped(number))
+            }
+            (_, Ok(())) if rejected > 0 => {
                 let file = &self.on_reject;
                 tracing::warn!("applied, but {rejected} updates were refused: they are in {file}");
                 Ok(Exit::Partial)
             }
-            (Ended::Done, Ok(())) => Ok(Exit::Done),
+            _ => Ok(Exit::Done),
         }
     }
 }
@@ -160,7 +163,10 @@ impl Apply {
             // Whoever begins there, the way back for example, needs a pair that says so.
             told::print(Applied {
                 source_revision: Some(position.source_revision.clone()),
-                target_revision: Some(head),
+                target_revision: match &position.target_revision {
+                    Some(revision) if position.paired => Some(revision.clone()),
+                    _ => Some(head),
+                },
                 paired: true,
                 at: Some(jiff::Timestamp::now().to_string()),
                 ..Applied::default()
@@ -235,6 +241,9 @@ impl Apply {
         let mut worker = Box::new(Worker::new(self, target, steps, head, progress));
         worker.until = until.map(|until| until.revision);
         worker.max_retries = connection.max_retries;
+        if let (Some(spool), Some(_)) = (&self.spool, &position) {
+            worker.replay_until = Spool::new(spool).end();
+        }
         let keeper = file.map(|file| Keeper::new(file, position.clone()));
         worker.stands(keeper, position, header.as_deref()).await?;
         Ok(Begun::Work(worker))

@@ -61,6 +61,10 @@ pub(crate) struct Worker {
     /// Whether the position has moved since the last pair.
     moved: bool,
     dropped_metadata: u64,
+    /// What was written through while a schema is held.
+    passed: Option<(String, Place)>,
+    /// What of the spool a process before this one may have applied already.
+    pub(crate) replay_until: Option<Place>,
 }
 
 impl Worker {
@@ -94,6 +98,8 @@ impl Worker {
             paired: Instant::now(),
             moved: false,
             dropped_metadata: 0,
+            passed: None,
+            replay_until: None,
         }
     }
 
@@ -293,7 +299,11 @@ impl Worker {
         };
         // One call alone: its revision holds it, and everything that ended before it began. A write in
         // doubt may come between.
-        let comparable = revision.is_some() && whole && self.is_settled();
+        let comparable = whole
+            && self.is_settled()
+            && revision
+                .as_ref()
+                .is_some_and(|(_, place)| !self.is_replay(*place));
         applied.paired = comparable && calls == 1 && !part;
         if comparable && !applied.paired && self.paired.elapsed() >= PAIR_EVERY {
             applied.target_revision = Some(self.target.head().await?);
@@ -324,14 +334,21 @@ impl Worker {
         self.held.is_none() && self.target.doubts().is_empty()
     }
 
+    /// Whether the target may hold more than everything through a place already.
+    fn is_replay(&self, place: Place) -> bool {
+        self.replay_until.is_some_and(|until| place < until)
+    }
+
     /// Everything through a revision is on the target, unless a schema is still missing there.
     fn moves(&mut self, revision: &str, place: Place) {
         if self.held.is_some() {
+            self.passed = Some((revision.to_owned(), place));
             return;
         }
         if let Some(position) = &mut self.position {
             revision.clone_into(&mut position.source_revision);
             position.spool = (place.offset > 0).then_some(place);
+            position.paired = false;
             self.moved = true;
             self.unsaved.get_or_insert_with(Instant::now);
         }
@@ -352,6 +369,12 @@ impl Worker {
         if let (Some(position), None) = (&mut self.position, &self.held) {
             position.schema = Some(digest);
             self.unsaved.get_or_insert_with(Instant::now);
+        }
+        // What was written while it was held is now all that there is to say.
+        if self.held.is_none()
+            && let Some((revision, place)) = self.passed.take()
+        {
+            self.moves(&revision, place);
         }
         Ok(())
     }
@@ -396,17 +419,19 @@ impl Worker {
         if due.is_empty() {
             return Ok(());
         }
+        let looked = Instant::now();
         let client = self.target.client();
         let again = doubt::wrong(&client, &due, self.max_retries, self.precision).await?;
-        // Before they are written again: that can be in doubt, too.
-        self.target.doubts().settle(&due);
-        self.unsaved.get_or_insert_with(Instant::now);
         if !again.is_empty() {
             let mark = self.mark(None, None);
             self.target
                 .write(again, false, mark.as_ref(), "late write")
                 .await?;
         }
+        // Only now: a repair that was dropped or failed must not be forgotten; and not what is in doubt
+        // again by that.
+        self.target.doubts().settle_until(&due, looked);
+        self.unsaved.get_or_insert_with(Instant::now);
         Ok(())
     }
 
@@ -444,7 +469,8 @@ impl Worker {
     /// Prints a record without updates, so that both ends can be compared.
     async fn pair(&mut self) -> Result<(), Failure> {
         self.paired = Instant::now();
-        if !self.is_settled() {
+        let place = self.position.as_ref().and_then(|position| position.spool);
+        if !self.is_settled() || place.is_some_and(|place| self.is_replay(place)) {
             return Ok(());
         }
         self.moved = false;
@@ -453,6 +479,8 @@ impl Worker {
             return Ok(());
         };
         position.target_revision = Some(head.clone());
+        position.paired = true;
+        self.unsaved.get_or_insert_with(Instant::now);
         told::print(Applied {
             source_revision: Some(position.source_revision.clone()),
             target_revision: Some(head),
@@ -474,10 +502,18 @@ impl Worker {
         let (Some(keeper), Some(position)) = (&self.keeper, &self.position) else {
             return Ok(());
         };
-        let is_saved = self.unsaved.is_none() && !self.writing;
-        if is_saved || !self.target.doubts().is_empty() {
+        if !self.target.doubts().is_empty() {
+            // A call that is under way was dropped just now, later than the first of them.
+            return match self.writing {
+                true => keeper.doubt(SETTLED),
+                false => Ok(()),
+            };
+        }
+        if self.unsaved.is_none() && !self.writing {
             return Ok(());
         }
+        // What was refused must not be lost with the power either.
+        self.target.finish()?;
         let mut position = position.clone();
         // A signal has dropped a call: its end is not known.
         position.doubts_until = self.writing.then(|| from_now(SETTLED));

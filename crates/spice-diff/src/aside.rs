@@ -78,10 +78,15 @@ pub(crate) fn named(path: &Path) -> Result<Keys, Failure> {
     let (input, name) = stdio::open(path)?;
     let mut records = RecordReader::new(input, name);
     let mut keys = Keys::new();
+    let (mut count, mut is_cut) = (0, false);
     while let Some(record) = records.next_record()? {
         match record {
-            Record::Update(update) => keys.extend(key_of(&update)),
-            Record::Header(_) | Record::Trailer(_) => {}
+            Record::Update(update) => {
+                count += 1;
+                keys.extend(key_of(&update));
+            }
+            Record::Header(_) => is_cut = true,
+            Record::Trailer(trailer) if trailer.updates == Some(count) => is_cut = false,
             other => {
                 let kind = other.kind();
                 return Err(records
@@ -89,6 +94,10 @@ pub(crate) fn named(path: &Path) -> Result<Keys, Failure> {
                     .into());
             }
         }
+    }
+    if is_cut || count == 0 {
+        let fault = format!("cut or empty: {count} updates, and nothing proves that they are all");
+        return Err(records.stream_fault(fault).into());
     }
     Ok(keys)
 }

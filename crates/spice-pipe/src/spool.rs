@@ -19,6 +19,8 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use spice_record::record::Place;
+
 use crate::exit::{Exit, Failure};
 
 pub use self::append::{Appender, Left};
@@ -84,6 +86,14 @@ impl Spool {
     pub fn newest_segment(&self) -> Option<PathBuf> {
         let newest = *self.segments().ok()?.last()?;
         (newest > 0).then(|| self.segment(newest))
+    }
+
+    /// Where it ends now.
+    #[must_use]
+    pub fn end(&self) -> Option<Place> {
+        let segment = *self.segments().ok()?.last()?;
+        let offset = fs::metadata(self.segment(segment)).ok()?.len();
+        Some(Place { segment, offset })
     }
 
     /// Whether a writer is at work.

@@ -297,6 +297,9 @@ pub struct Position {
     /// The newest revision of the target that is known to hold what was written before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_revision: Option<String>,
+    /// That revision was taken when nothing was in flight, after everything through the source's.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub paired: bool,
     /// Writes after this revision were given up and may be applied late, until this time (RFC 3339):
     /// nothing is to be written again before.
     #[serde(default, skip_serializing_if = "Option::is_none")]

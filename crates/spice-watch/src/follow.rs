@@ -268,8 +268,14 @@ impl Watcher {
         if response.schema_updated && !self.progress.seen.has(&revision, seen::Kind::Schema) {
             let text = self.read_schema().await.map_err(Stop::Server)?;
             self.progress.seen.is_new(&revision, seen::Kind::Schema);
-            self.schema_is(text, &token).await?;
-            self.since.clone_from(&token);
+            // Where changes come with it, the revision is whole only with them.
+            if response.updates.is_empty() {
+                self.schema_is(text, &token).await?;
+                self.since.clone_from(&token);
+            } else {
+                let since = self.since.clone();
+                self.schema_is(text, &since).await?;
+            }
         }
         if !self.progress.tells_schema
             && matches!(bound, Bound::None)
@@ -289,7 +295,8 @@ impl Watcher {
                 metadata.extend(response.optional_transaction_metadata);
             }
             let applied = |metadata: &authzed::Struct| metadata.fields.contains_key(APPLIED_KEY);
-            if self.skip_applied && metadata.iter().any(applied) {
+            // A revision of several writers is skipped only if all of them are ours.
+            if self.skip_applied && !metadata.is_empty() && metadata.iter().all(applied) {
                 self.checkpoint(&revision, token.clone()).await?;
             } else {
                 let revision = token.clone();

@@ -1,7 +1,8 @@
 //! The writing end of a spool.
 
 use std::fs::{self, File};
-use std::io::{self, BufReader, BufWriter, Write as _};
+use std::io::{self, BufReader, BufWriter, Read as _, Write as _};
+use std::path::Path;
 
 use spice_record::record::StreamKind;
 use spice_record::{FORMAT, Header, ReadError, Record, RecordReader};
@@ -67,6 +68,14 @@ impl Appender {
             .open(spool.segment(number))
             .map_err(failed)?;
         let before = file.metadata().map_err(failed)?.len();
+        if left.is_none()
+            && before > 0
+            && !begins_a_header(&spool.segment(number)).map_err(failed)?
+        {
+            let path = spool.path().display();
+            return Err(Failure::usage(format!("{path} is a file, but not a spool"))
+                .hint("nothing was changed; give another --spool"));
+        }
         if before > end {
             tracing::info!(
                 "{}: cut back {} bytes that were not whole",
@@ -178,6 +187,16 @@ impl Appender {
              source's history window ends",
         )
     }
+}
+
+/// Whether a file without a whole line may be what a writer left that died over its first one.
+fn begins_a_header(path: &Path) -> io::Result<bool> {
+    const HEADER: &[u8] = b"{\"header\":";
+    let mut start = Vec::new();
+    File::open(path)?
+        .take(HEADER.len() as u64)
+        .read_to_end(&mut start)?;
+    Ok(HEADER.starts_with(&start))
 }
 
 /// What is whole in a segment, and where that ends.

@@ -231,11 +231,17 @@ fn only_segments_that_are_wholly_applied_are_pruned() {
     assert!(!segment(3).exists() && segment(4).exists());
     // One that is missing in between is no end.
     fill(6, 19);
-    std::fs::remove_file(&file).unwrap();
     std::fs::rename(segment(6), segment(5)).unwrap();
     rejected_code(
         program().args(["--until", &token(22)]).run(),
         65,
         "does not go on where",
+    );
+    // Nor is the beginning there for one who has no position.
+    std::fs::remove_file(&file).unwrap();
+    rejected_code(
+        program().args(["--until", &token(22)]).run(),
+        65,
+        "pruned, and no position says that it was applied",
     );
 }

@@ -105,7 +105,11 @@ fn resync_under_load_brings_back_what_is_missing_and_removes_what_is_extra() {
     // It stops follow by itself.
     let resynced = migration.step(&["resync"]).run().expect_success();
     following.wait().expect_success();
-    assert!(resynced.stderr.contains("holds"), "{}", resynced.stderr);
+    assert!(
+        resynced.stderr.contains("was made equal to"),
+        "{}",
+        resynced.stderr
+    );
     let following = migration.follow();
     verified_again_and_again(&migration, 1);
     writers.finish();

@@ -18,7 +18,7 @@ servers:
 	tests/judge/run --help >/dev/null
 
 test: servers
-	SPICEDB_STATE="$(STATE)" RUST_TEST_THREADS=$(TEST_THREADS) cargo test --workspace; \
+	SPICEDB_STATE="$(STATE)" RUST_TEST_THREADS=$(TEST_THREADS) tests/tools/run-tests.sh --workspace; \
 	status=$$?; SPICEDB_STATE="$(STATE)" scripts/spicedb remove --all || true; exit $$status
 
 # The same tests with the long repetitions; results go into docs/reliability.md by hand.

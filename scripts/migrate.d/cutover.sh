@@ -167,6 +167,8 @@ to_the_switch() {
     applied_all
     grep -a '"paired":true' "$state/applied.ndjson" | tail -n 1 >"$work/paired"
     [ -s "$work/paired" ] || fail 1 "spice-apply has left no paired record in $state/applied.ndjson. Nothing is switched" "run: $same"
+    [ "$(field sourceRevision "$work/paired")" = "$(field sourceRevision "$state/position")" ] ||
+        fail 1 "the last pair in $state/applied.ndjson is not that of the end. Nothing is switched; writes are still stopped" "run: $same"
     mv "$work/paired" "$state/paired.ndjson"
     verify_first=$verify_before_switch
     [ -n "$end" ] || verify_first=yes

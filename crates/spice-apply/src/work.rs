@@ -275,7 +275,7 @@ impl Worker {
         let token = revision.as_ref().map(|(token, _)| token.as_str());
         let of = token.map_or_else(|| "update".to_owned(), |token| format!("revision {token}"));
         let mark = self.mark(token, metadata);
-        let one_revision = transactions == 1 || part;
+        let one_revision = transactions == 1 && !part;
         let written = self
             .target
             .write(updates, one_revision, mark.as_ref(), &of)

@@ -40,7 +40,7 @@ fn killed_on(datastore: Datastore) {
     let mut lengths = Vec::new();
     for _ in 0..times {
         let watching = capture(&server, &since, &spool)
-            .args(["--spool-segment", "200k"])
+            .args(["--spool-segment", "50k"])
             .spawn();
         watching.wait_for_stderr(WATCHING, PATIENCE);
         std::thread::sleep(Duration::from_millis(500 + random.below(1_200) as u64));

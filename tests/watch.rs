@@ -111,6 +111,8 @@ struct Folded {
     header: Value,
     /// What every other line is, and its revision.
     records: Vec<(String, String)>,
+    /// Of the heartbeat's markers, in seconds.
+    lags: Vec<f64>,
     schemas: Vec<String>,
     updates: usize,
     trailer: Option<Value>,
@@ -177,7 +179,10 @@ impl Folded {
                 "schema" => self
                     .schemas
                     .push(value["text"].as_str().unwrap().to_owned()),
-                other => assert_eq!(other, "checkpoint"),
+                other => {
+                    assert_eq!(other, "checkpoint");
+                    self.lags.extend(value["lag"].as_f64());
+                }
             }
             let revision = value["revision"].as_str().unwrap().to_owned();
             self.records.push((kind.clone(), revision));

@@ -137,6 +137,7 @@ cutover() {
 
 to_the_switch() {
     look_at_both
+    on_reject=${on_reject:-$(followed on_reject)} on_schema=${on_schema:-$(followed on_schema)}
     if [ -r "$state/fence" ]; then
         fenced=$(cat "$state/fence")
         say "going on behind the fence that was confirmed at $(date -u -d "@${fenced%???}" +%H:%M:%SZ)"

@@ -49,7 +49,8 @@ follow() {
     look_at_both
     # What an interrupted cutover knew of a fence counts no more.
     rm -f "$state/fence" "$state/end" "$state/drained" "$state/second" "$state/verified" "$state/aborted"
-    printf '%s\n' "heartbeat=$heartbeat" "settle=$settle" "prune=$prune" "since=$(date -u +%Y-%m-%dT%H:%M:%SZ)" | keep following || exit
+    printf '%s\n' "heartbeat=$heartbeat" "settle=$settle" "prune=$prune" "on_reject=$on_reject" "on_schema=$on_schema" \
+        "since=$(date -u +%Y-%m-%dT%H:%M:%SZ)" | keep following || exit
     say "following $from; status: $me status; the switch: $me cutover"
     lost_next="raise --datastore-gc-window on $from, then: $me resync"
     both_run "$from" "$to" "$spool" "$state/position" "$state/applied.ndjson" --since "$(cat "$state/revision")"

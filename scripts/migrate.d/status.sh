@@ -23,9 +23,12 @@ seen_through() {
     echo "${through:-$(begun "$1")}"
 }
 
-# measure: sets running, heard and behind (milliseconds), backlog (transactions), backlog_bytes and headroom
+# followed NAME: with what follow was started
+followed() { sed -n "s/^$1=//p" "$state/following" 2>/dev/null; }
+
+# measure: sets running, heard and behind (milliseconds), capture_lag (seconds), backlog (transactions), backlog_bytes and headroom
 measure() {
-    running=$(at_work follow) heard='' behind=''
+    running=$(at_work follow) heard='' behind='' capture_lag=''
     newest=$(segments | tail -n 1)
     [ -n "$newest" ] || return
     segment=$(segments | head -n 1) offset=0 own=0
@@ -39,6 +42,7 @@ measure() {
         fi
     fi
     size=$(wc -c <"$newest")
+    capture_lag=$(tail -c 4000000 "$newest" | grep -a '^{"checkpoint"' | sed -n 's/.*"lag":\([0-9.]*\).*/\1/p' | tail -n 1)
     last=$(seen_through "$newest" "$size")
     stood=$(seen_through "$segment" $((offset + own)))
     heard=$(($(now) - last)) behind=$((last - stood)) backlog=0 backlog_bytes=0 later=''
@@ -61,7 +65,7 @@ measure() {
 judge_safety() {
     unsafe=''
     bound=$(milliseconds "$max_lag") || misuse "--max-lag is a duration such as 10s, not $max_lag"
-    beat=$(milliseconds "$(sed -n 's/^heartbeat=//p' "$state/following" 2>/dev/null)") || beat=30000
+    beat=$(milliseconds "$(followed heartbeat)") || beat=30000
     if [ -r "$state/switched" ]; then
         unsafe="the switch was ordered already: $(cat "$state/switched")"
     elif [ -z "$newest" ]; then
@@ -82,7 +86,7 @@ judge_safety() {
 }
 
 status_step() {
-    running='' heard='' behind='' backlog='' backlog_bytes='' headroom='' newest=''
+    running='' heard='' behind='' capture_lag='' backlog='' backlog_bytes='' headroom='' newest=''
     measure
     judge_safety
     runs="does not run" room=unknown
@@ -92,14 +96,14 @@ status_step() {
     if [ -n "$json" ]; then
         quoted=null
         [ -z "$unsafe" ] || quoted="\"$(printf %s "$unsafe" | sed 's/[\\"]/\\&/g')\""
-        printf '{"status":{"running":%s,"lagSeconds":%s,"heardSecondsAgo":%s,"backlog":%s,"backlogBytes":%s,"headroomSeconds":%s,"safe":%s,"why":%s}}\n' \
-            "$([ -n "$running" ] && echo true || echo false)" "$(number "$behind")" "$(number "$heard")" "${backlog:-null}" \
+        printf '{"status":{"running":%s,"lagSeconds":%s,"heardSecondsAgo":%s,"captureLagSeconds":%s,"backlog":%s,"backlogBytes":%s,"headroomSeconds":%s,"safe":%s,"why":%s}}\n' \
+            "$([ -n "$running" ] && echo true || echo false)" "$(number "$behind")" "$(number "$heard")" "${capture_lag:-null}" "${backlog:-null}" \
             "${backlog_bytes:-null}" "$(number "$headroom")" "$([ -z "$unsafe" ] && echo true || echo false)" "$quoted"
     else
         cat <<END
 follow     $runs
 copy       $(cat "$state/copy" 2>/dev/null || echo 'not begun')
-lag        ${behind:+$(seconds_of "$behind") s behind what was captured; }${heard:+$from was last heard $(seconds_of "$heard") s ago}
+lag        ${behind:+$(seconds_of "$behind") s behind what was captured; }${heard:+$from was last heard $(seconds_of "$heard") s ago}${capture_lag:+, and told of the last heartbeat $capture_lag s after it}
 backlog    ${backlog:-unknown} transactions, ${backlog_bytes:-unknown} bytes
 headroom   $room${gc_window:+ of $gc_window}
 verify     $(cat "$state/verdict" 2>/dev/null || echo 'not done')

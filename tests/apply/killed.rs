@@ -223,6 +223,7 @@ fn target_restarted_cut_and_stalled_under_load_ends_equal() {
         .arg("--position")
         .arg(&file)
         .args(["--max-retries", "30"])
+        .timeout(Duration::from_secs(240))
         .spawn();
     let mut noticed = 0;
     let retries = |text: &str| text.matches("writing again in").count();

@@ -18,9 +18,17 @@ use crate::support::{folder, judge, wait_until};
 struct Holding {
     port: u16,
     connections: Arc<Mutex<Vec<Arc<Connection>>>>,
+    trigger: Arc<Mutex<Option<Trigger>>>,
+}
+
+/// From the bytes on that have this text for the last of so many times, a connection is held.
+struct Trigger {
+    text: &'static str,
+    times: usize,
 }
 
 struct Connection {
+    trigger: Arc<Mutex<Option<Trigger>>>,
     program: TcpStream,
     server: TcpStream,
     holds: AtomicBool,
@@ -33,6 +41,8 @@ impl Holding {
         let port = listener.local_addr().unwrap().port();
         let connections: Arc<Mutex<Vec<Arc<Connection>>>> = Arc::default();
         let (all, upstream) = (Arc::clone(&connections), upstream.to_owned());
+        let trigger: Arc<Mutex<Option<Trigger>>> = Arc::default();
+        let triggers = Arc::clone(&trigger);
         // Ends with the process.
         std::thread::spawn(move || {
             for program in listener.incoming() {
@@ -40,6 +50,7 @@ impl Holding {
                     continue;
                 };
                 let connection = Arc::new(Connection {
+                    trigger: Arc::clone(&triggers),
                     program,
                     server,
                     holds: AtomicBool::new(false),
@@ -51,7 +62,11 @@ impl Holding {
                 std::thread::spawn(move || other.back());
             }
         });
-        Self { port, connections }
+        Self {
+            port,
+            connections,
+            trigger,
+        }
     }
 
     fn endpoint(&self) -> String {
@@ -63,6 +78,10 @@ impl Holding {
         for connection in self.connections.lock().unwrap().iter() {
             connection.holds.store(true, Ordering::SeqCst);
         }
+    }
+
+    fn hold_from(&self, text: &'static str, times: usize) {
+        *self.trigger.lock().unwrap() = Some(Trigger { text, times });
     }
 
     fn held(&self) -> usize {
@@ -95,6 +114,7 @@ impl Connection {
     fn forth(&self) {
         let mut bytes = vec![0; 64 << 10];
         while let Ok(count @ 1..) = (&self.program).read(&mut bytes) {
+            self.look(&bytes[..count]);
             if self.holds.load(Ordering::SeqCst) {
                 self.held.lock().unwrap().extend(&bytes[..count]);
             } else if (&self.server).write_all(&bytes[..count]).is_err() {
@@ -103,6 +123,20 @@ impl Connection {
         }
         if !self.holds.load(Ordering::SeqCst) {
             drop(self.server.shutdown(Shutdown::Both));
+        }
+    }
+
+    fn look(&self, bytes: &[u8]) {
+        let mut trigger = self.trigger.lock().unwrap();
+        let Some(Trigger { text, times }) = trigger.as_mut() else {
+            return;
+        };
+        if String::from_utf8_lossy(bytes).contains(*text) {
+            *times -= 1;
+        }
+        if *times == 0 {
+            *trigger = None;
+            self.holds.store(true, Ordering::SeqCst);
         }
     }
 
@@ -254,4 +288,46 @@ fn apply_killed_with_a_write_in_doubt_waits_for_it_when_it_goes_on() {
     again.wait().expect_success();
     assert_eq!(super::ids(&server), ["first"]);
     assert!(position(&file)["doubtsUntil"].is_null());
+}
+
+#[test]
+fn schema_that_is_written_late_over_a_newer_one_is_taken_back() {
+    const WITH_EDITOR: &str = "definition user {}\n\ndefinition document {\n\trelation viewer: user\n\trelation editor: user\n}";
+    let (server, folder) = (Server::start(Datastore::Postgres), folder());
+    let proxy = Holding::to(server.endpoint());
+    let file = folder.path().join("position");
+    let end = token(9);
+    let program = apply_by(&proxy, &server).arg("--position").arg(&file);
+    let mut program = program.args(["--until", &end]).input_later().spawn();
+    let mut stdin = program.take_stdin();
+    let header = header(1);
+    let mut say = |records: &[&serde_json::Value]| {
+        stdin
+            .write_all(lines(records.iter().copied()).as_bytes())
+            .unwrap();
+    };
+    say(&[&header, &transaction(2, &[touch("first")])]);
+    wait_until("the position stands behind the first", PATIENCE, || {
+        file.exists() && position(&file)["sourceRevision"] == token(2)
+    });
+    // The first time it is asked how that schema differs; the second time it is written.
+    proxy.hold_from("editor", 2);
+    say(&[&super::schema(3, WITH_EDITOR)]);
+    wait_until("the schema is under way", PATIENCE, || proxy.held() > 50);
+    std::thread::sleep(Duration::from_millis(100));
+    let has_editor = || judge::read_schema(&server).contains("editor");
+    assert!(!has_editor(), "it has not arrived");
+    proxy.break_held();
+    wait_until("it was repeated", PATIENCE, has_editor);
+    say(&[&super::schema(4, SCHEMA)]);
+    wait_until("the newer one is there", PATIENCE, || !has_editor());
+    proxy.release();
+    wait_until("the late one has arrived", PATIENCE, has_editor);
+    assert!(position(&file)["doubtsUntil"].is_string());
+    say(&[&super::checkpoint(9), &trailer(&header, 9)]);
+    drop(stdin);
+    program.wait().expect_success();
+    assert!(!has_editor(), "{}", judge::read_schema(&server));
+    assert!(position(&file)["doubtsUntil"].is_null());
+    assert_eq!(position(&file)["sourceRevision"], end);
 }

@@ -257,7 +257,7 @@ fn held_schema_is_taken_once_what_stood_against_it_is_gone_though_nothing_follow
 
 #[test]
 fn schema_is_only_checked_or_stops_where_that_is_asked_for() {
-    for mode in ["check", "stop"] {
+    for (mode, code) in [("check", 75), ("stop", 1)] {
         let (server, folder) = (Server::start(Datastore::Memory), folder());
         judge::write_schema(&server, SCHEMA);
         let file = folder.path().join("position");
@@ -271,14 +271,21 @@ fn schema_is_only_checked_or_stops_where_that_is_asked_for() {
                 .arg("--position")
                 .arg(&file)
                 .args(["--on-schema", mode]);
-            program.input(sealed(&changes, 4)).run()
+            program.input(sealed(&changes, 4))
         };
-        let stopped = program();
-        rejected_code(stopped, 1, "relation document#editor missing");
+        let stopped = program().run();
+        rejected_code(stopped, code, "relation document#editor missing");
         assert_eq!(ids(&server), ["a"]);
         assert_eq!(position(&file)["sourceRevision"], token(2));
-        judge::write_schema(&server, WITHOUT_FOLDER);
-        program().expect_success();
+        if mode == "check" {
+            let waiting = program().spawn();
+            waiting.wait_for_stderr("waiting until the target has the schema", PATIENCE);
+            judge::write_schema(&server, WITHOUT_FOLDER);
+            waiting.wait().expect_success();
+        } else {
+            judge::write_schema(&server, WITHOUT_FOLDER);
+            program().run().expect_success();
+        }
         assert_eq!(ids(&server), ["a", "b"]);
     }
 }

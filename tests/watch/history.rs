@@ -10,7 +10,7 @@ use crate::support::judge;
 use crate::support::running::{Finished, Running};
 use crate::support::spicedb::{Datastore, Server};
 use crate::support::toxiproxy::Proxy;
-use crate::support::{folder, repeat, wait_until};
+use crate::support::{figure, folder, repeat, wait_until};
 
 /// A server that forgets after 5 s.
 fn forgetful(datastore: Datastore) -> Server {
@@ -245,6 +245,19 @@ fn idle_source_with_heartbeat_stays_in_history_for_3_windows_and_a_later_change_
                 watching.signal("TERM");
                 let folded = Folded::of(&watching.wait().expect_success().stdout);
                 assert!(folded.count("checkpoint") >= 10, "one a heartbeat");
+                let lags = &folded.lags;
+                figure(&format!("{datastore:?}: lags of the heartbeat: {lags:?} s"));
+                assert!(lags.len() >= 5, "{lags:?}");
+                // Behind the settle time, and a second or two of rounds; PostgreSQL needs none.
+                let least = if datastore == Datastore::Postgres {
+                    0.0
+                } else {
+                    1.0
+                };
+                assert!(
+                    lags.iter().all(|lag| (least..12.0).contains(lag)),
+                    "{lags:?}"
+                );
                 folded.assert_is(&server);
             });
         }

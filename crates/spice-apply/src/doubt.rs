@@ -22,7 +22,11 @@ pub(crate) const SETTLED: Duration = Duration::from_secs(30);
 
 /// The relationships in doubt, as they must be.
 #[derive(Default)]
-pub(crate) struct Doubts(HashMap<Vec<u8>, Doubt>);
+pub(crate) struct Doubts {
+    relationships: HashMap<Vec<u8>, Doubt>,
+    /// A write of a schema is in doubt as well, until then.
+    schema_until: Option<Instant>,
+}
 
 struct Doubt {
     update: RelationshipUpdate,
@@ -31,7 +35,23 @@ struct Doubt {
 
 impl Doubts {
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.relationships.is_empty() && self.schema_until.is_none()
+    }
+
+    /// The end of a write of a schema is not known.
+    pub(crate) fn note_schema(&mut self) {
+        self.schema_until = Some(Instant::now() + SETTLED);
+    }
+
+    /// Whether to look at the schema: no write of one can come any more.
+    pub(crate) fn schema_is_due(&self) -> bool {
+        self.schema_until
+            .is_some_and(|until| until <= Instant::now())
+    }
+
+    /// The schema was looked at then, and is right, unless it came into doubt again since.
+    pub(crate) fn settle_schema_until(&mut self, looked: Instant) {
+        self.schema_until = self.schema_until.filter(|until| *until > looked);
     }
 
     /// The end of a call with these updates is not known.
@@ -40,19 +60,20 @@ impl Doubts {
         for update in updates {
             if let Some(relationship) = &update.relationship {
                 let update = update.clone();
-                self.0.insert(key(relationship), Doubt { update, until });
+                self.relationships
+                    .insert(key(relationship), Doubt { update, until });
             }
         }
     }
 
     /// These were acknowledged: what must be there is what they say.
     pub(crate) fn acknowledged(&mut self, updates: &[RelationshipUpdate]) {
-        if self.0.is_empty() {
+        if self.relationships.is_empty() {
             return;
         }
         for update in updates {
             let doubt = update.relationship.as_ref().map(key);
-            if let Some(doubt) = doubt.and_then(|key| self.0.get_mut(&key)) {
+            if let Some(doubt) = doubt.and_then(|key| self.relationships.get_mut(&key)) {
                 doubt.update.clone_from(update);
             }
         }
@@ -60,13 +81,17 @@ impl Doubts {
 
     /// When the last of them can be looked at.
     pub(crate) fn settled_at(&self) -> Option<Instant> {
-        self.0.values().map(|doubt| doubt.until).max()
+        let relationships = self.relationships.values().map(|doubt| doubt.until);
+        relationships.chain(self.schema_until).max()
     }
 
     /// What must be there of the ones that have settled.
     pub(crate) fn due(&self) -> Vec<RelationshipUpdate> {
         let now = Instant::now();
-        let due = self.0.values().filter(|doubt| doubt.until <= now);
+        let due = self
+            .relationships
+            .values()
+            .filter(|doubt| doubt.until <= now);
         due.map(|doubt| doubt.update.clone()).collect()
     }
 
@@ -77,8 +102,12 @@ impl Doubts {
             .filter_map(|update| update.relationship.as_ref())
         {
             let key = key(relationship);
-            if self.0.get(&key).is_some_and(|doubt| doubt.until <= looked) {
-                self.0.remove(&key);
+            if self
+                .relationships
+                .get(&key)
+                .is_some_and(|doubt| doubt.until <= looked)
+            {
+                self.relationships.remove(&key);
             }
         }
     }
@@ -89,7 +118,7 @@ impl Doubts {
             .iter()
             .filter_map(|update| update.relationship.as_ref())
         {
-            self.0.remove(&key(relationship));
+            self.relationships.remove(&key(relationship));
         }
     }
 }

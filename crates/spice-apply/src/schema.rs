@@ -4,12 +4,17 @@ use authzed::Client;
 use authzed::v1::Consistency;
 use spice_pipe::retry::Retry;
 use spice_pipe::{Exit, Failure, schema};
-use tokio::time::{Duration, Instant};
+use tokio::time::{Duration, Instant, sleep};
+
+use crate::write::Target;
 
 /// A schema that the target refuses is offered again after a transaction, but not more often.
 const AGAIN: Duration = Duration::from_millis(200);
 /// And when nothing is written: somebody may mend it by hand.
 const AGAIN_WHEN_IDLE: Duration = Duration::from_secs(2);
+/// How long somebody else may take to write it, with `--on-schema check`. Longer than a deployment that
+/// writes both ends takes, shorter than it would hide behind a lag.
+const OTHERS_WRITE_IT: Duration = Duration::from_secs(10);
 /// What a server does not do to its schema while relationships stand against it, as it names it in
 /// the error's metadata (measured, SpiceDB v1.56).
 const RELATIONSHIPS_AGAINST_IT: [&str; 3] = [
@@ -23,9 +28,9 @@ const RELATIONSHIPS_AGAINST_IT: [&str; 3] = [
 pub(crate) enum Follow {
     /// Write it to the target.
     Apply,
-    /// Go on only if the target has it already.
+    /// Wait until somebody else has written it to the target; after 10 s end with 75.
     Check,
-    /// Stop.
+    /// Stop, unless the target has it already.
     Stop,
 }
 
@@ -76,24 +81,37 @@ impl Held {
 
 /// Brings the target to a schema; gives it back where relationships stand against it.
 pub(crate) async fn bring(
-    client: &Client,
+    target: &Target,
     mode: Follow,
     text: String,
     revision: String,
     before: Option<Held>,
     max_retries: usize,
 ) -> Result<Option<Held>, Failure> {
-    let Some(difference) = difference(client, &text, max_retries).await? else {
-        return Ok(None);
+    let asked = Instant::now();
+    let mut told = false;
+    let difference = loop {
+        let Some(difference) = difference(&target.client(), &text, max_retries).await? else {
+            return Ok(None);
+        };
+        if mode != Follow::Check || asked.elapsed() >= OTHERS_WRITE_IT {
+            break difference;
+        }
+        if !told {
+            tracing::warn!(
+                "waiting until the target has the schema of revision {revision}: {difference}"
+            );
+            told = true;
+        }
+        sleep(AGAIN).await;
     };
     if mode != Follow::Apply {
-        let mode = if mode == Follow::Check {
-            "check"
-        } else {
-            "stop"
+        let (mode, exit) = match mode {
+            Follow::Check => ("check", Exit::TryAgain),
+            _ => ("stop", Exit::Failed),
         };
         return Err(Failure::new(
-            Exit::Failed,
+            exit,
             format!(
                 "the source's schema changed at revision {revision}, and the target's differs from it: \
                  {difference} (--on-schema {mode})"
@@ -103,7 +121,7 @@ pub(crate) async fn bring(
     }
     let mut retry = Retry::new(max_retries);
     loop {
-        match client.write_schema(text.as_str()).await {
+        match target.client().write_schema(text.as_str()).await {
             Ok(_) => {
                 tracing::info!("wrote the schema of revision {revision}: {difference}");
                 return Ok(None);
@@ -122,6 +140,9 @@ pub(crate) async fn bring(
                 return Ok(Some(held));
             }
             Err(error) if error.is_transient() => {
+                if error.is_ambiguous_for_writes() {
+                    target.schema_in_doubt()?;
+                }
                 retry.pause(error, "writing the schema again").await?;
             }
             Err(error) => {

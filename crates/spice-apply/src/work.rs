@@ -65,6 +65,8 @@ pub(crate) struct Worker {
     passed: Option<(String, Place)>,
     /// What of the spool a process before this one may have applied already.
     pub(crate) replay_until: Option<Place>,
+    /// The newest schema of the source, and its revision.
+    newest_schema: Option<(String, String)>,
 }
 
 impl Worker {
@@ -100,6 +102,7 @@ impl Worker {
             dropped_metadata: 0,
             passed: None,
             replay_until: None,
+            newest_schema: None,
         }
     }
 
@@ -356,16 +359,19 @@ impl Worker {
 
     async fn schema(&mut self, text: String, revision: String) -> Result<(), Failure> {
         let digest = digest_text(&text);
-        let client = self.target.client();
-        self.held = schema::bring(
-            &client,
+        self.newest_schema = Some((text.clone(), revision.clone()));
+        self.writing = true;
+        let held = schema::bring(
+            &self.target,
             self.on_schema,
             text,
             revision,
             self.held.take(),
             self.max_retries,
         )
-        .await?;
+        .await;
+        self.writing = false;
+        self.held = held?;
         if let (Some(position), None) = (&mut self.position, &self.held) {
             position.schema = Some(digest);
             self.unsaved.get_or_insert_with(Instant::now);
@@ -415,11 +421,18 @@ impl Worker {
             );
             sleep_until(settled_at).await;
         }
+        let looked = Instant::now();
+        if self.target.doubts().schema_is_due() {
+            if let Some((text, revision)) = self.newest_schema.clone() {
+                self.schema(text, revision).await?;
+            }
+            self.target.doubts().settle_schema_until(looked);
+            self.unsaved.get_or_insert_with(Instant::now);
+        }
         let due = self.target.doubts().due();
         if due.is_empty() {
             return Ok(());
         }
-        let looked = Instant::now();
         let client = self.target.client();
         let again = doubt::wrong(&client, &due, self.max_retries, self.precision).await?;
         if !again.is_empty() {

@@ -107,6 +107,22 @@ impl Target {
         lock(&self.doubts)
     }
 
+    /// The end of a write of a schema is not known.
+    pub(crate) fn schema_in_doubt(&self) -> Result<(), Failure> {
+        self.doubts().note_schema();
+        self.note_doubt(&self.client())
+    }
+
+    /// What was given up on this connection may come late: that is noted beside the position, and another
+    /// connection is taken.
+    fn note_doubt(&self, client: &Client) -> Result<(), Failure> {
+        if let Some(keeper) = &self.keeper {
+            keeper.doubt(SETTLED)?;
+        }
+        *lock(&self.client) = client.reconnect();
+        Ok(())
+    }
+
     /// A revision that holds everything that was acknowledged.
     pub(crate) async fn head(&self) -> Result<String, Failure> {
         let mut retry = Retry::new(self.max_retries);
@@ -283,10 +299,7 @@ impl Target {
             }
             if error.is_ambiguous_for_writes() {
                 self.doubts().note(updates);
-                if let Some(keeper) = &self.keeper {
-                    keeper.doubt(SETTLED)?;
-                }
-                *lock(&self.client) = client.reconnect();
+                self.note_doubt(&client)?;
             }
             retry.pause(error, "writing again").await?;
         }

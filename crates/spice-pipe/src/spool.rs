@@ -266,6 +266,7 @@ mod tests {
         let checkpoint = Record::Checkpoint(Box::new(Checkpoint {
             revision: "d".to_owned(),
             at: None,
+            lag: None,
         }));
         let schema = Record::Schema(Box::new(SchemaChange {
             revision: "c".to_owned(),

@@ -200,6 +200,10 @@ pub struct Checkpoint {
     /// When it was seen, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<String>,
+    /// Seconds from the acknowledgement of a heartbeat's marker until this, the first checkpoint that
+    /// holds it, was seen. Absent where no marker is new in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag: Option<f64>,
 }
 
 /// What an import did. `relationships` is the sum of the five counts after it.

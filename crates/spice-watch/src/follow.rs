@@ -11,6 +11,7 @@ use spice_pipe::{Exit, Failure, keeps};
 use spice_record::record::{APPLIED_KEY, Checkpoint, SchemaChange};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use crate::beat::Heartbeat;
 use crate::emit::{self, Emitter, Event};
 use crate::leave::{Leaving, Polite};
 use crate::seen::{self, Seen};
@@ -68,6 +69,7 @@ pub(crate) struct Watcher {
     pub(crate) since: String,
     /// The newest schema that was emitted.
     pub(crate) schema: Option<String>,
+    pub(crate) heartbeat: Option<Heartbeat>,
     pub(crate) progress: Progress,
 }
 
@@ -333,10 +335,13 @@ impl Watcher {
         }
         self.since.clone_from(&token);
         let bytes = token.len();
-        let at = Some(jiff::Timestamp::now().to_string());
         let event = Event::Checkpoint(Checkpoint {
             revision: token,
-            at,
+            at: Some(jiff::Timestamp::now().to_string()),
+            lag: self
+                .heartbeat
+                .as_ref()
+                .and_then(|heart| heart.lag(revision)),
         });
         self.emitter.send(event, bytes).await
     }

@@ -1,10 +1,11 @@
 //! `spice-watch`: every change after a revision, without a gap, or a hard stop.
 //!
 //! [`follow`] reads the server's Watch and guards it, [`leave`] ends one without harm, [`seen`] drops
-//! what is delivered again, [`emit`] is the thread that writes.
+//! what is delivered again, [`beat`] writes the heartbeat, [`emit`] is the thread that writes.
 
 #![forbid(unsafe_code)]
 
+mod beat;
 mod emit;
 mod follow;
 mod leave;
@@ -30,6 +31,7 @@ use spice_pipe::{
 use spice_record::record::{Filter, StreamKind};
 use spice_record::{FORMAT, Header};
 
+use crate::beat::Heartbeat;
 use crate::emit::{Emitter, Event, Sink};
 use crate::follow::{Bound, Ended, Watcher};
 use crate::leave::Leaving;
@@ -123,7 +125,7 @@ impl Program for Watch {
         }
         let heartbeat = self
             .heartbeat
-            .map(|every| tokio::spawn(beat(client.clone(), every)));
+            .map(|every| Heartbeat::start(client.clone(), every));
         let mut watcher = Watcher {
             client,
             max_retries,
@@ -134,6 +136,7 @@ impl Program for Watch {
             leaving: Leaving::default(),
             since,
             schema,
+            heartbeat,
             progress: follow::Progress::new(),
         };
         let outcome = tokio::select! {
@@ -141,9 +144,6 @@ impl Program for Watch {
             number = shutdown.requested() => Ok(Ended::Signal(number)),
             outcome = self.follow(&mut watcher, settle) => outcome,
         };
-        if let Some(heartbeat) = heartbeat {
-            heartbeat.abort();
-        }
         if let Err(failure) = &outcome
             && failure.exit == Exit::HistoryLost
         {
@@ -458,23 +458,6 @@ fn other_datastore(what: &str, token: &str, endpoint: &str) -> Failure {
         ),
     )
     .hint("check --context or --endpoint: a revision is good only where it was made")
-}
-
-/// Writes markers, which keep an idle Watch inside the history window.
-async fn beat(mut client: Client, every: Duration) {
-    let mut beats = tokio::time::interval(every.max(Duration::from_millis(100)));
-    beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        beats.tick().await;
-        if let Err(error) = client.mark().await {
-            if !error.is_transient() {
-                tracing::warn!("--heartbeat ends: {error}");
-                return;
-            }
-            tracing::warn!("--heartbeat: {error}");
-            client = client.reconnect();
-        }
-    }
 }
 
 #[cfg(test)]

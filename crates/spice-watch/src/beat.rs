@@ -1,0 +1,100 @@
+//! The heartbeat: markers on the source, and how long each takes to come back.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use authzed::Client;
+use authzed::zedtoken::{self, Revision};
+use tokio::task::JoinHandle;
+
+/// Markers that have not come back. More than these are not waited for: a lag so long is seen anyway.
+const WAITING: usize = 1_000;
+
+/// Writes markers, which keep an idle Watch inside the history window, until it is dropped.
+pub(crate) struct Heartbeat {
+    marks: Arc<Mutex<Marks>>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct Marks {
+    waiting: VecDeque<Mark>,
+    /// What was seen last: it may hold a marker that is not acknowledged yet.
+    seen: Option<Revision>,
+}
+
+struct Mark {
+    revision: Revision,
+    acknowledged: Instant,
+}
+
+impl Marks {
+    fn wait_for(&mut self, revision: Revision) {
+        let seen = self.seen.as_ref();
+        if seen.is_some_and(|seen| seen.sees(&revision) == Some(true)) {
+            return;
+        }
+        if self.waiting.len() == WAITING {
+            self.waiting.pop_front();
+        }
+        self.waiting.push_back(Mark {
+            revision,
+            acknowledged: Instant::now(),
+        });
+    }
+}
+
+impl Heartbeat {
+    pub(crate) fn start(client: Client, every: Duration) -> Self {
+        let marks = Arc::new(Mutex::default());
+        let task = tokio::spawn(beat(client, every, Arc::clone(&marks)));
+        Self { marks, task }
+    }
+
+    /// Seconds since the newest marker was acknowledged that this revision, and none before, holds.
+    pub(crate) fn lag(&self, revision: &Revision) -> Option<f64> {
+        let mut marks = lock(&self.marks);
+        marks.seen = Some(revision.clone());
+        let seen = |mark: &&Mark| revision.sees(&mark.revision) == Some(true);
+        let count = marks.waiting.iter().take_while(seen).count();
+        let newest = marks.waiting.drain(..count).next_back()?;
+        let lag = newest.acknowledged.elapsed().as_secs_f64();
+        Some((lag * 1e3).round() / 1e3)
+    }
+}
+
+impl Drop for Heartbeat {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn beat(mut client: Client, every: Duration, marks: Arc<Mutex<Marks>>) {
+    let mut beats = tokio::time::interval(every.max(Duration::from_millis(100)));
+    beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        beats.tick().await;
+        match client.mark().await {
+            Ok(token) => {
+                let Ok(decoded) = zedtoken::decode(&token) else {
+                    continue;
+                };
+                lock(&marks).wait_for(decoded.revision);
+            }
+            Err(error) if error.is_transient() => {
+                tracing::warn!("--heartbeat: {error}");
+                client = client.reconnect();
+            }
+            Err(error) => {
+                tracing::warn!("--heartbeat ends: {error}");
+                return;
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing that is guarded is ever left half changed.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

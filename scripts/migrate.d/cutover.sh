@@ -14,7 +14,7 @@ the_word() {
         run sh -c "$fence_command" >&2 || fail 1 "the fence command ended with $status: nothing was stopped by this, and nothing is switched" \
             "see what it says above; follow goes on; then run: $same"
     else
-        say "stop all writes to $from now; how: $state/plan.txt, step 4. Nothing else has to be done before the switch" \
+        say "stop all writes to $from now; how: $state/plan.txt, step 5. Nothing else has to be done before the switch" \
             "when they are stopped, type: fenced"
         read -r word || fail 2 "nobody said that writes to $from are stopped: stdin has ended. Nothing is switched, follow goes on" \
             "run this on a terminal, or with --fence-command COMMAND"
@@ -144,7 +144,7 @@ to_the_switch() {
     else
         measure
         judge_safety
-        [ -z "$unsafe" ] || fail 1 "not safe to cut over: $unsafe. Nothing was stopped" "look: $me status; then run: $same"
+        [ -z "$unsafe" ] || fail 1 "not safe to cut over: $unsafe. Nothing was stopped" "${remedy:-look: $me status}; then run: $same"
         the_word
     fi
     # From here on applications wait: as little as possible.

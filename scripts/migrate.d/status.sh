@@ -61,9 +61,22 @@ measure() {
     [ -z "$window" ] || headroom=$((window - heard - $(milliseconds "${settle:-0s}" || echo 0)))
 }
 
-# judge_safety: sets unsafe to what forbids the switch, if anything does
+# judge_verdict: sets unsafe where verify has not proved both ends equal, or too long ago
+judge_verdict() {
+    [ -z "$unverified" ] || return 0
+    most=$(milliseconds "$verdict_age") || misuse "--verdict-age is a duration such as 1h, not $verdict_age"
+    proven=$(sed -n 's/^equal since \([^ ]*\): .*/\1/p' "$state/verdict" 2>/dev/null)
+    if [ -z "$proven" ]; then
+        unsafe="verify has not proved $to equal to $from"
+    elif [ $(($(now) - $(date -d "$proven" +%s%3N))) -gt "$most" ]; then
+        unsafe="that $to equals $from was proved at $proven, more than $verdict_age ago (--verdict-age)"
+    fi
+    [ -z "$unsafe" ] || remedy="run: $me verify. (Or do without the proof: --unverified)"
+}
+
+# judge_safety: sets unsafe to what forbids the switch, if anything does, and remedy to what is to be done
 judge_safety() {
-    unsafe=''
+    unsafe='' remedy=''
     bound=$(milliseconds "$max_lag") || misuse "--max-lag is a duration such as 10s, not $max_lag"
     beat=$(milliseconds "$(followed heartbeat)") || beat=30000
     if [ -r "$state/switched" ]; then
@@ -78,10 +91,13 @@ judge_safety() {
         unsafe="the spool lacks the segment that the position names"
     elif grep -q '^different' "$state/verdict" 2>/dev/null; then
         unsafe="verify found $to different: $(cat "$state/verdict")"
+        remedy="mend it (docs/cutover.md, \"Verify\"), then run: $me verify"
     elif [ "$heard" -gt $((2 * beat + bound)) ]; then
         unsafe="nothing was heard of $from for $((heard / 1000)) s, though it is asked every $((beat / 1000)) s"
     elif [ "$behind" -gt "$bound" ]; then
         unsafe="$to is $(seconds_of "$behind") s behind what was captured (--max-lag $max_lag)"
+    else
+        judge_verdict
     fi
 }
 
@@ -118,6 +134,8 @@ END
         say "next: $me reverse, for the way back"
     elif [ -z "$running" ]; then
         say "next: $me follow"
+    elif [ -n "$remedy" ]; then
+        say "next: $remedy"
     else
         say "next: look at what follow says; then $me status"
     fi

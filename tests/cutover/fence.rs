@@ -1,6 +1,7 @@
 //! What stands between a cutover and the switch: refusals, a fence that leaks, `kill -9`, a source
 //! that takes no writes.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::{Migration, PATIENCE, delete, downtime, fenced, relationship, touch, transactions};
@@ -15,6 +16,15 @@ fn following(from: Datastore, to: Datastore) -> (Migration, crate::support::runn
     migration.plan_and_copy();
     let follow = migration.follow();
     (migration, follow)
+}
+
+/// The target holds what the writers have written, and what was there before.
+fn holds_the_journal(migration: &Migration, journal: &Path) {
+    let mut expected = judge::expected(journal, Precision::Microseconds);
+    expected.push(relationship("first"));
+    expected.sort();
+    let there = judge::dump(&migration.to, Precision::Microseconds);
+    judge::assert_same_lines("the journal", &expected, "the target", &there);
 }
 
 #[test]
@@ -98,7 +108,7 @@ fn cutover_without_a_plan_a_copy_or_a_follow_is_refused_and_stops_nothing() {
     });
     assert!(migration.status()["backlog"].as_u64().unwrap() > 0);
     let late = migration
-        .step(&["cutover", "--max-lag", "1s"])
+        .step(&["cutover", "--unverified", "--max-lag", "1s"])
         .input("fenced\n")
         .run()
         .expect_code(1);
@@ -113,12 +123,12 @@ fn cutover_without_a_plan_a_copy_or_a_follow_is_refused_and_stops_nothing() {
         migration.status()["safe"] == true
     });
     let mute = migration
-        .step(&["cutover"])
+        .step(&["cutover", "--unverified"])
         .input("no\n")
         .run()
         .expect_code(2);
     assert!(mute.stderr.contains("not fenced"), "{}", mute.stderr);
-    let fence = ["cutover", "--fence-command", "exit 7"];
+    let fence = ["cutover", "--unverified", "--fence-command", "exit 7"];
     let failed = migration.step(&fence).run().expect_code(1);
     assert!(failed.stderr.contains("ended with 7"), "{}", failed.stderr);
     migration.step(&["abort"]).run().expect_success();
@@ -182,11 +192,7 @@ fn writer_behind_the_fence_is_noticed_and_nothing_is_switched() {
     writers.finish();
     migration.cut_over();
     follow.wait().expect_success();
-    let mut expected = judge::expected(&journal, Precision::Microseconds);
-    expected.push(relationship("first"));
-    expected.sort();
-    let there = judge::dump(&migration.to, Precision::Microseconds);
-    judge::assert_same_lines("the journal", &expected, "the target", &there);
+    holds_the_journal(&migration, &journal);
 }
 
 #[test]
@@ -211,11 +217,7 @@ fn cutover_killed_at_any_moment_goes_on_with_the_same_command() {
         );
         assert!(again.stderr.contains("equal"), "{}", again.stderr);
         follow.wait().expect_success();
-        let mut expected = judge::expected(&journal, Precision::Microseconds);
-        expected.push(relationship("first"));
-        expected.sort();
-        let there = judge::dump(&migration.to, Precision::Microseconds);
-        judge::assert_same_lines("the journal", &expected, "the target", &there);
+        holds_the_journal(&migration, &journal);
     }
 }
 
@@ -226,7 +228,8 @@ fn read_only_postgres_is_compared_before_the_switch() {
     delete(&migration.from, "first");
     migration.from.restart_with(&["--datastore-readonly"]);
     let cutover = migration
-        .step(&["cutover", "--quiet-for", "2s", "--max-lag", "60s"])
+        .step(&["cutover", "--unverified", "--quiet-for", "2s"])
+        .args(["--max-lag", "60s"])
         .input("fenced\n")
         .run()
         .expect_success();
@@ -257,7 +260,8 @@ fn read_only_mysql_ends_exactly_at_its_head() {
     delete(&migration.from, "first");
     migration.from.restart_with(&["--datastore-readonly"]);
     let cutover = migration
-        .step(&["cutover", "--verify-before-switch", "--max-lag", "60s"])
+        .step(&["cutover", "--unverified", "--verify-before-switch"])
+        .args(["--max-lag", "60s"])
         .input("fenced\n")
         .run()
         .expect_success();

@@ -91,6 +91,43 @@ fn verification_of_mysql_under_load_is_true_and_finds_what_was_removed_behind_it
 }
 
 #[test]
+fn cutover_without_a_young_verdict_is_refused_and_one_behind_its_fence_is_not() {
+    let migration = Migration::between(Datastore::Postgres, Datastore::Postgres);
+    migration.plan_and_copy();
+    let following = migration.follow();
+    let refused = |what: &str| {
+        let cutover = migration.step(&["cutover"]).input("fenced\n").run();
+        let status = migration.step(&["status"]).run();
+        for said in [cutover, status] {
+            let said = said.expect_code(1);
+            assert!(said.stderr.contains(what), "{}", said.stderr);
+            assert!(said.stderr.contains(" verify"), "{}", said.stderr);
+        }
+        assert!(!migration.file("fence").exists());
+    };
+    refused("verify has not proved");
+    verified_again_and_again(&migration, 1);
+    let young = std::fs::read_to_string(migration.file("verdict")).unwrap();
+    migration.step(&["status"]).run().expect_success();
+    let old = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(2);
+    let since = young.split_whitespace().nth(2).unwrap();
+    let old = young.replace(since, &format!("{}:", old.strftime("%Y-%m-%dT%H:%M:%SZ")));
+    std::fs::write(migration.file("verdict"), old).unwrap();
+    refused("more than 1h ago");
+    migration
+        .step(&["status", "--verdict-age", "3h"])
+        .run()
+        .expect_success();
+    // As a cutover leaves it that was killed behind its fence: the verdict was young when it began.
+    let fenced_at = jiff::Timestamp::now().as_millisecond();
+    std::fs::write(migration.file("fence"), format!("{fenced_at}\n")).unwrap();
+    let cutover = migration.step(&["cutover"]).input("").run();
+    let cutover = cutover.expect_success();
+    assert!(cutover.stderr.contains("SWITCH"), "{}", cutover.stderr);
+    following.wait().expect_success();
+}
+
+#[test]
 fn resync_under_load_brings_back_what_is_missing_and_removes_what_is_extra() {
     let migration = Migration::between(Datastore::Postgres, Datastore::Postgres);
     let names: Vec<String> = (0..200)

@@ -2,7 +2,7 @@
 # from scripts/spicedb, which builds or installs what is missing.
 
 PREFIX ?= /usr/local
-PROGRAMS = spice-export spice-import spice-revision spice-watch spice-apply spice-digest spice-diff
+PROGRAMS = spice-export spice-import spice-revision spice-watch spice-apply spice-digest spice-diff spice-check
 STATE = $(CURDIR)/target/test-servers
 TEST_THREADS ?= 4
 

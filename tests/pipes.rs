@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`api`] | our messages are those of the real server |
 //! | [`apply`] | what a change stream says is on the target, and the position is never ahead of it |
+//! | [`check`] | equal servers give the same answers, and what makes them differ is named |
 //! | [`cli`] | every way to connect and to fail is told by its message and exit code, and no key shows |
 //! | [`compare`] | every difference between two servers is found, none invented, and repaired by the same pipe |
 //! | [`conflict`] | a target that holds or refuses something keeps it, and every relationship is accounted for |
@@ -21,6 +22,7 @@
 
 mod api;
 mod apply;
+mod check;
 mod cli;
 mod compare;
 mod conflict;

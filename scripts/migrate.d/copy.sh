@@ -141,7 +141,7 @@ copy() {
 
 # forget_changes: what belongs to the revision of a copy that is not wanted any more
 forget_changes() {
-    rm -f "$state/verdict" "$state/differences.ndjson" "$state/second" "$state/paired.ndjson" "$state/verified" "$state/resynced"
+    rm -f "$state/verdict" "$state/differences.ndjson" "$state/checks.ndjson" "$state/second" "$state/paired.ndjson" "$state/verified" "$state/resynced"
     rm -f "$state/revision" "$state/copy" "$state/following" "$state/position" "$state/fence" "$state/end" \
         "$state/drained" "$state/aborted" "$spool" "$spool".[0-9]* "$spool.lock" "$spool.lost"
     [ ! -r "$state/applied.ndjson" ] || mv "$state/applied.ndjson" "$state/applied.before.ndjson"

@@ -69,7 +69,7 @@ resync() {
 archive() {
     old=$state/before-$(date -u +%Y%m%dT%H%M%SZ)
     mkdir "$old" || fail 1 "cannot make $old" "make space; then run: $same"
-    for file in revision position applied.ndjson verdict differences.ndjson following fence end drained second paired.ndjson verified; do
+    for file in revision position applied.ndjson verdict differences.ndjson checks.ndjson following fence end drained second paired.ndjson verified; do
         [ ! -e "$state/$file" ] || mv "$state/$file" "$old/" || fail 1 "cannot move $state/$file" "run: $same"
     done
     for file in "$spool" "$spool".*; do

@@ -3,6 +3,7 @@
 #
 #   verdict                equal or different, when, at which revisions, how many relationships
 #   differences.ndjson     what differs: the updates that would make the target equal
+#   checks.ndjson          what both were asked and answered differently (--checks)
 
 # pairs: how many paired records spice-apply has written
 pairs() { grep -a -c '"paired":true' "$state/applied.ndjson" 2>/dev/null || true; }
@@ -57,6 +58,93 @@ as_of_later() { until=$(($(date +%s) + $1)) && as_of=$(date -u -d "@$until" +%Y-
 
 verdict() { echo "$1 since $(date -u +%Y-%m-%dT%H:%M:%SZ): $2" | keep verdict || exit; }
 
+# compare_schemas: at the pair's revisions; sets $status to 0, 3 where they differ, or 75 where one was changed after
+# its revision, so that nobody can tell. What differs is in $work/schemas
+compare_schemas() {
+    run spice-check --context="$from" --at "$source_revision" --sample 0 --quiet >"$work/schema" 2>"$work/schemas"
+    [ "$status" -ne 0 ] ||
+        run spice-check --context="$to" --at "$target_revision" --quiet "$work/schema" >/dev/null 2>"$work/schemas"
+    case $status in
+    0 | 3 | 75) ;;
+    *)
+        cat "$work/schemas" >&2
+        fail_of spice-check "$status" "the schemas could not be compared"
+        ;;
+    esac
+}
+
+# schemas_agree: false where that has to be looked at again, at a later pair. A change on its way looks like a
+# difference: spice-apply brings the newest text, which may be ahead of the pair. So it is one only when it is still
+# there after the time that a change may take
+schemas_agree() {
+    compare_schemas
+    if [ "$status" -eq 0 ]; then
+        unlike_since=''
+        return 0
+    fi
+    if [ -z "$unlike_since" ]; then
+        measure
+        settling=$(milliseconds "${settle:-35s}") || settling=35000
+        [ "$(kind source)" != PostgreSQL ] || [ -n "$settle" ] || settling=0
+        unlike_since=$(now) in_flight=$((settling + ${behind:-0} + 10000))
+        say "the schemas differ, or have just been changed: looking at a later pair, too"
+        return 1
+    fi
+    [ $(($(now) - unlike_since)) -ge "$in_flight" ] || return 1
+    reason=$(sed -n 's/.*\(the schema of .*\)/\1/p' "$work/schemas" | head -n 1)
+    [ "$status" -eq 3 ] || fail 75 "${reason:-the schemas cannot be compared}" "when nobody changes the schema, run: $same"
+    verdict different "$reason, at $source_revision and $target_revision"
+    fail 3 "$reason. That is what $to has otherwise than $from" \
+        "see whether follow could not bring it over ($state/follow.log), or somebody else wrote the schema of $to" \
+        "to make it that of $from: $me resync; then $me follow; then run: $same"
+}
+
+# ask_both: do both ends give the same answers? A disagreement is asked again at later pairs, on both: servers judge
+# expiry and the like by their clocks, keep what they have answered once at a revision, and a PostgreSQL revision does
+# not show transactions that overlap it. Sets $answers
+ask_both() {
+    say "asking $from about $checks relationships, and $to the same"
+    mkfifo "$work/snapshot"
+    spice-export --context="$from" --at "$source_revision" --no-schema --quiet ${jobs:+--jobs "$jobs"} >"$work/snapshot" &
+    exporter=$!
+    started $exporter
+    spice-check --context="$from" --at "$source_revision" --sample "$checks" "$work/snapshot" >"$work/asked" &
+    asker=$!
+    started $asker
+    wait $asker
+    status=$?
+    [ $status -eq 0 ] || kill -TERM $exporter 2>/dev/null
+    wait $exporter
+    code=$?
+    children=''
+    [ $status -ne 65 ] || [ $code -eq 0 ] || fail_of spice-export $code "$from could not be asked"
+    [ $status -eq 0 ] || fail_of spice-check $status "$from could not be asked"
+    asked=$(grep -c '^{"check"' "$work/asked")
+    [ "$asked" -gt 0 ] || fail 1 "there was nothing to ask about" "run verify without --checks"
+    tries=1
+    while :; do
+        run spice-check --context="$to" --at "$target_revision" "$work/asked" >"$work/checks"
+        case $status in
+        0 | 3) mv "$work/checks" "$state/checks.ndjson" ;;
+        *) fail_of spice-check "$status" "$to could not be asked" ;;
+        esac
+        [ $status -eq 3 ] || break
+        disagree=$(grep -c '^{"check"' "$state/checks.ndjson")
+        [ $tries -lt 4 ] || {
+            verdict different "$disagree of $asked answers at $source_revision and $target_revision"
+            fail 3 "$to answers otherwise than $from in $disagree of $asked cases, though relationships and schema are equal; all of them: $state/checks.ndjson" \
+                "look at versions and flags of the two SpiceDBs; then run: $same"
+        }
+        tries=$((tries + 1))
+        say "asking both about these again, at a later pair"
+        next_pair
+        run spice-check --context="$from" --at "$source_revision" --ask --quiet "$state/checks.ndjson" >"$work/asked" ||
+            fail_of spice-check "$status" "$from could not be asked"
+    done
+    rm -f "$state/checks.ndjson"
+    answers=", $asked answers alike"
+}
+
 verify_step() {
     alone copy cutover reverse resync
     copied
@@ -64,10 +152,11 @@ verify_step() {
     if grep -q '^prune=.' "$state/following" 2>/dev/null && [ "$(kind source)" = PostgreSQL ]; then
         fail 2 "follow --prune deletes what verify has to look up in the spool of a PostgreSQL source" "run follow without --prune; then: $same"
     fi
-    took=30 round=1
+    took=30 round=1 unlike_since='' answers=''
     set --
     while :; do
         next_pair
+        schemas_agree || continue
         as_of_later $((2 * took + 30))
         say "comparing $to at $target_revision with $from at $source_revision${1:+: $set_aside relationships that could not be told before}"
         began=$(date +%s)
@@ -96,7 +185,8 @@ verify_step() {
         mv "$work/aside" "$work/only"
         set -- --only "$work/only"
     done
-    verdict equal "at $source_revision and $target_revision, in $round rounds"
+    [ "$checks" = 0 ] || ask_both
+    verdict equal "at $source_revision and $target_revision, in $round rounds$answers"
     rm -f "$state/differences.ndjson"
-    say "proven equal: $to holds what $from holds, as of these revisions" "next: $me cutover"
+    say "proven equal: $to has the schema of $from and holds what it holds, as of these revisions$answers" "next: $me cutover"
 }

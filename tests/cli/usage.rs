@@ -12,12 +12,13 @@ use crate::support::program::Program;
 use crate::support::running::Finished;
 use crate::support::spicedb::{Datastore, Server};
 
-const NAMES: [&str; 5] = [
+const NAMES: [&str; 6] = [
     "spice-export",
     "spice-import",
     "spice-revision",
     "spice-watch",
     "spice-apply",
+    "spice-check",
 ];
 
 #[test]

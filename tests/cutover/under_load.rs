@@ -14,7 +14,7 @@ const SECONDS: u32 = 9;
 
 /// In a soak the machine is meant to bear the load, so it must have come to this many updates a
 /// second, and the write downtime is what is promised. `make test` runs other tests beside these.
-fn least_rate() -> f64 {
+pub(super) fn least_rate() -> f64 {
     f64::from(repeat(150, 1_000))
 }
 

@@ -1,17 +1,41 @@
 //! Both ends compared while they are written, and made equal again without emptying the target.
 
+use std::path::PathBuf;
+use std::time::Instant;
+
+use super::under_load::least_rate;
 use super::{Migration, PATIENCE, delete, precision, relationship, touch};
 use crate::support::judge::{self, Writers};
 use crate::support::program::Program;
-use crate::support::repeat;
 use crate::support::spicedb::{Datastore, but_for_dead_mysql_servers};
-use crate::support::wait_until;
+use crate::support::{figure, repeat, wait_until};
 
-/// Writers that write until they are told to stop.
-fn writers(migration: &Migration, seconds: &str) -> Writers {
-    let journal = migration.folder.path().join("journal");
-    let load = ["--rate", "8", "--updates", "60", "--seconds", seconds];
-    Writers::start(&migration.from, &journal, &load)
+/// Writers that write until they are told to stop: 1,200 updates a second, where the machine bears it.
+struct Load {
+    writers: Writers,
+    stop: PathBuf,
+    began: Instant,
+}
+
+impl Load {
+    fn on(migration: &Migration) -> Self {
+        let journal = migration.folder.path().join("journal");
+        let stop = migration.folder.path().join("stop");
+        let flags = ["--rate", "8", "--updates", "75", "--seconds", "900"];
+        let flags = [&flags[..], &["--stop-file", stop.to_str().unwrap()]].concat();
+        Self {
+            writers: Writers::start(&migration.from, &journal, &flags),
+            stop,
+            began: Instant::now(),
+        }
+    }
+
+    /// How many updates a second there were.
+    fn stop(self) -> f64 {
+        let took = self.began.elapsed().as_secs_f64();
+        std::fs::write(&self.stop, "").unwrap();
+        self.writers.finish()["updates"].as_f64().unwrap() / took
+    }
 }
 
 fn verified_again_and_again(migration: &Migration, times: u32) {
@@ -60,34 +84,87 @@ fn removed_and_found(migration: &Migration) {
     verified_again_and_again(migration, 1);
 }
 
+/// Verifies again and again while everybody writes, and once more after something was removed.
+fn verified_under_load(migration: &Migration, times: u32) {
+    let load = Load::on(migration);
+    migration.plan_and_copy();
+    let following = migration.follow();
+    let began = Instant::now();
+    verified_again_and_again(migration, times);
+    let took = began.elapsed().as_secs_f64() / f64::from(times);
+    removed_and_found(migration);
+    let rate = load.stop();
+    following.signal("TERM");
+    following.wait();
+    figure(&format!(
+        "{times} verifications at {rate:.0} updates a second, {took:.1} s each: all equal; one removed: named"
+    ));
+    assert!(rate >= least_rate(), "{rate} updates a second only");
+}
+
 #[test]
 fn verification_of_postgres_under_load_is_true_and_finds_what_was_removed_behind_its_back() {
     let migration = Migration::between(Datastore::Postgres, Datastore::Postgres);
-    let times = repeat(3, 20);
-    let writers = writers(&migration, &(30 + 6 * times).to_string());
-    migration.plan_and_copy();
-    let following = migration.follow();
-    verified_again_and_again(&migration, times);
-    removed_and_found(&migration);
-    following.signal("TERM");
-    following.wait();
-    drop(writers);
+    verified_under_load(&migration, repeat(3, 20));
 }
 
 #[test]
 fn verification_of_mysql_under_load_is_true_and_finds_what_was_removed_behind_its_back() {
     but_for_dead_mysql_servers(|| {
         let migration = Migration::between(Datastore::MySql, Datastore::Postgres).settling("10s");
-        let times = repeat(2, 20);
-        let writers = writers(&migration, &(60 + 10 * times).to_string());
-        migration.plan_and_copy();
-        let following = migration.follow();
-        verified_again_and_again(&migration, times);
-        removed_and_found(&migration);
-        following.signal("TERM");
-        following.wait();
-        drop(writers);
+        verified_under_load(&migration, repeat(2, 20));
     });
+}
+
+#[test]
+fn schema_that_differs_is_found_and_answers_that_do_are_named_and_both_are_mended() {
+    let migration = Migration::between(Datastore::Postgres, Datastore::Postgres);
+    let schema = judge::read_schema(&migration.from);
+    let guarded = |expression: &str| {
+        let group = "definition group {\n\trelation member: user | user with within\n\trelation owner: user\n";
+        format!("{schema}\n{group}\tpermission enter = {expression}\n}}\n")
+    };
+    judge::write_schema(&migration.from, &guarded("member + owner"));
+    let line = |relation: &str, n: u32| {
+        format!(r#"{{"resource":"group:g{n}","relation":"{relation}","subject":"user:u{n}"}}"#)
+    };
+    let lines = (0..60).map(|n| line(if n % 2 == 0 { "member" } else { "owner" }, n));
+    judge::load_bulk(
+        &migration.from,
+        &(lines.collect::<Vec<_>>().join("\n") + "\n"),
+    );
+    migration.plan_and_copy();
+    let following = migration.follow();
+    let verify = |code| {
+        let verify = migration.step(&["verify", "--checks", "200"]);
+        verify.run().expect_code(code).stderr
+    };
+    let equal = verify(0);
+    assert!(equal.contains(" answers alike"), "{equal}");
+    assert!(!migration.file("checks.ndjson").exists());
+
+    // A change that follow brings over is no difference.
+    judge::write_schema(&migration.from, &guarded("owner + member + owner"));
+    verify(0);
+
+    judge::write_schema(&migration.to, &guarded("member"));
+    let differ = verify(3);
+    let what = "expression of permission group#enter";
+    assert!(differ.contains(what), "{differ}");
+    let verdict = std::fs::read_to_string(migration.file("verdict")).unwrap();
+    assert!(verdict.starts_with("different since ") && verdict.contains(what));
+    let cutover = migration.step(&["cutover"]).input("fenced\n").run();
+    let cutover = cutover.expect_code(1);
+    assert!(cutover.stderr.contains(what), "{}", cutover.stderr);
+    assert!(!migration.file("fence").exists());
+
+    let resync = migration.step(&["resync"]).run();
+    resync.expect_success();
+    following.wait().expect_success();
+    let following = migration.follow();
+    verify(0);
+    following.signal("TERM");
+    following.wait();
 }
 
 #[test]
@@ -134,7 +211,7 @@ fn resync_under_load_brings_back_what_is_missing_and_removes_what_is_extra() {
         .map(|n| relationship(&format!("bulk-{n}")))
         .collect();
     judge::load_bulk(&migration.from, &(names.join("\n") + "\n"));
-    let writers = writers(&migration, "20");
+    let load = Load::on(&migration);
     migration.plan_and_copy();
     let following = migration.follow();
     for n in 0..20 {
@@ -151,7 +228,7 @@ fn resync_under_load_brings_back_what_is_missing_and_removes_what_is_extra() {
     );
     let following = migration.follow();
     verified_again_and_again(&migration, 1);
-    writers.finish();
+    load.stop();
     verified_again_and_again(&migration, 1);
     let precision = precision(Datastore::Postgres, Datastore::Postgres);
     wait_until("the last writes are on the target", PATIENCE, || {

@@ -329,6 +329,26 @@ impl Client {
         .map_err(|status| self.error("ImportBulkRelationships", status))
     }
 
+    /// Asks many questions at one revision; the answers come in the order of the questions, and a
+    /// question that cannot be answered has an error of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::HistoryLost`] and [`Kind::ForeignDatastore`] with an exact revision; [`Kind::Refused`]
+    /// for more questions than the server takes in one call.
+    pub async fn check_bulk(
+        &self,
+        request: v1::CheckBulkPermissionsRequest,
+    ) -> Result<v1::CheckBulkPermissionsResponse, Error> {
+        unary!(
+            self,
+            "CheckBulkPermissions",
+            PermissionsServiceClient.check_bulk_permissions(request),
+            self.timeout()
+        )
+        .map(Response::into_inner)
+    }
+
     /// Reads relationships, one a response.
     pub fn read_relationships(
         &self,

@@ -2,16 +2,26 @@
 
 #![allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all)]
 
-/// The messages of SpiceDB's API, package `authzed.api.v1`.
-pub mod v1 {
-    include!("generated/authzed.api.v1.rs");
+// Where a message of one package is a field in another one, the generated code says so by these
+// paths.
+pub mod authzed {
+    pub mod api {
+        /// The messages of SpiceDB's API, package `authzed.api.v1`.
+        pub mod v1 {
+            include!("generated/authzed.api.v1.rs");
+        }
+    }
 }
 
-/// The content of `grpc-status-details-bin`, package `google.rpc`.
-#[cfg(feature = "client")]
-pub(crate) mod rpc {
-    include!("generated/google.rpc.rs");
+pub mod google {
+    /// An error inside an answer, and the content of `grpc-status-details-bin`: package `google.rpc`.
+    pub mod rpc {
+        include!("generated/google.rpc.rs");
+    }
 }
+
+pub use self::authzed::api::v1;
+pub use self::google::rpc;
 
 /// Package `grpc.health.v1`.
 #[cfg(feature = "client")]

@@ -1,6 +1,6 @@
 //! A client of [SpiceDB]'s v1 API, as far as moving authorization data needs it.
 //!
-//! It covers the schema, bulk export and import, reading and writing relationships, and Watch. The
+//! It covers the schema, bulk export and import, reading and writing relationships, bulk checks, and Watch. The
 //! `.proto` files in `proto/` hold only what is in use, and each message in them is complete:
 //! a field that is left out would be data that is lost. [`compare_descriptors`] asks a server
 //! whether that is still so.
@@ -39,7 +39,7 @@ mod stream;
 #[cfg(feature = "client")]
 mod tls;
 
-pub use generated::{FILE_DESCRIPTOR_SET, v1};
+pub use generated::{FILE_DESCRIPTOR_SET, rpc, v1};
 pub use prost_types::{Struct, Timestamp};
 
 #[cfg(feature = "client")]

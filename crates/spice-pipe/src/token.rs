@@ -92,7 +92,10 @@ fn last<R: BufRead>(records: &mut RecordReader<R>) -> Result<Found, ReadError> {
             Record::Transaction(change) if change.completes_revision() => {
                 last.source = Some(change.revision);
             }
-            Record::Transaction(_) | Record::Relationship(_) | Record::Update(_) => {}
+            Record::Transaction(_)
+            | Record::Relationship(_)
+            | Record::Update(_)
+            | Record::Check(_) => {}
             Record::Schema(change) => last.source = Some(change.revision),
             Record::Checkpoint(checkpoint) => last.source = Some(checkpoint.revision),
             Record::Trailer(trailer) => last.source = trailer.revision.or(last.source),

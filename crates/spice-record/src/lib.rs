@@ -9,6 +9,7 @@
 //! | [`read`] | bytes to records: line numbers, length limit, torn last line |
 //! | [`snapshot`] | a whole snapshot stream, written and checked: header, relationships, trailer |
 //! | [`updates`] | a whole update stream, written: header, updates, trailer |
+//! | [`checks`] | a whole stream of checks, written and checked: questions with their answers |
 //! | [`digest`] | the order-free digest, and the canonical form that it is made of |
 //!
 //! Relationships are the API's own messages ([`authzed::v1::Relationship`]), so that nothing is
@@ -17,6 +18,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod checks;
 pub mod digest;
 pub mod read;
 pub mod record;
@@ -26,6 +28,7 @@ pub mod snapshot;
 mod tests;
 pub mod updates;
 
+pub use checks::{Check, CheckWriter};
 pub use digest::{Digest, DigestSum, ExpiryPrecision, Hashes};
 pub use read::{ReadError, RecordReader};
 pub use record::{Header, Record, Trailer};

@@ -6,6 +6,7 @@ use authzed::v1::Relationship;
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
+use crate::checks::Check;
 use crate::digest::{Digest, ExpiryPrecision, digest_fields};
 use crate::relationship::{StructJson, Update, relationship_json};
 
@@ -41,6 +42,8 @@ pub enum Record {
     Position(Box<Position>),
     /// Counts and digests of a set of relationships.
     Digest(Box<Digests>),
+    /// A question to a server, and its answer.
+    Check(Box<Check>),
     /// Last line of a stream that ended as it should.
     Trailer(Box<Trailer>),
 }
@@ -55,6 +58,8 @@ pub enum StreamKind {
     Changes,
     /// Updates without revisions.
     Updates,
+    /// Questions with their answers at one revision.
+    Checks,
 }
 
 impl fmt::Display for StreamKind {
@@ -63,6 +68,7 @@ impl fmt::Display for StreamKind {
             Self::Snapshot => "snapshot",
             Self::Changes => "changes",
             Self::Updates => "updates",
+            Self::Checks => "checks",
         })
     }
 }
@@ -146,6 +152,9 @@ pub struct Trailer {
     /// Updates: how many stand between header and trailer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub updates: Option<u64>,
+    /// Checks: how many stand between header and trailer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checks: Option<u64>,
     /// Changes: the last revision, all of which has been said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
@@ -385,6 +394,7 @@ const KINDS: &[&str] = &[
     "applied",
     "position",
     "digest",
+    "check",
     "trailer",
 ];
 
@@ -403,6 +413,7 @@ impl Record {
             Self::Applied(_) => "applied",
             Self::Position(_) => "position",
             Self::Digest(_) => "digest",
+            Self::Check(_) => "check",
             Self::Trailer(_) => "trailer",
         }
     }
@@ -441,6 +452,7 @@ impl<'de> Visitor<'de> for RecordVisitor {
             "applied" => Record::Applied(map.next_value()?),
             "position" => Record::Position(map.next_value()?),
             "digest" => Record::Digest(map.next_value()?),
+            "check" => Record::Check(map.next_value()?),
             _ => Record::Trailer(map.next_value()?),
         };
         if let Some(second) = map.next_key::<String>()? {

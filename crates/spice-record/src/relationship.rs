@@ -73,7 +73,7 @@ const YEAR_9999: i64 = 253_402_300_799;
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct ObjectJson<'a> {
+pub(crate) struct ObjectJson<'a> {
     #[serde(alias = "object_type")]
     object_type: Cow<'a, str>,
     #[serde(alias = "object_id")]
@@ -82,7 +82,7 @@ struct ObjectJson<'a> {
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct SubjectJson<'a> {
+pub(crate) struct SubjectJson<'a> {
     object: ObjectJson<'a>,
     #[serde(
         default,
@@ -213,15 +213,35 @@ impl From<ObjectJson<'_>> for ObjectReference {
     }
 }
 
+impl<'a> TryFrom<&'a SubjectReference> for SubjectJson<'a> {
+    type Error = String;
+
+    fn try_from(message: &'a SubjectReference) -> Result<Self, String> {
+        let Some(object) = &message.object else {
+            return Err("subject without an object".to_owned());
+        };
+        Ok(Self {
+            object: object.into(),
+            optional_relation: Cow::Borrowed(&message.optional_relation),
+        })
+    }
+}
+
+impl From<SubjectJson<'_>> for SubjectReference {
+    fn from(json: SubjectJson<'_>) -> Self {
+        Self {
+            object: Some(json.object.into()),
+            optional_relation: json.optional_relation.into_owned(),
+        }
+    }
+}
+
 impl<'a> TryFrom<&'a Relationship> for RelationshipJson<'a> {
     type Error = String;
 
     fn try_from(message: &'a Relationship) -> Result<Self, String> {
         let (Some(resource), Some(subject)) = (&message.resource, &message.subject) else {
             return Err("relationship without a resource or a subject".to_owned());
-        };
-        let Some(object) = &subject.object else {
-            return Err("relationship whose subject has no object".to_owned());
         };
         let expires = |timestamp: &Timestamp| {
             instant(timestamp)
@@ -231,10 +251,7 @@ impl<'a> TryFrom<&'a Relationship> for RelationshipJson<'a> {
         Ok(Self {
             resource: resource.into(),
             relation: Cow::Borrowed(&message.relation),
-            subject: SubjectJson {
-                object: object.into(),
-                optional_relation: Cow::Borrowed(&subject.optional_relation),
-            },
+            subject: subject.try_into()?,
             optional_caveat: message.optional_caveat.as_ref().map(|caveat| CaveatJson {
                 caveat_name: Cow::Borrowed(&caveat.caveat_name),
                 context: ContextJson(caveat.context.as_ref().map(Cow::Borrowed)),
@@ -253,10 +270,7 @@ impl From<RelationshipJson<'_>> for Relationship {
         Self {
             resource: Some(json.resource.into()),
             relation: json.relation.into_owned(),
-            subject: Some(SubjectReference {
-                object: Some(json.subject.object.into()),
-                optional_relation: json.subject.optional_relation.into_owned(),
-            }),
+            subject: Some(json.subject.into()),
             optional_caveat: json.optional_caveat.map(|caveat| ContextualizedCaveat {
                 caveat_name: caveat.caveat_name.into_owned(),
                 context: caveat.context.0.map(Cow::into_owned),
@@ -314,10 +328,10 @@ fn parse_time(text: &str) -> Option<DateTime> {
 
 /// A caveat's context. Numbers are IEEE doubles, as in the API; none and empty are the same.
 #[derive(Default)]
-struct ContextJson<'a>(Option<Cow<'a, Struct>>);
+pub(crate) struct ContextJson<'a>(pub(crate) Option<Cow<'a, Struct>>);
 
 impl ContextJson<'_> {
-    fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0
             .as_ref()
             .is_none_or(|context| context.fields.is_empty())

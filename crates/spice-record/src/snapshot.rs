@@ -137,13 +137,9 @@ impl<R: BufRead> SnapshotReader<R> {
     /// As [`RecordReader::next_record`], and [`ReadError::Stream`] or [`ReadError::Line`] for an empty
     /// input, a missing header or another kind of stream.
     pub fn open(mut records: RecordReader<R>, seal: Seal) -> Result<Self, ReadError> {
-        let (mut header, mut first) = (None, None);
-        match records.next_record()? {
-            Some(Record::Header(found)) => {
-                check_header(&records, &found)?;
-                header = Some(found);
-            }
-            Some(Record::Relationship(found)) if seal == Seal::Unsealed => first = Some(found),
+        let first = match records.next_record()? {
+            Some(Record::Header(found)) => return Self::after(records, found, seal),
+            Some(Record::Relationship(found)) if seal == Seal::Unsealed => found,
             Some(Record::Relationship(_)) => {
                 return Err(records.fault(
                     "no header: this stream is not sealed, so nothing proves it whole; \
@@ -154,17 +150,39 @@ impl<R: BufRead> SnapshotReader<R> {
                 return Err(records.fault(format!("expected a header, got a {}", other.kind())));
             }
             None => return Err(records.stream_fault("empty input: the producer wrote nothing")),
-        }
-        let (sum, trailer) = (DigestSum::default(), None);
-        Ok(Self {
+        };
+        Ok(Self::new(records, seal, None, Some(first)))
+    }
+
+    /// Goes on after a header that has been read already.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Line`] where it is that of another kind of stream.
+    pub fn after(
+        records: RecordReader<R>,
+        header: Box<Header>,
+        seal: Seal,
+    ) -> Result<Self, ReadError> {
+        check_header(&records, &header)?;
+        Ok(Self::new(records, seal, Some(header), None))
+    }
+
+    fn new(
+        records: RecordReader<R>,
+        seal: Seal,
+        header: Option<Box<Header>>,
+        first: Option<Relationship>,
+    ) -> Self {
+        Self {
             records,
             seal,
             header,
             first,
-            sum,
+            sum: DigestSum::default(),
             hashes: Hashes::default(),
-            trailer,
-        })
+            trailer: None,
+        }
     }
 
     /// The header; `None` for an unsealed stream without one.

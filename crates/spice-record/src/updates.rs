@@ -12,8 +12,7 @@ use crate::relationship::Update;
 ///
 /// Without [`finish`](Self::finish) there is no trailer, and no reader takes the stream for whole.
 pub struct UpdateWriter<W> {
-    out: W,
-    line: Vec<u8>,
+    lines: Lines<W>,
     header: Digest,
     updates: u64,
 }
@@ -26,14 +25,13 @@ impl<W: Write> UpdateWriter<W> {
     /// Those of `out`.
     pub fn create(out: W, header: Header) -> io::Result<Self> {
         let checksum = header.checksum();
-        let mut writer = Self {
-            out,
-            line: Vec::new(),
+        let mut lines = Lines::new(out);
+        lines.put(&Record::Header(Box::new(header)))?;
+        Ok(Self {
+            lines,
             header: checksum,
             updates: 0,
-        };
-        writer.put(&Record::Header(Box::new(header)))?;
-        Ok(writer)
+        })
     }
 
     /// Writes one update.
@@ -43,7 +41,7 @@ impl<W: Write> UpdateWriter<W> {
     /// Those of `out`.
     pub fn write(&mut self, update: RelationshipUpdate) -> io::Result<()> {
         self.updates += 1;
-        self.put(&Record::Update(Box::new(Update(update))))
+        self.lines.put(&Record::Update(Box::new(Update(update))))
     }
 
     /// Writes the trailer, flushes, and gives back the output.
@@ -57,12 +55,29 @@ impl<W: Write> UpdateWriter<W> {
             header: Some(self.header),
             ..Trailer::default()
         };
-        self.put(&Record::Trailer(Box::new(trailer)))?;
+        self.lines.put(&Record::Trailer(Box::new(trailer)))?;
+        self.lines.finish()
+    }
+}
+
+/// Records as lines.
+pub(crate) struct Lines<W> {
+    out: W,
+    line: Vec<u8>,
+}
+
+impl<W: Write> Lines<W> {
+    pub(crate) fn new(out: W) -> Self {
+        let line = Vec::new();
+        Self { out, line }
+    }
+
+    pub(crate) fn finish(mut self) -> io::Result<W> {
         self.out.flush()?;
         Ok(self.out)
     }
 
-    fn put(&mut self, record: &Record) -> io::Result<()> {
+    pub(crate) fn put(&mut self, record: &Record) -> io::Result<()> {
         self.line.clear();
         serde_json::to_writer(&mut self.line, record)?;
         self.line.push(b'\n');

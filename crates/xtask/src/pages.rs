@@ -20,7 +20,7 @@ pub(crate) struct Args {
 }
 
 /// Every program of the suite.
-fn programs() -> [Command; 7] {
+fn programs() -> [Command; 8] {
     [
         spice_export::Export::command(),
         spice_import::Import::command(),
@@ -29,6 +29,7 @@ fn programs() -> [Command; 7] {
         spice_apply::Apply::command(),
         spice_digest::Digest::command(),
         spice_diff::Diff::command(),
+        spice_check::Check::command(),
     ]
 }
 

@@ -110,6 +110,207 @@ pub mod relationship_update {
         }
     }
 }
+/// What a caveat could not be evaluated without.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PartialCaveatInfo {
+    #[prost(string, repeated, tag = "1")]
+    pub missing_required_context: ::prost::alloc::vec::Vec<
+        ::prost::alloc::string::String,
+    >,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct DebugInformation {
+    #[prost(message, optional, tag = "1")]
+    pub check: ::core::option::Option<CheckDebugTrace>,
+    #[prost(string, tag = "2")]
+    pub schema_used: ::prost::alloc::string::String,
+}
+/// One question on the way, with those that it was broken into.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CheckDebugTrace {
+    #[prost(message, optional, tag = "1")]
+    pub resource: ::core::option::Option<ObjectReference>,
+    #[prost(string, tag = "2")]
+    pub permission: ::prost::alloc::string::String,
+    #[prost(enumeration = "check_debug_trace::PermissionType", tag = "3")]
+    pub permission_type: i32,
+    #[prost(message, optional, tag = "4")]
+    pub subject: ::core::option::Option<SubjectReference>,
+    #[prost(enumeration = "check_debug_trace::Permissionship", tag = "5")]
+    pub result: i32,
+    #[prost(message, optional, tag = "8")]
+    pub caveat_evaluation_info: ::core::option::Option<CaveatEvalInfo>,
+    #[prost(message, optional, tag = "9")]
+    pub duration: ::core::option::Option<::prost_types::Duration>,
+    #[prost(message, optional, tag = "10")]
+    pub optional_expires_at: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(string, tag = "11")]
+    pub trace_operation_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "12")]
+    pub source: ::prost::alloc::string::String,
+    #[prost(oneof = "check_debug_trace::Resolution", tags = "6, 7")]
+    pub resolution: ::core::option::Option<check_debug_trace::Resolution>,
+}
+/// Nested message and enum types in `CheckDebugTrace`.
+pub mod check_debug_trace {
+    #[derive(Clone, PartialEq, ::prost::Message)]
+    pub struct SubProblems {
+        #[prost(message, repeated, tag = "1")]
+        pub traces: ::prost::alloc::vec::Vec<super::CheckDebugTrace>,
+    }
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum PermissionType {
+        Unspecified = 0,
+        Relation = 1,
+        Permission = 2,
+    }
+    impl PermissionType {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "PERMISSION_TYPE_UNSPECIFIED",
+                Self::Relation => "PERMISSION_TYPE_RELATION",
+                Self::Permission => "PERMISSION_TYPE_PERMISSION",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "PERMISSION_TYPE_UNSPECIFIED" => Some(Self::Unspecified),
+                "PERMISSION_TYPE_RELATION" => Some(Self::Relation),
+                "PERMISSION_TYPE_PERMISSION" => Some(Self::Permission),
+                _ => None,
+            }
+        }
+    }
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Permissionship {
+        Unspecified = 0,
+        NoPermission = 1,
+        HasPermission = 2,
+        ConditionalPermission = 3,
+    }
+    impl Permissionship {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "PERMISSIONSHIP_UNSPECIFIED",
+                Self::NoPermission => "PERMISSIONSHIP_NO_PERMISSION",
+                Self::HasPermission => "PERMISSIONSHIP_HAS_PERMISSION",
+                Self::ConditionalPermission => "PERMISSIONSHIP_CONDITIONAL_PERMISSION",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "PERMISSIONSHIP_UNSPECIFIED" => Some(Self::Unspecified),
+                "PERMISSIONSHIP_NO_PERMISSION" => Some(Self::NoPermission),
+                "PERMISSIONSHIP_HAS_PERMISSION" => Some(Self::HasPermission),
+                "PERMISSIONSHIP_CONDITIONAL_PERMISSION" => {
+                    Some(Self::ConditionalPermission)
+                }
+                _ => None,
+            }
+        }
+    }
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Resolution {
+        #[prost(bool, tag = "6")]
+        WasCachedResult(bool),
+        #[prost(message, tag = "7")]
+        SubProblems(SubProblems),
+    }
+}
+/// How a caveat was evaluated.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CaveatEvalInfo {
+    #[prost(string, tag = "1")]
+    pub expression: ::prost::alloc::string::String,
+    #[prost(enumeration = "caveat_eval_info::Result", tag = "2")]
+    pub result: i32,
+    #[prost(message, optional, tag = "3")]
+    pub context: ::core::option::Option<::prost_types::Struct>,
+    #[prost(message, optional, tag = "4")]
+    pub partial_caveat_info: ::core::option::Option<PartialCaveatInfo>,
+    #[prost(string, tag = "5")]
+    pub caveat_name: ::prost::alloc::string::String,
+}
+/// Nested message and enum types in `CaveatEvalInfo`.
+pub mod caveat_eval_info {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Result {
+        Unspecified = 0,
+        Unevaluated = 1,
+        False = 2,
+        True = 3,
+        MissingSomeContext = 4,
+    }
+    impl Result {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "RESULT_UNSPECIFIED",
+                Self::Unevaluated => "RESULT_UNEVALUATED",
+                Self::False => "RESULT_FALSE",
+                Self::True => "RESULT_TRUE",
+                Self::MissingSomeContext => "RESULT_MISSING_SOME_CONTEXT",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "RESULT_UNSPECIFIED" => Some(Self::Unspecified),
+                "RESULT_UNEVALUATED" => Some(Self::Unevaluated),
+                "RESULT_FALSE" => Some(Self::False),
+                "RESULT_TRUE" => Some(Self::True),
+                "RESULT_MISSING_SOME_CONTEXT" => Some(Self::MissingSomeContext),
+                _ => None,
+            }
+        }
+    }
+}
 /// The revision a call is answered at.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Consistency {
@@ -284,6 +485,127 @@ pub struct ExportBulkRelationshipsResponse {
     #[prost(message, repeated, tag = "2")]
     pub relationships: ::prost::alloc::vec::Vec<Relationship>,
 }
+/// Of the call that asks one question. Here for its enum.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CheckPermissionResponse {
+    #[prost(message, optional, tag = "1")]
+    pub checked_at: ::core::option::Option<ZedToken>,
+    #[prost(enumeration = "check_permission_response::Permissionship", tag = "2")]
+    pub permissionship: i32,
+    #[prost(message, optional, tag = "3")]
+    pub partial_caveat_info: ::core::option::Option<PartialCaveatInfo>,
+    #[prost(message, optional, tag = "4")]
+    pub debug_trace: ::core::option::Option<DebugInformation>,
+    #[prost(message, optional, tag = "5")]
+    pub optional_expires_at: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// Nested message and enum types in `CheckPermissionResponse`.
+pub mod check_permission_response {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Permissionship {
+        Unspecified = 0,
+        NoPermission = 1,
+        HasPermission = 2,
+        /// It depends on caveats whose context was not given.
+        ConditionalPermission = 3,
+    }
+    impl Permissionship {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "PERMISSIONSHIP_UNSPECIFIED",
+                Self::NoPermission => "PERMISSIONSHIP_NO_PERMISSION",
+                Self::HasPermission => "PERMISSIONSHIP_HAS_PERMISSION",
+                Self::ConditionalPermission => "PERMISSIONSHIP_CONDITIONAL_PERMISSION",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "PERMISSIONSHIP_UNSPECIFIED" => Some(Self::Unspecified),
+                "PERMISSIONSHIP_NO_PERMISSION" => Some(Self::NoPermission),
+                "PERMISSIONSHIP_HAS_PERMISSION" => Some(Self::HasPermission),
+                "PERMISSIONSHIP_CONDITIONAL_PERMISSION" => {
+                    Some(Self::ConditionalPermission)
+                }
+                _ => None,
+            }
+        }
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CheckBulkPermissionsRequest {
+    #[prost(message, optional, tag = "1")]
+    pub consistency: ::core::option::Option<Consistency>,
+    #[prost(message, repeated, tag = "2")]
+    pub items: ::prost::alloc::vec::Vec<CheckBulkPermissionsRequestItem>,
+    #[prost(bool, tag = "3")]
+    pub with_tracing: bool,
+}
+/// One question.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CheckBulkPermissionsRequestItem {
+    #[prost(message, optional, tag = "1")]
+    pub resource: ::core::option::Option<ObjectReference>,
+    /// Or a relation.
+    #[prost(string, tag = "2")]
+    pub permission: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "3")]
+    pub subject: ::core::option::Option<SubjectReference>,
+    /// For caveats. What a relationship stores itself is not overruled by it.
+    #[prost(message, optional, tag = "4")]
+    pub context: ::core::option::Option<::prost_types::Struct>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CheckBulkPermissionsResponse {
+    #[prost(message, optional, tag = "1")]
+    pub checked_at: ::core::option::Option<ZedToken>,
+    /// In the order of the questions.
+    #[prost(message, repeated, tag = "2")]
+    pub pairs: ::prost::alloc::vec::Vec<CheckBulkPermissionsPair>,
+}
+/// A question with its answer.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CheckBulkPermissionsPair {
+    #[prost(message, optional, tag = "1")]
+    pub request: ::core::option::Option<CheckBulkPermissionsRequestItem>,
+    #[prost(oneof = "check_bulk_permissions_pair::Response", tags = "2, 3")]
+    pub response: ::core::option::Option<check_bulk_permissions_pair::Response>,
+}
+/// Nested message and enum types in `CheckBulkPermissionsPair`.
+pub mod check_bulk_permissions_pair {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Response {
+        #[prost(message, tag = "2")]
+        Item(super::CheckBulkPermissionsResponseItem),
+        #[prost(message, tag = "3")]
+        Error(super::super::super::super::google::rpc::Status),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CheckBulkPermissionsResponseItem {
+    #[prost(enumeration = "check_permission_response::Permissionship", tag = "1")]
+    pub permissionship: i32,
+    /// Of a conditional answer.
+    #[prost(message, optional, tag = "2")]
+    pub partial_caveat_info: ::core::option::Option<PartialCaveatInfo>,
+    #[prost(message, optional, tag = "3")]
+    pub debug_trace: ::core::option::Option<DebugInformation>,
+}
 /// Generated client implementations.
 #[cfg(feature = "client")]
 pub mod permissions_service_client {
@@ -455,6 +777,36 @@ pub mod permissions_service_client {
                     ),
                 );
             self.inner.client_streaming(req, path, codec).await
+        }
+        /// Many questions at one revision; each has an answer, or an error, of its own.
+        pub async fn check_bulk_permissions(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CheckBulkPermissionsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CheckBulkPermissionsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/authzed.api.v1.PermissionsService/CheckBulkPermissions",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "authzed.api.v1.PermissionsService",
+                        "CheckBulkPermissions",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
         }
         /// One response is one page.
         pub async fn export_bulk_relationships(

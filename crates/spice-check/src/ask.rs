@@ -1,0 +1,141 @@
+//! Asking.
+
+use authzed::v1::check_bulk_permissions_pair::Response;
+use authzed::v1::check_permission_response::Permissionship as Wire;
+use authzed::v1::{
+    CheckBulkPermissionsPair, CheckBulkPermissionsRequest, CheckBulkPermissionsRequestItem as Item,
+    Consistency,
+};
+use authzed::{Client, Code};
+use spice_pipe::progress::Progress;
+use spice_pipe::retry::Retry;
+use spice_pipe::{Exit, Failure};
+use spice_record::checks::{self, Answer, Check, Fault, Missing, Permissionship, Question};
+
+/// Questions in a call. A server takes 10,000 (measured, SpiceDB v1.56); fewer show how far it is.
+const BATCH: usize = 200;
+
+/// How often a question is asked again whose error may pass.
+const TRIES: usize = 5;
+
+pub(crate) struct Asker<'a> {
+    pub(crate) client: &'a Client,
+    pub(crate) revision: &'a str,
+    pub(crate) max_retries: usize,
+    pub(crate) progress: &'a Progress,
+}
+
+impl Asker<'_> {
+    /// Asks all of them at exactly the revision; the answers come in the order of the questions.
+    pub(crate) async fn ask(&mut self, questions: Vec<Item>) -> Result<Vec<Check>, Failure> {
+        let mut checks = Vec::with_capacity(questions.len());
+        for batch in questions.chunks(BATCH) {
+            let mut answers = self.call(batch).await?;
+            for _ in 0..TRIES {
+                let passing =
+                    |answer: &Answer| matches!(answer, Answer::Error(fault) if may_pass(fault));
+                let places = (0..answers.len()).filter(|place| passing(&answers[*place]));
+                let places: Vec<usize> = places.collect();
+                if places.is_empty() {
+                    break;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+                let again: Vec<Item> = places.iter().map(|place| batch[*place].clone()).collect();
+                for (place, answer) in places.into_iter().zip(self.call(&again).await?) {
+                    answers[place] = answer;
+                }
+            }
+            self.progress.add(batch.len() as u64);
+            checks.extend(batch.iter().zip(answers).map(|(question, answer)| Check {
+                request: Question(question.clone()),
+                answer,
+                other: None,
+            }));
+        }
+        Ok(checks)
+    }
+
+    async fn call(&self, batch: &[Item]) -> Result<Vec<Answer>, Failure> {
+        let request = CheckBulkPermissionsRequest {
+            consistency: Some(Consistency::at_exact(self.revision)),
+            items: batch.to_vec(),
+            with_tracing: false,
+        };
+        let mut retry = Retry::new(self.max_retries);
+        let pairs = loop {
+            match self.client.check_bulk(request.clone()).await {
+                Ok(response) => break response.pairs,
+                Err(error) => retry.pause(error, "asking again").await?,
+            }
+        };
+        let in_order = |(pair, asked): (&CheckBulkPermissionsPair, &Item)| {
+            let of = |item: &Item| {
+                (
+                    item.resource.clone(),
+                    item.permission.clone(),
+                    item.subject.clone(),
+                )
+            };
+            pair.request.as_ref().map(of) == Some(of(asked))
+        };
+        if pairs.len() != batch.len() || !pairs.iter().zip(batch).all(in_order) {
+            return Err(Failure::new(
+                Exit::Failed,
+                format!(
+                    "{}: the answers are not those to the questions: {} of {}",
+                    self.client.endpoint(),
+                    pairs.len(),
+                    batch.len()
+                ),
+            ));
+        }
+        pairs.into_iter().map(|pair| self.answer(pair)).collect()
+    }
+
+    fn answer(&self, pair: CheckBulkPermissionsPair) -> Result<Answer, Failure> {
+        let item = match pair.response {
+            Some(Response::Item(item)) => item,
+            Some(Response::Error(status)) => {
+                return Ok(Answer::Error(Fault {
+                    code: status.code,
+                    message: status.message,
+                }));
+            }
+            None => return Err(self.unknown()),
+        };
+        let permissionship = match item.permissionship() {
+            Wire::NoPermission => Permissionship::No,
+            Wire::HasPermission => Permissionship::Yes,
+            Wire::ConditionalPermission => Permissionship::Conditional,
+            Wire::Unspecified => return Err(self.unknown()),
+        };
+        let missing = item.partial_caveat_info.map(|info| {
+            let mut missing_required_context = info.missing_required_context;
+            missing_required_context.sort();
+            missing_required_context.dedup();
+            Missing {
+                missing_required_context,
+            }
+        });
+        Ok(Answer::Item(checks::Item {
+            permissionship,
+            partial_caveat_info: missing,
+        }))
+    }
+
+    fn unknown(&self) -> Failure {
+        let endpoint = self.client.endpoint();
+        Failure::new(
+            Exit::Failed,
+            format!("{endpoint} gave an answer that this version does not know"),
+        )
+    }
+}
+
+/// Whether another attempt may be answered: the server was busy, not the question bad.
+fn may_pass(fault: &Fault) -> bool {
+    matches!(
+        Code::from(fault.code),
+        Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded | Code::Aborted
+    )
+}

@@ -1,0 +1,374 @@
+//! `spice-check`: asks a server who has which permission, and another one the same.
+//!
+//! [`sample`] draws from a snapshot, [`questions`] makes questions of it, [`ask`] asks them. Two servers
+//! with the same schema and relationships must give the same answers; this looks whether they do.
+
+#![forbid(unsafe_code)]
+
+mod ask;
+mod questions;
+mod sample;
+
+use std::io::{self, BufRead};
+use std::path::{Path, PathBuf};
+
+use authzed::Client;
+use authzed::v1::Consistency;
+use clap::CommandFactory as _;
+use fastrand::Rng;
+use spice_pipe::connection::{CommonArgs, Connection};
+use spice_pipe::log::LogArgs;
+use spice_pipe::progress::Progress;
+use spice_pipe::stdio::{self, Output};
+use spice_pipe::{Exit, Failure, Program, Shutdown, VERSION, parse_zedtoken, schema};
+use spice_record::checks::{self, CheckWriter};
+use spice_record::record::StreamKind;
+use spice_record::{FORMAT, Header, Record, RecordReader, Seal, SnapshotReader};
+
+use crate::ask::Asker;
+use crate::questions::Schema;
+use crate::sample::Sample;
+
+/// Ask a SpiceDB about what a snapshot stream holds, and write the answers; or ask another one the same,
+/// and write those that differ.
+#[derive(Clone, Debug, clap::Parser)]
+#[command(name = "spice-check", version = spice_pipe::VERSION, before_help = EXAMPLES)]
+pub struct Check {
+    /// A snapshot stream to draw questions from, or a stream of checks to ask again; plain or zstd.
+    #[arg(value_name = "FILE", default_value = "-")]
+    file: PathBuf,
+    /// Ask at exactly this revision of the server (a zedtoken) [default: the snapshot's].
+    #[arg(long, value_name = "ZEDTOKEN", value_parser = parse_zedtoken)]
+    at: Option<String>,
+    /// Of a snapshot: about how many relationships to ask. 0 reads no input: only the schema is compared
+    /// [default: 1000].
+    #[arg(long, value_name = "COUNT")]
+    sample: Option<usize>,
+    /// Draw the same again: the number that an earlier run has named.
+    #[arg(long, value_name = "NUMBER")]
+    seed: Option<u64>,
+    /// Of a stream of checks: write this server's answers instead of comparing them.
+    #[arg(long, conflicts_with_all = ["sample", "seed"])]
+    ask: bool,
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  spice-export --context old --at \"$r1\" | spice-check --context old | spice-check --context new --at \"$r2\"
+  spice-check --context old --sample 5000 --seed 7 old.ndjson.zst >asked.ndjson
+  spice-check --context new --at \"$r2\" asked.ndjson                 # 0: the same answers, 3: not
+";
+
+/// How many relationships are asked about, unless told.
+const SAMPLE: usize = 1_000;
+/// How many disagreements are named on stderr.
+const NAMED: usize = 5;
+
+/// What the input is.
+enum Input {
+    Sample(Sample, Option<String>),
+    Checks(Box<Header>, Vec<checks::Check>),
+}
+
+impl Program for Check {
+    const NAME: &'static str = "spice-check";
+
+    fn log_args(&self) -> &LogArgs {
+        &self.common.log
+    }
+
+    async fn run(self, shutdown: Shutdown) -> Result<Exit, Failure> {
+        let reads = self.sample != Some(0);
+        if reads && self.file == Path::new("-") && stdio::stdin_is_terminal() {
+            let help = Self::command().render_long_help();
+            return Err(Failure::usage(format!(
+                "nothing to read: stdin is a terminal\n\n{help}"
+            )));
+        }
+        let progress = Progress::start("questions asked", self.common.log.quiet);
+        tokio::select! {
+            exit = self.check(&progress) => {
+                progress.clear();
+                exit
+            }
+            number = shutdown.requested() => Ok(Exit::Signal(number)),
+        }
+    }
+}
+
+impl Check {
+    async fn check(&self, progress: &Progress) -> Result<Exit, Failure> {
+        let connection = self.common.connection.resolve()?;
+        let client = connection.connect().await?;
+        let mut rng = self.rng();
+        let input = if self.sample == Some(0) {
+            Input::Sample(Sample::default(), None)
+        } else {
+            let (args, mut rng) = (self.clone(), rng.fork());
+            let reading = tokio::task::spawn_blocking(move || args.read(&mut rng));
+            reading
+                .await
+                .map_err(|error| Failure::new(Exit::Failed, error.to_string()))??
+        };
+        let (revision, needed) = match &input {
+            Input::Sample(_, revision) => (revision.clone(), "the snapshot has no revision"),
+            Input::Checks(header, _) if self.ask => {
+                (header.revision.clone(), "the stream has no revision")
+            }
+            Input::Checks(..) => (None, "the stream's revision is the other server's"),
+        };
+        let Some(revision) = self.at.clone().or(revision) else {
+            return Err(Failure::usage(format!(
+                "{needed}: say with --at at which one of {} to ask",
+                connection.endpoint()
+            )));
+        };
+        let asker = Asker {
+            client: &client,
+            revision: &revision,
+            max_retries: connection.max_retries,
+            progress,
+        };
+        match input {
+            Input::Sample(sample, _) => self.answers(asker, &connection, &sample, &mut rng).await,
+            Input::Checks(header, asked) if self.ask => self.again(asker, &header, asked).await,
+            Input::Checks(header, asked) => self.compare(asker, &header, asked).await,
+        }
+    }
+
+    fn rng(&self) -> Rng {
+        let seed = self.seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
+        if self.seed.is_none() && !self.ask && self.sample != Some(0) {
+            tracing::info!("drawing questions with --seed {seed}");
+        }
+        Rng::with_seed(seed)
+    }
+
+    fn read(&self, rng: &mut Rng) -> Result<Input, Failure> {
+        let (input, name) = stdio::open(&self.file)?;
+        let mut records = RecordReader::new(input, name);
+        let header = match records.next_record()? {
+            Some(Record::Header(header)) => header,
+            Some(other) => {
+                let kind = other.kind();
+                return Err(records
+                    .fault(format!("expected a header, got a {kind}"))
+                    .into());
+            }
+            None => {
+                let fault = records.stream_fault("empty input: the producer wrote nothing");
+                return Err(fault.into());
+            }
+        };
+        match header.stream {
+            StreamKind::Snapshot if self.ask => Err(Failure::usage(
+                "--ask takes a stream of checks, and this one is a snapshot",
+            )),
+            StreamKind::Checks if self.sample.is_some() || self.seed.is_some() => {
+                Err(Failure::usage(
+                    "--sample and --seed are for a snapshot: this is a stream of checks, all of which \
+                     are asked",
+                ))
+            }
+            StreamKind::Checks => read_checks(records, header),
+            _ => {
+                let revision = header.revision.clone();
+                let mut stream = SnapshotReader::after(records, header, Seal::Sealed)?;
+                let sample = Sample::draw(&mut stream, self.sample.unwrap_or(SAMPLE), rng)?;
+                Ok(Input::Sample(sample, revision))
+            }
+        }
+    }
+
+    /// Asks about a sample, and writes the answers.
+    async fn answers(
+        &self,
+        mut asker: Asker<'_>,
+        connection: &Connection,
+        sample: &Sample,
+        rng: &mut Rng,
+    ) -> Result<Exit, Failure> {
+        let text = schema_at(asker.client, asker.revision).await?;
+        let at = Consistency::at_exact(asker.revision);
+        let schema = Schema::from(asker.client.reflect_schema(at).await?);
+        let checks = questions::ask(&mut asker, &schema, sample, rng).await?;
+        let endpoint = connection.endpoint();
+        tracing::info!("{endpoint} answered {}", Tally::of(&checks));
+        write(header(asker.revision, text), checks)?;
+        Ok(Exit::Done)
+    }
+
+    /// Asks the questions of a stream, and writes the answers.
+    async fn again(
+        &self,
+        mut asker: Asker<'_>,
+        header_before: &Header,
+        asked: Vec<checks::Check>,
+    ) -> Result<Exit, Failure> {
+        let questions = asked.into_iter().map(|check| check.request.0).collect();
+        let checks = asker.ask(questions).await?;
+        let endpoint = asker.client.endpoint();
+        tracing::info!("{endpoint} answered {}", Tally::of(&checks));
+        write(header(asker.revision, header_before.schema.clone()), checks)?;
+        Ok(Exit::Done)
+    }
+
+    /// Asks the questions of a stream, and writes those that are answered otherwise.
+    async fn compare(
+        &self,
+        mut asker: Asker<'_>,
+        other: &Header,
+        asked: Vec<checks::Check>,
+    ) -> Result<Exit, Failure> {
+        let (client, revision) = (asker.client, asker.revision);
+        let differ = match &other.schema {
+            Some(text) => {
+                schema::differences(client, Consistency::at_exact(revision), text).await?
+            }
+            None => None,
+        };
+        let questions = asked.iter().map(|check| check.request.0.clone()).collect();
+        let here = asker.ask(questions).await?;
+        let tally = Tally::of(&here);
+        let pairs = asked.into_iter().zip(here);
+        let disagree: Vec<checks::Check> = pairs
+            .filter(|(there, here)| !there.answer.agrees_with(&here.answer))
+            .map(|(there, here)| checks::Check {
+                other: Some(here.answer),
+                ..there
+            })
+            .collect();
+        let endpoint = client.endpoint();
+        for check in disagree.iter().take(NAMED) {
+            let here = check.other.as_ref().map(ToString::to_string);
+            let here = here.unwrap_or_default();
+            tracing::warn!(
+                "{}: {} there, {here} on {endpoint}",
+                check.request,
+                check.answer
+            );
+        }
+        if let Some(difference) = &differ {
+            tracing::warn!("the schema of {endpoint} is another one: {difference}");
+        }
+        let count = disagree.len();
+        write(header(revision, None), disagree)?;
+        if count == 0 && differ.is_none() {
+            tracing::info!("{endpoint} gives the same answers: {tally}");
+            return Ok(Exit::Done);
+        }
+        tracing::warn!("{endpoint} disagrees on {count} of {tally}");
+        Ok(Exit::Partial)
+    }
+}
+
+fn read_checks<R: BufRead>(
+    mut records: RecordReader<R>,
+    header: Box<Header>,
+) -> Result<Input, Failure> {
+    if header.format != FORMAT {
+        let format = &header.format;
+        return Err(records
+            .fault(format!("format {format:?}: this version reads {FORMAT}"))
+            .into());
+    }
+    let checks = checks::read_checks(&mut records, &header)?;
+    Ok(Input::Checks(header, checks))
+}
+
+/// The text of the schema, proven to be that of the revision; `None` where there is no schema.
+async fn schema_at(client: &Client, revision: &str) -> Result<Option<String>, Failure> {
+    let Some(schema) = client.read_schema().await? else {
+        return Ok(None);
+    };
+    let at = Consistency::at_exact(revision);
+    match schema::differences(client, at, &schema.text).await? {
+        None => Ok(Some(schema.text)),
+        Some(difference) => Err(Failure::new(
+            Exit::TryAgain,
+            format!(
+                "the schema of {} changed after revision {revision}: {difference}",
+                client.endpoint()
+            ),
+        )
+        .hint("take a newer revision: the API gives the text of the newest schema only")),
+    }
+}
+
+fn header(revision: &str, schema: Option<String>) -> Header {
+    Header {
+        format: FORMAT.to_owned(),
+        stream: StreamKind::Checks,
+        revision: Some(revision.to_owned()),
+        schema,
+        filter: None,
+        producer: format!("spice-check {VERSION}"),
+        created_at: spice_pipe::compare::now(),
+    }
+}
+
+fn write(header: Header, checks: Vec<checks::Check>) -> Result<(), Failure> {
+    let stdout = |error: io::Error| Failure::stdout(&error);
+    let output = Output::create(None, None)?;
+    let mut writer = CheckWriter::create(output, header).map_err(stdout)?;
+    for check in checks {
+        writer.write(check).map_err(stdout)?;
+    }
+    let output = writer.finish().map_err(stdout)?;
+    output.finish().map_err(stdout)?;
+    Ok(())
+}
+
+/// How many answers there are of each kind.
+#[derive(Default)]
+struct Tally {
+    yes: usize,
+    no: usize,
+    conditional: usize,
+    errors: usize,
+}
+
+impl Tally {
+    fn of(checks: &[checks::Check]) -> Self {
+        let mut tally = Self::default();
+        for check in checks {
+            *match &check.answer {
+                checks::Answer::Error(_) => &mut tally.errors,
+                checks::Answer::Item(item) => match item.permissionship {
+                    checks::Permissionship::Yes => &mut tally.yes,
+                    checks::Permissionship::No => &mut tally.no,
+                    checks::Permissionship::Conditional => &mut tally.conditional,
+                },
+            } += 1;
+        }
+        tally
+    }
+}
+
+impl std::fmt::Display for Tally {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            yes,
+            no,
+            conditional,
+            errors,
+        } = self;
+        let all = yes + no + conditional + errors;
+        write!(
+            f,
+            "{all} questions: {yes} yes, {no} no, {conditional} conditional, {errors} errors"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn flags_are_consistent() {
+        super::Check::command().debug_assert();
+    }
+}

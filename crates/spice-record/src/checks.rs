@@ -1,0 +1,280 @@
+//! A stream of checks: questions to a server with its answers. Header, checks, trailer.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io::{self, BufRead, Write};
+
+use authzed::v1::CheckBulkPermissionsRequestItem;
+use serde::de::Deserializer;
+use serde::ser::{Error as _, Serializer};
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::read::{ReadError, RecordReader};
+use crate::record::{Header, Record, Trailer};
+use crate::relationship::{ContextJson, ObjectJson, SubjectJson};
+use crate::updates::Lines;
+
+/// A question and what a server answered: SpiceDB's CheckBulkPermissionsPair. Where two servers
+/// disagree, it has the other one's answer, too.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Check {
+    /// What was asked.
+    pub request: Question,
+    /// What the first server answered.
+    #[serde(flatten)]
+    pub answer: Answer,
+    /// What the second one answered, if that is something else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other: Option<Answer>,
+}
+
+/// An answer, or why there is none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Answer {
+    /// SpiceDB's CheckBulkPermissionsResponseItem.
+    Item(Item),
+    /// Its google.rpc.Status: this question cannot be answered.
+    Error(Fault),
+}
+
+/// Whether the subject has the permission.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Item {
+    /// Yes, no, or that depends.
+    pub permissionship: Permissionship,
+    /// On what.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partial_caveat_info: Option<Missing>,
+}
+
+/// What an answer depends on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Missing {
+    /// Names of caveat parameters that have no value, sorted.
+    pub missing_required_context: Vec<String>,
+}
+
+/// SpiceDB's enum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Permissionship {
+    /// No.
+    #[serde(rename = "PERMISSIONSHIP_NO_PERMISSION")]
+    No,
+    /// Yes.
+    #[serde(rename = "PERMISSIONSHIP_HAS_PERMISSION")]
+    Yes,
+    /// It depends on caveats whose context was not given.
+    #[serde(rename = "PERMISSIONSHIP_CONDITIONAL_PERMISSION")]
+    Conditional,
+}
+
+/// Why a question has no answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// The gRPC code.
+    pub code: i32,
+    /// The server's words.
+    #[serde(default)]
+    pub message: String,
+}
+
+impl Answer {
+    /// Whether it says the same: of an error only the code counts, for its words name servers.
+    #[must_use]
+    pub fn agrees_with(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Item(one), Self::Item(other)) => one == other,
+            (Self::Error(one), Self::Error(other)) => one.code == other.code,
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Item(item) => {
+                f.write_str(match item.permissionship {
+                    Permissionship::No => "no",
+                    Permissionship::Yes => "yes",
+                    Permissionship::Conditional => "conditional",
+                })?;
+                match &item.partial_caveat_info {
+                    Some(missing) => {
+                        let names = missing.missing_required_context.join(", ");
+                        write!(f, " (missing: {names})")
+                    }
+                    None => Ok(()),
+                }
+            }
+            Self::Error(fault) => write!(f, "error {} ({})", fault.code, fault.message),
+        }
+    }
+}
+
+/// What is asked: a wrapper, because neither serde nor the message is ours.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Question(pub CheckBulkPermissionsRequestItem);
+
+/// As `document:readme#view@user:ann`. The context is left out, as in other messages.
+impl fmt::Display for Question {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let object = |object: Option<&authzed::v1::ObjectReference>| {
+            object.map_or_else(
+                || "?".to_owned(),
+                |object| format!("{}:{}", object.object_type, object.object_id),
+            )
+        };
+        let subject = self.0.subject.as_ref();
+        let resource = object(self.0.resource.as_ref());
+        let of = object(subject.and_then(|subject| subject.object.as_ref()));
+        write!(f, "{resource}#{}@{of}", self.0.permission)?;
+        match subject.map(|subject| subject.optional_relation.as_str()) {
+            None | Some("") => {}
+            Some(relation) => write!(f, "#{relation}")?,
+        }
+        match self.0.context {
+            Some(_) => f.write_str(" with a context"),
+            None => Ok(()),
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct QuestionJson<'a> {
+    resource: ObjectJson<'a>,
+    permission: Cow<'a, str>,
+    subject: SubjectJson<'a>,
+    #[serde(default, skip_serializing_if = "ContextJson::is_empty")]
+    context: ContextJson<'a>,
+}
+
+impl Serialize for Question {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (Some(resource), Some(subject)) = (&self.0.resource, &self.0.subject) else {
+            return Err(S::Error::custom("check without a resource or a subject"));
+        };
+        QuestionJson {
+            resource: resource.into(),
+            permission: Cow::Borrowed(&self.0.permission),
+            subject: subject.try_into().map_err(S::Error::custom)?,
+            context: ContextJson(self.0.context.as_ref().map(Cow::Borrowed)),
+        }
+        .serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Question {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let json = QuestionJson::deserialize(deserializer)?;
+        Ok(Self(CheckBulkPermissionsRequestItem {
+            resource: Some(json.resource.into()),
+            permission: json.permission.into_owned(),
+            subject: Some(json.subject.into()),
+            context: json.context.0.map(Cow::into_owned),
+        }))
+    }
+}
+
+/// Writes a stream of checks.
+///
+/// Without [`finish`](Self::finish) there is no trailer, and no reader takes the stream for whole.
+pub struct CheckWriter<W> {
+    lines: Lines<W>,
+    header: Digest,
+    checks: u64,
+}
+
+impl<W: Write> CheckWriter<W> {
+    /// Writes the header.
+    ///
+    /// # Errors
+    ///
+    /// Those of `out`.
+    pub fn create(out: W, header: Header) -> io::Result<Self> {
+        let checksum = header.checksum();
+        let mut lines = Lines::new(out);
+        lines.put(&Record::Header(Box::new(header)))?;
+        Ok(Self {
+            lines,
+            header: checksum,
+            checks: 0,
+        })
+    }
+
+    /// Writes one check.
+    ///
+    /// # Errors
+    ///
+    /// Those of `out`.
+    pub fn write(&mut self, check: Check) -> io::Result<()> {
+        self.checks += 1;
+        self.lines.put(&Record::Check(Box::new(check)))
+    }
+
+    /// Writes the trailer, flushes, and gives back the output.
+    ///
+    /// # Errors
+    ///
+    /// Those of `out`.
+    pub fn finish(mut self) -> io::Result<W> {
+        let trailer = Trailer {
+            checks: Some(self.checks),
+            header: Some(self.header),
+            ..Trailer::default()
+        };
+        self.lines.put(&Record::Trailer(Box::new(trailer)))?;
+        self.lines.finish()
+    }
+}
+
+/// Reads the rest of a stream of checks whose header has been read.
+///
+/// # Errors
+///
+/// As [`RecordReader::next_record`], and [`ReadError::Stream`] or [`ReadError::Line`] where the stream is
+/// cut, altered, or goes on after its trailer.
+pub fn read_checks<R: BufRead>(
+    records: &mut RecordReader<R>,
+    header: &Header,
+) -> Result<Vec<Check>, ReadError> {
+    let mut checks = Vec::new();
+    loop {
+        match records.next_record()? {
+            Some(Record::Check(check)) => checks.push(*check),
+            Some(Record::Trailer(trailer)) => {
+                if trailer.header != Some(header.checksum()) {
+                    return Err(records.fault("header altered: its checksum is not the trailer's"));
+                }
+                let found = checks.len() as u64;
+                if trailer.checks != Some(found) {
+                    let count = trailer.checks.unwrap_or_default();
+                    return Err(
+                        records.fault(format!("the trailer promises {count} checks, {found} came"))
+                    );
+                }
+                return match records.next_record()? {
+                    Some(after) => {
+                        Err(records.fault(format!("{} after the trailer", after.kind())))
+                    }
+                    None => Ok(checks),
+                };
+            }
+            Some(other) => {
+                let kind = other.kind();
+                return Err(records.fault(format!("a stream of checks holds no {kind}")));
+            }
+            None => {
+                return Err(records.stream_fault(format!(
+                    "cut: the input ends after {} checks without a trailer",
+                    checks.len()
+                )));
+            }
+        }
+    }
+}

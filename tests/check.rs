@@ -1,0 +1,231 @@
+//! Two servers asked the same: equal ones give the same answers, and what makes them differ is named.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use sample::Sample;
+use serde_json::Value;
+
+use crate::copy::{export, holding, import};
+use crate::support::folder;
+use crate::support::judge;
+use crate::support::pipe::Pipe;
+use crate::support::program::Program;
+use crate::support::spicedb::{Datastore, Server};
+
+fn check(server: &Server) -> Program {
+    Program::new("spice-check").args(["--context", server.context()])
+}
+
+/// Questions about a server with its answers, in a file.
+fn asked(server: &Server, folder: &Path, flags: &[&str]) -> PathBuf {
+    let path = folder.join("asked");
+    let answered = Pipe::from(export(server))
+        .to(check(server).args(flags))
+        .expect_success();
+    std::fs::write(&path, &answered.stdout).unwrap();
+    path
+}
+
+/// The same questions to another server, as it is now.
+fn compared(server: &Server, asked: &Path) -> Program {
+    check(server)
+        .args(["--at", &judge::head(server)])
+        .arg(asked)
+}
+
+fn checks(lines: &[Value]) -> Vec<&Value> {
+    lines.iter().filter_map(|line| line.get("check")).collect()
+}
+
+fn lines_of(path: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(path).unwrap();
+    let lines = text.lines().map(serde_json::from_str);
+    lines.collect::<Result<_, _>>().unwrap()
+}
+
+#[test]
+fn two_equal_servers_give_the_same_answers_yes_no_and_conditional() {
+    let folder = folder();
+    let source = holding(Sample::portable(5_000), Datastore::Memory);
+    let target = Server::start(Datastore::Postgres);
+    Pipe::from(export(&source))
+        .to(import(&target))
+        .expect_success();
+    let flags = ["--sample", "800", "--seed", "7"];
+    let path = asked(&source, folder.path(), &flags);
+    let lines = lines_of(&path);
+    assert_eq!(lines[0]["header"]["stream"], "checks");
+    let all = checks(&lines);
+    assert_eq!(lines.last().unwrap()["trailer"]["checks"], all.len());
+    let mut answers = BTreeMap::<&str, usize>::new();
+    for check in &all {
+        let answer = check["item"]["permissionship"].as_str().unwrap();
+        *answers.entry(answer).or_default() += 1;
+    }
+    for answer in ["HAS_PERMISSION", "NO_PERMISSION", "CONDITIONAL_PERMISSION"] {
+        let count = answers.get(format!("PERMISSIONSHIP_{answer}").as_str());
+        assert!(*count.unwrap() >= 5, "{answers:?}");
+    }
+    let with_context = all
+        .iter()
+        .filter(|one| one["request"]["context"].is_object());
+    assert_eq!(all.len() - with_context.clone().count(), 800);
+    let decided = with_context.filter(|one| one["item"]["partialCaveatInfo"].is_null());
+    assert!(decided.count() > 10, "a context decides what depends on it");
+    let sets = all
+        .iter()
+        .filter(|one| one["request"]["subject"]["optionalRelation"].is_string());
+    assert!(sets.count() > 10, "subject sets are asked about, too");
+
+    let compared = compared(&target, &path).run().expect_success();
+    assert!(
+        compared.stderr.contains("same answers"),
+        "{}",
+        compared.stderr
+    );
+    assert_eq!(checks(&compared.json_lines()).len(), 0);
+
+    // The same seed draws the same, and --ask asks it again.
+    let again = asked(&source, folder.path(), &flags);
+    assert_eq!(checks(&lines_of(&again)), all);
+    let again = check(&source)
+        .arg("--ask")
+        .arg(&path)
+        .run()
+        .expect_success();
+    assert_eq!(checks(&again.json_lines()), all);
+}
+
+/// Twenty documents that a group may see, and one that somebody owns.
+const SCHEMA: &str = "definition user {}
+
+definition group {
+	relation member: user
+}
+
+definition document {
+	relation owner: user
+	relation viewer: group#member
+	permission view = viewer + owner
+}
+";
+
+fn holding_a_group(schema: &str, member: bool) -> Server {
+    let server = Server::start(Datastore::Memory);
+    judge::write_schema(&server, schema);
+    let mut lines =
+        vec![r#"{"resource":"group:eng","relation":"member","subject":"user:bob"}"#.to_owned()];
+    if member {
+        lines.push(lines[0].replace("bob", "ann"));
+    }
+    for n in 0..20 {
+        let resource = format!(r#"{{"resource":"document:d{n}","relation":"#);
+        lines.push(format!(
+            r#"{resource}"viewer","subject":"group:eng#member"}}"#
+        ));
+        lines.push(format!(r#"{resource}"owner","subject":"user:eve{n}"}}"#));
+    }
+    judge::load_bulk(&server, &(lines.join("\n") + "\n"));
+    server
+}
+
+/// What two servers answer differently: resource, permission and subject.
+fn disagreements(lines: &[Value]) -> BTreeSet<String> {
+    let named = checks(lines).into_iter().map(|check| {
+        assert_ne!(check["item"], check["other"]["item"]);
+        let of = |object: &Value| {
+            format!("{}:{}", object["objectType"], object["objectId"]).replace('"', "")
+        };
+        let request = &check["request"];
+        let permission = request["permission"].as_str().unwrap();
+        let subject = of(&request["subject"]["object"]);
+        format!("{}#{permission}@{subject}", of(&request["resource"]))
+    });
+    named.collect()
+}
+
+#[test]
+fn member_removed_on_one_server_is_found_and_named() {
+    let folder = folder();
+    let (one, other) = (
+        holding_a_group(SCHEMA, true),
+        holding_a_group(SCHEMA, false),
+    );
+    let path = asked(&one, folder.path(), &[]);
+    let found = compared(&other, &path).run().expect_code(3);
+    let named = disagreements(&found.json_lines());
+    assert!(!named.is_empty());
+    for name in &named {
+        assert!(name.ends_with("@user:ann"), "{name}");
+    }
+    let first = named
+        .iter()
+        .find(|name| found.stderr.contains(name.as_str()));
+    assert!(first.is_some(), "{}", found.stderr);
+    assert!(
+        found.stderr.contains(": yes there, no on "),
+        "{}",
+        found.stderr
+    );
+}
+
+#[test]
+fn permission_that_means_something_else_is_found_and_named() {
+    let folder = folder();
+    let one = holding_a_group(SCHEMA, true);
+    let other = SCHEMA.replace("view = viewer + owner", "view = viewer");
+    let other = holding_a_group(&other, true);
+    let path = asked(&one, folder.path(), &[]);
+    let found = compared(&other, &path).run().expect_code(3);
+    let what = "expression of permission document#view";
+    assert!(found.stderr.contains(what), "{}", found.stderr);
+    let named = disagreements(&found.json_lines());
+    assert!(!named.is_empty());
+    for name in &named {
+        assert!(name.contains("#view@user:eve"), "{name}");
+    }
+    // The schema alone, without a question.
+    let schema = check(&one).args(["--at", &judge::head(&one), "--sample", "0"]);
+    let mut found = Pipe::from(schema)
+        .to(check(&other).args(["--at", &judge::head(&other)]))
+        .run();
+    let found = found.pop().unwrap().expect_code(3);
+    assert!(found.stderr.contains(what), "{}", found.stderr);
+}
+
+#[test]
+fn checks_that_are_cut_or_altered_or_asked_nowhere_are_refused() {
+    let folder = folder();
+    let server = holding_a_group(SCHEMA, true);
+    let path = asked(&server, folder.path(), &["--sample", "20"]);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    let cut = lines[..lines.len() - 1].concat();
+    let short = [&lines[..3], &lines[4..]].concat().concat();
+    let altered = text.replacen("viewer + owner", "viewer - owner", 1);
+    assert_ne!(altered, text);
+    for bad in [cut.as_str(), &short, &altered, ""] {
+        std::fs::write(&path, bad).unwrap();
+        let refused = compared(&server, &path).run().expect_code(65);
+        assert!(refused.stdout.is_empty());
+    }
+    std::fs::write(&path, &text).unwrap();
+    let nowhere = check(&server).arg(&path).run().expect_code(2);
+    assert!(nowhere.stderr.contains("--at"), "{}", nowhere.stderr);
+    compared(&server, &path)
+        .args(["--sample", "5"])
+        .run()
+        .expect_code(2);
+    let snapshot = folder.path().join("snapshot");
+    export(&server)
+        .arg("--output")
+        .arg(&snapshot)
+        .run()
+        .expect_success();
+    check(&server)
+        .arg("--ask")
+        .arg(&snapshot)
+        .run()
+        .expect_code(2);
+}

@@ -1,15 +1,20 @@
 //! Streams that were written by released versions stay readable. The files are never changed; a new
 //! format version gets a folder of its own, and a line in `FOLDERS`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use spice_record::checks::read_checks;
+use spice_record::{Record, RecordReader};
 
 use crate::support::program::Program;
 
 const FOLDERS: [&str; 1] = ["v1"];
 
-/// What each file says, under its name: relationships and digest of a snapshot, or the last revision.
-const V1: [(&str, &str); 3] = [
+/// What each file says, under its name: relationships and digest of a snapshot, the last revision of
+/// changes, or how many checks were answered how.
+const V1: [(&str, &str); 4] = [
     ("changes.ndjson", "GhAKBENNMEgSCDBmNDQ4MDg2"),
+    ("checks.ndjson", "8 questions: 4 yes, 3 no, 1 conditional"),
     (
         "seconds.ndjson.zst",
         "60 relationships, digest 0a9c75e99dc45595171e44bd15cc7fa9 (s)",
@@ -51,6 +56,10 @@ fn streams_of_version_1_are_read() {
             assert_eq!(found.text().trim(), expected, "{name}");
             continue;
         }
+        if name == "checks.ndjson" {
+            assert_eq!(answers(&path), expected, "{name}");
+            continue;
+        }
         let checked = Program::new("spice-import")
             .arg("--dry-run")
             .arg(&path)
@@ -61,6 +70,24 @@ fn streams_of_version_1_are_read() {
             "{name}: {stderr}"
         );
     }
+}
+
+fn answers(path: &Path) -> String {
+    let input = std::io::BufReader::new(std::fs::File::open(path).unwrap());
+    let mut records = RecordReader::new(input, "checks");
+    let Some(Record::Header(header)) = records.next_record().unwrap() else {
+        panic!("no header");
+    };
+    let checks = read_checks(&mut records, &header).unwrap();
+    let count = |wanted: &str| {
+        let said = checks.iter().map(|check| check.answer.to_string());
+        said.filter(|said| said.starts_with(wanted)).count()
+    };
+    let (yes, no, conditional) = (count("yes"), count("no"), count("conditional"));
+    format!(
+        "{} questions: {yes} yes, {no} no, {conditional} conditional",
+        checks.len()
+    )
 }
 
 #[test]

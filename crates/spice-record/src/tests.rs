@@ -10,8 +10,8 @@ use prost_types::{ListValue, Struct, Timestamp, Value};
 use crate::digest::same;
 use crate::record::StreamKind;
 use crate::{
-    DigestSum, ExpiryPrecision, FORMAT, Header, ReadError, RecordReader, Seal, SnapshotReader,
-    SnapshotWriter,
+    DigestSum, ExpiryPrecision, FORMAT, Header, ReadError, Record, RecordReader, Seal,
+    SnapshotReader, SnapshotWriter,
 };
 
 fn object() -> impl Strategy<Value = ObjectReference> {
@@ -316,4 +316,39 @@ fn the_last_second_of_the_year_9999_is_an_expiry_like_any_other() {
     let mut written = Vec::new();
     crate::snapshot::write_relationship(&mut written, &relationship).expect("JSON can say it");
     assert_eq!(String::from_utf8(written).expect("JSON is UTF-8"), stream);
+}
+
+#[test]
+fn check_is_written_as_it_was_read_and_agrees_by_what_was_answered() {
+    let request = r#"{"resource":{"objectType":"d","objectId":"1"},"permission":"view","subject":{"object":{"objectType":"u","objectId":"2"}},"context":{"used":0.5}}"#;
+    let conditional = r#""item":{"permissionship":"PERMISSIONSHIP_CONDITIONAL_PERMISSION","partialCaveatInfo":{"missingRequiredContext":["a","b"]}}"#;
+    let (error, another) = (
+        r#""error":{"code":9,"message":"here"}"#,
+        r#""error":{"code":9,"message":"there"}"#,
+    );
+    let no = r#""item":{"permissionship":"PERMISSIONSHIP_NO_PERMISSION"}"#;
+    let read = |answer: &str, other: &str| {
+        let line = format!(r#"{{"check":{{"request":{request},{answer},"other":{{{other}}}}}}}"#);
+        let record: Record = serde_json::from_str(&line).expect(&line);
+        assert_eq!(serde_json::to_string(&record).expect("JSON"), line);
+        let Record::Check(check) = record else {
+            panic!("{line}");
+        };
+        let other = check.other.expect(&line);
+        assert_eq!(
+            check.answer.agrees_with(&other),
+            other.agrees_with(&check.answer)
+        );
+        check.answer.agrees_with(&other)
+    };
+    assert!(read(conditional, conditional));
+    assert!(read(error, another), "of an error the code counts");
+    let fewer = conditional.replace(r#"["a","b"]"#, r#"["a"]"#);
+    for (one, other) in [(conditional, no), (no, error), (conditional, &fewer)] {
+        assert!(!read(one, other), "{one} {other}");
+    }
+    let misspelt =
+        format!(r#"{{"check":{{"request":{request},{no}}}}}"#).replace("context", "contxt");
+    serde_json::from_str::<Record>(&misspelt)
+        .expect_err("a question without its context is another one");
 }

@@ -18,6 +18,8 @@ use crate::support::spicedb::{Datastore, Server};
 use crate::support::wait_until;
 
 const PATIENCE: Duration = Duration::from_secs(120);
+/// A follow lasts as long as the test, which a soak on a busy machine makes long.
+const FOLLOWING: Duration = Duration::from_secs(900);
 
 /// A migration between two servers of its own, with its state folder.
 struct Migration {
@@ -86,7 +88,7 @@ impl Migration {
 
     /// Starts to follow, and waits until that has come to a position.
     fn follow(&self) -> Running {
-        let following = self.step(&["follow"]).spawn();
+        let following = self.step(&["follow"]).timeout(FOLLOWING).spawn();
         wait_until("follow comes to a position", PATIENCE, || {
             self.file("position").exists() && self.status()["running"] == true
         });

@@ -53,8 +53,9 @@ plan_live() {
    For minutes or weeks. An empty transaction every 30 s keeps its place in the history of $from.
 3. Look at it, as often as you like:    $me status
 4. Prove both ends equal, also under writes: $me verify
-   Different: somebody else writes to $to. $me resync makes it equal again, and stops follow for it; then
-   follow and verify. It is the way on, too, where $from has lost the history that follow needs.
+   With --checks 1000 it also asks both who has which permission. Different: somebody else writes to $to.
+   $me resync makes it equal again, and stops follow for it; then follow and verify.
+   That is the way on, too, where $from has lost the history that follow needs.
 5. Cut over, within an hour of that:    $me cutover
    It says when to fence, that is, to stop all writes to $from, and when to switch: about a second later.
    How to fence; any one of these, and only one under which this migration can still write to $from is quick

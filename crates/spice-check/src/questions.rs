@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use authzed::Client;
 use authzed::v1::{
     CheckBulkPermissionsRequestItem as Item, Consistency, ReadRelationshipsRequest,
     ReflectSchemaResponse, Relationship, RelationshipFilter, SubjectReference,
@@ -15,7 +14,7 @@ use spice_pipe::retry::Retry;
 use spice_record::checks::{Answer, Check, Permissionship};
 
 use crate::ask::Asker;
-use crate::sample::Sample;
+use crate::sample::{Sample, is_wildcard};
 
 /// How many members of a subject set are looked at, to ask about one of them.
 const MEMBERS: u32 = 8;
@@ -93,24 +92,10 @@ async fn question(
     let names = schema.names.get(&resource.object_type);
     let permission = names.and_then(|names| rng.choice(names));
     let own = match &relationship.subject {
-        Some(subject) if rng.bool() => {
-            likely(
-                asker.client,
-                asker.revision,
-                asker.max_retries,
-                sample,
-                subject,
-                rng,
-            )
-            .await?
-        }
+        Some(subject) if rng.bool() => likely(asker, sample, subject, rng).await?,
         _ => None,
     };
-    let others = sample
-        .subjects
-        .iter()
-        .filter(|subject| !is_wildcard(subject));
-    let subject = own.or_else(|| rng.choice(others.collect::<Vec<_>>()).cloned());
+    let subject = own.or_else(|| rng.choice(&sample.subjects).cloned());
     Ok(permission.zip(subject).map(|(permission, subject)| Item {
         resource: Some(resource.clone()),
         permission: permission.clone(),
@@ -122,9 +107,7 @@ async fn question(
 /// One for whom a relationship with this subject may say yes: the subject itself; of a set one of its
 /// members, or the set; for a wildcard somebody of the type.
 async fn likely(
-    client: &Client,
-    revision: &str,
-    max_retries: usize,
+    asker: &Asker<'_>,
     sample: &Sample,
     subject: &SubjectReference,
     rng: &mut Rng,
@@ -132,7 +115,7 @@ async fn likely(
     if is_wildcard(subject) {
         let kind = object_type(subject);
         let others = sample.subjects.iter();
-        let alike = others.filter(|other| object_type(other) == kind && !is_wildcard(other));
+        let alike = others.filter(|other| object_type(other) == kind);
         return Ok(rng.choice(alike.collect::<Vec<_>>()).cloned());
     }
     let Some(set) = subject
@@ -143,7 +126,7 @@ async fn likely(
         return Ok(Some(subject.clone()));
     };
     let request = ReadRelationshipsRequest {
-        consistency: Some(Consistency::at_exact(revision)),
+        consistency: Some(Consistency::at_exact(asker.revision)),
         relationship_filter: Some(RelationshipFilter {
             resource_type: set.object_type.clone(),
             optional_resource_id: set.object_id.clone(),
@@ -153,9 +136,9 @@ async fn likely(
         optional_limit: MEMBERS,
         optional_cursor: None,
     };
-    let mut retry = Retry::new(max_retries);
+    let mut retry = Retry::new(asker.max_retries);
     let mut members: Vec<SubjectReference> = Vec::new();
-    let mut responses = client.read_relationships(request.clone());
+    let mut responses = asker.client.read_relationships(request.clone());
     loop {
         match responses.message().await {
             Ok(Some(response)) => {
@@ -170,18 +153,11 @@ async fn likely(
                     .pause(error, "reading the members of a set again")
                     .await?;
                 members.clear();
-                responses = client.read_relationships(request.clone());
+                responses = asker.client.read_relationships(request.clone());
             }
         }
     }
     Ok(rng.choice(members).or_else(|| Some(subject.clone())))
-}
-
-fn is_wildcard(subject: &SubjectReference) -> bool {
-    subject
-        .object
-        .as_ref()
-        .is_none_or(|object| object.object_id == "*")
 }
 
 fn object_type(subject: &SubjectReference) -> Option<&str> {

@@ -16,7 +16,7 @@ const VALUES: usize = 16;
 pub(crate) struct Sample {
     /// The ones to ask about.
     pub(crate) relationships: Vec<Relationship>,
-    /// Subjects of other ones.
+    /// Subjects of other ones, but no wildcards: a server refuses to be asked about those.
     pub(crate) subjects: Vec<SubjectReference>,
     /// By caveat and parameter: values that relationships store.
     pub(crate) values: BTreeMap<(String, String), Vec<Value>>,
@@ -30,14 +30,19 @@ impl Sample {
         rng: &mut Rng,
     ) -> Result<Self, ReadError> {
         let mut sample = Self::default();
-        let mut seen = 0;
+        let (mut seen, mut subjects) = (0, 0);
         while let Some(relationship) = stream.next_relationship()? {
             seen += 1;
             sample.keep_values(&relationship, rng);
-            if let Some(subject) = &relationship.subject
-                && let Some(place) = place(sample.subjects.len(), size, seen, rng)
+            if let Some(subject) = relationship
+                .subject
+                .as_ref()
+                .filter(|one| !is_wildcard(one))
             {
-                put(&mut sample.subjects, place, subject.clone());
+                subjects += 1;
+                if let Some(place) = place(sample.subjects.len(), size, subjects, rng) {
+                    put(&mut sample.subjects, place, subject.clone());
+                }
             }
             if let Some(place) = place(sample.relationships.len(), size, seen, rng) {
                 put(&mut sample.relationships, place, relationship);
@@ -61,6 +66,12 @@ impl Sample {
             }
         }
     }
+}
+
+/// Whether it is everybody of a type.
+pub(crate) fn is_wildcard(subject: &SubjectReference) -> bool {
+    let object = subject.object.as_ref();
+    object.is_none_or(|object| object.object_id == "*")
 }
 
 /// Where the one that was seen last goes, if anywhere: reservoir sampling.

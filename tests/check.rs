@@ -2,16 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use sample::Sample;
 use serde_json::Value;
 
 use crate::copy::{export, holding, import};
-use crate::support::folder;
 use crate::support::judge;
 use crate::support::pipe::Pipe;
 use crate::support::program::Program;
 use crate::support::spicedb::{Datastore, Server};
+use crate::support::{folder, wait_until};
 
 fn check(server: &Server) -> Program {
     Program::new("spice-check").args(["--context", server.context()])
@@ -228,4 +229,49 @@ fn checks_that_are_cut_or_altered_or_asked_nowhere_are_refused() {
         .arg(&snapshot)
         .run()
         .expect_code(2);
+}
+
+#[test]
+fn expiry_between_two_servers_answers_is_no_disagreement_once_both_are_asked_at_newer_revisions() {
+    let folder = folder();
+    let schema = "use expiration\n\ndefinition user {}\n\ndefinition document {\n\trelation viewer: user with expiration\n\tpermission view = viewer\n}\n";
+    let servers = [Datastore::Memory, Datastore::Postgres].map(|datastore| {
+        let server = Server::start(datastore);
+        judge::write_schema(&server, schema);
+        server
+    });
+    let expiry = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(12);
+    for server in &servers {
+        let lines = (0..30).map(|n| {
+            let of =
+                format!(r#""resource":"document:d{n}","relation":"viewer","subject":"user:u{n}""#);
+            format!(r#"{{{of},"expires":"{expiry}"}}"#)
+        });
+        judge::load_bulk(server, &(lines.collect::<Vec<_>>().join("\n") + "\n"));
+    }
+    let [one, other] = servers;
+    let path = asked(&one, folder.path(), &[]);
+    let yes = |lines: &[Value]| {
+        let answers = checks(lines)
+            .into_iter()
+            .map(|check| &check["item"]["permissionship"]);
+        answers
+            .filter(|one| *one == "PERMISSIONSHIP_HAS_PERMISSION")
+            .count()
+    };
+    assert!(yes(&lines_of(&path)) > 0, "asked before the expiry");
+    wait_until("all has expired", Duration::from_secs(30), || {
+        jiff::Timestamp::now() > expiry + jiff::SignedDuration::from_secs(1)
+    });
+    let disagree = compared(&other, &path).run().expect_code(3);
+    let left = folder.path().join("left");
+    std::fs::write(&left, &disagree.stdout).unwrap();
+    for server in [&one, &other] {
+        // Any write makes a newer revision: at the old one a server repeats what it has answered.
+        judge::write_schema(server, schema);
+    }
+    let again = compared(&one, &left).arg("--ask").run().expect_success();
+    assert_eq!(yes(&again.json_lines()), 0);
+    std::fs::write(&path, &again.stdout).unwrap();
+    compared(&other, &path).run().expect_success();
 }

@@ -1,5 +1,8 @@
 //! Two servers compared: every difference found, none invented, and repaired by the same pipe.
 
+mod broken;
+mod servers;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,8 +13,6 @@ use serde_json::Value;
 use spice_record::{ExpiryPrecision, SnapshotWriter};
 
 use crate::copy::{export, holding, import};
-use crate::support::disk::SmallDisk;
-use crate::support::judge::{self, Precision};
 use crate::support::pipe::Pipe;
 use crate::support::program::Program;
 use crate::support::spicedb::{Datastore, Server};
@@ -154,61 +155,6 @@ fn planted_differences_are_all_found_and_no_other_in_little_memory_and_in_much()
 }
 
 #[test]
-fn differences_piped_into_apply_repair_the_target_and_a_second_time_change_nothing() {
-    let folder = folder();
-    let sample = Sample::rich(20_000);
-    let source = holding(sample, Datastore::Memory);
-    let target = holding(
-        Sample {
-            seed: 9,
-            ..Sample::rich(19_000)
-        },
-        Datastore::Postgres,
-    );
-    let (a, b) = (folder.path().join("a"), folder.path().join("b"));
-    let take = |server: &Server, file: &Path| {
-        export(server)
-            .arg("--output")
-            .arg(file)
-            .run()
-            .expect_success();
-    };
-    take(&source, &b);
-    take(&target, &a);
-    diff(&a, &b).run().expect_code(3);
-    let repair = || {
-        let apply = Program::new("spice-apply")
-            .args(["--context", target.context()])
-            .timeout(PATIENCE);
-        Pipe::from(diff(&a, &b).arg("--exit-zero"))
-            .to(apply)
-            .expect_success()
-    };
-    repair();
-    judge::assert_same_relationships(&source, &target, Precision::Microseconds);
-    let events = |since: &str| {
-        let watch = Program::new("spice-watch")
-            .args(["--context", target.context(), "--since", since])
-            .args(["--until-quiet", "3s"]);
-        let lines = watch.run().expect_success().json_lines();
-        lines
-            .iter()
-            .filter(|line| line.get("transaction").is_some())
-            .count()
-    };
-    let since = judge::head(&target);
-    repair();
-    assert_eq!(
-        events(&since),
-        0,
-        "a repair that was made again changes nothing"
-    );
-    take(&target, &a);
-    let equal = diff(&a, &b).run().expect_success();
-    assert_eq!(found(&equal.json_lines()), Planted::new());
-}
-
-#[test]
 fn exports_in_another_order_are_equal() {
     let folder = folder();
     let sample = Sample::portable(5_000);
@@ -310,84 +256,6 @@ fn what_has_expired_as_of_an_instant_is_left_out_on_both_sides() {
             .clone()
     };
     assert_eq!(total(&a), total(&b));
-}
-
-#[test]
-fn streams_that_are_not_whole_or_not_alike_are_bad_data_and_nothing_is_said() {
-    let folder = folder();
-    let sample = Sample::rich(1_000);
-    let all: Vec<Relationship> = sample.iter().collect();
-    let good = sealed(folder.path(), "good", sample, &all);
-    let text = std::fs::read_to_string(&good).unwrap();
-    let write = |name: &str, text: &str| {
-        let path = folder.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path
-    };
-    let lines: Vec<&str> = text.split_inclusive('\n').collect();
-    let bad = [
-        write("truncated", &lines[..500].concat()),
-        write("unsealed", &lines[1..1_001].concat()),
-        write(
-            "other-format",
-            &text.replacen("spice-stream/1", "spice-stream/2", 1),
-        ),
-        write(
-            "altered",
-            &text.replacen("objectId\":\"", "objectId\":\"x", 1),
-        ),
-        write(
-            "twice",
-            &[lines[0], lines[1], lines[1], lines[1_001]].concat(),
-        ),
-        write("empty", ""),
-    ];
-    for bad in &bad {
-        let name = bad.file_name().unwrap().to_str().unwrap();
-        for (a, b) in [(&good, bad), (bad, &good)] {
-            let refused = diff(a, b).run().expect_code(65);
-            assert!(refused.stderr.contains(name), "{name}: {}", refused.stderr);
-            assert!(refused.stdout.is_empty(), "{name}");
-        }
-        digest(&[bad]).run().expect_code(65);
-    }
-    let filtered = write(
-        "filtered",
-        &text.replacen(
-            r#""producer""#,
-            r#""filter":{"types":["document"]},"producer""#,
-            1,
-        ),
-    );
-    diff(&good, &filtered).run().expect_code(65);
-}
-
-#[test]
-fn temporary_folder_that_is_full_or_missing_is_named_and_nothing_is_left_in_it() {
-    let folder = folder();
-    let sample = Sample::rich(100_000);
-    let (a, b, _) = plant(sample, 10);
-    let a = sealed(folder.path(), "a", sample, &a);
-    let b = sealed(folder.path(), "b", sample, &b);
-    let missing = folder.path().join("missing");
-    let small = SmallDisk::mount();
-    let folders = [Some(missing.as_path()), small.as_ref().map(SmallDisk::path)];
-    for temp in folders.into_iter().flatten() {
-        let failed = diff(&a, &b)
-            .args(["--memory", "1MiB", "--temp"])
-            .arg(temp)
-            .run()
-            .expect_code(1);
-        assert!(
-            failed.stderr.contains(temp.to_str().unwrap()),
-            "{}",
-            failed.stderr
-        );
-        assert!(failed.stdout.is_empty());
-    }
-    if let Some(small) = small {
-        assert_eq!(std::fs::read_dir(small.path()).unwrap().count(), 0);
-    }
 }
 
 #[test]

@@ -107,7 +107,7 @@ impl Diff {
         let temp = self.temp.clone().unwrap_or_else(std::env::temp_dir);
         let mut table = Table::new(memory, Folder::new(&temp));
         let paths = [self.a.as_path(), self.b.as_path()];
-        let read = side::read_both(paths, &self.compare, only.as_ref(), &mut table)?;
+        let read = side::read_both(paths, &self.compare, only, &mut table)?;
         let precision = self.compare.precision(read.precisions.iter().copied());
         // Nothing is said before both streams have proved to be whole.
         let mut report = Report::begin(self, &read)?;

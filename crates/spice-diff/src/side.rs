@@ -2,6 +2,7 @@
 //! it.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
@@ -45,6 +46,9 @@ struct End {
 
 /// Reads both streams to their ends into the table.
 ///
+/// A failure ends this at once: a thread that waits for the other stream, a pipe into which nobody
+/// writes for example, is left to the end of the process.
+///
 /// # Errors
 ///
 /// Exit 65 where one is not whole, names another part of a server than the other, or holds a
@@ -52,25 +56,25 @@ struct End {
 pub(crate) fn read_both(
     paths: [&Path; 2],
     compare: &CompareArgs,
-    only: Option<&Keys>,
+    only: Option<Keys>,
     table: &mut Table,
 ) -> Result<Read, Failure> {
-    let ends = thread::scope(|scope| {
-        let (sender, receiver) = sync_channel(GROUPS);
-        for (side, path) in [Side::A, Side::B].into_iter().zip(paths) {
-            let sender = sender.clone();
-            scope.spawn(move || {
-                let last = match read(path, compare, only, side, &sender) {
-                    Ok(Some(end)) => Step::End(Box::new(end)),
-                    Ok(None) => return,
-                    Err(failure) => Step::Failed(failure),
-                };
-                let _ = sender.send((side, last));
-            });
-        }
-        drop(sender);
-        gather(receiver, table)
-    })?;
+    let only = only.map(Arc::new);
+    let (sender, receiver) = sync_channel(GROUPS);
+    for (side, path) in [Side::A, Side::B].into_iter().zip(paths) {
+        let (sender, compare, only) = (sender.clone(), compare.clone(), only.clone());
+        let path = path.to_owned();
+        thread::spawn(move || {
+            let last = match read(&path, &compare, only.as_deref(), side, &sender) {
+                Ok(Some(end)) => Step::End(Box::new(end)),
+                Ok(None) => return,
+                Err(failure) => Step::Failed(failure),
+            };
+            let _ = sender.send((side, last));
+        });
+    }
+    drop(sender);
+    let ends = gather(receiver, table)?;
     let [Some(a), Some(b)] = ends else {
         return Err(Failure::new(
             spice_pipe::Exit::Failed,

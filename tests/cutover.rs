@@ -2,6 +2,7 @@
 
 mod back;
 mod fence;
+mod resync;
 mod under_load;
 mod verify;
 

@@ -73,6 +73,8 @@ stop_capture() {
 }
 
 lost_history() {
+    [ "$command" != resync ] || fail 4 "changes of $from are lost already: they left its history while the resync began" \
+        "raise --datastore-gc-window on $from; then run: $same"
     fail 4 "changes of $from are lost: they left its history before they were captured. $to cannot become equal by following" \
         "raise --datastore-gc-window on $from, empty $to, and begin anew: $me copy --again"
 }
@@ -89,6 +91,10 @@ copy() {
     else
         case $before in
         resyncing*) fail 2 "a resync is not finished" "run: $me resync" ;;
+        resynced*)
+            say "the copy is $before; nothing was written" "next: $me follow; then: $me verify. (A new copy: --again)"
+            return
+            ;;
         proven*)
             say "the copy is $before; nothing was written" "next: $after_copy. (A new copy: --again)"
             return
@@ -141,7 +147,7 @@ copy() {
 
 # forget_changes: what belongs to the revision of a copy that is not wanted any more
 forget_changes() {
-    rm -f "$state/verdict" "$state/differences.ndjson" "$state/checks.ndjson" "$state/second" "$state/paired.ndjson" "$state/verified" "$state/resynced"
+    rm -f "$state/verdict" "$state/differences.ndjson" "$state/checks.ndjson" "$state/second" "$state/paired.ndjson" "$state/verified" "$state/in-doubt"
     rm -f "$state/revision" "$state/copy" "$state/following" "$state/position" "$state/fence" "$state/end" \
         "$state/drained" "$state/aborted" "$spool" "$spool".[0-9]* "$spool.lock" "$spool.lost"
     [ ! -r "$state/applied.ndjson" ] || mv "$state/applied.ndjson" "$state/applied.before.ndjson"

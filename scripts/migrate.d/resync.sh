@@ -10,9 +10,11 @@ resync() {
     [ -r "$state/copy" ] || fail 2 "nothing has been copied" "run: $me copy"
     stop_step follow "resync takes over from here: follow has ended as it should"
     look_at_both
-    if grep -q doubtsUntil "$state/position" 2>/dev/null || grep -q '^resyncing' "$state/copy"; then
+    # Of a follow that was killed its lock is left; of a resync that was, or that failed, in-doubt.
+    if grep -q doubtsUntil "$state/position" 2>/dev/null || [ -e "$state/follow.lock" ] || [ -e "$state/in-doubt" ]; then
         say "a write of the process before this one may still be applied late: waiting 30 s"
         run sleep 30
+        rm -f "$state/in-doubt" "$state/follow.lock"
     fi
     mark resyncing
     archive
@@ -36,6 +38,7 @@ resync() {
     spice-diff --exit-zero "$work/a" "$work/b" >"$work/updates" &
     comparer=$!
     started $comparer
+    : | keep in-doubt || exit
     spice-apply --context="$to" ${lanes:+--lanes "$lanes"} ${max_rps:+--max-rps "$max_rps"} ${on_reject:+--on-reject "$on_reject"} \
         <"$work/updates" >>"$state/applied.ndjson" &
     applier=$!
@@ -48,6 +51,7 @@ resync() {
     3) partial=yes ;;
     *) failed="spice-apply $code" ;;
     esac
+    [ -n "$failed" ] || rm -f "$state/in-doubt"
     [ -z "$failed" ] || kill -TERM $comparer $target_reader $source_reader 2>/dev/null
     # What ended first made the others end: a stream that was cut (65), a reader that has left (141, 143).
     for ended in "spice-diff $comparer" "spice-export $target_reader" "spice-export $source_reader"; do
@@ -60,7 +64,7 @@ resync() {
     done
     stop_capture
     [ -z "$failed" ] || fail_of "${failed% *}" "${failed#* }" "the resync is not finished: $to lies somewhere between what it was and $from"
-    mark copied
+    mark resynced
     [ -z "$partial" ] || fail 3 "updates that $to refused are in $on_reject" "see what spice-apply says above; then: $me follow"
     say "$to was made equal to $from as of revision $revision; what was written since is captured" "next: $me follow; then: $me verify"
 }
@@ -68,6 +72,10 @@ resync() {
 # archive: what belongs to the revision from which was followed until now
 archive() {
     old=$state/before-$(date -u +%Y%m%dT%H%M%SZ)
+    [ ! -e "$old" ] || { # of a resync that was killed in this second
+        sleep 1
+        old=$state/before-$(date -u +%Y%m%dT%H%M%SZ)
+    }
     mkdir "$old" || fail 1 "cannot make $old" "make space; then run: $same"
     for file in revision position applied.ndjson verdict differences.ndjson checks.ndjson following fence end drained second paired.ndjson verified; do
         [ ! -e "$state/$file" ] || mv "$state/$file" "$old/" || fail 1 "cannot move $state/$file" "run: $same"

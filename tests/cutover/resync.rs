@@ -1,0 +1,249 @@
+//! A target made equal again without being emptied: killed on the way, under writes, and after its
+//! source has forgotten changes.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use super::{Migration, PATIENCE, delete, precision, relationship, touch};
+use crate::support::judge::{self, Writers};
+use crate::support::running::Running;
+use crate::support::spicedb::{Datastore, Server};
+use crate::support::{figure, repeat, wait_until};
+
+/// How many relationships no writer touches.
+const STILL: u32 = 3_000;
+
+fn still() -> Vec<String> {
+    (0..STILL)
+        .map(|n| relationship(&format!("still-{n}")))
+        .collect()
+}
+
+/// A third of them missing, and as many that the source does not hold.
+fn drift(target: &Server) {
+    let line = |op: &str, id: String| {
+        relationship(&id).replacen('{', &format!(r#"{{"op":"{op}","#), 1) + "\n"
+    };
+    let missing = (0..STILL)
+        .step_by(3)
+        .map(|n| line("delete", format!("still-{n}")));
+    let extra = (0..STILL / 3).map(|n| line("touch", format!("extra-{n}")));
+    judge::load(target, &missing.chain(extra).collect::<String>());
+}
+
+/// How many of a third that are missing, and of as many extra, are left.
+fn left_of_drift(target: &Server) -> usize {
+    let there = judge::dump(target, judge::Precision::Microseconds);
+    let count = |name: &str| there.iter().filter(|line| line.contains(name)).count();
+    count("item:extra-") + STILL as usize - count("item:still-")
+}
+
+/// Writers, the relationships that they leave alone, and a target that has drifted from them.
+fn drifted(seconds: u32) -> (Migration, Writers) {
+    let migration = Migration::between(Datastore::Postgres, Datastore::Postgres);
+    judge::load_bulk(&migration.from, &(still().join("\n") + "\n"));
+    let journal = migration.folder.path().join("journal");
+    let seconds = seconds.to_string();
+    let load = ["--rate", "8", "--updates", "60", "--seconds", &seconds];
+    let writers = Writers::start(&migration.from, &journal, &load);
+    migration.plan_and_copy();
+    (migration, writers)
+}
+
+/// Follows until what the writers have written, and nothing else, is on the target.
+fn equal_in_the_end(migration: &Migration, writers: Writers) {
+    let following = migration.follow();
+    let summary = writers.finish();
+    figure(&format!("written meanwhile: {summary}"));
+    let precision = precision(Datastore::Postgres, Datastore::Postgres);
+    let mut expected = judge::expected(&migration.folder.path().join("journal"), precision);
+    expected.extend(still());
+    expected.sort();
+    let mut there = Vec::new();
+    let equal = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        wait_until("the target holds all", PATIENCE, || {
+            there = judge::dump(&migration.to, precision);
+            there == expected
+        });
+    }));
+    if equal.is_err() {
+        judge::assert_same_lines("the journal", &expected, "the target", &there);
+    }
+    following.signal("TERM");
+    following.wait();
+}
+
+fn text(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
+}
+
+/// When a resync is killed: what is there then.
+const MOMENTS: [(&str, fn(&Migration, &Running) -> bool); 5] = [
+    ("it has begun", |migration, _| {
+        text(&migration.file("copy")).starts_with("resyncing")
+    }),
+    ("it has archived", |_, running| {
+        running
+            .stderr_so_far()
+            .contains("what was captured until now is in")
+    }),
+    ("it captures", |migration, running| {
+        running
+            .stderr_so_far()
+            .contains("what was captured until now is in")
+            && !text(&migration.file("changes.ndjson")).is_empty()
+    }),
+    ("it writes", |migration, _| {
+        !text(&migration.file("applied.ndjson")).is_empty()
+    }),
+    ("it has written", |_, running| {
+        running.stderr_so_far().contains("spice-apply: applied")
+    }),
+];
+
+#[test]
+fn resync_killed_at_any_moment_goes_on_with_the_same_command_and_ends_equal() {
+    for round in 0..repeat(1, 4) {
+        // Each waits 30 s after one that was killed while it wrote.
+        let moments = if repeat(0, 1) == 1 {
+            &MOMENTS[..]
+        } else {
+            &MOMENTS[2..4]
+        };
+        let (migration, writers) = drifted(repeat(25, 90));
+        drift(&migration.to);
+        // One call a second, so that it takes some time.
+        let slow = ["resync", "--max-rps", "1"];
+        for (name, is_there) in moments {
+            let running = migration.step(&slow).spawn();
+            wait_until(name, PATIENCE, || is_there(&migration, &running));
+            running.kill9();
+            assert_eq!(running.wait().signal(), Some(9), "killed when {name}");
+            let followed = migration.step(&["follow"]).run().expect_code(2);
+            assert!(
+                followed.stderr.contains("a resync is not finished"),
+                "{}",
+                followed.stderr
+            );
+            if *name == "it writes" {
+                let left = left_of_drift(&migration.to);
+                let all = 2 * STILL as usize / 3;
+                assert!(left > 0 && left < all, "{left} of {all} left when {name}");
+            }
+        }
+        let resynced = migration.step(&["resync"]).run().expect_success();
+        assert!(
+            resynced.stderr.contains("waiting 30 s"),
+            "{}",
+            resynced.stderr
+        );
+        assert_eq!(left_of_drift(&migration.to), 0);
+        equal_in_the_end(&migration, writers);
+        figure(&format!("round {round}: killed {} times", moments.len()));
+    }
+}
+
+/// Only the shell: its programs live on, and the next resync names one after the other until none is
+/// left.
+#[test]
+fn resync_of_which_only_the_shell_was_killed_says_what_still_runs() {
+    let (migration, writers) = drifted(5);
+    writers.finish();
+    drift(&migration.to);
+    let running = migration.step(&["resync", "--max-rps", "1"]).spawn();
+    wait_until("it writes", PATIENCE, || {
+        !text(&migration.file("applied.ndjson")).is_empty()
+    });
+    let kill = |signal: &str, process: &str| {
+        let status = Command::new("kill").args([signal, process]).status();
+        assert!(status.unwrap().success(), "kill {signal} {process}");
+    };
+    kill("-KILL", &running.pid().to_string());
+    let mut refused = 0;
+    let resynced = loop {
+        let again = migration.step(&["resync"]).run();
+        if again.code() != Some(75) {
+            break again.expect_success();
+        }
+        refused += 1;
+        assert!(refused < 100, "{}", again.stderr);
+        let process = again.stderr.split("kill ").nth(1).unwrap();
+        let process = process.split(';').next().unwrap();
+        // It may have ended by itself meanwhile.
+        drop(Command::new("kill").arg(process).status());
+        std::thread::sleep(Duration::from_millis(200));
+    };
+    assert!(refused > 0, "something of it was still at work");
+    assert!(
+        resynced.stderr.contains("was made equal to"),
+        "{}",
+        resynced.stderr
+    );
+    assert_eq!(left_of_drift(&migration.to), 0);
+    drop(running);
+}
+
+#[test]
+fn resync_under_load_ends_equal_each_time() {
+    for _ in 0..repeat(1, 20) {
+        let (migration, writers) = drifted(12);
+        let following = migration.follow();
+        drift(&migration.to);
+        migration.step(&["resync"]).run().expect_success();
+        following.wait().expect_success();
+        assert_eq!(left_of_drift(&migration.to), 0);
+        equal_in_the_end(&migration, writers);
+    }
+}
+
+#[test]
+fn history_that_was_lost_is_made_good_by_a_resync_after_the_window_was_raised() {
+    let migration = Migration::between(Datastore::Postgres, Datastore::Postgres);
+    touch(&migration.from, "deleted-unseen");
+    migration.plan_and_copy();
+    let following = migration.follow();
+    following.signal("TERM");
+    following.wait();
+    // Nothing captures now.
+    migration.from.restart_with(&[
+        "--datastore-revision-quantization-interval=1s",
+        "--datastore-gc-window=5s",
+        "--datastore-gc-interval=1s",
+    ]);
+    delete(&migration.from, "deleted-unseen");
+    touch(&migration.from, "written-unseen");
+    std::thread::sleep(Duration::from_secs(9));
+    let lost = migration.step(&["follow"]).run().expect_code(4);
+    assert!(lost.stderr.contains("history lost"), "{}", lost.stderr);
+    assert!(
+        lost.stderr.contains("then: ") && lost.stderr.contains("resync"),
+        "{}",
+        lost.stderr
+    );
+    // Nothing was applied after the gap: the target is as it was.
+    let name = |id: &str| format!("item:{id}#holder@user:somebody");
+    let holds = |id: &str| judge::lookup(&migration.to, &name(id)).is_some();
+    assert!(holds("deleted-unseen") && !holds("written-unseen"));
+    migration.from.restart_with(&["--datastore-gc-window=1h"]);
+    // What is gone does not come back by that.
+    migration.step(&["follow"]).run().expect_code(4);
+    migration.step(&["resync"]).run().expect_success();
+    assert!(!holds("deleted-unseen") && holds("written-unseen"));
+    let following = migration.follow();
+    touch(&migration.from, "written-later");
+    wait_until("it is followed again", PATIENCE, || holds("written-later"));
+    let verified = migration.step(&["verify"]).run().expect_success();
+    assert!(
+        verified.stderr.contains("proven equal"),
+        "{}",
+        verified.stderr
+    );
+    judge::assert_same_relationships(
+        &migration.from,
+        &migration.to,
+        precision(Datastore::Postgres, Datastore::Postgres),
+    );
+    following.signal("TERM");
+    following.wait();
+}

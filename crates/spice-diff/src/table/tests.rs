@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use authzed::v1::{ObjectReference, Relationship, SubjectReference};
+use authzed::v1::{ContextualizedCaveat, ObjectReference, Relationship, SubjectReference};
 use proptest::prelude::*;
 use prost::Message as _;
 use spice_record::ExpiryPrecision;
@@ -9,8 +9,30 @@ use spice_record::digest::key_digest;
 use super::{Difference, Row, Side, Table};
 use crate::spill::Folder;
 
-/// A relationship told from others by `id` alone; `expiry` in nanoseconds.
-fn relationship(id: u16, expiry: Option<i32>) -> Relationship {
+/// What a relationship says beside its key: an expiry in nanoseconds, a caveat with a number in its
+/// context or none.
+type Said = (Option<i32>, Option<(bool, Option<u8>)>);
+
+fn said() -> impl Strategy<Value = Said> {
+    let caveat = (any::<bool>(), prop::option::of(0..2_u8));
+    (prop::option::of(0..3_000_i32), prop::option::of(caveat))
+}
+
+fn caveat((first, number): (bool, Option<u8>)) -> ContextualizedCaveat {
+    let value = |number: u8| prost_types::Value {
+        kind: Some(prost_types::value::Kind::NumberValue(f64::from(number))),
+    };
+    let field = |number| ("number".to_owned(), value(number));
+    ContextualizedCaveat {
+        caveat_name: if first { "first" } else { "second" }.to_owned(),
+        context: number.map(|number| prost_types::Struct {
+            fields: [field(number)].into(),
+        }),
+    }
+}
+
+/// A relationship told from others by `id` alone.
+fn relationship(id: u16, (expiry, condition): Said) -> Relationship {
     let object = |object_type: &str, object_id: String| {
         Some(ObjectReference {
             object_type: object_type.to_owned(),
@@ -27,7 +49,7 @@ fn relationship(id: u16, expiry: Option<i32>) -> Relationship {
             object: object("user", "u".to_owned()),
             optional_relation: String::new(),
         }),
-        optional_caveat: None,
+        optional_caveat: condition.map(caveat),
         optional_expires_at: expiry.map(|nanos| prost_types::Timestamp { seconds: 1, nanos }),
     }
 }
@@ -60,21 +82,21 @@ fn line(difference: &Difference) -> String {
     format!("{difference:?}")
 }
 
-type Set = BTreeMap<u16, Option<i32>>;
+type Set = BTreeMap<u16, Said>;
 
 /// The same by comparing two maps.
 fn naive(a: &Set, b: &Set, precision: ExpiryPrecision) -> BTreeSet<String> {
-    let cut = |expiry: &Option<i32>| expiry.map(|nanos| precision.cut(nanos));
-    let missing_or_changed = b.iter().filter_map(|(id, expiry)| {
-        let relationship = relationship(*id, *expiry);
+    let cut = |(expiry, caveat): &Said| (expiry.map(|nanos| precision.cut(nanos)), *caveat);
+    let missing_or_changed = b.iter().filter_map(|(id, said)| {
+        let relationship = relationship(*id, *said);
         match a.get(id) {
             None => Some(Difference::Missing(relationship)),
-            Some(other) if cut(other) != cut(expiry) => Some(Difference::Changed(relationship)),
+            Some(other) if cut(other) != cut(said) => Some(Difference::Changed(relationship)),
             Some(_) => None,
         }
     });
     let extra = a.iter().filter(|(id, _)| !b.contains_key(id));
-    let extra = extra.map(|(id, expiry)| Difference::Extra(relationship(*id, *expiry)));
+    let extra = extra.map(|(id, said)| Difference::Extra(relationship(*id, *said)));
     missing_or_changed
         .chain(extra)
         .map(|one| line(&one))
@@ -85,14 +107,14 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn table_says_what_a_naive_comparison_says_however_small_its_memory(
-        a in prop::collection::btree_map(0..600_u16, prop::option::of(0..3_000_i32), 0..400),
-        b in prop::collection::btree_map(0..600_u16, prop::option::of(0..3_000_i32), 0..400),
+        a in prop::collection::btree_map(0..600_u16, said(), 0..400),
+        b in prop::collection::btree_map(0..600_u16, said(), 0..400),
         memory in prop::sample::select(vec![1_usize, 2_000, 20_000, 1 << 20]),
         precision in prop::sample::select(vec![ExpiryPrecision::Micros, ExpiryPrecision::Seconds]),
         shuffle in any::<u64>(),
     ) {
         let rows_of = |side, set: &Set| -> Vec<Row> {
-            set.iter().map(|(id, expiry)| row(side, &relationship(*id, *expiry))).collect()
+            set.iter().map(|(id, said)| row(side, &relationship(*id, *said))).collect()
         };
         let mut rows = rows_of(Side::A, &a);
         rows.extend(rows_of(Side::B, &b));
@@ -104,7 +126,7 @@ proptest! {
 #[test]
 fn relationship_that_one_side_holds_twice_is_bad_data() {
     let mut table = Table::new(1 << 20, Folder::new(&std::env::temp_dir()));
-    let one = relationship(1, None);
+    let one = relationship(1, (None, None));
     table.add(row(Side::A, &one)).unwrap();
     let failure = table.add(row(Side::A, &one)).unwrap_err();
     assert_eq!(failure.exit, spice_pipe::Exit::BadData);

@@ -78,8 +78,11 @@ fn text(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
 }
 
-/// When a resync is killed: what is there then.
-const MOMENTS: [(&str, fn(&Migration, &Running) -> bool); 5] = [
+/// Whether a resync has come to a moment.
+type IsThere = fn(&Migration, &Running) -> bool;
+
+/// When a resync is killed.
+const MOMENTS: [(&str, IsThere); 5] = [
     ("it has begun", |migration, _| {
         text(&migration.file("copy")).starts_with("resyncing")
     }),

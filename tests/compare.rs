@@ -280,5 +280,5 @@ fn memory_of_a_comparison_keeps_to_its_bound_however_many_there_are() {
         peaks.push((relationships, finished.peak_kib / 1024));
     }
     figure(&format!("peak MiB of spice-diff --memory 64MiB: {peaks:?}"));
-    assert!(peaks.iter().all(|(_, peak)| *peak <= 96), "{peaks:?}");
+    assert!(peaks.iter().all(|(_, peak)| *peak <= 64), "{peaks:?}");
 }

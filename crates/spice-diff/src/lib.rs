@@ -51,7 +51,7 @@ pub struct Diff {
     /// Compare only the relationships that a file of updates names.
     #[arg(long, value_name = "FILE")]
     only: Option<PathBuf>,
-    /// How much memory the comparison may take; what does not fit goes to temporary files.
+    /// How much memory this may take, at least 21 MiB; what does not fit goes to temporary files.
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_size)]
     memory: u64,
     /// Where these files are made [default: $TMPDIR, else /tmp]. They have no names: nothing of them is
@@ -71,7 +71,10 @@ Examples:
   spice-diff --exit-zero new.ndjson old.ndjson | spice-apply --context new     # repair new
 ";
 
-/// A relationship is kept as the bytes of its message, and a few more for finding it.
+/// What the program takes beside the relationships that it keeps: two readers, temporary files (measured:
+/// 10 MiB at 10,000 relationships that differ, a few more with all files open).
+const BESIDE: u64 = 20 << 20;
+/// However little is given, so much is kept in memory: each part must be worth a file.
 const LEAST_MEMORY: u64 = 1 << 20;
 
 impl Program for Diff {
@@ -103,7 +106,8 @@ impl Program for Diff {
 impl Diff {
     fn compare(&self) -> Result<Exit, Failure> {
         let only = self.only.as_deref().map(aside::named).transpose()?;
-        let memory = usize::try_from(self.memory.max(LEAST_MEMORY)).unwrap_or(usize::MAX);
+        let memory = self.memory.saturating_sub(BESIDE).max(LEAST_MEMORY);
+        let memory = usize::try_from(memory).unwrap_or(usize::MAX);
         let temp = self.temp.clone().unwrap_or_else(std::env::temp_dir);
         let mut table = Table::new(memory, Folder::new(&temp));
         let paths = [self.a.as_path(), self.b.as_path()];

@@ -1,5 +1,7 @@
 //! The loop: step after step, batch after batch, and the position behind them.
 
+mod duties;
+
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,7 +10,6 @@ use authzed::zedtoken::{self, Revision};
 use spice_pipe::budget::{Held, Receiver};
 use spice_pipe::connection::datastore_id;
 use spice_pipe::progress::Progress;
-use spice_pipe::spool::Spool;
 use spice_pipe::{Exit, Failure, Shutdown, keeps};
 use spice_record::digest::digest_text;
 use spice_record::record::{Applied, Place, Position, StreamKind};
@@ -17,20 +18,15 @@ use spice_record::{ExpiryPrecision, Header};
 use tokio::time::{Duration, Instant, sleep, sleep_until};
 
 use crate::batch::{self, Batch};
-use crate::doubt::{self, SETTLED};
 use crate::input::Step;
-use crate::position::{Keeper, from_now, prune};
+use crate::position::Keeper;
 use crate::schema::{self, Follow};
 use crate::told;
 use crate::write::{Target, Written};
 use crate::{Apply, GRACE};
 
-/// The position is saved at most this late.
-const SAVE_EVERY: Duration = Duration::from_millis(100);
 /// After a batch of several calls only a look at the head gives a revision that holds all of them.
 const PAIR_EVERY: Duration = Duration::from_secs(2);
-/// Checkpoints alone are told this often; at least every ten seconds there must be a pair.
-const IDLE_PAIR_EVERY: Duration = Duration::from_secs(8);
 
 /// How the work came to an end without an error.
 pub(crate) enum Ended {
@@ -404,137 +400,6 @@ impl Worker {
         }
         if self.position.is_some() {
             self.pair().await?;
-        }
-        Ok(())
-    }
-
-    /// Looks at what late writes may have spoilt; `all` waits until none can come any more.
-    async fn settle_doubts(&mut self, all: bool) -> Result<(), Failure> {
-        let settled_at = self.target.doubts().settled_at();
-        if let Some(settled_at) = settled_at.filter(|_| all)
-            && settled_at > Instant::now()
-        {
-            let seconds = (settled_at - Instant::now()).as_secs_f64();
-            tracing::warn!(
-                "a write was given up less than 30 s ago and may still be applied late: waiting {seconds:.0} s \
-                 before looking at it"
-            );
-            sleep_until(settled_at).await;
-        }
-        let looked = Instant::now();
-        if self.target.doubts().schema_is_due() {
-            if let Some((text, revision)) = self.newest_schema.clone() {
-                self.schema(text, revision).await?;
-            }
-            self.target.doubts().settle_schema_until(looked);
-            self.unsaved.get_or_insert_with(Instant::now);
-        }
-        let due = self.target.doubts().due();
-        if due.is_empty() {
-            return Ok(());
-        }
-        let client = self.target.client();
-        let again = doubt::wrong(&client, &due, self.max_retries, self.precision).await?;
-        if !again.is_empty() {
-            let mark = self.mark(None, None);
-            self.target
-                .write(again, false, mark.as_ref(), "late write")
-                .await?;
-        }
-        // Only now: a repair that was dropped or failed must not be forgotten; and not what is in doubt
-        // again by that.
-        self.target.doubts().settle_until(&due, looked);
-        self.unsaved.get_or_insert_with(Instant::now);
-        Ok(())
-    }
-
-    fn next_duty(&self) -> Instant {
-        let far = Instant::now() + Duration::from_secs(3600);
-        let save = self.unsaved.map(|since| since + SAVE_EVERY);
-        let pair = self.moved.then(|| self.paired + IDLE_PAIR_EVERY);
-        let doubts = self.target.doubts().settled_at();
-        let save = save.filter(|_| doubts.is_none());
-        let held = self.held.as_ref().map(schema::Held::due_when_idle);
-        [save, pair, doubts, held]
-            .into_iter()
-            .flatten()
-            .min()
-            .unwrap_or(far)
-    }
-
-    /// What is due while there is nothing to read.
-    async fn duties(&mut self) -> Result<(), Failure> {
-        self.save_if_due()?;
-        let due = |at: Option<Instant>| at.is_some_and(|at| at <= Instant::now());
-        let doubts = self.target.doubts().settled_at();
-        if due(doubts) {
-            self.settle_doubts(false).await?;
-        }
-        if due(self.held.as_ref().map(schema::Held::due_when_idle)) {
-            self.offer_again().await?;
-        }
-        if self.moved && due(Some(self.paired + IDLE_PAIR_EVERY)) {
-            self.pair().await?;
-        }
-        Ok(())
-    }
-
-    /// Prints a record without updates, so that both ends can be compared.
-    async fn pair(&mut self) -> Result<(), Failure> {
-        self.paired = Instant::now();
-        // All that there is was read, so this is no replay any more.
-        if !self.is_settled() {
-            return Ok(());
-        }
-        self.moved = false;
-        let head = self.target.head().await?;
-        let Some(position) = &mut self.position else {
-            return Ok(());
-        };
-        position.target_revision = Some(head.clone());
-        position.paired = true;
-        self.unsaved.get_or_insert_with(Instant::now);
-        told::print(Applied {
-            source_revision: Some(position.source_revision.clone()),
-            target_revision: Some(head),
-            paired: true,
-            at: Some(jiff::Timestamp::now().to_string()),
-            ..Applied::default()
-        })
-    }
-
-    fn save_if_due(&mut self) -> Result<(), Failure> {
-        match self.unsaved {
-            Some(since) if since.elapsed() >= SAVE_EVERY => self.save(),
-            _ => Ok(()),
-        }
-    }
-
-    /// Saves the position, unless a write before it is in doubt: that has to be replayed.
-    fn save(&mut self) -> Result<(), Failure> {
-        let (Some(keeper), Some(position)) = (&self.keeper, &self.position) else {
-            return Ok(());
-        };
-        if !self.target.doubts().is_empty() {
-            // A call that is under way was dropped just now, later than the first of them.
-            return match self.writing {
-                true => keeper.doubt(SETTLED),
-                false => Ok(()),
-            };
-        }
-        if self.unsaved.is_none() && !self.writing {
-            return Ok(());
-        }
-        // What was refused must not be lost with the power either.
-        self.target.finish()?;
-        let mut position = position.clone();
-        // A signal has dropped a call: its end is not known.
-        position.doubts_until = self.writing.then(|| from_now(SETTLED));
-        let place = position.spool;
-        keeper.save(position)?;
-        self.unsaved = None;
-        if let (Some(spool), Some(place)) = (&self.prune, place) {
-            prune(&Spool::new(spool), place);
         }
         Ok(())
     }

@@ -59,12 +59,26 @@ at_work() {
     done <"$state/$1.lock"
 }
 
+# leads STEP: its first process, if that lives. Without it what lives of the step is what a kill -9 has left
+leads() {
+    read -r pid start 2>/dev/null <"$state/$1.lock" || return 0
+    [ "$(identity "$pid")" != "$pid $start" ] || echo "$pid"
+}
+
+# how_to_stop STEP PID
+how_to_stop() {
+    if [ -n "$(leads "$1")" ]; then
+        echo "wait for its end, or stop it with: kill $2; then run: $same"
+    else
+        echo "what began it was killed, and it does not end by itself. To stop all of it: $me abort; then run: $same"
+    fi
+}
+
 # alone STEP...: refuses to go on while one of these is at work
 alone() {
     for step; do
         pid=$(at_work "$step")
-        [ -z "$pid" ] || fail 75 "$step of this migration is at work: process $pid" \
-            "wait for its end, or stop it with: kill $pid; then run: $same"
+        [ -z "$pid" ] || fail 75 "$step of this migration is at work: process $pid" "$(how_to_stop "$step" "$pid")"
     done
 }
 
@@ -99,8 +113,7 @@ begin() {
         pid=$(at_work "$command")
         if [ -n "$pid" ]; then
             rm -f "$lock.$$"
-            fail 75 "process $pid of this migration is still at work ($lock)" \
-                "wait for its end, or stop it with: kill $pid; then run: $same"
+            fail 75 "process $pid of this migration is still at work ($lock)" "$(how_to_stop "$command" "$pid")"
         fi
         rm -f "$lock" # of one that was killed
     done
@@ -142,10 +155,19 @@ stopped() {
     trap - EXIT HUP INT TERM
     if [ -r "$state/$command.stop" ]; then
         say "$(cat "$state/$command.stop")"
-        finish
-        exit 0
+        # These two are meant to be stopped; what others were to prove or to switch, they have not.
+        case $command in
+        follow | reverse)
+            finish
+            exit 0
+            ;;
+        esac
+    elif [ "$command" = cutover ] && [ -r "$state/fence" ]; then
+        say "stopped by SIG$1 behind the fence: writes to $from are STILL STOPPED, and nothing is switched" \
+            "next: to go on, run: $same" "or, to give up: $me abort; then lift the fence"
+    else
+        say "stopped by SIG$1; nothing is lost" "next: to go on, run: $same"
     fi
-    say "stopped by SIG$1; nothing is lost" "next: to go on, run: $same"
     finish
     kill -s "$1" $$
 }

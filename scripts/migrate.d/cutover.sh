@@ -131,16 +131,22 @@ cutover() {
             return
         }
     fi
-    [ -r "$state/verified" ] || verify
+    [ -r "$state/verified" ] || {
+        verify
+        late_writes
+    }
     say "next: $me reverse, so that the way back stays open; leave $from fenced"
 }
 
 to_the_switch() {
     look_at_both
     on_reject=${on_reject:-$(followed on_reject)} on_schema=${on_schema:-$(followed on_schema)}
-    if [ -r "$state/fence" ]; then
-        fenced=$(cat "$state/fence")
-        say "going on behind the fence that was confirmed at $(date -u -d "@${fenced%???}" +%H:%M:%SZ)"
+    # A marker behind it shows later writes as a leak. Without one, only a young fence is taken for still standing.
+    fenced=$(cat "$state/fence" 2>/dev/null)
+    age=$(($(now) - ${fenced:-0}))
+    if [ -n "$fenced" ] && { [ -s "$state/end" ] || [ $age -lt 300000 ]; }; then
+        say "going on behind the fence that was confirmed at $(date -u -d "@${fenced%???}" +%Y-%m-%dT%H:%M:%SZ), $((age / 1000)) s ago." \
+            "If it was lifted since: stop this, run: $me abort"
     else
         measure
         judge_safety
@@ -209,6 +215,19 @@ leak() {
         "find out who wrote (the lines above), close that way; then run: $same"
 }
 
+# late_writes: with applications at the target and both ends compared, was the source written since? Whoever has switched
+# may have ended the source: then nothing can be asked
+late_writes() {
+    [ -r "$state/drained" ] && [ -s "$state/end" ] || return 0
+    third=$(spice-revision --context="$from" --mark --quiet 2>/dev/null) || return 0
+    end=''
+    spice-watch --context="$from" --spool "$spool" --spool-segment "$spool_segment" --settle 0s --quiet --until "$third" || return 0
+    leaked=$(leaks)
+    [ "$leaked" -eq 0 ] || fail 1 "the fence did not hold: $leaked transactions were written to $from after it (above). $to lacks them" \
+        "the switch STANDS. Close that way now; then write to $to by hand what of them still counts:" \
+        "they are in $spool, after byte $(cut -d ' ' -f 1 "$state/drained") of $(cut -d ' ' -f 2 "$state/drained")"
+}
+
 # quiet_source: the end of a PostgreSQL that takes no writes. Silence is no proof, so both ends are compared
 quiet_source() {
     say "$from takes no writes, so nothing marks the end: waiting until it is quiet for $quiet, which proves nothing;" \
@@ -233,12 +252,21 @@ verify() {
     read_both --at "$second" --at "$paired" || not_verified
     seconds=$((($(now) - seconds) / 1000))
     [ "$source_read" = "$target_read" ] || read_again --at "$second" --at "$paired" || not_verified
-    show "$from" "$to" || fail 3 "$from and $to differ" \
-        "do not switch; or, if that is done: point reads and writes back at $from, lift the fence" \
-        "what was written to $to meanwhile comes to $from with: $me reverse" \
-        "and please report it, with $state: this must not happen where nobody else writes to $to"
+    show "$from" "$to" || unequal
     echo "equal, ${source_read% *} relationships, digest ${source_read#* } ($precision)$but" >"$state/verified"
     say "equal: $to holds what $from held at the switch$but"
+}
+
+unequal() {
+    verdict different "digests at $second and $paired, behind the fence"
+    report="and please report it, with $state: this must not happen where nobody else writes to $to"
+    [ ! -r "$state/switched" ] || fail 3 "$from and $to differ, and the switch was ordered" \
+        "point reads and writes back at $from, and lift the fence" \
+        "what was written to $to meanwhile comes to $from with: $me reverse" "$report"
+    rm -f "$state/fence" "$state/end" "$state/drained" "$state/second"
+    fail 3 "$from and $to differ. Nothing is switched: do not switch" \
+        "lift the fence; then: $me follow" \
+        "what differs: $me verify; to make $to equal: $me resync" "$report"
 }
 
 not_verified() {

@@ -245,7 +245,7 @@ impl Apply {
             worker.replay_until = Spool::new(spool).end();
         }
         let keeper = file.map(|file| Keeper::new(file, position.clone()));
-        worker.stands(keeper, position, header.as_deref()).await?;
+        worker.stands(keeper, position, header.as_deref())?;
         Ok(Begun::Work(worker))
     }
 }

@@ -121,40 +121,36 @@ pub(crate) async fn bring(
     }
     let mut retry = Retry::new(max_retries);
     loop {
-        match target.client().write_schema(text.as_str()).await {
-            Ok(_) => {
-                tracing::info!("wrote the schema of revision {revision}: {difference}");
-                return Ok(None);
-            }
-            Err(reason) if waits_for_relationships(&reason) => {
-                let held = Held {
-                    text,
-                    revision,
-                    reason,
-                    tried: Instant::now(),
-                };
-                let word = held.text_of_wait();
-                if before.is_none_or(|before| before.text_of_wait() != word) {
-                    tracing::warn!("{word}");
-                }
-                return Ok(Some(held));
-            }
-            Err(error) if error.is_transient() => {
-                if error.is_ambiguous_for_writes() {
-                    target.schema_in_doubt()?;
-                }
-                retry.pause(error, "writing the schema again").await?;
-            }
-            Err(error) => {
-                let failure = Failure::from(error).context(format!(
-                    "the target does not take the schema of revision {revision}"
-                ));
-                return Err(failure.hint(
-                    "write a schema to the target that both servers can live with, and run the same \
-                     command again with --on-schema check",
-                ));
-            }
+        let Err(error) = target.write_schema(&text).await else {
+            tracing::info!("wrote the schema of revision {revision}: {difference}");
+            return Ok(None);
+        };
+        if error.is_ambiguous_for_writes() {
+            target.schema_in_doubt()?;
         }
+        if waits_for_relationships(&error) {
+            let held = Held {
+                text,
+                revision,
+                reason: error,
+                tried: Instant::now(),
+            };
+            let word = held.text_of_wait();
+            if before.is_none_or(|before| before.text_of_wait() != word) {
+                tracing::warn!("{word}");
+            }
+            return Ok(Some(held));
+        }
+        if !error.is_transient() {
+            let failure = Failure::from(error).context(format!(
+                "the target does not take the schema of revision {revision}"
+            ));
+            return Err(failure.hint(
+                "write a schema to the target that both servers can live with, and run the same \
+                 command again with --on-schema check",
+            ));
+        }
+        retry.pause(error, "writing the schema again").await?;
     }
 }
 

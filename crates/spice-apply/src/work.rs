@@ -47,8 +47,6 @@ pub(crate) struct Worker {
     precision: ExpiryPrecision,
     prune: Option<PathBuf>,
     keeper: Option<Arc<Keeper>>,
-    /// A call is under way.
-    writing: bool,
     /// Where everything is on the target; none for a stream without revisions.
     position: Option<Position>,
     /// What of it is not saved yet, since when.
@@ -63,6 +61,8 @@ pub(crate) struct Worker {
     pub(crate) replay_until: Option<Place>,
     /// The newest schema of the source, and its revision.
     newest_schema: Option<(String, String)>,
+    /// A schema that stands in the stream's header, to be brought before anything else.
+    first_schema: Option<(String, String)>,
 }
 
 impl Worker {
@@ -86,7 +86,6 @@ impl Worker {
             precision: keeps::precision(&head),
             prune: args.prune.then(|| args.spool.clone()).flatten(),
             keeper: None,
-            writing: false,
             position: Some(Position {
                 target: datastore_id(&head),
                 target_revision: Some(head),
@@ -99,11 +98,12 @@ impl Worker {
             passed: None,
             replay_until: None,
             newest_schema: None,
+            first_schema: None,
         }
     }
 
     /// Takes over a saved position, or stands where the stream begins.
-    pub(crate) async fn stands(
+    pub(crate) fn stands(
         &mut self,
         keeper: Option<Keeper>,
         saved: Option<Position>,
@@ -136,10 +136,8 @@ impl Worker {
             self.save()?;
             // It may have changed between the copy and the beginning of the stream: the stream tells
             // only of later changes.
-            return match header.schema.clone() {
-                Some(text) => self.schema(text, start).await,
-                None => Ok(()),
-            };
+            self.first_schema = header.schema.clone().map(|text| (text, start));
+            return Ok(());
         };
         // What changed between the end of the last stream and the beginning of this one stands only in
         // its header. In the middle of a spool the header is older than what was applied.
@@ -148,10 +146,9 @@ impl Worker {
         let revision = saved.source_revision.clone();
         tracing::info!("going on after revision {revision}");
         self.position = Some(saved);
-        match header.schema.clone().filter(|_| changed) {
-            Some(text) => self.schema(text, revision).await,
-            None => Ok(()),
-        }
+        let schema = header.schema.clone().filter(|_| changed);
+        self.first_schema = schema.map(|text| (text, revision));
+        Ok(())
     }
 
     /// Works until the stream, `--until` or a signal ends it. What was acknowledged is saved in any case.
@@ -176,23 +173,26 @@ impl Worker {
             if let Some(number) = shutdown.signal() {
                 return Ok(Ended::Signal(number));
             }
-            if self.waiting.is_empty() {
+            let mut is_duty = false;
+            if self.waiting.is_empty() && self.first_schema.is_none() {
                 let duty = self.next_duty();
-                let step = tokio::select! {
+                tokio::select! {
                     number = shutdown.requested() => return Ok(Ended::Signal(number)),
-                    step = self.steps.recv() => step,
-                    () = sleep_until(duty) => {
-                        self.duties().await?;
-                        continue;
-                    }
-                };
-                let Some(step) = step else {
-                    return Err(Failure::new(Exit::Failed, "the reading thread ended"));
-                };
-                self.waiting.push_back(step);
+                    step = self.steps.recv() => match step {
+                        Some(step) => self.waiting.push_back(step),
+                        None => return Err(Failure::new(Exit::Failed, "the reading thread ended")),
+                    },
+                    () = sleep_until(duty) => is_duty = true,
+                }
             }
+            let work = async {
+                if is_duty {
+                    return self.duties().await.map(|()| false);
+                }
+                self.step().await
+            };
             let done = tokio::select! {
-                done = self.step() => done?,
+                done = work => done?,
                 number = async {
                     let number = shutdown.in_a_hurry().await;
                     sleep(GRACE).await;
@@ -207,14 +207,15 @@ impl Worker {
 
     /// Does what stands at the front; `true` at the end.
     async fn step(&mut self) -> Result<bool, Failure> {
+        if let Some((text, revision)) = self.first_schema.take() {
+            self.schema(text, revision).await?;
+            return Ok(false);
+        }
         let most = self.target.width();
         let until = self.until.as_ref();
         let is_end = |revision: &str| until.is_some_and(|until| reaches(revision, until));
         if let Some(batch) = batch::next(&mut self.waiting, most, self.exact, &is_end) {
-            self.writing = true;
-            let written = self.write(batch).await;
-            self.writing = false;
-            written?;
+            self.write(batch).await?;
             if self.held.as_ref().is_some_and(schema::Held::is_due) {
                 self.offer_again().await?;
             }
@@ -356,8 +357,7 @@ impl Worker {
     async fn schema(&mut self, text: String, revision: String) -> Result<(), Failure> {
         let digest = digest_text(&text);
         self.newest_schema = Some((text.clone(), revision.clone()));
-        self.writing = true;
-        let held = schema::bring(
+        self.held = schema::bring(
             &self.target,
             self.on_schema,
             text,
@@ -365,9 +365,7 @@ impl Worker {
             self.held.take(),
             self.max_retries,
         )
-        .await;
-        self.writing = false;
-        self.held = held?;
+        .await?;
         if let (Some(position), None) = (&mut self.position, &self.held) {
             position.schema = Some(digest);
             self.unsaved.get_or_insert_with(Instant::now);
@@ -391,11 +389,15 @@ impl Worker {
 
     /// At the end: nothing is held back, nothing in doubt, and both ends can be compared.
     async fn finish(&mut self) -> Result<(), Failure> {
-        self.offer_again().await?;
-        if let Some(held) = &self.held {
-            return Err(held.unmended());
-        }
-        while !self.target.doubts().is_empty() {
+        loop {
+            self.offer_again().await?;
+            if let Some(held) = &self.held {
+                return Err(held.unmended());
+            }
+            if self.target.doubts().is_empty() {
+                break;
+            }
+            // That can show that a schema is not as it should be.
             self.settle_doubts(true).await?;
         }
         if self.position.is_some() {

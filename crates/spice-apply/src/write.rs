@@ -5,7 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -52,6 +52,22 @@ pub(crate) struct Target {
     doubts: Mutex<Doubts>,
     keeper: Option<Arc<Keeper>>,
     rejects: Option<Mutex<Rejects>>,
+    dropped: AtomicBool,
+}
+
+/// A call under way. Dropped before its end, which a signal does, it leaves word of that.
+struct UnderWay<'a>(&'a AtomicBool);
+
+impl UnderWay<'_> {
+    fn ended(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// What became of a batch.
@@ -91,6 +107,7 @@ impl Target {
             doubts: Mutex::default(),
             keeper: None,
             rejects,
+            dropped: AtomicBool::new(false),
         })
     }
 
@@ -105,6 +122,19 @@ impl Target {
 
     pub(crate) fn doubts(&self) -> MutexGuard<'_, Doubts> {
         lock(&self.doubts)
+    }
+
+    /// Whether a call was dropped while it was under way: its end is not known.
+    pub(crate) fn has_dropped(&self) -> bool {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Writes a schema, once.
+    pub(crate) async fn write_schema(&self, text: &str) -> Result<String, authzed::Error> {
+        let call = UnderWay(&self.dropped);
+        let written = self.client().write_schema(text).await;
+        call.ended();
+        written
     }
 
     /// The end of a write of a schema is not known.
@@ -279,7 +309,10 @@ impl Target {
                 pace.lock().await.tick().await;
             }
             let client = self.client();
-            let error = match client.write_relationships(request.clone()).await {
+            let call = UnderWay(&self.dropped);
+            let written = client.write_relationships(request.clone()).await;
+            call.ended();
+            let error = match written {
                 Ok(token) => return Ok(Ok(token)),
                 Err(error) => error,
             };

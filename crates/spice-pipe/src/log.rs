@@ -116,9 +116,9 @@ impl Stderr {
             Level::WARN => "warning: ",
             _ => "",
         };
-        let mut line = format!("{program}: {mark}{}\n", fields.message);
+        let mut line = format!("{program}: {mark}{}\n", harmless(&fields.message));
         if !fields.hint.is_empty() {
-            let _ = writeln!(line, "{program}: hint: {}", fields.hint);
+            let _ = writeln!(line, "{program}: hint: {}", harmless(&fields.hint));
         }
         line
     }
@@ -137,6 +137,21 @@ impl Stderr {
     }
 }
 
+/// A message can hold what a server or a file says: no terminal must obey it, and a line of it must not
+/// look like one of ours.
+fn harmless(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for character in text.trim_end().chars() {
+        match character {
+            '\n' => out.push_str("\n  "),
+            '\t' => out.push(character),
+            _ if character.is_control() => out.extend(character.escape_default()),
+            _ => out.push(character),
+        }
+    }
+    out
+}
+
 #[derive(Default)]
 struct Fields {
     message: String,
@@ -153,5 +168,22 @@ impl Visit for Fields {
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         self.record_str(field, &format!("{value:?}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::harmless;
+
+    #[test]
+    fn what_a_server_says_neither_rules_a_terminal_nor_looks_like_a_line_of_ours() {
+        assert_eq!(
+            harmless("a\u{1b}]0;x\u{7}\u{9b}2J\r\nspice-check: the same\n"),
+            "a\\u{1b}]0;x\\u{7}\\u{9b}2J\\r\n  spice-check: the same"
+        );
+        assert_eq!(
+            harmless("dokument:äöü 🦀\t#viewer"),
+            "dokument:äöü 🦀\t#viewer"
+        );
     }
 }

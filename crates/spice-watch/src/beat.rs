@@ -73,22 +73,30 @@ impl Drop for Heartbeat {
 async fn beat(mut client: Client, every: Duration, marks: Arc<Mutex<Marks>>) {
     let mut beats = tokio::time::interval(every.max(Duration::from_millis(100)));
     beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut refused: Option<String> = None;
     loop {
         beats.tick().await;
         match client.mark().await {
             Ok(token) => {
+                if refused.take().is_some() {
+                    tracing::info!("--heartbeat: the source takes markers again");
+                }
                 let Ok(decoded) = zedtoken::decode(&token) else {
                     continue;
                 };
                 lock(&marks).wait_for(decoded.revision);
             }
-            Err(error) if error.is_transient() => {
-                tracing::warn!("--heartbeat: {error}");
-                client = client.reconnect();
-            }
             Err(error) => {
-                tracing::warn!("--heartbeat ends: {error}");
-                return;
+                // Also where it will not pass by itself: a server that takes no writes for a while, a
+                // fence that is lifted again.
+                let word = error.to_string();
+                if refused.as_ref() != Some(&word) {
+                    tracing::warn!("--heartbeat: {word}");
+                }
+                if error.is_transient() {
+                    client = client.reconnect();
+                }
+                refused = Some(word);
             }
         }
     }

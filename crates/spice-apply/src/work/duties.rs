@@ -31,13 +31,22 @@ impl Worker {
             sleep_until(settled_at).await;
         }
         let looked = Instant::now();
+        self.settle_relationships(looked).await?;
+        // After the relationships that could stand against it.
         if self.target.doubts().schema_is_due() {
             if let Some((text, revision)) = self.newest_schema.clone() {
                 self.schema(text, revision).await?;
             }
-            self.target.doubts().settle_schema_until(looked);
+            match self.held {
+                Some(_) => self.target.doubts().note_schema(),
+                None => self.target.doubts().settle_schema_until(looked),
+            }
             self.unsaved.get_or_insert_with(Instant::now);
         }
+        Ok(())
+    }
+
+    async fn settle_relationships(&mut self, looked: Instant) -> Result<(), Failure> {
         let due = self.target.doubts().due();
         if due.is_empty() {
             return Ok(());
@@ -125,20 +134,21 @@ impl Worker {
             return Ok(());
         };
         if !self.target.doubts().is_empty() {
-            // A call that is under way was dropped just now, later than the first of them.
-            return match self.writing {
+            // A call that was under way was dropped just now, later than the first of them.
+            return match self.target.has_dropped() {
                 true => keeper.doubt(SETTLED),
                 false => Ok(()),
             };
         }
-        if self.unsaved.is_none() && !self.writing {
+        let dropped = self.target.has_dropped();
+        if self.unsaved.is_none() && !dropped {
             return Ok(());
         }
         // What was refused must not be lost with the power either.
         self.target.finish()?;
         let mut position = position.clone();
         // A signal has dropped a call: its end is not known.
-        position.doubts_until = self.writing.then(|| from_now(SETTLED));
+        position.doubts_until = dropped.then(|| from_now(SETTLED));
         let place = position.spool;
         keeper.save(position)?;
         self.unsaved = None;

@@ -1,6 +1,7 @@
 //! What stands between a cutover and the switch: refusals, a fence that leaks, `kill -9`, a source
 //! that takes no writes.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -283,4 +284,75 @@ fn read_only_mysql_ends_exactly_at_its_head() {
         "the target",
         &there,
     );
+}
+
+#[test]
+fn difference_behind_the_fence_is_remembered_and_an_aborted_cutover_is_no_success() {
+    let (migration, follow) = following(Datastore::Postgres, Datastore::Postgres);
+    let cutover = migration.cutover(&[]);
+    let mut abort = migration.step(&["abort"]).run().expect_success();
+    assert_eq!(cutover.wait().signal(), Some(15), "{}", abort.stderr);
+    follow.wait().expect_success();
+
+    let follow = migration.follow();
+    touch(&migration.to, "behind-the-back");
+    let differs = migration
+        .step(&["cutover", "--unverified", "--verify-before-switch"])
+        .input("fenced\n")
+        .run()
+        .expect_code(3);
+    follow.wait().expect_success();
+    for word in ["Nothing is switched", "lift the fence", "resync"] {
+        assert!(differs.stderr.contains(word), "{}", differs.stderr);
+    }
+    assert!(!migration.file("switched").exists());
+    let follow = migration.follow();
+    let refused = migration
+        .step(&["cutover", "--unverified"])
+        .input("fenced\n")
+        .run()
+        .expect_code(1);
+    assert!(
+        refused.stderr.contains("different") && refused.stderr.contains("Nothing was stopped"),
+        "{}",
+        refused.stderr
+    );
+    abort = migration.step(&["abort"]).run().expect_success();
+    follow.wait().expect_success();
+    assert!(
+        abort.stderr.contains("Nothing was switched"),
+        "{}",
+        abort.stderr
+    );
+}
+
+#[test]
+fn writer_after_the_switch_is_told_as_long_as_both_ends_are_compared() {
+    let (migration, follow) = following(Datastore::Postgres, Datastore::Postgres);
+    // Long enough for a write: an export that begins late, as one of many relationships ends late.
+    let slow = migration.folder.path().join("slow");
+    std::fs::create_dir(&slow).unwrap();
+    let export = slow.join("spice-export");
+    let real = env!("CARGO_BIN_EXE_spice-export");
+    std::fs::write(&export, format!("#!/bin/sh\nsleep 3\nexec {real} \"$@\"\n")).unwrap();
+    std::fs::set_permissions(&export, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = [slow, Path::new(real).parent().unwrap().to_owned()];
+    let system = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths(path.into_iter().chain(std::env::split_paths(&system)));
+    let cutover = migration.step(&["cutover", "--unverified"]);
+    let mut cutover = cutover.env("PATH", path.unwrap()).input_later().spawn();
+    cutover.wait_for_stderr("type: fenced", PATIENCE);
+    fenced(&mut cutover);
+    cutover.wait_for_stderr("SWITCH READS AND WRITES", PATIENCE);
+    touch(&migration.from, "too-late");
+    let finished = cutover.wait().expect_code(1);
+    follow.wait().expect_success();
+    for word in [
+        "the fence did not hold: 1 transactions",
+        "too-late",
+        "STANDS",
+    ] {
+        assert!(finished.stderr.contains(word), "{}", finished.stderr);
+    }
+    assert!(migration.file("switched").exists());
 }

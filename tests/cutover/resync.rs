@@ -147,8 +147,7 @@ fn resync_killed_at_any_moment_goes_on_with_the_same_command_and_ends_equal() {
     }
 }
 
-/// Only the shell: its programs live on, and the next resync names one after the other until none is
-/// left.
+/// Only the shell: its programs live on, and the next resync says how to stop them.
 #[test]
 fn resync_of_which_only_the_shell_was_killed_says_what_still_runs() {
     let (migration, writers) = drifted(5);
@@ -163,21 +162,14 @@ fn resync_of_which_only_the_shell_was_killed_says_what_still_runs() {
         assert!(status.unwrap().success(), "kill {signal} {process}");
     };
     kill("-KILL", &running.pid().to_string());
-    let mut refused = 0;
-    let resynced = loop {
-        let again = migration.step(&["resync"]).run();
-        if again.code() != Some(75) {
-            break again.expect_success();
-        }
-        refused += 1;
-        assert!(refused < 100, "{}", again.stderr);
-        let process = again.stderr.split("kill ").nth(1).unwrap();
-        let process = process.split(';').next().unwrap();
-        // It may have ended by itself meanwhile.
-        drop(Command::new("kill").arg(process).status());
-        std::thread::sleep(Duration::from_millis(200));
-    };
-    assert!(refused > 0, "something of it was still at work");
+    let refused = migration.step(&["resync"]).run().expect_code(75);
+    assert!(
+        refused.stderr.contains("still at work") && refused.stderr.contains(" abort; then run: "),
+        "{}",
+        refused.stderr
+    );
+    migration.step(&["abort"]).run().expect_success();
+    let resynced = migration.step(&["resync"]).run().expect_success();
     assert!(
         resynced.stderr.contains("was made equal to"),
         "{}",

@@ -102,25 +102,18 @@ impl Spill {
     }
 
     /// The parts, one after the other; a part's file is gone when the next one is asked for.
-    pub(crate) fn into_parts(mut self) -> impl Iterator<Item = Result<Rows, Failure>> {
-        let mut next = 0;
-        std::iter::from_fn(move || {
-            while next < PARTS {
-                let part = next;
-                next += 1;
-                if !self.parts[part].buffer.is_empty()
-                    && let Err(failure) = self.pack(part)
-                {
-                    return Some(Err(failure));
-                }
-                let Part { buffer, file } = std::mem::take(&mut self.parts[part]);
-                drop(buffer);
-                if let Some(file) = file {
-                    return Some(Rows::open(file, self.folder.clone()));
-                }
+    pub(crate) fn into_parts(
+        mut self,
+    ) -> Result<impl Iterator<Item = Result<Rows, Failure>>, Failure> {
+        for part in 0..PARTS {
+            if !self.parts[part].buffer.is_empty() {
+                self.pack(part)?;
             }
-            None
-        })
+            // Parts are cut again one by one: the others must not hold memory meanwhile.
+            self.parts[part].buffer = Vec::new();
+        }
+        let files = self.parts.into_iter().filter_map(|part| part.file);
+        Ok(files.map(move |file| Rows::open(file, self.folder.clone())))
     }
 }
 

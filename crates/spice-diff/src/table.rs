@@ -161,7 +161,7 @@ impl Table {
             return Ok(());
         };
         self.places = HashMap::new();
-        for part in spill.into_parts() {
+        for part in spill.into_parts()? {
             let mut table = Self::at_depth(self.memory, self.folder.clone(), self.depth + 1);
             let mut rows = part?;
             while let Some(row) = rows.next_row()? {

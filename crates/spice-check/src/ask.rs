@@ -31,14 +31,28 @@ impl Asker<'_> {
         let mut checks = Vec::with_capacity(questions.len());
         for batch in questions.chunks(BATCH) {
             let mut answers = self.call(batch).await?;
-            for _ in 0..TRIES {
-                let passing =
-                    |answer: &Answer| matches!(answer, Answer::Error(fault) if may_pass(fault));
-                let places = (0..answers.len()).filter(|place| passing(&answers[*place]));
-                let places: Vec<usize> = places.collect();
+            let mut tries = 0;
+            loop {
+                let mut places = Vec::new();
+                for (place, answer) in answers.iter().enumerate() {
+                    let Answer::Error(fault) = answer else {
+                        continue;
+                    };
+                    match meaning(fault) {
+                        Meaning::Answer => {}
+                        Meaning::MayPass if tries < TRIES => places.push(place),
+                        Meaning::MayPass => {
+                            return Err(self.unanswered(Exit::TryAgain, &batch[place], fault));
+                        }
+                        Meaning::Fails(exit) => {
+                            return Err(self.unanswered(exit, &batch[place], fault));
+                        }
+                    }
+                }
                 if places.is_empty() {
                     break;
                 }
+                tries += 1;
                 tokio::time::sleep(std::time::Duration::from_millis(500)).await;
                 let again: Vec<Item> = places.iter().map(|place| batch[*place].clone()).collect();
                 for (place, answer) in places.into_iter().zip(self.call(&again).await?) {
@@ -123,6 +137,21 @@ impl Asker<'_> {
         }))
     }
 
+    /// What a question that has no answer means: neither agreement nor a disagreement.
+    fn unanswered(&self, exit: Exit, question: &Item, fault: &Fault) -> Failure {
+        let endpoint = self.client.endpoint();
+        let (question, code) = (Question(question.clone()), Code::from(fault.code));
+        let message = &fault.message;
+        let failure = Failure::new(
+            exit,
+            format!("{endpoint} did not answer {question}: {code:?}: {message}"),
+        );
+        match exit {
+            Exit::TryAgain => failure.hint("run the same command again when the server answers"),
+            _ => failure,
+        }
+    }
+
     fn unknown(&self) -> Failure {
         let endpoint = self.client.endpoint();
         Failure::new(
@@ -132,10 +161,47 @@ impl Asker<'_> {
     }
 }
 
-/// Whether another attempt may be answered: the server was busy, not the question bad.
-fn may_pass(fault: &Fault) -> bool {
-    matches!(
-        Code::from(fault.code),
-        Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded | Code::Aborted
-    )
+/// What the error of one question says.
+#[derive(Debug, PartialEq, Eq)]
+enum Meaning {
+    /// It belongs to the question, so a server that is alike gives it, too.
+    Answer,
+    /// The server was busy: another attempt may be answered.
+    MayPass,
+    /// The server has failed, and another one might not.
+    Fails(Exit),
+}
+
+fn meaning(fault: &Fault) -> Meaning {
+    match Code::from(fault.code) {
+        Code::FailedPrecondition | Code::InvalidArgument | Code::NotFound => Meaning::Answer,
+        Code::Unavailable
+        | Code::Cancelled
+        | Code::DeadlineExceeded
+        | Code::Aborted
+        | Code::ResourceExhausted => Meaning::MayPass,
+        // The revision has left the history while it was asked.
+        Code::OutOfRange => Meaning::Fails(Exit::HistoryLost),
+        Code::Unauthenticated | Code::PermissionDenied => Meaning::Fails(Exit::Denied),
+        _ => Meaning::Fails(Exit::Failed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Code, Exit, Fault, Meaning, meaning};
+
+    #[test]
+    fn only_errors_of_the_question_itself_are_answers() {
+        let of = |code: Code| {
+            meaning(&Fault {
+                code: code as i32,
+                message: String::new(),
+            })
+        };
+        assert_eq!(of(Code::FailedPrecondition), Meaning::Answer);
+        assert_eq!(of(Code::Unavailable), Meaning::MayPass);
+        assert_eq!(of(Code::Internal), Meaning::Fails(Exit::Failed));
+        assert_eq!(of(Code::OutOfRange), Meaning::Fails(Exit::HistoryLost));
+    }
 }

@@ -196,6 +196,32 @@ fn permission_that_means_something_else_is_found_and_named() {
 }
 
 #[test]
+fn server_without_a_schema_is_not_taken_for_one_that_has_one_nor_the_other_way_round() {
+    let one = holding_a_group(SCHEMA, true);
+    let none = Server::start(Datastore::Memory);
+    let also_none = Server::start(Datastore::Memory);
+    let schema_of = |server: &Server| {
+        let head = judge::head(server);
+        check(server).args(["--at", &head, "--sample", "0"])
+    };
+    let against = |server: &Server| check(server).args(["--at", &judge::head(server)]);
+    for (from, to, what) in [
+        (&none, &one, "it should have none"),
+        (&one, &none, "it has none"),
+    ] {
+        let mut found = Pipe::from(schema_of(from)).to(against(to)).run();
+        let found = found.pop().unwrap().expect_code(3);
+        assert!(found.stderr.contains(what), "{}", found.stderr);
+        // A later try compares it again.
+        let header = &found.json_lines()[0]["header"];
+        assert!(header["schema"].is_string(), "{header}");
+    }
+    Pipe::from(schema_of(&none))
+        .to(against(&also_none))
+        .expect_success();
+}
+
+#[test]
 fn checks_that_are_cut_or_altered_or_asked_nowhere_are_refused() {
     let folder = folder();
     let server = holding_a_group(SCHEMA, true);

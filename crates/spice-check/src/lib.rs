@@ -191,12 +191,16 @@ impl Check {
         rng: &mut Rng,
     ) -> Result<Exit, Failure> {
         let text = schema_at(asker.client, asker.revision).await?;
-        let at = Consistency::at_exact(asker.revision);
-        let schema = Schema::from(asker.client.reflect_schema(at).await?);
-        let checks = questions::ask(&mut asker, &schema, sample, rng).await?;
+        let checks = if text.is_empty() {
+            Vec::new() // Without a schema there is nothing to ask about.
+        } else {
+            let at = Consistency::at_exact(asker.revision);
+            let schema = Schema::from(asker.client.reflect_schema(at).await?);
+            questions::ask(&mut asker, &schema, sample, rng).await?
+        };
         let endpoint = connection.endpoint();
         tracing::info!("{endpoint} answered {}", Tally::of(&checks));
-        write(header(asker.revision, text), checks)?;
+        write(header(asker.revision, Some(text)), checks)?;
         Ok(Exit::Done)
     }
 
@@ -207,11 +211,15 @@ impl Check {
         header_before: &Header,
         asked: Vec<checks::Check>,
     ) -> Result<Exit, Failure> {
+        let schema = match header_before.schema {
+            Some(_) => Some(schema_at(asker.client, asker.revision).await?),
+            None => None,
+        };
         let questions = asked.into_iter().map(|check| check.request.0).collect();
         let checks = asker.ask(questions).await?;
         let endpoint = asker.client.endpoint();
         tracing::info!("{endpoint} answered {}", Tally::of(&checks));
-        write(header(asker.revision, header_before.schema.clone()), checks)?;
+        write(header(asker.revision, schema), checks)?;
         Ok(Exit::Done)
     }
 
@@ -224,9 +232,7 @@ impl Check {
     ) -> Result<Exit, Failure> {
         let (client, revision) = (asker.client, asker.revision);
         let differ = match &other.schema {
-            Some(text) => {
-                schema::differences(client, Consistency::at_exact(revision), text).await?
-            }
+            Some(text) => schema_differs(client, revision, text).await?,
             None => None,
         };
         let questions = asked.iter().map(|check| check.request.0.clone()).collect();
@@ -254,7 +260,7 @@ impl Check {
             tracing::warn!("the schema of {endpoint} is another one: {difference}");
         }
         let count = disagree.len();
-        write(header(revision, None), disagree)?;
+        write(header(revision, other.schema.clone()), disagree)?;
         if count == 0 && differ.is_none() {
             tracing::info!("{endpoint} gives the same answers: {tally}");
             return Ok(Exit::Done);
@@ -278,14 +284,14 @@ fn read_checks<R: BufRead>(
     Ok(Input::Checks(header, checks))
 }
 
-/// The text of the schema, proven to be that of the revision; `None` where there is no schema.
-async fn schema_at(client: &Client, revision: &str) -> Result<Option<String>, Failure> {
+/// The text of the schema, proven to be that of the revision; empty where there is no schema.
+async fn schema_at(client: &Client, revision: &str) -> Result<String, Failure> {
     let Some(schema) = client.read_schema().await? else {
-        return Ok(None);
+        return Ok(String::new());
     };
     let at = Consistency::at_exact(revision);
     match schema::differences(client, at, &schema.text).await? {
-        None => Ok(Some(schema.text)),
+        None => Ok(schema.text),
         Some(difference) => Err(Failure::new(
             Exit::TryAgain,
             format!(
@@ -294,6 +300,21 @@ async fn schema_at(client: &Client, revision: &str) -> Result<Option<String>, Fa
             ),
         )
         .hint("take a newer revision: the API gives the text of the newest schema only")),
+    }
+}
+
+/// What tells the schema of a revision from a text, which is empty where there should be none.
+async fn schema_differs(
+    client: &Client,
+    revision: &str,
+    text: &str,
+) -> Result<Option<String>, Failure> {
+    match client.read_schema().await? {
+        // The API compares no schema with nothing, nor nothing with a schema.
+        None if text.is_empty() => Ok(None),
+        None => Ok(Some("it has none".to_owned())),
+        Some(_) if text.is_empty() => Ok(Some("it should have none".to_owned())),
+        Some(_) => schema::differences(client, Consistency::at_exact(revision), text).await,
     }
 }
 

@@ -21,6 +21,10 @@ the_word() {
         [ "$word" = fenced ] || fail 2 "not fenced, but \"$word\": nothing is switched, follow goes on" "run: $same"
     fi
     fenced=$(now)
+    # The verdict was young when this began, and somebody may have waited for long. A minute does not matter.
+    [ -n "$fence_command" ] || judge_verdict 60000
+    [ -z "$unsafe" ] || fail 1 "not safe to cut over any more: $unsafe. Nothing was switched, follow goes on" \
+        "lift the fence; then run: $me verify; then: $same"
     echo "$fenced" >"$state/fence"
 }
 
@@ -172,13 +176,13 @@ to_the_switch() {
     fi
     checked_at=$(now)
     applied_all
-    grep -a '"paired":true' "$state/applied.ndjson" | tail -n 1 >"$work/paired"
+    last_pair >"$work/paired"
     [ -s "$work/paired" ] || fail 1 "spice-apply has left no paired record in $state/applied.ndjson. Nothing is switched" "run: $same"
     [ "$(field sourceRevision "$work/paired")" = "$(field sourceRevision "$state/position")" ] ||
         fail 1 "the last pair in $state/applied.ndjson is not that of the end. Nothing is switched; writes are still stopped" "run: $same"
     mv "$work/paired" "$state/paired.ndjson"
     verify_first=$verify_before_switch
-    [ -n "$end" ] || verify_first=yes
+    [ -n "$end" ] && [ -z "$refused" ] || verify_first=yes
     [ -z "$verify_first" ] || verify
     [ -z "$on_reject" ] || [ ! -s "$on_reject" ] || refused=yes
     [ -z "$refused" ] || say "updates that $to refused are in $on_reject: $to lacks them"
@@ -297,7 +301,7 @@ abort() {
             "next: to bring it up to date, run: $me reverse"
         return
     fi
-    rm -f "$state/fence" "$state/end" "$state/drained"
+    rm -f "$state/fence" "$state/end" "$state/drained" "$state/verdict"
     through="no changes"
     [ ! -r "$state/position" ] || through="the changes through revision $(field sourceRevision "$state/position") of $from"
     say "stopped. Nothing was switched, and nothing is deleted" \

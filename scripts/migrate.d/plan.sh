@@ -93,7 +93,7 @@ plan() {
     fi
     fit
     printf '%s\n' "procedure=$procedure" "from=$from" "to=$to" "from_datastore=$from_id" "to_datastore=$to_id" \
-        "settle=$settle" "gc_window=$gc_window" | keep ends || exit
+        "settle=$settle" "gc_window=$gc_window" "source=$(kind source)" | keep ends || exit
     if [ -n "$settle" ]; then
         settles="$settle (--settle)"
     elif [ "$(field settles "$work/source")" = true ]; then

@@ -26,6 +26,23 @@ seen_through() {
 # followed NAME: with what follow was started
 followed() { sed -n "s/^$1=//p" "$state/following" 2>/dev/null; }
 
+# heartbeat_of_follow: in milliseconds
+heartbeat_of_follow() { milliseconds "$(followed heartbeat)" || echo 30000; }
+
+# settling: how long a revision of the source must have been known before it is used, in milliseconds
+settling() {
+    after=$(followed settle)
+    after=${after:-$settle}
+    case $after-$(known source) in
+    -PostgreSQL* | -CockroachDB*) after=0s ;;
+    -*) after=35s ;;
+    esac
+    milliseconds "$after" || echo 35000
+}
+
+# last_pair: the last record of spice-apply that pairs revisions
+last_pair() { tail -c 1000000 "$state/applied.ndjson" 2>/dev/null | grep -a '^{.*"paired":true.*}$' | tail -n 1; }
+
 # measure: sets running, heard and behind (milliseconds), capture_lag (seconds), backlog (transactions), backlog_bytes and headroom
 measure() {
     running=$(at_work follow) heard='' behind='' capture_lag=''
@@ -61,24 +78,37 @@ measure() {
     [ -z "$window" ] || headroom=$((window - heard - $(milliseconds "${settle:-0s}" || echo 0)))
 }
 
-# judge_verdict: sets unsafe where verify has not proved both ends equal, or too long ago
+# judge_verdict GRACE: sets unsafe where verify has not proved both ends equal, or too long ago: by so many milliseconds
+# more than --verdict-age
 judge_verdict() {
     [ -z "$unverified" ] || return 0
     most=$(milliseconds "$verdict_age") || misuse "--verdict-age is a duration such as 1h, not $verdict_age"
     proven=$(sed -n 's/^equal since \([^ ]*\): .*/\1/p' "$state/verdict" 2>/dev/null)
     if [ -z "$proven" ]; then
         unsafe="verify has not proved $to equal to $from"
-    elif [ $(($(now) - $(date -d "$proven" +%s%3N))) -gt "$most" ]; then
+    elif [ $(($(now) - $(date -d "$proven" +%s%3N))) -gt $((most + $1)) ]; then
         unsafe="that $to equals $from was proved at $proven, more than $verdict_age ago (--verdict-age)"
     fi
     [ -z "$unsafe" ] || remedy="run: $me verify. (Or do without the proof: --unverified)"
+}
+
+# judge_rejects: sets unsafe where the target has refused updates since it was proved equal
+judge_rejects() {
+    rejects_file=$(followed on_reject)
+    [ -n "$rejects_file" ] && [ -s "$rejects_file" ] || return 0
+    proven=$(sed -n 's/^equal since \([^ ]*\): .*/\1/p' "$state/verdict" 2>/dev/null)
+    [ -z "$proven" ] || [ "$(date -r "$rejects_file" +%s%3N)" -ge "$(date -d "$proven" +%s%3N)" ] || return 0
+    unsafe="$to has refused updates since it was last proved equal: they are in $rejects_file"
+    remedy="mend and apply them, then run: $me verify. (Or do without them: move that file away)"
 }
 
 # judge_safety: sets unsafe to what forbids the switch, if anything does, and remedy to what is to be done
 judge_safety() {
     unsafe='' remedy=''
     bound=$(milliseconds "$max_lag") || misuse "--max-lag is a duration such as 10s, not $max_lag"
-    beat=$(milliseconds "$(followed heartbeat)") || beat=30000
+    beat=$(heartbeat_of_follow)
+    # What a heartbeat takes includes the settle time.
+    capture_bound=$(($(settling) + bound)) captured_after=$(awk -v s="${capture_lag:-0}" 'BEGIN { printf "%d", s * 1000 }')
     if [ -r "$state/switched" ]; then
         unsafe="the switch was ordered already: $(cat "$state/switched")"
     elif [ -z "$newest" ]; then
@@ -96,8 +126,11 @@ judge_safety() {
         unsafe="nothing was heard of $from for $((heard / 1000)) s, though it is asked every $((beat / 1000)) s"
     elif [ "$behind" -gt "$bound" ]; then
         unsafe="$to is $(seconds_of "$behind") s behind what was captured (--max-lag $max_lag)"
+    elif [ "$captured_after" -gt "$capture_bound" ]; then
+        unsafe="$from told of the last heartbeat only $capture_lag s after it, more than --max-lag $max_lag and the settle time allow"
     else
-        judge_verdict
+        judge_rejects
+        [ -n "$unsafe" ] || judge_verdict 0
     fi
 }
 

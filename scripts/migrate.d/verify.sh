@@ -1,24 +1,22 @@
 # shellcheck shell=sh disable=SC2034,SC2154,SC2015 # a part of ../migrate: what is set here is used there, and the other way round
 # verify: both ends compared while they are written. The state folder holds
 #
-#   verdict                equal or different, when, at which revisions, how many relationships
+#   verdict                equal, different or undecided; since when, at which revisions, how many relationships
 #   differences.ndjson     what differs: the updates that would make the target equal
 #   checks.ndjson          what both were asked and answered differently (--checks)
-
-# pairs: how many paired records spice-apply has written
-pairs() { grep -a -c '"paired":true' "$state/applied.ndjson" 2>/dev/null || true; }
+#   checks                 how many relationships were asked about then: so many until the answers are alike
 
 # next_pair: waits for one that is newer than this call; sets source_revision and target_revision
 next_pair() {
-    had=$(pairs) naps=0
-    until [ "$(pairs)" -gt "${had:-0}" ]; do
+    had=$(last_pair) patience=$((2 * $(heartbeat_of_follow) + 60000)) asked_at=$(now)
+    until [ "$(last_pair)" != "$had" ]; do
         [ -n "$(at_work follow)" ] || fail 75 "follow does not run, so nothing says which revisions belong together" \
             "run: $me follow; then: $same"
-        naps=$((naps + 1))
-        [ $naps -lt 600 ] || fail 75 "spice-apply has paired no revisions for a minute: is it behind?" "look: $me status; then run: $same"
+        [ $(($(now) - asked_at)) -lt $patience ] || fail 75 "spice-apply has paired no revisions for $((patience / 1000)) s: is it behind?" \
+            "look: $me status; then run: $same"
         sleep 0.1
     done
-    grep -a '"paired":true' "$state/applied.ndjson" | tail -n 1 >"$work/pair"
+    last_pair >"$work/pair"
     source_revision=$(field sourceRevision "$work/pair")
     target_revision=$(field targetRevision "$work/pair")
 }
@@ -56,7 +54,13 @@ compare_pair() {
 # as_of_later SECONDS: sets as_of to an instant that is so far away
 as_of_later() { until=$(($(date +%s) + $1)) && as_of=$(date -u -d "@$until" +%Y-%m-%dT%H:%M:%SZ); }
 
-verdict() { echo "$1 since $(date -u +%Y-%m-%dT%H:%M:%SZ): $2" | keep verdict || exit; }
+# verdict WORD WHAT [INSTANT]: what status and cutover go by; since now, unless an instant is given
+verdict() { echo "$1 since ${3:-$(date -u +%Y-%m-%dT%H:%M:%SZ)}: $2" | keep verdict || exit; }
+
+# undecided WHAT: something was seen that an equal verdict must not survive, however this ends
+undecided() {
+    grep -q '^different' "$state/verdict" 2>/dev/null || verdict undecided "$1, at $source_revision and $target_revision"
+}
 
 # compare_schemas: at the pair's revisions; sets $status to 0, 3 where they differ, or 75 where one was changed after
 # its revision, so that nobody can tell. What differs is in $work/schemas
@@ -84,9 +88,8 @@ schemas_agree() {
     fi
     if [ -z "$unlike_since" ]; then
         measure
-        settling=$(milliseconds "${settle:-35s}") || settling=35000
-        [ "$(kind source)" != PostgreSQL ] || [ -n "$settle" ] || settling=0
-        unlike_since=$(now) in_flight=$((settling + ${behind:-0} + 10000))
+        unlike_since=$(now) in_flight=$(($(settling) + ${behind:-0} + 10000))
+        undecided "the schemas differ, or have just been changed"
         say "the schemas differ, or have just been changed: looking at a later pair, too"
         return 1
     fi
@@ -121,6 +124,12 @@ ask_both() {
     [ $status -eq 0 ] || fail_of spice-check $status "$from could not be asked"
     asked=$(grep -c '^{"check"' "$work/asked")
     [ "$asked" -gt 0 ] || fail 1 "there was nothing to ask about" "run verify without --checks"
+    errors=$((asked - $(grep -c '"item":{"permissionship":"PERMISSIONSHIP_' "$work/asked")))
+    [ "$errors" -lt "$asked" ] || {
+        undecided "$from answered each of $asked questions with an error"
+        fail 1 "$from answered each of $asked questions with an error, which proves nothing. The first: $(sed -n 's/.*"error":{\(.*\)}}}$/\1/p' "$work/asked" | head -n 1)" \
+            "see what these errors say of $from; then run: $same"
+    }
     tries=1
     while :; do
         run spice-check --context="$to" --at "$target_revision" "$work/asked" >"$work/checks"
@@ -130,10 +139,17 @@ ask_both() {
         esac
         [ $status -eq 3 ] || break
         disagree=$(grep -c '^{"check"' "$state/checks.ndjson")
+        if [ "$disagree" -gt 0 ]; then
+            echo "$checks" | keep checks || exit
+            undecided "$disagree of $asked answers"
+        else
+            undecided "the schemas differ, or have just been changed"
+        fi
         [ $tries -lt 4 ] || {
+            [ "$disagree" -gt 0 ] || fail 75 "the schemas differ, or have just been changed" "run: $same"
             verdict different "$disagree of $asked answers at $source_revision and $target_revision"
             fail 3 "$to answers otherwise than $from in $disagree of $asked cases, though relationships and schema are equal; all of them: $state/checks.ndjson" \
-                "look at versions and flags of the two SpiceDBs; then run: $same"
+                "look at versions and flags of the two SpiceDBs; then run: $me verify --checks $checks (as many are asked without --checks, until they are alike)"
         }
         tries=$((tries + 1))
         say "asking both about these again, at a later pair"
@@ -141,8 +157,9 @@ ask_both() {
         run spice-check --context="$from" --at "$source_revision" --ask --quiet "$state/checks.ndjson" >"$work/asked" ||
             fail_of spice-check "$status" "$from could not be asked"
     done
-    rm -f "$state/checks.ndjson"
+    rm -f "$state/checks.ndjson" "$state/checks"
     answers=", $asked answers alike"
+    [ "$errors" -eq 0 ] || answers="$answers, $errors of these errors"
 }
 
 verify_step() {
@@ -152,11 +169,21 @@ verify_step() {
     if grep -q '^prune=.' "$state/following" 2>/dev/null && [ "$(kind source)" = PostgreSQL ]; then
         fail 2 "follow --prune deletes what verify has to look up in the spool of a PostgreSQL source" "run follow without --prune; then: $same"
     fi
+    before=$(cat "$state/checks" 2>/dev/null)
+    [ "$checks" -ge "${before:-0}" ] || {
+        say "answers differed before, among those about $before relationships: asking about as many (--checks $before)"
+        checks=$before
+    }
     took=30 round=1 unlike_since='' answers=''
     set --
     while :; do
         next_pair
         schemas_agree || continue
+        # What is proven is proven of the first pair: later ones only tell what it could not.
+        [ $round -gt 1 ] || {
+            first_pair="$source_revision and $target_revision" first_at=$(field at "$work/pair")
+            first_at=$(date -u -d "${first_at:-?}" +%Y-%m-%dT%H:%M:%SZ) || fail 1 "the last pair in $state/applied.ndjson has no time" "run: $same"
+        }
         as_of_later $((2 * took + 30))
         say "comparing $to at $target_revision with $from at $source_revision${1:+: $set_aside relationships that could not be told before}"
         began=$(date +%s)
@@ -168,7 +195,10 @@ verify_step() {
             "raise --datastore-gc-window, or read faster with --jobs; then run: $same" ;;
         *) fail_of "spice-export or spice-diff" "$status" "the ends could not be compared" ;;
         esac
-        [ "$(date +%s)" -lt "$until" ] || continue # some may have expired in between
+        [ "$(date +%s)" -lt "$until" ] || { # some may have expired in between
+            [ $status -eq 0 ] || undecided "differences, or what has expired meanwhile"
+            continue
+        }
         [ $status -eq 0 ] || {
             count=$(grep -c '^{"update"' "$state/differences.ndjson")
             verdict different "$count at $source_revision and $target_revision"
@@ -185,8 +215,8 @@ verify_step() {
         mv "$work/aside" "$work/only"
         set -- --only "$work/only"
     done
-    [ "$checks" = 0 ] || ask_both
-    verdict equal "at $source_revision and $target_revision, in $round rounds$answers"
+    [ "$checks" -eq 0 ] || ask_both
+    verdict equal "at $first_pair, in $round rounds$answers" "$first_at"
     rm -f "$state/differences.ndjson"
     say "proven equal: $to has the schema of $from and holds what it holds, as of these revisions$answers" "next: $me cutover"
 }

@@ -132,7 +132,9 @@ fn cutover_without_a_plan_a_copy_or_a_follow_is_refused_and_stops_nothing() {
     let fence = ["cutover", "--unverified", "--fence-command", "exit 7"];
     let failed = migration.step(&fence).run().expect_code(1);
     assert!(failed.stderr.contains("ended with 7"), "{}", failed.stderr);
+    std::fs::write(migration.file("verdict"), "equal since today: as it was\n").unwrap();
     migration.step(&["abort"]).run().expect_success();
+    assert!(!migration.file("verdict").exists());
     let ended = follow.wait().expect_success();
     assert!(ended.stderr.contains("abort: follow has ended"));
     // And on again.

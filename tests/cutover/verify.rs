@@ -1,10 +1,10 @@
 //! Both ends compared while they are written, and made equal again without emptying the target.
 
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::under_load::least_rate;
-use super::{Migration, PATIENCE, delete, precision, relationship, touch};
+use super::{Migration, PATIENCE, delete, fenced, precision, relationship, touch};
 use crate::support::judge::{self, Writers};
 use crate::support::program::Program;
 use crate::support::spicedb::{Datastore, but_for_dead_mysql_servers};
@@ -200,8 +200,26 @@ fn target_that_answers_otherwise_though_it_holds_the_same_is_found_by_checks() {
     assert!(found.contains("error 9 (max depth exceeded"), "{found}");
     let checks = std::fs::read_to_string(migration.file("checks.ndjson")).unwrap();
     assert!(checks.contains(r#""other":{"error":{"code":9"#), "{checks}");
-    let verdict = std::fs::read_to_string(migration.file("verdict")).unwrap();
-    assert!(verdict.starts_with("different since "), "{verdict}");
+    let different = || {
+        let verdict = std::fs::read_to_string(migration.file("verdict")).unwrap();
+        assert!(verdict.starts_with("different since "), "{verdict}");
+        let cutover = migration.step(&["cutover"]).input("fenced\n").run();
+        let cutover = cutover.expect_code(1);
+        let unsafe_because = cutover.stderr.contains("found") && cutover.stderr.contains("answers");
+        assert!(unsafe_because, "{}", cutover.stderr);
+        assert!(!migration.file("fence").exists());
+    };
+    different();
+    // Equal relationships do not make the answers alike: nor does a verify that asks less, or nothing.
+    for less in [&["verify"][..], &["verify", "--checks", "1"]] {
+        let found = migration.step(less).run().expect_code(3).stderr;
+        assert!(found.contains("answers otherwise"), "{found}");
+        different();
+    }
+    migration.to.restart_with(&[]);
+    let alike = migration.step(&["verify"]).run().expect_success().stderr;
+    assert!(alike.contains("answers alike"), "{alike}");
+    assert!(!migration.file("checks").exists());
     following.signal("TERM");
     following.wait();
 }
@@ -228,12 +246,37 @@ fn cutover_without_a_young_verdict_is_refused_and_one_behind_its_fence_is_not() 
     let old = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(2);
     let since = young.split_whitespace().nth(2).unwrap();
     let old = young.replace(since, &format!("{}:", old.strftime("%Y-%m-%dT%H:%M:%SZ")));
-    std::fs::write(migration.file("verdict"), old).unwrap();
+    std::fs::write(migration.file("verdict"), &old).unwrap();
     refused("more than 1h ago");
     migration
         .step(&["status", "--verdict-age", "3h"])
         .run()
         .expect_success();
+    // What was refused since then, or was before.
+    let rejects = migration.folder.path().join("rejects");
+    std::fs::write(&rejects, "{}\n").unwrap();
+    let started = std::fs::read_to_string(migration.file("following")).unwrap();
+    let rejecting = format!("on_reject={}\n", rejects.display());
+    std::fs::write(
+        migration.file("following"),
+        started.replace("on_reject=\n", &rejecting),
+    )
+    .unwrap();
+    std::fs::write(migration.file("verdict"), &young).unwrap();
+    refused(rejects.to_str().unwrap());
+    let file = std::fs::File::options().write(true).open(&rejects);
+    let before = std::time::SystemTime::now() - Duration::from_secs(7200);
+    file.unwrap().set_modified(before).unwrap();
+    migration.step(&["status"]).run().expect_success();
+    // The verdict grows too old while the fence is waited for.
+    let mut waiting = migration.step(&["cutover"]).input_later().spawn();
+    waiting.wait_for_stderr("type: fenced", PATIENCE);
+    std::fs::write(migration.file("verdict"), old).unwrap();
+    fenced(&mut waiting);
+    let waited = waiting.wait().expect_code(1).stderr;
+    assert!(waited.contains("lift the fence"), "{waited}");
+    assert!(!migration.file("fence").exists());
+    assert_eq!(migration.status()["running"], true);
     // As a cutover leaves it that was killed behind its fence: the verdict was young when it began.
     let fenced_at = jiff::Timestamp::now().as_millisecond();
     std::fs::write(migration.file("fence"), format!("{fenced_at}\n")).unwrap();

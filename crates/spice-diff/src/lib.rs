@@ -46,12 +46,15 @@ pub struct Diff {
     #[arg(long, value_name = "FILE", requires = "set_aside")]
     spool: Option<PathBuf>,
     /// Append what differs among these to a file, as updates: to be compared again at a later revision.
+    /// What the spool names is kept in memory, beside --memory.
     #[arg(long, value_name = "FILE", requires = "spool")]
     set_aside: Option<PathBuf>,
-    /// Compare only the relationships that a file of updates names.
+    /// Compare only the relationships that a file of updates names, which are kept in memory, beside
+    /// --memory.
     #[arg(long, value_name = "FILE")]
     only: Option<PathBuf>,
-    /// How much memory this may take, at least 21 MiB; what does not fit goes to temporary files.
+    /// How much memory this may take, at least 21 MiB; what does not fit goes to temporary files. The
+    /// keys that --only and --set-aside look up come on top.
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_size)]
     memory: u64,
     /// Where these files are made [default: $TMPDIR, else /tmp]. They have no names: nothing of them is

@@ -200,11 +200,14 @@ fn server_without_a_schema_is_not_taken_for_one_that_has_one_nor_the_other_way_r
     let one = holding_a_group(SCHEMA, true);
     let none = Server::start(Datastore::Memory);
     let also_none = Server::start(Datastore::Memory);
-    let schema_of = |server: &Server| {
-        let head = judge::head(server);
-        check(server).args(["--at", &head, "--sample", "0"])
+    let against = |server: &Server| {
+        let head = Program::new("spice-revision")
+            .args(["--context", server.context(), "--head", "--settle", "0s"])
+            .run()
+            .expect_success();
+        check(server).args(["--at", head.text().trim()])
     };
-    let against = |server: &Server| check(server).args(["--at", &judge::head(server)]);
+    let schema_of = |server: &Server| against(server).args(["--sample", "0"]);
     for (from, to, what) in [
         (&none, &one, "it should have none"),
         (&one, &none, "it has none"),

@@ -235,7 +235,21 @@ fn checks_that_are_cut_or_altered_or_asked_nowhere_are_refused() {
     let short = [&lines[..3], &lines[4..]].concat().concat();
     let altered = text.replacen("viewer + owner", "viewer - owner", 1);
     assert_ne!(altered, text);
-    for bad in [cut.as_str(), &short, &altered, ""] {
+    let (no, yes) = ("NO_PERMISSION\"", "HAS_PERMISSION\"");
+    let (this, that) = if text.contains(no) {
+        (no, yes)
+    } else {
+        (yes, no)
+    };
+    let answer = text.replacen(this, that, 1);
+    assert_ne!(answer, text);
+    let both = text.replacen(
+        r#""item":{"#,
+        r#""error":{"code":9,"message":""},"item":{"#,
+        1,
+    );
+    assert_ne!(both, text);
+    for bad in [cut.as_str(), &short, &altered, &answer, &both, ""] {
         std::fs::write(&path, bad).unwrap();
         let refused = compared(&server, &path).run().expect_code(65);
         assert!(refused.stdout.is_empty());

@@ -8,6 +8,7 @@ use authzed::v1::CheckBulkPermissionsRequestItem;
 use serde::de::Deserializer;
 use serde::ser::{Error as _, Serializer};
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::Xxh3;
 
 use crate::digest::Digest;
 use crate::read::{ReadError, RecordReader};
@@ -18,6 +19,7 @@ use crate::updates::Lines;
 /// A question and what a server answered: SpiceDB's CheckBulkPermissionsPair. Where two servers
 /// disagree, it has the other one's answer, too.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "CheckJson")]
 pub struct Check {
     /// What was asked.
     pub request: Question,
@@ -27,6 +29,33 @@ pub struct Check {
     /// What the second one answered, if that is something else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub other: Option<Answer>,
+}
+
+/// As it is read: serde would take the first of two answers.
+#[derive(Deserialize)]
+struct CheckJson {
+    request: Question,
+    item: Option<Item>,
+    error: Option<Fault>,
+    other: Option<Answer>,
+}
+
+impl TryFrom<CheckJson> for Check {
+    type Error = &'static str;
+
+    fn try_from(json: CheckJson) -> Result<Self, Self::Error> {
+        let answer = match (json.item, json.error) {
+            (Some(item), None) => Answer::Item(item),
+            (None, Some(fault)) => Answer::Error(fault),
+            (Some(_), Some(_)) => return Err("check with both an item and an error"),
+            (None, None) => return Err("check with neither an item nor an error"),
+        };
+        Ok(Self {
+            request: json.request,
+            answer,
+            other: json.other,
+        })
+    }
 }
 
 /// An answer, or why there is none.
@@ -188,6 +217,29 @@ pub struct CheckWriter<W> {
     lines: Lines<W>,
     header: Digest,
     checks: u64,
+    sum: Sum,
+}
+
+/// The digest of checks, in their order: of what was decoded, in the form in which it is written, so
+/// that another spelling of the same JSON keeps it.
+#[derive(Default)]
+struct Sum {
+    hash: Xxh3,
+    line: Vec<u8>,
+}
+
+impl Sum {
+    fn add(&mut self, check: &Check) -> io::Result<()> {
+        self.line.clear();
+        serde_json::to_writer(&mut self.line, check)?;
+        self.line.push(b'\n');
+        self.hash.update(&self.line);
+        Ok(())
+    }
+
+    fn digest(&self) -> Digest {
+        Digest(self.hash.digest128())
+    }
 }
 
 impl<W: Write> CheckWriter<W> {
@@ -204,6 +256,7 @@ impl<W: Write> CheckWriter<W> {
             lines,
             header: checksum,
             checks: 0,
+            sum: Sum::default(),
         })
     }
 
@@ -214,6 +267,7 @@ impl<W: Write> CheckWriter<W> {
     /// Those of `out`.
     pub fn write(&mut self, check: Check) -> io::Result<()> {
         self.checks += 1;
+        self.sum.add(&check)?;
         self.lines.put(&Record::Check(Box::new(check)))
     }
 
@@ -225,6 +279,7 @@ impl<W: Write> CheckWriter<W> {
     pub fn finish(mut self) -> io::Result<W> {
         let trailer = Trailer {
             checks: Some(self.checks),
+            digest: Some(self.sum.digest()),
             header: Some(self.header),
             ..Trailer::default()
         };
@@ -244,9 +299,15 @@ pub fn read_checks<R: BufRead>(
     header: &Header,
 ) -> Result<Vec<Check>, ReadError> {
     let mut checks = Vec::new();
+    let mut sum = Sum::default();
     loop {
         match records.next_record()? {
-            Some(Record::Check(check)) => checks.push(*check),
+            Some(Record::Check(check)) => {
+                if let Err(error) = sum.add(&check) {
+                    return Err(records.fault(error.to_string()));
+                }
+                checks.push(*check);
+            }
             Some(Record::Trailer(trailer)) => {
                 if trailer.header != Some(header.checksum()) {
                     return Err(records.fault("header altered: its checksum is not the trailer's"));
@@ -257,6 +318,9 @@ pub fn read_checks<R: BufRead>(
                     return Err(
                         records.fault(format!("the trailer promises {count} checks, {found} came"))
                     );
+                }
+                if trailer.digest != Some(sum.digest()) {
+                    return Err(records.fault("checks altered: their digest is not the trailer's"));
                 }
                 return match records.next_record()? {
                     Some(after) => {

@@ -137,7 +137,8 @@ pub struct Trailer {
     /// Snapshot: how many relationships stand between header and trailer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relationships: Option<u64>,
-    /// Snapshot: their digest at `expiry_precision`, comparable with another server's.
+    /// Snapshot: their digest at `expiry_precision`, comparable with another server's. Checks: theirs,
+    /// in their order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<Digest>,
     /// Snapshot: their digest with expiries in full, where it differs from `digest`.

@@ -45,7 +45,7 @@ last_pair() { tail -c 1000000 "$state/applied.ndjson" 2>/dev/null | grep -a '^{.
 
 # measure: sets running, heard and behind (milliseconds), capture_lag (seconds), backlog (transactions), backlog_bytes and headroom
 measure() {
-    running=$(at_work follow) heard='' behind='' capture_lag=''
+    running=$(leads follow) heard='' behind='' capture_lag=''
     newest=$(segments | tail -n 1)
     [ -n "$newest" ] || return
     segment=$(segments | head -n 1) offset=0 own=0
@@ -134,6 +134,36 @@ judge_safety() {
     fi
 }
 
+# begin_again: what comes next while follow does not run
+begin_again() {
+    case $(cat "$state/copy" 2>/dev/null) in
+    proven* | copied* | resynced*) ;;
+    resyncing*)
+        echo "$me resync"
+        return
+        ;;
+    *)
+        echo "$me copy"
+        return
+        ;;
+    esac
+    if [ -r "$state/fence" ]; then
+        echo "$me cutover goes on behind the fence; or, to give up: $me abort, and lift the fence"
+    elif [ -e "$spool.lost" ]; then
+        echo "changes of $from are lost: $me resync"
+    else
+        echo "$me follow"
+    fi
+}
+
+# reverse_runs: whether it does, and what it has brought back
+reverse_runs() {
+    pid=$(leads reverse)
+    if [ -n "$pid" ]; then printf 'runs, process %s' "$pid"; else printf 'does not run'; fi
+    last=$(tail -c 1000000 "$state/reverse-applied.ndjson" 2>/dev/null | grep -a '"transactions":[1-9]' | sed -n 's/.*"at":"\([^"]*\)".*/\1/p' | tail -n 1)
+    if [ -n "$last" ]; then echo "; the last write came back at $last"; else echo "; no write has come back"; fi
+}
+
 status_step() {
     running='' heard='' behind='' capture_lag='' backlog='' backlog_bytes='' headroom='' newest=''
     measure
@@ -157,16 +187,18 @@ backlog    ${backlog:-unknown} transactions, ${backlog_bytes:-unknown} bytes
 headroom   $room${gc_window:+ of $gc_window}
 verify     $(cat "$state/verdict" 2>/dev/null || echo 'not done')
 END
+        [ ! -r "$state/fence" ] || echo "fence      confirmed $((($(now) - $(cat "$state/fence")) / 1000)) s ago: writes to $from are stopped"
+        [ ! -r "$state/switched" ] || echo "reverse    $(reverse_runs)"
     fi
     [ -n "$unsafe" ] || {
-        say "safe to cut over" "next: $me cutover"
+        say "safe to cut over" "next: $me cutover${unverified:+ --unverified}"
         return
     }
     say "not safe to cut over: $unsafe"
     if [ -r "$state/switched" ]; then
         say "next: $me reverse, for the way back"
     elif [ -z "$running" ]; then
-        say "next: $me follow"
+        say "next: $(begin_again)"
     elif [ -n "$remedy" ]; then
         say "next: $remedy"
     else

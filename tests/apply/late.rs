@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -160,6 +161,12 @@ fn apply_by(proxy: &Holding, target: &Server) -> Program {
         .timeout(PATIENCE)
 }
 
+fn stands_behind_the_first(file: &Path) {
+    wait_until("the position stands behind the first", PATIENCE, || {
+        file.exists() && position(file)["sourceRevision"] == token(2)
+    });
+}
+
 fn stalled_touch_that_lands_after_its_delete_is_taken_back(datastore: Datastore) {
     let (server, folder) = (Server::start(datastore), folder());
     let proxy = Holding::to(server.endpoint());
@@ -172,9 +179,7 @@ fn stalled_touch_that_lands_after_its_delete_is_taken_back(datastore: Datastore)
     stdin
         .write_all(lines([&header, &first]).as_bytes())
         .unwrap();
-    wait_until("the position stands behind the first", PATIENCE, || {
-        file.exists() && position(&file)["sourceRevision"] == token(2)
-    });
+    stands_behind_the_first(&file);
     proxy.hold();
     let mut said = [transaction(3, &[touch("ghost"), touch("real")])];
     stdin.write_all(lines(&said).as_bytes()).unwrap();
@@ -252,9 +257,7 @@ fn apply_killed_with_a_write_in_doubt_waits_for_it_when_it_goes_on() {
     let mut stdin = killed.take_stdin();
     let first = [header(1), transaction(2, &[touch("first")])];
     stdin.write_all(lines(&first).as_bytes()).unwrap();
-    wait_until("the position stands behind the first", PATIENCE, || {
-        file.exists() && position(&file)["sourceRevision"] == token(2)
-    });
+    stands_behind_the_first(&file);
     proxy.hold();
     let ghost = transaction(3, &[touch("ghost")]);
     stdin.write_all(lines([&ghost]).as_bytes()).unwrap();
@@ -307,9 +310,7 @@ fn schema_that_is_written_late_over_a_newer_one_is_taken_back() {
             .unwrap();
     };
     say(&[&header, &transaction(2, &[touch("first")])]);
-    wait_until("the position stands behind the first", PATIENCE, || {
-        file.exists() && position(&file)["sourceRevision"] == token(2)
-    });
+    stands_behind_the_first(&file);
     // The first time it is asked how that schema differs; the second time it is written.
     proxy.hold_from("editor", 2);
     say(&[&super::schema(3, WITH_EDITOR)]);

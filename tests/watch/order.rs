@@ -10,6 +10,12 @@ use crate::support::judge;
 use crate::support::spicedb::{Datastore, but_for_dead_mysql_servers};
 use crate::support::{folder, repeat};
 
+/// Flags of writers for 5 s; with few resources these are created and deleted again and again.
+fn churning(resources: &str) -> [&str; 8] {
+    let [seconds, rate, keys, updates] = ["--seconds", "--rate", "--keys", "--updates"];
+    [seconds, "5", rate, "10", keys, resources, updates, "3"]
+}
+
 #[test]
 fn transactions_that_overlap_an_import_on_postgres_come_once_each_and_fold_to_the_source() {
     for case in 0..repeat(2, 10) {
@@ -18,17 +24,7 @@ fn transactions_that_overlap_an_import_on_postgres_come_once_each_and_fold_to_th
         let since = judge::head(&server);
         let watching = watch(&server).args(["--since", &since]).spawn();
         watching.wait_for_stderr(WATCHING, PATIENCE);
-        // Few resources, so that they are created and deleted again and again.
-        let flags = [
-            "--seconds",
-            "5",
-            "--rate",
-            "10",
-            "--keys",
-            "8",
-            "--updates",
-            "3",
-        ];
+        let flags = churning("8");
         let writers = writers(&server, folder.path(), &flags);
         import_held(&server, "import-", 2_000, Duration::from_millis(2_500));
         writers.finish();
@@ -74,16 +70,7 @@ fn import_that_was_open_for_3_s_on_mysql_is_missing_without_settling_and_there_w
                 watching
             };
             let (live, settled) = (start("0s"), start("5s"));
-            let flags = [
-                "--seconds",
-                "5",
-                "--rate",
-                "10",
-                "--keys",
-                "20",
-                "--updates",
-                "3",
-            ];
+            let flags = churning("20");
             let writers = writers(&server, folder.path(), &flags);
             import_held(&server, "import-", 500, Duration::from_secs(3));
             writers.finish();

@@ -224,8 +224,7 @@ leak() {
 late_writes() {
     [ -r "$state/drained" ] && [ -s "$state/end" ] || return 0
     third=$(spice-revision --context="$from" --mark --quiet 2>/dev/null) || return 0
-    end=''
-    spice-watch --context="$from" --spool "$spool" --spool-segment "$spool_segment" --settle 0s --quiet --until "$third" || return 0
+    run spice-watch --context="$from" --spool "$spool" --spool-segment "$spool_segment" --settle 0s --quiet --until "$third" || return 0
     leaked=$(leaks)
     [ "$leaked" -eq 0 ] || fail 1 "the fence did not hold: $leaked transactions were written to $from after it (above). $to lacks them" \
         "the switch STANDS. Close that way now; then write to $to by hand what of them still counts:" \

@@ -57,15 +57,25 @@ follow() {
     both_ended "$from" "$to"
 }
 
+# unfinished: the step that has to come to its end before anything can be followed, if one has
+unfinished() {
+    case $(cat "$state/copy" 2>/dev/null) in
+    proven* | copied* | resynced*) ;;
+    resyncing*) echo resync ;;
+    *) echo copy ;;
+    esac
+}
+
 # copied: refuses what needs a copy
 copied() {
     [ "$procedure" = live ] || fail 2 "this migration was planned with --fenced: nothing is captured" \
         "copy and check are its steps; for the other procedure plan again, with another --state"
-    case $(cat "$state/copy" 2>/dev/null) in
-    proven* | copied* | resynced*) ;;
-    resyncing*) fail 2 "a resync is not finished: $to lies somewhere between what it was and $from" "run: $me resync" ;;
-    '') fail 2 "nothing has been copied" "run: $me copy" ;;
-    *) fail 2 "the copy is not finished: $(cat "$state/copy")" "run: $me copy" ;;
+    case $(unfinished) in
+    resync) fail 2 "a resync is not finished: $to lies somewhere between what it was and $from" "run: $me resync" ;;
+    copy)
+        [ -s "$state/copy" ] || fail 2 "nothing has been copied" "run: $me copy"
+        fail 2 "the copy is not finished: $(cat "$state/copy")" "run: $me copy"
+        ;;
     esac
 }
 

@@ -78,12 +78,15 @@ measure() {
     [ -z "$window" ] || headroom=$((window - heard - $(milliseconds "${settle:-0s}" || echo 0)))
 }
 
+# proved_at: when verify proved both ends equal, if that is its verdict
+proved_at() { sed -n 's/^equal since \([^ ]*\): .*/\1/p' "$state/verdict" 2>/dev/null; }
+
 # judge_verdict GRACE: sets unsafe where verify has not proved both ends equal, or too long ago: by so many milliseconds
 # more than --verdict-age
 judge_verdict() {
     [ -z "$unverified" ] || return 0
     most=$(milliseconds "$verdict_age") || misuse "--verdict-age is a duration such as 1h, not $verdict_age"
-    proven=$(sed -n 's/^equal since \([^ ]*\): .*/\1/p' "$state/verdict" 2>/dev/null)
+    proven=$(proved_at)
     if [ -z "$proven" ]; then
         unsafe="verify has not proved $to equal to $from"
     elif [ $(($(now) - $(date -d "$proven" +%s%3N))) -gt $((most + $1)) ]; then
@@ -96,7 +99,7 @@ judge_verdict() {
 judge_rejects() {
     rejects_file=$(followed on_reject)
     [ -n "$rejects_file" ] && [ -s "$rejects_file" ] || return 0
-    proven=$(sed -n 's/^equal since \([^ ]*\): .*/\1/p' "$state/verdict" 2>/dev/null)
+    proven=$(proved_at)
     [ -z "$proven" ] || [ "$(date -r "$rejects_file" +%s%3N)" -ge "$(date -d "$proven" +%s%3N)" ] || return 0
     unsafe="$to has refused updates since it was last proved equal: they are in $rejects_file"
     remedy="mend and apply them, then run: $me verify. (Or do without them: move that file away)"
@@ -136,18 +139,10 @@ judge_safety() {
 
 # begin_again: what comes next while follow does not run
 begin_again() {
-    case $(cat "$state/copy" 2>/dev/null) in
-    proven* | copied* | resynced*) ;;
-    resyncing*)
-        echo "$me resync"
-        return
-        ;;
-    *)
-        echo "$me copy"
-        return
-        ;;
-    esac
-    if [ -r "$state/fence" ]; then
+    unfinished=$(unfinished)
+    if [ -n "$unfinished" ]; then
+        echo "$me $unfinished"
+    elif [ -r "$state/fence" ]; then
         echo "$me cutover goes on behind the fence; or, to give up: $me abort, and lift the fence"
     elif [ -e "$spool.lost" ]; then
         echo "changes of $from are lost: $me resync"

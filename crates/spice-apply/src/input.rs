@@ -12,7 +12,7 @@ use spice_pipe::spool::{Followed, Follower, Spool};
 use spice_pipe::{Exit, Failure, stdio};
 use spice_record::record::{Place, Position, SchemaChange, StreamKind, Transaction};
 use spice_record::relationship::Update;
-use spice_record::{DigestSum, FORMAT, Header, ReadError, Record, RecordReader, Trailer};
+use spice_record::{DigestSum, Header, ReadError, Record, RecordReader, Trailer};
 
 use crate::position::check_start;
 
@@ -91,12 +91,7 @@ impl Input {
         };
         match first {
             Record::Header(header) => {
-                if header.format != FORMAT {
-                    let format = &header.format;
-                    return Err(records
-                        .fault(format!("format {format:?}: this version reads {FORMAT}"))
-                        .into());
-                }
+                records.check_format(&header)?;
                 let kind = header.stream;
                 if kind == StreamKind::Changes {
                     let start = check_start(self.position.as_ref(), &header);

@@ -1,13 +1,13 @@
 //! Where an apply stands, and whether a stream goes on there.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use authzed::zedtoken;
-use spice_pipe::Failure;
 use spice_pipe::connection::datastore_id;
 use spice_pipe::position::PositionFile;
 use spice_pipe::spool::Spool;
+use spice_pipe::{Failure, lock};
 use spice_record::Header;
 use spice_record::record::{Place, Position};
 
@@ -31,7 +31,7 @@ impl Keeper {
     ///
     /// Exit 1 if it cannot be written.
     pub(crate) fn save(&self, position: Position) -> Result<(), Failure> {
-        let mut saved = self.saved();
+        let mut saved = lock(&self.saved);
         self.file.save(&position)?;
         *saved = Some(position);
         Ok(())
@@ -44,17 +44,12 @@ impl Keeper {
     ///
     /// Exit 1 if it cannot be written.
     pub(crate) fn doubt(&self, patience: Duration) -> Result<(), Failure> {
-        let mut saved = self.saved();
+        let mut saved = lock(&self.saved);
         let Some(position) = saved.as_mut() else {
             return Ok(());
         };
         position.doubts_until = Some(from_now(patience));
         self.file.save(position)
-    }
-
-    fn saved(&self) -> MutexGuard<'_, Option<Position>> {
-        // The file is replaced whole, and so is this.
-        self.saved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

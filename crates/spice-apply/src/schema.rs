@@ -36,8 +36,7 @@ pub(crate) enum Follow {
 
 /// A schema that the target does not take yet, because relationships stand against it.
 pub(crate) struct Held {
-    pub(crate) text: String,
-    pub(crate) revision: String,
+    revision: String,
     reason: authzed::Error,
     tried: Instant,
 }
@@ -83,7 +82,7 @@ impl Held {
 pub(crate) async fn bring(
     target: &Target,
     mode: Follow,
-    text: String,
+    text: &str,
     revision: String,
     before: Option<Held>,
     max_retries: usize,
@@ -91,7 +90,7 @@ pub(crate) async fn bring(
     let asked = Instant::now();
     let mut told = false;
     let difference = loop {
-        let Some(difference) = difference(&target.client(), &text, max_retries).await? else {
+        let Some(difference) = difference(&target.client(), text, max_retries).await? else {
             return Ok(None);
         };
         if mode != Follow::Check || asked.elapsed() >= OTHERS_WRITE_IT {
@@ -121,7 +120,7 @@ pub(crate) async fn bring(
     }
     let mut retry = Retry::new(max_retries);
     loop {
-        let Err(error) = target.write_schema(&text).await else {
+        let Err(error) = target.write_schema(text).await else {
             tracing::info!("wrote the schema of revision {revision}: {difference}");
             return Ok(None);
         };
@@ -130,7 +129,6 @@ pub(crate) async fn bring(
         }
         if waits_for_relationships(&error) {
             let held = Held {
-                text,
                 revision,
                 reason: error,
                 tried: Instant::now(),
@@ -167,7 +165,6 @@ async fn difference(
 ) -> Result<Option<String>, Failure> {
     let mut retry = Retry::new(max_retries);
     loop {
-        // A text that says nothing cannot be compared, and neither can one with nothing.
         let there = match client.read_schema().await {
             Ok(there) => there.map(|schema| schema.text),
             Err(error) => {
@@ -177,12 +174,10 @@ async fn difference(
                 continue;
             }
         };
-        return match there {
-            None if text.is_empty() => Ok(None),
-            Some(there) if there == text => Ok(None),
-            None => Ok(Some("it has none".to_owned())),
-            Some(_) if text.is_empty() => Ok(Some("it should have none".to_owned())),
-            Some(_) => schema::differences(client, Consistency::fully_consistent(), text).await,
-        };
+        if there.as_deref() == Some(text) {
+            return Ok(None);
+        }
+        let at = Consistency::fully_consistent();
+        return schema::difference(client, at, there.as_deref(), text).await;
     }
 }

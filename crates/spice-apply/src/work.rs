@@ -356,12 +356,12 @@ impl Worker {
 
     async fn schema(&mut self, text: String, revision: String) -> Result<(), Failure> {
         let digest = digest_text(&text);
-        self.newest_schema = Some((text.clone(), revision.clone()));
+        let (text, revision) = self.newest_schema.insert((text, revision));
         self.held = schema::bring(
             &self.target,
             self.on_schema,
             text,
-            revision,
+            revision.clone(),
             self.held.take(),
             self.max_retries,
         )
@@ -380,8 +380,14 @@ impl Worker {
     }
 
     async fn offer_again(&mut self) -> Result<(), Failure> {
-        if let Some(held) = &self.held {
-            let (text, revision) = (held.text.clone(), held.revision.clone());
+        if self.held.is_some() {
+            self.bring_newest_schema().await?;
+        }
+        Ok(())
+    }
+
+    async fn bring_newest_schema(&mut self) -> Result<(), Failure> {
+        if let Some((text, revision)) = self.newest_schema.take() {
             self.schema(text, revision).await?;
         }
         Ok(())

@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use authzed::v1::{RelationshipUpdate, WriteRelationshipsRequest, relationship_update::Operation};
@@ -14,7 +14,7 @@ use authzed::{Client, Kind};
 use futures::stream::{self, StreamExt as _};
 use prost::Message as _;
 use spice_pipe::retry::Retry;
-use spice_pipe::{Exit, Failure};
+use spice_pipe::{Exit, Failure, lock};
 use spice_record::Record;
 use spice_record::relationship::{Text, Update};
 use tokio::time::{Interval, MissedTickBehavior};
@@ -407,9 +407,4 @@ impl Rejects {
         let path = self.path.display();
         Failure::new(Exit::Failed, format!("--on-reject {path}: {error}"))
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing that is guarded is ever left half changed.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -9,7 +9,7 @@ mod ask;
 mod questions;
 mod sample;
 
-use std::io::{self, BufRead};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use authzed::Client;
@@ -172,7 +172,11 @@ impl Check {
                      are asked",
                 ))
             }
-            StreamKind::Checks => read_checks(records, header),
+            StreamKind::Checks => {
+                records.check_format(&header)?;
+                let checks = checks::read_checks(&mut records, &header)?;
+                Ok(Input::Checks(header, checks))
+            }
             _ => {
                 let revision = header.revision.clone();
                 let mut stream = SnapshotReader::after(records, header, Seal::Sealed)?;
@@ -232,7 +236,11 @@ impl Check {
     ) -> Result<Exit, Failure> {
         let (client, revision) = (asker.client, asker.revision);
         let differ = match &other.schema {
-            Some(text) => schema_differs(client, revision, text).await?,
+            Some(text) => {
+                let there = client.read_schema().await?.map(|schema| schema.text);
+                let at = Consistency::at_exact(revision);
+                schema::difference(client, at, there.as_deref(), text).await?
+            }
             None => None,
         };
         let questions = asked.iter().map(|check| check.request.0.clone()).collect();
@@ -270,20 +278,6 @@ impl Check {
     }
 }
 
-fn read_checks<R: BufRead>(
-    mut records: RecordReader<R>,
-    header: Box<Header>,
-) -> Result<Input, Failure> {
-    if header.format != FORMAT {
-        let format = &header.format;
-        return Err(records
-            .fault(format!("format {format:?}: this version reads {FORMAT}"))
-            .into());
-    }
-    let checks = checks::read_checks(&mut records, &header)?;
-    Ok(Input::Checks(header, checks))
-}
-
 /// The text of the schema, proven to be that of the revision; empty where there is no schema.
 async fn schema_at(client: &Client, revision: &str) -> Result<String, Failure> {
     let Some(schema) = client.read_schema().await? else {
@@ -300,21 +294,6 @@ async fn schema_at(client: &Client, revision: &str) -> Result<String, Failure> {
             ),
         )
         .hint("take a newer revision: the API gives the text of the newest schema only")),
-    }
-}
-
-/// What tells the schema of a revision from a text, which is empty where there should be none.
-async fn schema_differs(
-    client: &Client,
-    revision: &str,
-    text: &str,
-) -> Result<Option<String>, Failure> {
-    match client.read_schema().await? {
-        // The API compares no schema with nothing, nor nothing with a schema.
-        None if text.is_empty() => Ok(None),
-        None => Ok(Some("it has none".to_owned())),
-        Some(_) if text.is_empty() => Ok(Some("it should have none".to_owned())),
-        Some(_) => schema::differences(client, Consistency::at_exact(revision), text).await,
     }
 }
 

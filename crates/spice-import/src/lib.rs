@@ -23,13 +23,13 @@ use spice_pipe::keeps::{self, Keeps};
 use spice_pipe::log::LogArgs;
 use spice_pipe::progress::Progress;
 use spice_pipe::retry::Retry;
-use spice_pipe::{Exit, Failure, Program, Shutdown, stdio};
+use spice_pipe::{Exit, Failure, Program, Shutdown, lock, stdio};
 use spice_record::record::{Filter, Imported};
 use spice_record::{Header, Record, Seal};
 use tokio::sync::mpsc;
 
 use crate::input::{Step, Totals};
-use crate::load::{Loader, lock};
+use crate::load::Loader;
 use crate::tally::{Rejects, Tally};
 
 /// Load a snapshot stream, from stdin or a file, into a SpiceDB.

@@ -12,7 +12,7 @@ use authzed::{Client, Kind};
 use prost::Message as _;
 use spice_pipe::existing::{self, ByKey, key};
 use spice_pipe::retry::Retry;
-use spice_pipe::{Exit, Failure};
+use spice_pipe::{Exit, Failure, lock};
 use spice_record::ExpiryPrecision;
 use spice_record::digest::same;
 use spice_record::relationship::Text;
@@ -425,11 +425,4 @@ fn conflict(row: &Row, known: &Row) -> Failure {
         format!("line {line}: conflict of {text}: {other}"),
     )
     .hint("--on-conflict skip keeps what is there, --on-conflict touch writes over it")
-}
-
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // What is guarded are counts and a file: no panic leaves them half changed.
-    mutex
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }

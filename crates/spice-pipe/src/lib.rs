@@ -51,6 +51,13 @@ pub use shutdown::Shutdown;
 /// Version and commit, for `--version` and for the `producer` of a stream.
 pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), env!("SPICE_PIPES_COMMIT"));
 
+/// Locks what no panic leaves half changed: counts, files, maps that are replaced entry by entry.
+pub fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 /// Takes a zedtoken as it is, unless it plainly is none: an empty variable, or another text.
 ///
 /// # Errors

@@ -55,6 +55,26 @@ pub async fn differences(
     Ok(Some(format!("{}{more}", named.join(", "))))
 }
 
+/// As [`differences`], where the server may have no schema, and an empty text is none either: DiffSchema
+/// compares neither. `there` is what ReadSchema gives.
+///
+/// # Errors
+///
+/// As [`differences`].
+pub async fn difference(
+    client: &Client,
+    consistency: Consistency,
+    there: Option<&str>,
+    text: &str,
+) -> Result<Option<String>, Failure> {
+    match there {
+        None if text.is_empty() => Ok(None),
+        None => Ok(Some("it has none".to_owned())),
+        Some(_) if text.is_empty() => Ok(Some("it should have none".to_owned())),
+        Some(_) => differences(client, consistency, text).await,
+    }
+}
+
 /// Says what the server's schema has otherwise than the one it was compared with: DiffSchema counts
 /// from its own schema to the other.
 fn describe(diff: &Diff) -> String {

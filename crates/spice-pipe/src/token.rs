@@ -4,7 +4,7 @@ use std::io::BufRead;
 use std::path::Path;
 
 use spice_record::record::StreamKind;
-use spice_record::{FORMAT, ReadError, Record, RecordReader};
+use spice_record::{ReadError, Record, RecordReader};
 
 use crate::exit::Failure;
 use crate::spool::Spool;
@@ -79,13 +79,8 @@ fn last<R: BufRead>(records: &mut RecordReader<R>) -> Result<Found, ReadError> {
             Err(error) => return Err(error),
         };
         match record {
-            Record::Header(header) if header.format != FORMAT => {
-                let format = &header.format;
-                return Err(
-                    records.fault(format!("format {format:?}: this version reads {FORMAT}"))
-                );
-            }
             Record::Header(header) => {
+                records.check_format(&header)?;
                 snapshot = header.stream == StreamKind::Snapshot;
                 last.source = header.revision;
             }

@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::digest::Digest;
+use crate::lines::Lines;
 use crate::read::{ReadError, RecordReader};
 use crate::record::{Header, Record, Trailer};
 use crate::relationship::{ContextJson, ObjectJson, SubjectJson};
-use crate::updates::Lines;
 
 /// A question and what a server answered: SpiceDB's CheckBulkPermissionsPair. Where two servers
 /// disagree, it has the other one's answer, too.
@@ -215,7 +215,6 @@ impl<'de> Deserialize<'de> for Question {
 /// Without [`finish`](Self::finish) there is no trailer, and no reader takes the stream for whole.
 pub struct CheckWriter<W> {
     lines: Lines<W>,
-    header: Digest,
     checks: u64,
     sum: Sum,
 }
@@ -249,12 +248,8 @@ impl<W: Write> CheckWriter<W> {
     ///
     /// Those of `out`.
     pub fn create(out: W, header: Header) -> io::Result<Self> {
-        let checksum = header.checksum();
-        let mut lines = Lines::new(out);
-        lines.put(&Record::Header(Box::new(header)))?;
         Ok(Self {
-            lines,
-            header: checksum,
+            lines: Lines::begin(out, header)?,
             checks: 0,
             sum: Sum::default(),
         })
@@ -276,15 +271,13 @@ impl<W: Write> CheckWriter<W> {
     /// # Errors
     ///
     /// Those of `out`.
-    pub fn finish(mut self) -> io::Result<W> {
-        let trailer = Trailer {
+    pub fn finish(self) -> io::Result<W> {
+        let (_, out) = self.lines.seal(Trailer {
             checks: Some(self.checks),
             digest: Some(self.sum.digest()),
-            header: Some(self.header),
             ..Trailer::default()
-        };
-        self.lines.put(&Record::Trailer(Box::new(trailer)))?;
-        self.lines.finish()
+        })?;
+        Ok(out)
     }
 }
 

@@ -20,6 +20,7 @@
 
 pub mod checks;
 pub mod digest;
+mod lines;
 pub mod read;
 pub mod record;
 pub mod relationship;

@@ -9,7 +9,8 @@ use std::io::{self, BufRead};
 use ndjson_stream::config::NdjsonConfig;
 use ndjson_stream::engine::NdjsonEngine;
 
-use crate::record::Record;
+use crate::FORMAT;
+use crate::record::{Header, Record};
 
 /// The longest line that is read, in bytes: far above a revision part, far below the memory of a
 /// small machine.
@@ -125,6 +126,19 @@ impl<R: BufRead> RecordReader<R> {
             name: self.name.clone(),
             message: message.into(),
         }
+    }
+
+    /// Whether the header that was just read is of a format that this version reads.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Line`] where it is not.
+    pub fn check_format(&self, header: &Header) -> Result<(), ReadError> {
+        if header.format == FORMAT {
+            return Ok(());
+        }
+        let format = &header.format;
+        Err(self.fault(format!("format {format:?}: this version reads {FORMAT}")))
     }
 
     /// The next record; `None` at the end of the input.

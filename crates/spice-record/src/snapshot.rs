@@ -4,8 +4,8 @@ use std::io::{self, BufRead, Write};
 
 use authzed::v1::Relationship;
 
-use crate::FORMAT;
-use crate::digest::{Digest, DigestSum, ExpiryPrecision, Hashes};
+use crate::digest::{DigestSum, ExpiryPrecision, Hashes};
+use crate::lines::Lines;
 use crate::read::{ReadError, RecordReader};
 use crate::record::{Header, Record, StreamKind, Trailer};
 use crate::relationship::relationship_json;
@@ -14,11 +14,9 @@ use crate::relationship::relationship_json;
 ///
 /// Without [`finish`](Self::finish) there is no trailer, and no reader takes the stream for whole.
 pub struct SnapshotWriter<W> {
-    out: W,
-    line: Vec<u8>,
+    lines: Lines<W>,
     sum: DigestSum,
     precision: ExpiryPrecision,
-    header: Digest,
 }
 
 impl<W: Write> SnapshotWriter<W> {
@@ -28,17 +26,11 @@ impl<W: Write> SnapshotWriter<W> {
     ///
     /// Those of `out`.
     pub fn create(out: W, header: Header, precision: ExpiryPrecision) -> io::Result<Self> {
-        let checksum = header.checksum();
-        let (line, sum) = (Vec::new(), DigestSum::default());
-        let mut writer = Self {
-            out,
-            line,
-            sum,
+        Ok(Self {
+            lines: Lines::begin(out, header)?,
+            sum: DigestSum::default(),
             precision,
-            header: checksum,
-        };
-        writer.put(&Record::Header(Box::new(header)))?;
-        Ok(writer)
+        })
     }
 
     /// Writes one relationship.
@@ -48,9 +40,8 @@ impl<W: Write> SnapshotWriter<W> {
     /// Those of `out`, and [`io::ErrorKind::InvalidData`] for what JSON cannot say (a caveat context
     /// with a NaN in it).
     pub fn write(&mut self, relationship: &Relationship) -> io::Result<()> {
-        self.line.clear();
-        write_relationship(&mut self.line, relationship)?;
-        self.out.write_all(&self.line)?;
+        self.lines
+            .put_as(|line| write_relationship(line, relationship))?;
         self.sum.add(relationship);
         Ok(())
     }
@@ -65,26 +56,15 @@ impl<W: Write> SnapshotWriter<W> {
     /// # Errors
     ///
     /// Those of `out`.
-    pub fn finish(mut self) -> io::Result<(Trailer, W)> {
+    pub fn finish(self) -> io::Result<(Trailer, W)> {
         let (digest, exact) = (self.sum.digest(self.precision), self.sum.exact());
-        let trailer = Trailer {
+        self.lines.seal(Trailer {
             relationships: Some(self.sum.relationships()),
             digest: Some(digest),
             exact_digest: (exact != digest).then_some(exact),
             expiry_precision: Some(self.precision),
-            header: Some(self.header),
             ..Trailer::default()
-        };
-        self.put(&Record::Trailer(Box::new(trailer.clone())))?;
-        self.out.flush()?;
-        Ok((trailer, self.out))
-    }
-
-    fn put(&mut self, record: &Record) -> io::Result<()> {
-        self.line.clear();
-        serde_json::to_writer(&mut self.line, record)?;
-        self.line.push(b'\n');
-        self.out.write_all(&self.line)
+        })
     }
 }
 
@@ -311,10 +291,7 @@ impl<R: BufRead> SnapshotReader<R> {
 }
 
 fn check_header<R: BufRead>(records: &RecordReader<R>, header: &Header) -> Result<(), ReadError> {
-    if header.format != FORMAT {
-        let format = &header.format;
-        return Err(records.fault(format!("format {format:?}: this version reads {FORMAT}")));
-    }
+    records.check_format(header)?;
     if header.stream != StreamKind::Snapshot {
         let stream = header.stream;
         return Err(records.fault(format!(

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use authzed::v1::RelationshipUpdate;
 
-use crate::digest::Digest;
+use crate::lines::Lines;
 use crate::record::{Header, Record, Trailer};
 use crate::relationship::Update;
 
@@ -13,7 +13,6 @@ use crate::relationship::Update;
 /// Without [`finish`](Self::finish) there is no trailer, and no reader takes the stream for whole.
 pub struct UpdateWriter<W> {
     lines: Lines<W>,
-    header: Digest,
     updates: u64,
 }
 
@@ -24,12 +23,8 @@ impl<W: Write> UpdateWriter<W> {
     ///
     /// Those of `out`.
     pub fn create(out: W, header: Header) -> io::Result<Self> {
-        let checksum = header.checksum();
-        let mut lines = Lines::new(out);
-        lines.put(&Record::Header(Box::new(header)))?;
         Ok(Self {
-            lines,
-            header: checksum,
+            lines: Lines::begin(out, header)?,
             updates: 0,
         })
     }
@@ -49,38 +44,11 @@ impl<W: Write> UpdateWriter<W> {
     /// # Errors
     ///
     /// Those of `out`.
-    pub fn finish(mut self) -> io::Result<W> {
-        let trailer = Trailer {
+    pub fn finish(self) -> io::Result<W> {
+        let (_, out) = self.lines.seal(Trailer {
             updates: Some(self.updates),
-            header: Some(self.header),
             ..Trailer::default()
-        };
-        self.lines.put(&Record::Trailer(Box::new(trailer)))?;
-        self.lines.finish()
-    }
-}
-
-/// Records as lines.
-pub(crate) struct Lines<W> {
-    out: W,
-    line: Vec<u8>,
-}
-
-impl<W: Write> Lines<W> {
-    pub(crate) fn new(out: W) -> Self {
-        let line = Vec::new();
-        Self { out, line }
-    }
-
-    pub(crate) fn finish(mut self) -> io::Result<W> {
-        self.out.flush()?;
-        Ok(self.out)
-    }
-
-    pub(crate) fn put(&mut self, record: &Record) -> io::Result<()> {
-        self.line.clear();
-        serde_json::to_writer(&mut self.line, record)?;
-        self.line.push(b'\n');
-        self.out.write_all(&self.line)
+        })?;
+        Ok(out)
     }
 }

@@ -1,11 +1,12 @@
 //! The heartbeat: markers on the source, and how long each takes to come back.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use authzed::Client;
 use authzed::zedtoken::{self, Revision};
+use spice_pipe::lock;
 use tokio::task::JoinHandle;
 
 /// Markers that have not come back. More than these are not waited for: a lag so long is seen anyway.
@@ -100,9 +101,4 @@ async fn beat(mut client: Client, every: Duration, marks: Arc<Mutex<Marks>>) {
             }
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing that is guarded is ever left half changed.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

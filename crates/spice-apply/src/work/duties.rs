@@ -34,9 +34,7 @@ impl Worker {
         self.settle_relationships(looked).await?;
         // After the relationships that could stand against it.
         if self.target.doubts().schema_is_due() {
-            if let Some((text, revision)) = self.newest_schema.clone() {
-                self.schema(text, revision).await?;
-            }
+            self.bring_newest_schema().await?;
             match self.held {
                 Some(_) => self.target.doubts().note_schema(),
                 None => self.target.doubts().settle_schema_until(looked),

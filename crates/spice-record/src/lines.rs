@@ -1,0 +1,55 @@
+//! What every stream is made of: a header, records as lines, a trailer.
+
+use std::io::{self, Write};
+
+use crate::digest::Digest;
+use crate::record::{Header, Record, Trailer};
+
+/// Writes a stream. Without [`seal`](Self::seal) it has no trailer.
+pub(crate) struct Lines<W> {
+    out: W,
+    line: Vec<u8>,
+    header: Digest,
+}
+
+impl<W: Write> Lines<W> {
+    /// Writes the header.
+    pub(crate) fn begin(out: W, header: Header) -> io::Result<Self> {
+        let mut lines = Self {
+            out,
+            line: Vec::new(),
+            header: header.checksum(),
+        };
+        lines.put(&Record::Header(Box::new(header)))?;
+        Ok(lines)
+    }
+
+    pub(crate) fn put(&mut self, record: &Record) -> io::Result<()> {
+        self.put_as(|line| {
+            serde_json::to_writer(&mut *line, record)?;
+            line.push(b'\n');
+            Ok(())
+        })
+    }
+
+    /// Writes a line that `write` makes, with its end: nothing of it where that fails.
+    pub(crate) fn put_as(
+        &mut self,
+        write: impl FnOnce(&mut Vec<u8>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        self.line.clear();
+        write(&mut self.line)?;
+        self.out.write_all(&self.line)
+    }
+
+    /// Writes the trailer with the checksum of the header, flushes, and gives both back.
+    pub(crate) fn seal(mut self, trailer: Trailer) -> io::Result<(Trailer, W)> {
+        let trailer = Trailer {
+            header: Some(self.header),
+            ..trailer
+        };
+        self.put(&Record::Trailer(Box::new(trailer.clone())))?;
+        self.out.flush()?;
+        Ok((trailer, self.out))
+    }
+}

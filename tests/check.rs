@@ -18,11 +18,12 @@ fn check(server: &Server) -> Program {
     Program::new("spice-check").args(["--context", server.context()])
 }
 
-/// Questions about a server with its answers, in a file.
+/// Questions about a server with its answers, in a file. The same ones in each run: of few relationships
+/// the draw can leave out what a test looks for.
 fn asked(server: &Server, folder: &Path, flags: &[&str]) -> PathBuf {
     let path = folder.join("asked");
     let answered = Pipe::from(export(server))
-        .to(check(server).args(flags))
+        .to(check(server).args(["--seed", "7"]).args(flags))
         .expect_success();
     std::fs::write(&path, &answered.stdout).unwrap();
     path
@@ -53,7 +54,7 @@ fn two_equal_servers_give_the_same_answers_yes_no_and_conditional() {
     Pipe::from(export(&source))
         .to(import(&target))
         .expect_success();
-    let flags = ["--sample", "800", "--seed", "7"];
+    let flags = ["--sample", "800"];
     let path = asked(&source, folder.path(), &flags);
     let lines = lines_of(&path);
     assert_eq!(lines[0]["header"]["stream"], "checks");
@@ -120,7 +121,7 @@ fn holding_a_group(schema: &str, member: bool) -> Server {
     if member {
         lines.push(lines[0].replace("bob", "ann"));
     }
-    for n in 0..20 {
+    for n in 0..100 {
         let resource = format!(r#"{{"resource":"document:d{n}","relation":"#);
         lines.push(format!(
             r#"{resource}"viewer","subject":"group:eng#member"}}"#

@@ -102,7 +102,8 @@ impl Check {
     async fn check(&self, progress: &Progress) -> Result<Exit, Failure> {
         let connection = self.common.connection.resolve()?;
         let client = connection.connect().await?;
-        let mut rng = self.rng();
+        let seed = self.seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
+        let mut rng = Rng::with_seed(seed);
         let input = if self.sample == Some(0) {
             Input::Sample(Sample::default(), None)
         } else {
@@ -132,18 +133,15 @@ impl Check {
             progress,
         };
         match input {
-            Input::Sample(sample, _) => self.answers(asker, &connection, &sample, &mut rng).await,
+            Input::Sample(sample, _) => {
+                if self.seed.is_none() && self.sample != Some(0) {
+                    tracing::info!("drawing questions with --seed {seed}");
+                }
+                self.answers(asker, &connection, &sample, &mut rng).await
+            }
             Input::Checks(header, asked) if self.ask => self.again(asker, &header, asked).await,
             Input::Checks(header, asked) => self.compare(asker, &header, asked).await,
         }
-    }
-
-    fn rng(&self) -> Rng {
-        let seed = self.seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
-        if self.seed.is_none() && !self.ask && self.sample != Some(0) {
-            tracing::info!("drawing questions with --seed {seed}");
-        }
-        Rng::with_seed(seed)
     }
 
     fn read(&self, rng: &mut Rng) -> Result<Input, Failure> {

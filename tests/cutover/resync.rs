@@ -45,7 +45,9 @@ fn drifted(seconds: u32) -> (Migration, Writers) {
     judge::load_bulk(&migration.from, &(still().join("\n") + "\n"));
     let journal = migration.folder.path().join("journal");
     let seconds = seconds.to_string();
-    let load = ["--rate", "8", "--updates", "60", "--seconds", &seconds];
+    // Over 1,000 a second in a soak; `make test` runs other tests beside this.
+    let updates = repeat(60, 90).to_string();
+    let load = ["--rate", "8", "--updates", &updates, "--seconds", &seconds];
     let writers = Writers::start(&migration.from, &journal, &load);
     migration.plan_and_copy();
     (migration, writers)

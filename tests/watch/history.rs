@@ -144,7 +144,7 @@ fn watch_opened_while_its_start_expires_on_mysql_tells_everything_or_nothing() {
 fn lost_in_an_outage(datastore: Datastore) {
     let server = forgetful(datastore);
     let since = judge::head(&server);
-    let proxies: Vec<Proxy> = (0..repeat(2, 10))
+    let proxies: Vec<Proxy> = (0..repeat(2, 50))
         .map(|_| Proxy::to(server.endpoint()))
         .collect();
     let watches: Vec<Running> = proxies

@@ -183,6 +183,10 @@ pub struct Transaction {
     /// Whether this part is the last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_part: Option<bool>,
+    /// These are states that were read at the revision, of relationships that changed more than once
+    /// within a short time: the order of their revisions is not the order of their effects.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub contended: bool,
 }
 
 impl Transaction {

@@ -45,6 +45,7 @@ pub(crate) enum Event {
         revision: String,
         updates: Vec<RelationshipUpdate>,
         metadata: Vec<authzed::Struct>,
+        contended: bool,
     },
     Schema(SchemaChange),
     Checkpoint(Checkpoint),
@@ -146,9 +147,10 @@ impl Writer {
                 revision,
                 updates,
                 metadata,
+                contended,
             } => {
                 self.progress.add(updates.len() as u64);
-                self.transaction(&revision, updates, metadata)?;
+                self.transaction(&revision, updates, metadata, contended)?;
                 self.whole(revision)
             }
             Event::Schema(change) => {
@@ -184,6 +186,7 @@ impl Writer {
         revision: &str,
         updates: Vec<RelationshipUpdate>,
         metadata: Vec<authzed::Struct>,
+        contended: bool,
     ) -> Result<(), Failure> {
         let mut metadata: Vec<StructJson> = metadata.into_iter().map(StructJson).collect();
         let mut updates = updates.into_iter().peekable();
@@ -207,6 +210,7 @@ impl Writer {
                 metadata: std::mem::take(&mut metadata),
                 part: parts.then_some(number),
                 last_part: (parts && last).then_some(true),
+                contended,
             })))?;
             if last {
                 return Ok(());

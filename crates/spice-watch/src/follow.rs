@@ -306,6 +306,7 @@ impl Watcher {
                     revision,
                     updates: response.updates,
                     metadata,
+                    contended: false,
                 };
                 self.emitter.send(event, weight).await?;
             }

@@ -17,14 +17,20 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use authzed::v1::{
+    ObjectReference, Relationship, RelationshipUpdate, SubjectReference,
+    relationship_update::Operation,
+};
 use base64::Engine as _;
 use serde_json::{Value, json};
-use spice_record::Header;
-use spice_record::record::StreamKind;
+use spice_record::record::{Checkpoint, StreamKind, Transaction};
+use spice_record::relationship::Update;
+use spice_record::{Change, ChangeSealer, Header, Record};
 
 use crate::support::judge;
 use crate::support::program::Program;
 use crate::support::running::{Finished, Running};
+use crate::support::seal::lines;
 use crate::support::spicedb::Server;
 use crate::support::toxiproxy::Proxy;
 
@@ -110,13 +116,9 @@ fn schema(revision: u64, text: &str) -> Value {
 
 fn header_of(stream: StreamKind, revision: Option<String>, schema: Option<&str>) -> Header {
     Header {
-        format: spice_record::FORMAT.to_owned(),
-        stream,
         revision,
         schema: schema.map(str::to_owned),
-        filter: None,
-        producer: "a test".to_owned(),
-        created_at: "2026-01-01T00:00:00Z".to_owned(),
+        ..Header::new(stream, "a test", "2026-01-01T00:00:00Z")
     }
 }
 
@@ -127,22 +129,13 @@ fn header(revision: u64) -> Value {
 }
 
 /// The trailer of changes.
-fn trailer(first: &Value, revision: u64) -> Value {
-    let header: Header = serde_json::from_value(first["header"].clone()).unwrap();
-    json!({"trailer": {"header": header.checksum(), "revision": token(revision), "ended": "until"}})
-}
-
-fn lines<'a>(records: impl IntoIterator<Item = &'a Value>) -> String {
-    records
-        .into_iter()
-        .map(|record| format!("{record}\n"))
-        .collect()
+fn trailer(revision: u64) -> Value {
+    json!({"trailer": {"revision": token(revision), "ended": "until"}})
 }
 
 /// Changes from revision 1 to the last of the records, sealed.
 fn sealed(changes: &[Value], last: u64) -> String {
-    let header = header(1);
-    let trailer = trailer(&header, last);
+    let (header, trailer) = (header(1), trailer(last));
     lines([&header].into_iter().chain(changes).chain([&trailer]))
 }
 
@@ -150,31 +143,52 @@ fn sealed(changes: &[Value], last: u64) -> String {
 /// gives back the last revision.
 fn spool_of(path: &Path, transactions: u64, updates: u64) -> u64 {
     let mut file = BufWriter::new(File::create(path).unwrap());
-    writeln!(file, "{}", header(1)).unwrap();
-    let mut number = 0;
-    for revision in 2..transactions + 2 {
-        let token = token(revision);
-        write!(
-            file,
-            r#"{{"transaction":{{"revision":"{token}","updates":["#
-        )
-        .unwrap();
-        for update in 0..updates {
-            let comma = if update > 0 { "," } else { "" };
-            write!(
-                file,
-                r#"{comma}{{"operation":"OPERATION_TOUCH","relationship":{{"resource":{{"objectType":"document","objectId":"d{number}"}},"relation":"viewer","subject":{{"object":{{"objectType":"user","objectId":"u{}"}}}}}}}}"#,
-                number % 1000
-            )
-            .unwrap();
-            number += 1;
-        }
-        writeln!(file, "]}}}}").unwrap();
+    let first: Header = serde_json::from_value(header(1)["header"].clone()).unwrap();
+    let (mut sealer, first) = ChangeSealer::begin(first);
+    let mut write = |record: &Record| {
+        serde_json::to_writer(&mut file, record).unwrap();
+        file.write_all(b"\n").unwrap();
+    };
+    write(&Record::Header(Box::new(first)));
+    for revision in 0..transactions {
+        let numbers = revision * updates..(revision + 1) * updates;
+        let change = Transaction {
+            revision: token(revision + 2),
+            updates: numbers.map(update).collect(),
+            ..Transaction::default()
+        };
+        write(&sealer.seal(Change::Transaction(Box::new(change))));
     }
     let last = transactions + 2;
-    writeln!(file, "{}", checkpoint(last)).unwrap();
+    let end = Checkpoint {
+        revision: token(last),
+        ..Checkpoint::default()
+    };
+    write(&sealer.seal(Change::Checkpoint(Box::new(end))));
     file.flush().unwrap();
     last
+}
+
+/// The touch of a relationship that no other number gives.
+fn update(number: u64) -> Update {
+    let object = |kind: &str, id: String| {
+        Some(ObjectReference {
+            object_type: kind.to_owned(),
+            object_id: id,
+        })
+    };
+    Update(RelationshipUpdate {
+        operation: Operation::Touch.into(),
+        relationship: Some(Relationship {
+            resource: object("document", format!("d{number}")),
+            relation: "viewer".to_owned(),
+            subject: Some(SubjectReference {
+                object: object("user", format!("u{}", number % 1000)),
+                ..SubjectReference::default()
+            }),
+            ..Relationship::default()
+        }),
+    })
 }
 
 /// How many relationships a PostgreSQL server holds, without any of ours to say so.

@@ -10,6 +10,7 @@ use super::{
     Capture, PATIENCE, SCHEMA, apply, checkpoint, header, header_of, ids, lines, mark, position,
     rejected_code, rows, token, touch, transaction, watch,
 };
+use crate::support::seal::{Lines, change_position};
 use crate::support::spicedb::{Datastore, Server};
 use crate::support::{folder, judge, wait_until};
 use spice_record::record::StreamKind;
@@ -172,8 +173,10 @@ fn spool_cut_below_the_position_is_refused_until_it_is_whole_again_and_a_wrong_o
     let text = std::fs::read_to_string(&file).unwrap();
     let offset = stood["spool"]["offset"].as_u64().unwrap();
     for wrong in [offset - 1, offset + 7, offset * 1000, 1] {
-        let hint = format!(r#""offset":{offset}"#);
-        std::fs::write(&file, text.replace(&hint, &format!(r#""offset":{wrong}"#))).unwrap();
+        std::fs::write(&file, &text).unwrap();
+        change_position(&file, |position| {
+            position.spool.as_mut().unwrap().offset = wrong;
+        });
         let done = program(14).run().expect_success();
         let told = super::applied(&done.stdout);
         let transactions: u64 = told
@@ -194,11 +197,12 @@ fn only_segments_that_are_wholly_applied_are_pruned() {
         0 => path.clone(),
         _ => folder.path().join(format!("spool.{number:06}")),
     };
-    let fill = |number: u32, first: u64| {
+    let mut lines = Lines::default();
+    let mut fill = |number: u32, first: u64| {
         let mut records = vec![header(first)];
         let one = |n: u64| transaction(n, &[touch(&format!("d{n}"))]);
         records.extend((first + 1..first + 4).map(one));
-        std::fs::write(segment(number), lines(&records)).unwrap();
+        std::fs::write(segment(number), lines.add(&records)).unwrap();
     };
     (0..4).for_each(|number| fill(number, 1 + 3 * u64::from(number)));
     let program = || {
@@ -220,9 +224,8 @@ fn only_segments_that_are_wholly_applied_are_pruned() {
     // It goes on in what is left.
     fill(4, 13);
     let mut spool = OpenOptions::new().append(true).open(segment(4)).unwrap();
-    spool
-        .write_all(lines([&checkpoint(16)]).as_bytes())
-        .unwrap();
+    let last = lines.add([&checkpoint(16)]);
+    spool.write_all(last.as_bytes()).unwrap();
     program()
         .args(["--until", &token(16)])
         .run()
@@ -230,12 +233,12 @@ fn only_segments_that_are_wholly_applied_are_pruned() {
     assert_eq!(ids(&server).len(), 15);
     assert!(!segment(3).exists() && segment(4).exists());
     // One that is missing in between is no end.
-    fill(6, 19);
-    std::fs::rename(segment(6), segment(5)).unwrap();
+    let records = [header(19), transaction(20, &[touch("more")])];
+    std::fs::write(segment(5), lines.add(&records)).unwrap();
     rejected_code(
         program().args(["--until", &token(22)]).run(),
         65,
-        "does not go on where",
+        "does not follow",
     );
     // Nor is the beginning there for one who has no position.
     std::fs::remove_file(&file).unwrap();

@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::{
-    PATIENCE, SCHEMA, delete, header, lines, position, sealed, token, touch, trailer, transaction,
+    PATIENCE, SCHEMA, delete, header, position, sealed, token, touch, trailer, transaction,
 };
 use crate::support::program::Program;
+use crate::support::seal::Lines;
 use crate::support::spicedb::{Datastore, Server};
 use crate::support::{folder, judge, wait_until};
 
@@ -175,14 +176,13 @@ fn stalled_touch_that_lands_after_its_delete_is_taken_back(datastore: Datastore)
     let program = apply_by(&proxy, &server).arg("--position").arg(&file);
     let mut program = program.args(["--until", &end]).input_later().spawn();
     let mut stdin = program.take_stdin();
-    let (first, header) = (transaction(2, &[touch("first")]), header(1));
-    stdin
-        .write_all(lines([&header, &first]).as_bytes())
-        .unwrap();
+    let mut lines = Lines::default();
+    let first = [header(1), transaction(2, &[touch("first")])];
+    stdin.write_all(lines.add(&first).as_bytes()).unwrap();
     stands_behind_the_first(&file);
     proxy.hold();
     let mut said = [transaction(3, &[touch("ghost"), touch("real")])];
-    stdin.write_all(lines(&said).as_bytes()).unwrap();
+    stdin.write_all(lines.add(&said).as_bytes()).unwrap();
     wait_until("the touch is under way", PATIENCE, || proxy.held() > 100);
     std::thread::sleep(Duration::from_millis(100));
     assert!(
@@ -194,7 +194,7 @@ fn stalled_touch_that_lands_after_its_delete_is_taken_back(datastore: Datastore)
         judge::lookup(&server, GHOST).is_some()
     });
     said = [transaction(4, &[delete("ghost")])];
-    stdin.write_all(lines(&said).as_bytes()).unwrap();
+    stdin.write_all(lines.add(&said).as_bytes()).unwrap();
     wait_until("it was deleted", PATIENCE, || {
         judge::lookup(&server, GHOST).is_none()
     });
@@ -209,8 +209,8 @@ fn stalled_touch_that_lands_after_its_delete_is_taken_back(datastore: Datastore)
         position(&file)
     );
     assert_eq!(position(&file)["sourceRevision"], token(2));
-    let ends = [super::checkpoint(9), trailer(&header, 9)];
-    stdin.write_all(lines(&ends).as_bytes()).unwrap();
+    let ends = [super::checkpoint(9), trailer(9)];
+    stdin.write_all(lines.add(&ends).as_bytes()).unwrap();
     drop(stdin);
     let finished = program.wait().expect_success();
     assert!(
@@ -255,12 +255,13 @@ fn apply_killed_with_a_write_in_doubt_waits_for_it_when_it_goes_on() {
     let program = || apply_by(&proxy, &server).arg("--position").arg(&file);
     let mut killed = program().input_later().spawn();
     let mut stdin = killed.take_stdin();
+    let mut lines = Lines::default();
     let first = [header(1), transaction(2, &[touch("first")])];
-    stdin.write_all(lines(&first).as_bytes()).unwrap();
+    stdin.write_all(lines.add(&first).as_bytes()).unwrap();
     stands_behind_the_first(&file);
     proxy.hold();
     let ghost = transaction(3, &[touch("ghost")]);
-    stdin.write_all(lines([&ghost]).as_bytes()).unwrap();
+    stdin.write_all(lines.add([&ghost]).as_bytes()).unwrap();
     wait_until("the touch is under way", PATIENCE, || proxy.held() > 100);
     std::thread::sleep(Duration::from_millis(100));
     proxy.break_held();
@@ -303,13 +304,12 @@ fn schema_that_is_written_late_over_a_newer_one_is_taken_back() {
     let program = apply_by(&proxy, &server).arg("--position").arg(&file);
     let mut program = program.args(["--until", &end]).input_later().spawn();
     let mut stdin = program.take_stdin();
-    let header = header(1);
+    let mut lines = Lines::default();
     let mut say = |records: &[&serde_json::Value]| {
-        stdin
-            .write_all(lines(records.iter().copied()).as_bytes())
-            .unwrap();
+        let text = lines.add(records.iter().copied());
+        stdin.write_all(text.as_bytes()).unwrap();
     };
-    say(&[&header, &transaction(2, &[touch("first")])]);
+    say(&[&header(1), &transaction(2, &[touch("first")])]);
     stands_behind_the_first(&file);
     // The first time it is asked how that schema differs; the second time it is written.
     proxy.hold_from("editor", 2);
@@ -325,7 +325,7 @@ fn schema_that_is_written_late_over_a_newer_one_is_taken_back() {
     proxy.release();
     wait_until("the late one has arrived", PATIENCE, has_editor);
     assert!(position(&file)["doubtsUntil"].is_string());
-    say(&[&super::checkpoint(9), &trailer(&header, 9)]);
+    say(&[&super::checkpoint(9), &trailer(9)]);
     drop(stdin);
     program.wait().expect_success();
     assert!(!has_editor(), "{}", judge::read_schema(&server));

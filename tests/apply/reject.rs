@@ -107,14 +107,10 @@ fn value_that_postgres_cannot_hold_is_refused_alone_and_not_written_late() {
         transaction(2, &[touch("a"), zero, touch("b")]),
         checkpoint(2),
     ];
-    let stream = sealed(&changes, 2).replace(
-        &serde_json::to_string(SCHEMA).unwrap(),
-        &serde_json::to_string(schema).unwrap(),
-    );
-    let header: Value = serde_json::from_str(stream.lines().next().unwrap()).unwrap();
-    let body = &changes;
-    let trailer = super::trailer(&header, 2);
-    let stream = super::lines([&header].into_iter().chain(body).chain([&trailer]));
+    let mut header = super::header(1);
+    header["header"]["schema"] = json!(schema);
+    let trailer = super::trailer(2);
+    let stream = super::lines([&header].into_iter().chain(&changes).chain([&trailer]));
     let program = apply(&server).arg("--position").arg(&file);
     let program = program.arg("--on-reject").arg(&rejects).input(stream);
     let finished = program.args(["--until", &token(2)]).run().expect_code(3);

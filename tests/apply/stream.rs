@@ -15,6 +15,7 @@ use crate::support::folder;
 use crate::support::judge::{self, Precision};
 use crate::support::pipe::Pipe;
 use crate::support::program::Program;
+use crate::support::seal::change_position;
 use crate::support::spicedb::{Datastore, Server};
 use sample::Sample;
 
@@ -38,8 +39,7 @@ fn changes_are_on_the_target_and_the_position_stands_at_their_end() {
     assert_eq!(printed.last().unwrap()["sourceRevision"], token(3));
     assert_eq!(printed.last().unwrap()["paired"], true);
     // From an earlier position, and from none: the same state.
-    let whole = std::fs::read_to_string(&file).unwrap();
-    std::fs::write(&file, whole.replace(&token(3), &token(1))).unwrap();
+    change_position(&file, |position| position.source_revision = token(1));
     program().input(sealed(&three(), 3)).run().expect_success();
     std::fs::remove_file(&file).unwrap();
     program().input(sealed(&three(), 3)).run().expect_success();
@@ -62,7 +62,9 @@ fn position_of_another_source_target_or_filter_is_refused_and_a_gap_is() {
         .expect_success();
     let stood = position(&file);
 
-    let foreign = sealed(&three(), 3).replace(&token(1), &token_of(1, "01234567"));
+    let mut foreign = header(1);
+    foreign["header"]["revision"] = json!(token_of(1, "01234567"));
+    let foreign = lines([&foreign, &trailer(1)]);
     rejected_code(program(&server).input(foreign).run(), 2, "another source");
     rejected_code(
         program(&other).input(sealed(&three(), 3)).run(),
@@ -82,12 +84,8 @@ fn position_of_another_source_target_or_filter_is_refused_and_a_gap_is() {
         "--type",
     );
     // It begins after 5, the position stands at 3.
-    let late = [
-        &header(5),
-        &transaction(6, &[touch("z")]),
-        &trailer(&header(5), 6),
-    ];
-    rejected_code(program(&server).input(lines(late)).run(), 65, "gap");
+    let late = [header(5), transaction(6, &[touch("z")]), trailer(6)];
+    rejected_code(program(&server).input(lines(&late)).run(), 65, "gap");
     assert!(ids(&other).is_empty());
     assert_eq!(ids(&server), ["b", "c"]);
     assert_eq!(position(&file), stood);

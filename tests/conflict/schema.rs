@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use spice_record::record::StreamKind;
-use spice_record::{ExpiryPrecision, FORMAT, Header, SnapshotWriter};
+use spice_record::{ExpiryPrecision, Header, SnapshotWriter};
 
 use super::{assert_says, by_hand, counts, dump, line};
 use crate::copy::{export, holding, import};
@@ -18,13 +18,8 @@ const DIFFERENT: &str = "caveat young(age int) {\n\tage < 40\n}\n\ndefinition do
 /// A stream of one relationship, with this schema or none.
 fn stream(schema: Option<&str>) -> Vec<u8> {
     let header = Header {
-        format: FORMAT.to_owned(),
-        stream: StreamKind::Snapshot,
-        revision: None,
         schema: schema.map(str::to_owned),
-        filter: None,
-        producer: "hand".to_owned(),
-        created_at: "2026-01-01T00:00:00Z".to_owned(),
+        ..Header::new(StreamKind::Snapshot, "hand", "2026-01-01T00:00:00Z")
     };
     let precision = ExpiryPrecision::default();
     let mut stream = SnapshotWriter::create(Vec::new(), header, precision).unwrap();

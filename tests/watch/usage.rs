@@ -10,6 +10,7 @@ use crate::support::folder;
 use crate::support::judge;
 use crate::support::program::Program;
 use crate::support::running::Finished;
+use crate::support::seal;
 use crate::support::spicedb::{Datastore, Server};
 
 #[track_caller]
@@ -196,7 +197,6 @@ fn start_is_taken_from_every_kind_of_file_and_the_file_wins_once_it_exists() {
             "sealed": true, "seconds": 1.0}})
     };
     let applied = |source: &str, target: &str| json!({"applied": {"sourceRevision": source, "targetRevision": target, "transactions": 1, "updates": 1, "calls": 1}});
-    let position = |source: &str, target: &str| json!({"position": {"sourceRevision": source, "targetRevision": target}});
     let file = |name: &str, record: Value| {
         std::fs::write(path(name), format!("{record}\n")).unwrap();
         path(name)
@@ -209,8 +209,11 @@ fn start_is_taken_from_every_kind_of_file_and_the_file_wins_once_it_exists() {
         (file("imported back", summary(&other, &second)), &second),
         (file("applied", applied(&second, &other)), &second),
         (file("applied back", applied(&other, &second)), &second),
-        (file("position", position(&second, &other)), &second),
-        (file("position back", position(&other, &second)), &second),
+        (file("position", seal::position(&second, &other)), &second),
+        (
+            file("position back", seal::position(&other, &second)),
+            &second,
+        ),
     ];
     for (file, expected) in cases {
         let name = file.file_name().unwrap().to_string_lossy().into_owned();
@@ -237,7 +240,7 @@ fn start_is_taken_from_every_kind_of_file_and_the_file_wins_once_it_exists() {
     assert_eq!(Folded::of(&finished.stdout).header["revision"], second);
     let alone = watch(&server).arg("--since-file").arg(&missing);
     assert_says(alone, 1, &["missing"]);
-    let neither = file("neither", position(&other, &other));
+    let neither = file("neither", seal::position(&other, &other));
     let neither = watch(&server).arg("--since-file").arg(neither);
     assert_says(neither, 1, &["another datastore"]);
 }
@@ -248,7 +251,7 @@ fn applied_transactions_become_checkpoints_with_skip_applied() {
     let folder = folder();
     let since = judge::head(&server);
     let position = folder.path().join("position");
-    let record = json!({"position": {"sourceRevision": since, "targetRevision": since}});
+    let record = seal::position(&since, &since);
     std::fs::write(&position, format!("{record}\n")).unwrap();
     write(&server, "touch", "own");
     // What spice-apply writes.

@@ -7,8 +7,8 @@
 use authzed::v1::{ContextualizedCaveat, ObjectReference, Relationship, SubjectReference};
 use prost_types::value::Kind;
 use prost_types::{ListValue, Struct, Timestamp, Value};
+use spice_record::Header;
 use spice_record::record::StreamKind;
-use spice_record::{FORMAT, Header};
 
 /// The schema of the relationships.
 pub const SCHEMA: &str = include_str!("schema.zed");
@@ -54,13 +54,12 @@ impl Sample {
     #[must_use]
     pub fn header(&self) -> Header {
         Header {
-            format: FORMAT.to_owned(),
-            stream: StreamKind::Snapshot,
-            revision: None,
             schema: Some(SCHEMA.to_owned()),
-            filter: None,
-            producer: "sample".to_owned(),
-            created_at: jiff::Timestamp::UNIX_EPOCH.to_string(),
+            ..Header::new(
+                StreamKind::Snapshot,
+                "sample",
+                jiff::Timestamp::UNIX_EPOCH.to_string(),
+            )
         }
     }
 

@@ -7,12 +7,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use authzed::v1::{RelationshipUpdate, relationship_update::Operation};
+use prost::Message as _;
 use spice_pipe::budget::{self, Receiver, Sender};
 use spice_pipe::spool::{Followed, Follower, Spool};
 use spice_pipe::{Exit, Failure, stdio};
 use spice_record::record::{Place, Position, SchemaChange, StreamKind, Transaction};
-use spice_record::relationship::Update;
-use spice_record::{DigestSum, Header, ReadError, Record, RecordReader, Trailer};
+use spice_record::{
+    Change, ChangeReader, Header, ReadError, Record, RecordReader, Seal, SnapshotReader,
+    UpdateReader,
+};
 
 use crate::position::check_start;
 
@@ -23,6 +26,7 @@ const AHEAD_BYTES: usize = 16 << 20;
 const STEP_BYTES: usize = 512;
 /// Updates without revisions are handed on in groups.
 const GROUP: usize = 1_000;
+const GROUP_BYTES: usize = 4 << 20;
 /// How long a follower sleeps at the end of a spool.
 const NAP: Duration = Duration::from_millis(5);
 /// How long no writer may be seen before that is taken for its end, and how often it is said.
@@ -52,7 +56,7 @@ pub(crate) struct Input {
     pub(crate) file: PathBuf,
     pub(crate) spool: Option<PathBuf>,
     pub(crate) position: Option<Position>,
-    pub(crate) unsealed: bool,
+    pub(crate) seal: Seal,
     /// Whether an end of the stream is waited for: then a dead writer matters.
     pub(crate) until: bool,
     pub(crate) stop: Arc<AtomicBool>,
@@ -91,7 +95,7 @@ impl Input {
         };
         match first {
             Record::Header(header) => {
-                records.check_format(&header)?;
+                header.check().map_err(|message| records.fault(message))?;
                 let kind = header.stream;
                 if kind == StreamKind::Changes {
                     let start = check_start(self.position.as_ref(), &header);
@@ -105,27 +109,29 @@ impl Input {
                     return Ok(());
                 }
                 match kind {
-                    StreamKind::Changes => changes(&mut records, &header, send),
-                    _ => updates(&mut records, Some(&header), None, send),
+                    StreamKind::Changes => {
+                        changes(ChangeReader::after(records, &header, self.seal)?, send)
+                    }
+                    StreamKind::Snapshot => {
+                        let snapshot = SnapshotReader::after(records, header, self.seal)?;
+                        updates(snapshot, send)
+                    }
+                    _ => updates(UpdateReader::after(records, header, self.seal)?, send),
                 }
             }
-            first if self.unsealed => {
+            first @ (Record::Relationship(_) | Record::Update(_))
+                if self.seal == Seal::Unsealed =>
+            {
                 if !send(Step::Header(None), 1) {
                     return Ok(());
                 }
-                match &first {
-                    Record::Relationship(_) | Record::Update(_) => {
-                        updates(&mut records, None, Some(first), send)
-                    }
-                    _ => Err(records
-                        .fault("without a header only relationships and updates can be applied")
-                        .into()),
-                }
+                updates(UpdateReader::by_hand(records, first), send)
             }
             other => {
                 let kind = other.kind();
                 Err(Failure::from(records.fault(format!("expected a header, got a {kind}"))).hint(
-                    "a stream made by hand needs --unsealed; nothing proves then that it is whole",
+                    "relationships and updates made by hand need --unsealed; nothing proves then that \
+                     they are whole",
                 ))
             }
         }
@@ -177,8 +183,8 @@ impl Input {
             None => header.revision.clone(),
         };
         loop {
-            let (record, place, bytes) = match follower.next()? {
-                Followed::Record(record, place, bytes) => (record, place, bytes),
+            let (change, place, bytes) = match follower.next()? {
+                Followed::Change(change, place, bytes) => (change, place, bytes),
                 Followed::CaughtUp if self.stop.load(Ordering::Relaxed) => return Ok(()),
                 Followed::CaughtUp => {
                     std::thread::sleep(NAP);
@@ -187,24 +193,10 @@ impl Input {
                 }
             };
             watch.seen();
-            let step = match *record {
-                Record::Transaction(change) => {
-                    last = Some(change.revision.clone());
-                    Step::Transaction(change, place)
-                }
-                Record::Schema(change) => {
-                    last = Some(change.revision.clone());
-                    Step::Schema(change, place)
-                }
-                Record::Checkpoint(checkpoint) => {
-                    last = Some(checkpoint.revision.clone());
-                    Step::Checkpoint(checkpoint.revision, place)
-                }
-                other => {
-                    let message = format!("a spool holds no {} here", other.kind());
-                    return Err(Failure::new(Exit::BadData, message));
-                }
-            };
+            if let Some(revision) = change.completed_revision() {
+                last = Some(revision.to_owned());
+            }
+            let step = step(change, place);
             if !send(step, bytes) {
                 return Ok(());
             }
@@ -286,162 +278,78 @@ impl<'a> Neighbour<'a> {
     }
 }
 
+fn step(change: Change, place: Place) -> Step {
+    match change {
+        Change::Transaction(change) => Step::Transaction(change, place),
+        Change::Schema(change) => Step::Schema(change, place),
+        Change::Checkpoint(checkpoint) => Step::Checkpoint(checkpoint.revision, place),
+    }
+}
+
 /// A change stream, from stdin or a file.
 fn changes<R: BufRead>(
-    records: &mut RecordReader<R>,
-    header: &Header,
+    mut reader: ChangeReader<R>,
     send: &dyn Fn(Step, usize) -> bool,
 ) -> Result<(), Failure> {
     loop {
-        let begin = records.offset();
-        let record = match records.next_record() {
-            Ok(Some(record)) => record,
-            Ok(None) => {
-                let fault = records.stream_fault("cut: the changes end without a trailer");
-                send(Step::Cut(cut(fault)), 1);
-                return Ok(());
-            }
-            Err(fault @ ReadError::Torn { .. }) => {
-                send(Step::Cut(cut(fault)), 1);
-                return Ok(());
-            }
+        let begin = reader.offset();
+        let next = match reader.next_change() {
+            Ok(Some(change)) => step(change, Place::default()),
+            Ok(None) => Step::End(reader.through().map(str::to_owned)),
+            Err(fault @ (ReadError::Cut { .. } | ReadError::Torn { .. })) => Step::Cut(cut(fault)),
             Err(error) => return Err(error.into()),
         };
-        let bytes = usize::try_from(records.offset() - begin).unwrap_or(usize::MAX);
-        let place = Place::default();
-        let step = match record {
-            Record::Transaction(change) => Step::Transaction(change, place),
-            Record::Schema(change) => Step::Schema(change, place),
-            Record::Checkpoint(checkpoint) => Step::Checkpoint(checkpoint.revision, place),
-            Record::Trailer(trailer) => {
-                check_header(records, &trailer, header)?;
-                if let Some(after) = records.next_record()? {
-                    let kind = after.kind();
-                    return Err(records.fault(format!("{kind} after the trailer")).into());
-                }
-                send(Step::End(trailer.revision), 1);
-                return Ok(());
-            }
-            other => {
-                let kind = other.kind();
-                return Err(records
-                    .fault(format!("a change stream holds no {kind}"))
-                    .into());
-            }
-        };
-        if !send(step, bytes) {
+        let is_last = matches!(next, Step::End(_) | Step::Cut(_));
+        let bytes = usize::try_from(reader.offset() - begin).unwrap_or(usize::MAX);
+        if !send(next, bytes) || is_last {
             return Ok(());
         }
     }
 }
 
-/// A snapshot, or updates: relationships to be touched, and updates to be done.
-fn updates<R: BufRead>(
-    records: &mut RecordReader<R>,
-    header: Option<&Header>,
-    mut first: Option<Record>,
-    send: &dyn Fn(Step, usize) -> bool,
-) -> Result<(), Failure> {
-    let mut sum = DigestSum::default();
-    let mut count = 0;
+/// What has updates without revisions.
+trait Updates {
+    /// The next one; `None` at a proven end.
+    fn next(&mut self) -> Result<Option<RelationshipUpdate>, ReadError>;
+}
+
+impl<R: BufRead> Updates for UpdateReader<R> {
+    fn next(&mut self) -> Result<Option<RelationshipUpdate>, ReadError> {
+        self.next_update()
+    }
+}
+
+impl<R: BufRead> Updates for SnapshotReader<R> {
+    fn next(&mut self) -> Result<Option<RelationshipUpdate>, ReadError> {
+        let relationship = self.next_relationship()?;
+        Ok(relationship.map(|relationship| RelationshipUpdate {
+            operation: Operation::Touch.into(),
+            relationship: Some(relationship),
+        }))
+    }
+}
+
+/// A snapshot, or updates: relationships to be touched, and updates to be done. What is smaller than a
+/// group is handed on only when it has proved to be whole.
+fn updates(mut reader: impl Updates, send: &dyn Fn(Step, usize) -> bool) -> Result<(), Failure> {
     let mut group = Vec::with_capacity(GROUP);
-    let mut begin = records.offset();
+    let mut bytes = 0;
     loop {
-        let record = match first.take() {
-            Some(first) => Some(first),
-            None => records.next_record()?,
+        let Some(update) = reader.next()? else {
+            if send(Step::Updates(group), bytes) {
+                send(Step::End(None), 1);
+            }
+            return Ok(());
         };
-        let update = match record {
-            Some(Record::Relationship(relationship)) => {
-                sum.add(&relationship);
-                RelationshipUpdate {
-                    operation: Operation::Touch.into(),
-                    relationship: Some(relationship),
-                }
-            }
-            Some(Record::Update(update)) => {
-                count += 1;
-                let Update(update) = *update;
-                update
-            }
-            Some(Record::Trailer(trailer)) => {
-                check_counts(records, &trailer, &sum, count)?;
-                if let Some(header) = header {
-                    check_header(records, &trailer, header)?;
-                }
-                if let Some(after) = records.next_record()? {
-                    let kind = after.kind();
-                    return Err(records.fault(format!("{kind} after the trailer")).into());
-                }
-                if send(Step::Updates(group), 1) {
-                    send(Step::End(None), 1);
-                }
-                return Ok(());
-            }
-            Some(other) => {
-                let kind = other.kind();
-                return Err(records
-                    .fault(format!(
-                        "expected a relationship or an update, got a {kind}"
-                    ))
-                    .into());
-            }
-            None if header.is_none() => {
-                if send(Step::Updates(group), 1) {
-                    send(Step::End(None), 1);
-                }
-                return Ok(());
-            }
-            None => {
-                let came = sum.relationships() + count;
-                return Err(records
-                    .stream_fault(format!(
-                        "cut: the input ends after {came} records without a trailer"
-                    ))
-                    .into());
-            }
-        };
+        bytes += 2 * update.encoded_len();
         group.push(update);
-        if group.len() >= GROUP {
-            let bytes = usize::try_from(records.offset() - begin).unwrap_or(usize::MAX);
-            begin = records.offset();
+        if group.len() >= GROUP || bytes >= GROUP_BYTES {
             if !send(Step::Updates(std::mem::take(&mut group)), bytes) {
                 return Ok(());
             }
+            bytes = 0;
         }
     }
-}
-
-fn check_counts<R: BufRead>(
-    records: &RecordReader<R>,
-    trailer: &Trailer,
-    sum: &DigestSum,
-    updates: u64,
-) -> Result<(), ReadError> {
-    let (promised, came) = (trailer.relationships.unwrap_or(0), sum.relationships());
-    if promised != came || trailer.updates.unwrap_or(0) != updates {
-        return Err(records.fault(format!(
-            "the trailer promises {promised} relationships and {} updates; {came} and {updates} came",
-            trailer.updates.unwrap_or(0),
-        )));
-    }
-    if let (Some(digest), Some(precision)) = (trailer.digest, trailer.expiry_precision)
-        && digest != sum.digest(precision)
-    {
-        return Err(records.fault("relationships altered: they do not have the trailer's digest"));
-    }
-    Ok(())
-}
-
-fn check_header<R: BufRead>(
-    records: &RecordReader<R>,
-    trailer: &Trailer,
-    header: &Header,
-) -> Result<(), ReadError> {
-    if trailer.header.is_some_and(|sum| sum != header.checksum()) {
-        return Err(records.fault("header altered: its checksum is not the trailer's"));
-    }
-    Ok(())
 }
 
 /// A producer that died: everything whole that it wrote is applied, and the same command goes on.

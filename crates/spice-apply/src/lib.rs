@@ -29,6 +29,7 @@ use spice_pipe::progress::Progress;
 use spice_pipe::shutdown::SIGTERM;
 use spice_pipe::spool::Spool;
 use spice_pipe::{Exit, Failure, Program, Shutdown, parse_zedtoken};
+use spice_record::Seal;
 use spice_record::record::{Applied, StreamKind};
 
 use crate::input::{Input, Step};
@@ -73,6 +74,11 @@ pub struct Apply {
     /// Delete segments of the spool once all of their changes are on the target.
     #[arg(long, requires = "spool", requires = "position")]
     prune: bool,
+    /// Accept a stream from which lines or updates were filtered on purpose: header, trailer and the
+    /// order of parts are checked, but not that every line is there. A filter that changes a line
+    /// removes its `checksum`.
+    #[arg(long, conflicts_with_all = ["spool", "unsealed"])]
+    partial: bool,
     /// Take relationships and updates without header and trailer, made by hand. Nothing proves that
     /// they are all.
     #[arg(long, conflicts_with_all = ["spool", "position"])]
@@ -177,7 +183,7 @@ impl Apply {
             file: self.file.clone(),
             spool: self.spool.clone(),
             position: position.clone(),
-            unsealed: self.unsealed,
+            seal: Seal::of_flags(self.partial, self.unsealed),
             until: until.is_some(),
             stop: Arc::clone(stop),
         }

@@ -16,7 +16,7 @@ use prost::Message as _;
 use spice_pipe::retry::Retry;
 use spice_pipe::{Exit, Failure, lock};
 use spice_record::Record;
-use spice_record::relationship::{Text, Update};
+use spice_record::relationship::Text;
 use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::doubt::{Doubts, SETTLED};
@@ -394,7 +394,7 @@ impl Rejects {
     }
 
     fn keep(&mut self, update: &RelationshipUpdate) -> Result<(), Failure> {
-        let mut line = serde_json::to_vec(&Record::Update(Box::new(Update(update.clone()))))?;
+        let mut line = serde_json::to_vec(&Record::Update(Box::new(update.clone().into())))?;
         line.push(b'\n');
         self.file
             .write_all(&line)

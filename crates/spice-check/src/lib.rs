@@ -23,7 +23,7 @@ use spice_pipe::stdio::{self, Output};
 use spice_pipe::{Exit, Failure, Program, Shutdown, VERSION, parse_zedtoken, schema};
 use spice_record::checks::{self, CheckWriter};
 use spice_record::record::StreamKind;
-use spice_record::{FORMAT, Header, Record, RecordReader, Seal, SnapshotReader};
+use spice_record::{Header, Record, RecordReader, Seal, SnapshotReader};
 
 use crate::ask::Asker;
 use crate::questions::Schema;
@@ -171,7 +171,7 @@ impl Check {
                 ))
             }
             StreamKind::Checks => {
-                records.check_format(&header)?;
+                header.check().map_err(|message| records.fault(message))?;
                 let checks = checks::read_checks(&mut records, &header)?;
                 Ok(Input::Checks(header, checks))
             }
@@ -297,13 +297,13 @@ async fn schema_at(client: &Client, revision: &str) -> Result<String, Failure> {
 
 fn header(revision: &str, schema: Option<String>) -> Header {
     Header {
-        format: FORMAT.to_owned(),
-        stream: StreamKind::Checks,
         revision: Some(revision.to_owned()),
         schema,
-        filter: None,
-        producer: format!("spice-check {VERSION}"),
-        created_at: spice_pipe::compare::now(),
+        ..Header::new(
+            StreamKind::Checks,
+            format!("spice-check {VERSION}"),
+            spice_pipe::compare::now(),
+        )
     }
 }
 

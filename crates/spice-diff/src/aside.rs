@@ -15,7 +15,7 @@ use spice_pipe::{Exit, Failure, stdio};
 use spice_record::digest::key_digest;
 use spice_record::record::Transaction;
 use spice_record::relationship::Update;
-use spice_record::{Record, RecordReader};
+use spice_record::{Change, Record, RecordReader, Seal, UpdateReader};
 
 /// Digests of keys.
 pub(crate) type Keys = HashSet<u128>;
@@ -40,17 +40,16 @@ pub(crate) fn unseen(spool: &Path, revision: &str) -> Result<Keys, Failure> {
     let at = decode(revision);
     let mut met = follower.header().revision.as_deref().map(decode).as_ref() == Some(&at);
     let (mut keys, mut since) = (Keys::new(), Keys::new());
-    while let Followed::Record(record, ..) = follower.next()? {
-        let token = match &*record {
-            Record::Transaction(change) => {
+    while let Followed::Change(change, ..) = follower.next()? {
+        let token = match &change {
+            Change::Transaction(change) => {
                 if at.sees(&decode(&change.revision)) != Some(true) {
                     since.extend(keys_of(change));
                 }
                 &change.revision
             }
-            Record::Schema(change) => &change.revision,
-            Record::Checkpoint(checkpoint) => &checkpoint.revision,
-            _ => continue,
+            Change::Schema(change) => &change.revision,
+            Change::Checkpoint(checkpoint) => &checkpoint.revision,
         };
         if decode(token) == at {
             met = true;
@@ -77,27 +76,20 @@ pub(crate) fn unseen(spool: &Path, revision: &str) -> Result<Keys, Failure> {
 pub(crate) fn named(path: &Path) -> Result<Keys, Failure> {
     let (input, name) = stdio::open(path)?;
     let mut records = RecordReader::new(input, name);
-    let mut keys = Keys::new();
-    let (mut count, mut is_cut) = (0, false);
-    while let Some(record) = records.next_record()? {
-        match record {
-            Record::Update(update) => {
-                count += 1;
-                keys.extend(key_of(&update));
-            }
-            Record::Header(_) => is_cut = true,
-            Record::Trailer(trailer) if trailer.updates == Some(count) => is_cut = false,
-            other => {
-                let kind = other.kind();
-                return Err(records
-                    .fault(format!("expected updates, got a {kind}"))
-                    .into());
-            }
+    let mut updates = match records.next_record()? {
+        Some(Record::Header(header)) => UpdateReader::after(records, header, Seal::Sealed)?,
+        Some(first @ Record::Update(_)) => UpdateReader::by_hand(records, first),
+        Some(other) => {
+            let kind = other.kind();
+            return Err(records
+                .fault(format!("expected updates, got a {kind}"))
+                .into());
         }
-    }
-    if is_cut || count == 0 {
-        let fault = format!("cut or empty: {count} updates, and nothing proves that they are all");
-        return Err(records.stream_fault(fault).into());
+        None => return Err(records.stream_fault("empty: no updates").into()),
+    };
+    let mut keys = Keys::new();
+    while let Some(update) = updates.next_update()? {
+        keys.extend(key_of(&Update(update)));
     }
     Ok(keys)
 }

@@ -11,8 +11,7 @@ use spice_pipe::stdio::Output;
 use spice_pipe::{Exit, Failure, VERSION};
 use spice_record::digest::key_digest;
 use spice_record::record::StreamKind;
-use spice_record::relationship::Update;
-use spice_record::{FORMAT, Header, Record, UpdateWriter};
+use spice_record::{Header, Record, UpdateWriter};
 
 use crate::Diff;
 use crate::aside::{self, Keys};
@@ -59,13 +58,12 @@ impl Report {
             Sink::Summary(output)
         } else {
             let header = Header {
-                format: FORMAT.to_owned(),
-                stream: StreamKind::Updates,
-                revision: None,
-                schema: None,
                 filter: read.filter.clone(),
-                producer: format!("spice-diff {VERSION}"),
-                created_at: spice_pipe::compare::now(),
+                ..Header::new(
+                    StreamKind::Updates,
+                    format!("spice-diff {VERSION}"),
+                    spice_pipe::compare::now(),
+                )
             };
             Sink::Updates(UpdateWriter::create(output, header).map_err(stdout)?)
         };
@@ -168,7 +166,7 @@ impl Aside {
 
     fn keep(&mut self, update: RelationshipUpdate) -> Result<(), Failure> {
         self.count += 1;
-        let mut line = serde_json::to_vec(&Record::Update(Box::new(Update(update))))?;
+        let mut line = serde_json::to_vec(&Record::Update(Box::new(update.into())))?;
         line.push(b'\n');
         self.file
             .write_all(&line)

@@ -5,7 +5,6 @@ use authzed::v1::Consistency;
 use spice_pipe::connection::Connection;
 use spice_pipe::schema::differences;
 use spice_pipe::{Exit, Failure, Shutdown, VERSION};
-use spice_record::FORMAT;
 use spice_record::record::{Filter, Header, StreamKind};
 
 use crate::Export;
@@ -113,15 +112,16 @@ pub(crate) async fn definitions(
 pub(crate) fn header(args: &Export, snapshot: &Snapshot) -> Header {
     let filtered = !args.types.is_empty() || args.resource_prefix.is_some();
     Header {
-        format: FORMAT.to_owned(),
-        stream: StreamKind::Snapshot,
         revision: Some(snapshot.revision.clone()),
         schema: (!args.no_schema).then(|| snapshot.schema.clone()),
         filter: filtered.then(|| Filter {
             types: args.types.clone(),
             resource_prefix: args.resource_prefix.clone(),
         }),
-        producer: format!("spice-export {VERSION}"),
-        created_at: jiff::Timestamp::now().to_string(),
+        ..Header::new(
+            StreamKind::Snapshot,
+            format!("spice-export {VERSION}"),
+            jiff::Timestamp::now().to_string(),
+        )
     }
 }

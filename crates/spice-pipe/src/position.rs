@@ -41,8 +41,21 @@ impl PositionFile {
                 return Err(Failure::new(Exit::Failed, message));
             }
         };
-        match RecordReader::new(bytes.as_slice(), &name).next_record()? {
-            Some(Record::Position(position)) => Ok(Some(*position)),
+        let mut records = RecordReader::new(bytes.as_slice(), &name);
+        match records.next_record()? {
+            Some(Record::Position(position)) => {
+                records.expect_end()?;
+                if position.checksum != Some(position.compute_checksum()?) {
+                    return Err(Failure::from(
+                        records.fault("position altered: it does not have its checksum"),
+                    )
+                    .hint(
+                        "nothing tells any more how far the target is: begin at a new copy, or at the \
+                         beginning of the spool, which is harmless (without this file)",
+                    ));
+                }
+                Ok(Some(*position))
+            }
             _ => Err(
                 Failure::new(Exit::BadData, format!("{name}: not a position file")).hint(
                     "--position FILE is written by spice-apply; give another file, or remove this one \
@@ -76,7 +89,11 @@ impl PositionFile {
         let mut file = tempfile::Builder::new()
             .prefix(".position.")
             .tempfile_in(folder)?;
-        let line = serde_json::to_string(&Record::Position(Box::new(position.clone())))?;
+        let sealed = Position {
+            checksum: Some(position.compute_checksum()?),
+            ..position.clone()
+        };
+        let line = serde_json::to_string(&Record::Position(Box::new(sealed)))?;
         writeln!(file, "{line}")?;
         file.as_file().sync_all()?;
         file.persist(&self.0)?;

@@ -12,6 +12,8 @@ use zstd::stream::{read::Decoder, write::Encoder};
 use crate::exit::{Exit, Failure};
 
 const BUFFER_BYTES: usize = 256 << 10;
+/// The largest window of compressed input, 16 MiB: memory that the input asks for. `zstd -19` uses 8 MiB.
+const WINDOW_LOG_MAX: u32 = 24;
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
 /// Opens a file, or stdin for `-`; zstd is recognised and unpacked. Gives the name for messages, too.
@@ -77,7 +79,9 @@ fn unpacked(mut input: Box<dyn Read + Send>) -> io::Result<Box<dyn BufRead + Sen
     let packed = start == ZSTD_MAGIC;
     let whole = BufReader::with_capacity(BUFFER_BYTES, io::Cursor::new(start).chain(input));
     if packed {
-        let decoder = Unpack(Decoder::with_buffer(whole)?);
+        let mut decoder = Decoder::with_buffer(whole)?;
+        decoder.window_log_max(WINDOW_LOG_MAX)?;
+        let decoder = Unpack(decoder);
         return Ok(Box::new(BufReader::with_capacity(BUFFER_BYTES, decoder)));
     }
     Ok(Box::new(whole))
@@ -154,6 +158,10 @@ impl Output {
             Some(level) => {
                 let mut encoder = Encoder::new(buffered, level).map_err(failed)?;
                 encoder.include_checksum(true).map_err(failed)?;
+                // From level 20 on the default is a window that our own readers would refuse.
+                if level > 19 {
+                    encoder.window_log(WINDOW_LOG_MAX - 1).map_err(failed)?;
+                }
                 Packing::Zstd(Box::new(encoder))
             }
         };

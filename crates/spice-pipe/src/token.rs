@@ -4,7 +4,7 @@ use std::io::BufRead;
 use std::path::Path;
 
 use spice_record::record::StreamKind;
-use spice_record::{ReadError, Record, RecordReader};
+use spice_record::{Change, ChangeCheck, ReadError, Record, RecordReader, Seal};
 
 use crate::exit::Failure;
 use crate::spool::Spool;
@@ -68,8 +68,8 @@ fn find_in(path: &Path) -> Result<Found, Failure> {
 
 fn last<R: BufRead>(records: &mut RecordReader<R>) -> Result<Found, ReadError> {
     let mut last = Found::default();
-    let mut snapshot = false;
-    while !snapshot {
+    let mut check = None;
+    loop {
         let record = match records.next_record() {
             Ok(Some(record)) => record,
             Ok(None) => break,
@@ -79,21 +79,18 @@ fn last<R: BufRead>(records: &mut RecordReader<R>) -> Result<Found, ReadError> {
             Err(error) => return Err(error),
         };
         match record {
-            Record::Header(header) => {
-                records.check_format(&header)?;
-                snapshot = header.stream == StreamKind::Snapshot;
-                last.source = header.revision;
+            Record::Header(header) if last.source.is_none() => {
+                let faulty = |message| records.fault(message);
+                header.check().map_err(faulty)?;
+                last.source.clone_from(&header.revision);
+                match header.stream {
+                    StreamKind::Changes => {
+                        check = Some(ChangeCheck::begin(&header, Seal::Sealed).map_err(faulty)?);
+                    }
+                    // It is that of the header, whatever follows.
+                    _ => break,
+                }
             }
-            Record::Transaction(change) if change.completes_revision() => {
-                last.source = Some(change.revision);
-            }
-            Record::Transaction(_)
-            | Record::Relationship(_)
-            | Record::Update(_)
-            | Record::Check(_) => {}
-            Record::Schema(change) => last.source = Some(change.revision),
-            Record::Checkpoint(checkpoint) => last.source = Some(checkpoint.revision),
-            Record::Trailer(trailer) => last.source = trailer.revision.or(last.source),
             Record::Imported(imported) => {
                 last = summary(imported.source_revision, imported.target_revision);
             }
@@ -110,7 +107,22 @@ fn last<R: BufRead>(records: &mut RecordReader<R>) -> Result<Found, ReadError> {
                 last = summary(source, None);
             }
             Record::Position(position) => {
+                if position.checksum != position.compute_checksum().ok() {
+                    let altered = "position altered: it does not have its checksum";
+                    return Err(records.fault(altered));
+                }
                 last = summary(Some(position.source_revision), position.target_revision);
+            }
+            record => {
+                // Lines that `tail` or jq has picked: what they have of checksums is right.
+                let check = check.get_or_insert_with(|| ChangeCheck::in_the_middle(Seal::Unsealed));
+                let checked = match Change::try_from(record) {
+                    Ok(change) => check.check(&change),
+                    Err(Record::Trailer(trailer)) => check.check_trailer(&trailer),
+                    Err(other) => Err(format!("a change stream holds no {}", other.kind())),
+                };
+                checked.map_err(|message| records.fault(message))?;
+                last.source = check.through().map(str::to_owned);
             }
         }
     }
@@ -127,6 +139,8 @@ fn summary(source: Option<String>, target: Option<String>) -> Found {
 
 #[cfg(test)]
 mod tests {
+    use spice_record::{Header, Record, record::StreamKind};
+
     use super::find;
 
     #[test]
@@ -134,9 +148,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("spool");
         let header = |revision: &str| {
-            format!(
-                r#"{{"header":{{"format":"spice-stream/1","stream":"changes","revision":"{revision}","producer":"test","createdAt":"2026-11-24T00:00:00Z"}}}}"#
-            ) + "\n"
+            let header = Header {
+                revision: Some(revision.to_owned()),
+                ..Header::new(StreamKind::Changes, "test", "2026-11-24T00:00:00Z")
+            };
+            serde_json::to_string(&Record::Header(Box::new(header.sealed()))).unwrap() + "\n"
         };
         let newest = || find(&path).unwrap().source;
         std::fs::write(&path, header("a")).unwrap();

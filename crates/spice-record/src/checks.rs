@@ -10,11 +10,12 @@ use serde::ser::{Error as _, Serializer};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::context::ContextJson;
 use crate::digest::Digest;
 use crate::lines::Lines;
 use crate::read::{ReadError, RecordReader};
 use crate::record::{Header, Record, Trailer};
-use crate::relationship::{ContextJson, ObjectJson, SubjectJson};
+use crate::relationship::{ObjectJson, SubjectJson};
 
 /// A question and what a server answered: SpiceDB's CheckBulkPermissionsPair. Where two servers
 /// disagree, it has the other one's answer, too.
@@ -302,7 +303,7 @@ pub fn read_checks<R: BufRead>(
                 checks.push(*check);
             }
             Some(Record::Trailer(trailer)) => {
-                if trailer.header != Some(header.checksum()) {
+                if trailer.header != Some(header.compute_checksum()) {
                     return Err(records.fault("header altered: its checksum is not the trailer's"));
                 }
                 let found = checks.len() as u64;

@@ -260,17 +260,41 @@ fn canonical_without_expiry(relationship: &Relationship, out: &mut Vec<u8>) -> (
     }
 }
 
-fn put_len(out: &mut Vec<u8>, len: usize) {
+/// Appends all of a relationship, its expiry in full.
+pub(crate) fn put_canonical(relationship: &Relationship, out: &mut Vec<u8>) {
+    let (seconds, nanos) = canonical_without_expiry(relationship, out);
+    out.extend_from_slice(&seconds.to_le_bytes());
+    out.extend_from_slice(&nanos.to_le_bytes());
+}
+
+/// Appends the byte 0 for what is absent, else the byte 1 and the bytes with their length.
+pub(crate) fn put_optional(out: &mut Vec<u8>, bytes: Option<&impl AsRef<[u8]>>) {
+    match bytes.map(AsRef::as_ref) {
+        Some(bytes) => {
+            out.push(1);
+            put_len(out, bytes.len());
+            out.extend_from_slice(bytes);
+        }
+        None => out.push(0),
+    }
+}
+
+/// The digest of a canonical form.
+pub(crate) fn digest_bytes(bytes: &[u8]) -> Digest {
+    Digest(xxh3_128(bytes))
+}
+
+pub(crate) fn put_len(out: &mut Vec<u8>, len: usize) {
     out.extend_from_slice(&(len as u64).to_le_bytes());
 }
 
-fn put_str(out: &mut Vec<u8>, text: &str) {
+pub(crate) fn put_str(out: &mut Vec<u8>, text: &str) {
     put_len(out, text.len());
     out.extend_from_slice(text.as_bytes());
 }
 
 /// The keys of a [`Struct`] are sorted already: it is a `BTreeMap`.
-fn put_struct(out: &mut Vec<u8>, value: &Struct) {
+pub(crate) fn put_struct(out: &mut Vec<u8>, value: &Struct) {
     put_len(out, value.fields.len());
     for (key, value) in &value.fields {
         put_str(out, key);

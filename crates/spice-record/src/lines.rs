@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use crate::digest::Digest;
+use crate::read::check_line;
 use crate::record::{Header, Record, Trailer};
 
 /// Writes a stream. Without [`seal`](Self::seal) it has no trailer.
@@ -15,13 +16,19 @@ pub(crate) struct Lines<W> {
 impl<W: Write> Lines<W> {
     /// Writes the header.
     pub(crate) fn begin(out: W, header: Header) -> io::Result<Self> {
+        let header = header.sealed();
         let mut lines = Self {
             out,
             line: Vec::new(),
-            header: header.checksum(),
+            header: header.compute_checksum(),
         };
         lines.put(&Record::Header(Box::new(header)))?;
         Ok(lines)
+    }
+
+    /// The checksum of the header.
+    pub(crate) fn header(&self) -> Digest {
+        self.header
     }
 
     pub(crate) fn put(&mut self, record: &Record) -> io::Result<()> {
@@ -39,6 +46,12 @@ impl<W: Write> Lines<W> {
     ) -> io::Result<()> {
         self.line.clear();
         write(&mut self.line)?;
+        check_line(&self.line).map_err(|message| {
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("{message}: no reader takes it"),
+            )
+        })?;
         self.out.write_all(&self.line)
     }
 

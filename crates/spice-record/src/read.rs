@@ -9,12 +9,62 @@ use std::io::{self, BufRead};
 use ndjson_stream::config::NdjsonConfig;
 use ndjson_stream::engine::NdjsonEngine;
 
-use crate::FORMAT;
-use crate::record::{Header, Record};
+use crate::record::Record;
 
-/// The longest line that is read, in bytes: far above a revision part, far below the memory of a
-/// small machine.
-pub const MAX_LINE_BYTES: usize = 64 << 20;
+/// The longest line, in bytes. Writers cut a revision into parts far below it; the text of a schema is
+/// at most 4 MiB, for a server takes no larger request.
+pub const MAX_LINE_BYTES: usize = 16 << 20;
+/// The longest line of one relationship, update or check. No server takes a request above 4 MiB.
+pub const MAX_RELATIONSHIP_BYTES: usize = 4 << 20;
+/// The most JSON values on a line. Decoded, an object takes about 1 KiB however small it is, so the
+/// length alone does not bound memory: 6 kB of compressed input took 3 GiB. SpiceDB takes 25,000 bytes
+/// of caveat context with a write, which is fewer than 10,000 values.
+pub const MAX_LINE_VALUES: usize = 50_000;
+/// The most blank lines in a row, in bytes.
+const MAX_BLANK_BYTES: usize = 1 << 20;
+
+/// Whether a line has a size that readers take.
+///
+/// # Errors
+///
+/// What is too large, for the message.
+pub fn check_line(line: &[u8]) -> Result<(), String> {
+    let most = longest(line);
+    if line.len() > most {
+        return Err(format!("line longer than {} MiB", most >> 20));
+    }
+    // Every value takes two bytes at least.
+    if line.len() > 2 * MAX_LINE_VALUES && values(line) > MAX_LINE_VALUES {
+        return Err(format!("more than {MAX_LINE_VALUES} JSON values on a line"));
+    }
+    Ok(())
+}
+
+/// How long a line may become that begins so.
+fn longest(line: &[u8]) -> usize {
+    const SHORT: [&[u8]; 3] = [b"{\"relationship\"", b"{\"update\"", b"{\"check\""];
+    let start = line.trim_ascii_start();
+    if SHORT.iter().any(|kind| start.starts_with(kind)) {
+        MAX_RELATIONSHIP_BYTES
+    } else {
+        MAX_LINE_BYTES
+    }
+}
+
+/// About how many values a text holds: what opens an object or a list, or separates two values.
+fn values(line: &[u8]) -> usize {
+    let (mut count, mut in_string, mut is_escaped) = (0, false, false);
+    for byte in line {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = in_string,
+            b'"' => in_string = !in_string,
+            b'{' | b'[' | b',' if !in_string => count += 1,
+            _ => {}
+        }
+    }
+    count
+}
 
 /// Why a stream could not be read. Except for [`ReadError::Io`] the bytes are at fault.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +100,14 @@ pub enum ReadError {
         /// What is there of it.
         bytes: usize,
     },
+    /// The stream ends before its trailer: whatever wrote it died.
+    #[error("{name}: cut: {message}")]
+    Cut {
+        /// File, or `<stdin>`.
+        name: String,
+        /// What came.
+        message: String,
+    },
     /// The stream as a whole is not what it should be.
     #[error("{name}: {message}")]
     Stream {
@@ -67,6 +125,7 @@ pub struct RecordReader<R> {
     line: u64,
     offset: u64,
     carry: Vec<u8>,
+    blank: usize,
     engine: NdjsonEngine<Record>,
 }
 
@@ -80,6 +139,7 @@ impl<R: BufRead> RecordReader<R> {
             line: 0,
             offset: 0,
             carry: Vec::new(),
+            blank: 0,
             engine,
         }
     }
@@ -128,17 +188,25 @@ impl<R: BufRead> RecordReader<R> {
         }
     }
 
-    /// Whether the header that was just read is of a format that this version reads.
+    /// The error of a stream that ends before its trailer.
+    #[must_use]
+    pub fn cut(&self, message: impl Into<String>) -> ReadError {
+        ReadError::Cut {
+            name: self.name.clone(),
+            message: message.into(),
+        }
+    }
+
+    /// Makes sure that nothing follows a trailer.
     ///
     /// # Errors
     ///
-    /// [`ReadError::Line`] where it is not.
-    pub fn check_format(&self, header: &Header) -> Result<(), ReadError> {
-        if header.format == FORMAT {
-            return Ok(());
+    /// [`ReadError::Line`] where something does, and those of [`next_record`](Self::next_record).
+    pub fn expect_end(&mut self) -> Result<(), ReadError> {
+        match self.next_record()? {
+            Some(after) => Err(self.fault(format!("{} after the trailer", after.kind()))),
+            None => Ok(()),
         }
-        let format = &header.format;
-        Err(self.fault(format!("format {format:?}: this version reads {FORMAT}")))
     }
 
     /// The next record; `None` at the end of the input.
@@ -191,28 +259,54 @@ impl<R: BufRead> RecordReader<R> {
             }
             let end = memchr::memchr(b'\n', available);
             let taken = end.map_or(available.len(), |end| end + 1);
-            if self.carry.len() + taken > MAX_LINE_BYTES {
-                self.line += 1;
-                return Err(self.fault(format!(
-                    "line longer than {} MiB: not a line of this format",
-                    MAX_LINE_BYTES >> 20
-                )));
+            let is_short = self.carry.len() + taken <= MAX_RELATIONSHIP_BYTES;
+            if end.is_none() || !self.carry.is_empty() || !is_short {
+                let start = if self.carry.is_empty() {
+                    available
+                } else {
+                    &self.carry
+                };
+                let most = longest(start);
+                if self.carry.len() + taken > most {
+                    self.line += 1;
+                    return Err(self.fault(format!(
+                        "line longer than {} MiB: not a line of this format",
+                        most >> 20
+                    )));
+                }
+                let room = taken.max(self.carry.len() / 4);
+                if self.carry.try_reserve_exact(room).is_err() {
+                    return Err(self.stream_fault("out of memory"));
+                }
+                self.carry.extend_from_slice(&available[..taken]);
             }
-            if end.is_none() {
-                self.carry.extend_from_slice(available);
+            let Some(_) = end else {
                 self.input.consume(taken);
                 continue;
-            }
+            };
             self.line += 1;
-            if self.carry.is_empty() {
-                feed(&mut self.engine, &available[..taken]);
+            let line = if self.carry.is_empty() {
+                &available[..taken]
             } else {
-                self.carry.extend_from_slice(&available[..taken]);
-                feed(&mut self.engine, &self.carry);
-            }
+                &self.carry
+            };
+            let length = line.len();
+            let checked = if line.trim_ascii().is_empty() {
+                self.blank += length;
+                match self.blank {
+                    ..=MAX_BLANK_BYTES => Ok(()),
+                    _ => Err("more than 1 MiB of blank lines: not a stream".to_owned()),
+                }
+            } else {
+                self.blank = 0;
+                check_line(line).map(|()| self.engine.input(line))
+            };
             self.input.consume(taken);
-            self.offset += (self.carry.len().max(taken)) as u64;
-            return Ok(true);
+            self.offset += length as u64;
+            return match checked {
+                Ok(()) => Ok(true),
+                Err(message) => Err(self.fault(message)),
+            };
         }
     }
 
@@ -223,6 +317,12 @@ impl<R: BufRead> RecordReader<R> {
             io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData
         ) {
             let after = self.line;
+            if source.to_string().contains("too much memory") {
+                return self.stream_fault(
+                    "compressed with a window of more than 16 MiB (zstd --long): unpack it first, \
+                     `zstd -dc --long=31 FILE | ...`",
+                );
+            }
             return self.stream_fault(format!(
                 "compressed input damaged after line {after}: {source}"
             ));
@@ -248,8 +348,73 @@ impl<R: BufRead> RecordReader<R> {
     }
 }
 
-fn feed(engine: &mut NdjsonEngine<Record>, line: &[u8]) {
-    if !line.trim_ascii().is_empty() {
-        engine.input(line);
+#[cfg(test)]
+mod tests {
+    use super::{MAX_LINE_VALUES, RecordReader, check_line, values};
+
+    #[test]
+    fn values_inside_strings_do_not_count() {
+        assert_eq!(values(br#"{"a":[1,2,{"b":"[,\"{"}]}"#), 5);
+    }
+
+    #[test]
+    fn a_line_of_many_values_is_refused_however_short_it_is() {
+        let many = format!("{{\"transaction\":[{}]}}", "0,".repeat(MAX_LINE_VALUES + 1));
+        assert!(check_line(many.as_bytes()).is_err());
+        let text = format!(
+            "{{\"transaction\":\"{}\"}}",
+            "0,".repeat(MAX_LINE_VALUES + 1)
+        );
+        assert!(check_line(text.as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn lines_are_bounded_by_their_kind_before_they_are_whole() {
+        for (start, mib) in [
+            ("{\"relationship\":", 4),
+            (" {\"update\":", 4),
+            ("{\"header\":", 16),
+        ] {
+            // 20 MiB without an end.
+            let input = format!("{start}\"{}", "x".repeat(20 << 20));
+            let error = RecordReader::new(input.as_bytes(), "test")
+                .next_record()
+                .unwrap_err();
+            assert!(
+                error
+                    .to_string()
+                    .contains(&format!("longer than {mib} MiB")),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn blank_lines_do_not_go_on_for_ever() {
+        let input = "\n".repeat(2 << 20);
+        let error = RecordReader::new(input.as_bytes(), "test")
+            .next_record()
+            .unwrap_err();
+        assert!(error.to_string().contains("blank"), "{error}");
+    }
+
+    #[test]
+    fn arrays_are_no_objects() {
+        for line in [
+            r#"{"checkpoint":["a"]}"#,
+            r#"{"trailer":[1]}"#,
+            r#"{"update":["OPERATION_TOUCH",{}]}"#,
+            r#"{"relationship":[["document","a"],"viewer",[["user","b"]]]}"#,
+            r#"{"relationship":{"resource":["document","a"],"relation":"viewer","subject":{"object":{"objectType":"user","objectId":"b"}}}}"#,
+            r#"{"transaction":{"revision":"a","updates":[["OPERATION_TOUCH",{}]]}}"#,
+        ] {
+            let input = format!("{line}\n");
+            assert!(
+                RecordReader::new(input.as_bytes(), "test")
+                    .next_record()
+                    .is_err(),
+                "{line}"
+            );
+        }
     }
 }

@@ -6,7 +6,6 @@
 //! wider than it was.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::fmt;
 
 use authzed::v1::{
@@ -15,11 +14,15 @@ use authzed::v1::{
 };
 use jiff::SignedDuration;
 use jiff::civil::DateTime;
-use prost_types::value::Kind;
-use prost_types::{ListValue, Struct, Timestamp, Value};
-use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde::ser::{Error as _, SerializeMap, SerializeSeq, Serializer};
+use prost_types::Timestamp;
+use serde::de::{self, Deserializer};
+use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
+
+use crate::context::ContextJson;
+pub use crate::context::{StructJson, context_values};
+use crate::object::objects;
+use crate::time::is_rfc3339;
 
 /// Writes a relationship as `document:readme#viewer@group:eng#member[caveat][expiration:...]`, the
 /// notation of SpiceDB's own messages. Caveat context is left out: it can be 25 kB, and private.
@@ -52,17 +55,17 @@ impl fmt::Display for Text<'_> {
     }
 }
 
-/// The time, in UTC, that a protobuf timestamp says; `None` outside the years that RFC 3339 can write.
+/// The time, in UTC, that a protobuf timestamp says; `None` outside the years that RFC 3339 can write,
+/// and where the nanoseconds are none (0 to 999,999,999).
 ///
 /// A civil time, because jiff's instants end a day before the year 9999 does, and the last second of
 /// that year is how people write "never".
 #[must_use]
 pub fn instant(timestamp: &Timestamp) -> Option<DateTime> {
-    let since = SignedDuration::new(timestamp.seconds, timestamp.nanos);
-    let time = UNIX_EPOCH.checked_add(since).ok()?;
-    (YEAR_1..=YEAR_9999)
-        .contains(&timestamp.seconds)
-        .then_some(time)
+    let is_valid = (YEAR_1..=YEAR_9999).contains(&timestamp.seconds)
+        && (0..1_000_000_000).contains(&timestamp.nanos);
+    let since = is_valid.then(|| SignedDuration::new(timestamp.seconds, timestamp.nanos))?;
+    UNIX_EPOCH.checked_add(since).ok()
 }
 
 const UNIX_EPOCH: DateTime = jiff::civil::datetime(1970, 1, 1, 0, 0, 0, 0);
@@ -72,7 +75,7 @@ const YEAR_1: i64 = -62_135_596_800;
 const YEAR_9999: i64 = 253_402_300_799;
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(remote = "Self", rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct ObjectJson<'a> {
     #[serde(alias = "object_type")]
     object_type: Cow<'a, str>,
@@ -81,7 +84,7 @@ pub(crate) struct ObjectJson<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(remote = "Self", rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct SubjectJson<'a> {
     object: ObjectJson<'a>,
     #[serde(
@@ -93,7 +96,7 @@ pub(crate) struct SubjectJson<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(remote = "Self", rename_all = "camelCase", deny_unknown_fields)]
 struct CaveatJson<'a> {
     #[serde(alias = "caveat_name")]
     caveat_name: Cow<'a, str>,
@@ -102,8 +105,8 @@ struct CaveatJson<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct RelationshipJson<'a> {
+#[serde(remote = "Self", rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct RelationshipJson<'a> {
     resource: ObjectJson<'a>,
     relation: Cow<'a, str>,
     subject: SubjectJson<'a>,
@@ -122,14 +125,14 @@ struct RelationshipJson<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(remote = "Self", deny_unknown_fields)]
 struct UpdateJson<'a> {
     operation: OperationJson,
     relationship: RelationshipJson<'a>,
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
-enum OperationJson {
+pub(crate) enum OperationJson {
     #[serde(rename = "OPERATION_CREATE")]
     Create,
     #[serde(rename = "OPERATION_TOUCH")]
@@ -137,6 +140,14 @@ enum OperationJson {
     #[serde(rename = "OPERATION_DELETE")]
     Delete,
 }
+
+objects!(
+    ObjectJson<'a>,
+    SubjectJson<'a>,
+    CaveatJson<'a>,
+    RelationshipJson<'a>,
+    UpdateJson<'a>,
+);
 
 /// For `#[serde(with = "...")]` on a [`Relationship`].
 pub(crate) mod relationship_json {
@@ -146,13 +157,12 @@ pub(crate) mod relationship_json {
         message: &Relationship,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        RelationshipJson::try_from(message)
-            .map_err(serde::ser::Error::custom)?
-            .serialize(serializer)
+        let json = RelationshipJson::try_from(message).map_err(serde::ser::Error::custom)?;
+        Serialize::serialize(&json, serializer)
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Relationship, D::Error> {
-        RelationshipJson::deserialize(d).map(Relationship::from)
+        <RelationshipJson<'_> as Deserialize>::deserialize(d).map(Relationship::from)
     }
 }
 
@@ -160,38 +170,51 @@ pub(crate) mod relationship_json {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Update(pub RelationshipUpdate);
 
-impl Serialize for Update {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+impl Update {
+    pub(crate) fn to_json<E: serde::ser::Error>(
+        &self,
+    ) -> Result<(OperationJson, RelationshipJson<'_>), E> {
         let operation = match self.0.operation() {
             Operation::Create => OperationJson::Create,
             Operation::Touch => OperationJson::Touch,
             Operation::Delete => OperationJson::Delete,
-            Operation::Unspecified => return Err(S::Error::custom("update without an operation")),
+            Operation::Unspecified => return Err(E::custom("update without an operation")),
         };
         let Some(relationship) = &self.0.relationship else {
-            return Err(S::Error::custom("update without a relationship"));
+            return Err(E::custom("update without a relationship"));
         };
-        let relationship = relationship.try_into().map_err(S::Error::custom)?;
-        UpdateJson {
+        let relationship = relationship.try_into().map_err(E::custom)?;
+        Ok((operation, relationship))
+    }
+
+    pub(crate) fn from_json(operation: OperationJson, relationship: RelationshipJson<'_>) -> Self {
+        let operation = match operation {
+            OperationJson::Create => Operation::Create,
+            OperationJson::Touch => Operation::Touch,
+            OperationJson::Delete => Operation::Delete,
+        };
+        Self(RelationshipUpdate {
+            operation: operation.into(),
+            relationship: Some(relationship.into()),
+        })
+    }
+}
+
+impl Serialize for Update {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (operation, relationship) = self.to_json()?;
+        let json = UpdateJson {
             operation,
             relationship,
-        }
-        .serialize(serializer)
+        };
+        Serialize::serialize(&json, serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for Update {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let json = UpdateJson::deserialize(deserializer)?;
-        let operation = match json.operation {
-            OperationJson::Create => Operation::Create,
-            OperationJson::Touch => Operation::Touch,
-            OperationJson::Delete => Operation::Delete,
-        };
-        Ok(Self(RelationshipUpdate {
-            operation: operation.into(),
-            relationship: Some(json.relationship.into()),
-        }))
+        let json = <UpdateJson<'_> as Deserialize>::deserialize(deserializer)?;
+        Ok(Self::from_json(json.operation, json.relationship))
     }
 }
 
@@ -244,9 +267,12 @@ impl<'a> TryFrom<&'a Relationship> for RelationshipJson<'a> {
             return Err("relationship without a resource or a subject".to_owned());
         };
         let expires = |timestamp: &Timestamp| {
-            instant(timestamp)
-                .map(ExpiryJson)
-                .ok_or_else(|| format!("{}: expiry outside the years 1 to 9999", Text(message)))
+            instant(timestamp).map(ExpiryJson).ok_or_else(|| {
+                format!(
+                    "{}: expiry outside the years 1 to 9999, or not a valid time",
+                    Text(message)
+                )
+            })
         };
         Ok(Self {
             resource: resource.into(),
@@ -315,173 +341,15 @@ impl<'de> Deserialize<'de> for ExpiryJson {
 
 /// RFC 3339, in UTC or with an offset.
 fn parse_time(text: &str) -> Option<DateTime> {
-    let plain = |b: u8| b.is_ascii_digit() || matches!(b, b'-' | b':' | b'.' | b'T' | b't');
+    if !is_rfc3339(text) {
+        return None;
+    }
     let time = match text.strip_suffix(['Z', 'z']) {
         // Not by way of an instant: see `instant`.
-        Some(utc) if utc.len() >= 19 && utc.bytes().all(plain) => utc.parse().ok()?,
-        _ => jiff::tz::Offset::UTC.to_datetime(text.parse().ok()?),
+        Some(utc) => utc.parse().ok()?,
+        None => jiff::tz::Offset::UTC.to_datetime(text.parse().ok()?),
     };
     (YEAR_1..=YEAR_9999)
         .contains(&timestamp(time).seconds)
         .then_some(time)
-}
-
-/// A caveat's context. Numbers are IEEE doubles, as in the API; none and empty are the same.
-#[derive(Default)]
-pub(crate) struct ContextJson<'a>(pub(crate) Option<Cow<'a, Struct>>);
-
-impl ContextJson<'_> {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0
-            .as_ref()
-            .is_none_or(|context| context.fields.is_empty())
-    }
-}
-
-impl Serialize for ContextJson<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match &self.0 {
-            Some(context) => StructRef(context).serialize(serializer),
-            None => serializer.serialize_none(),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for ContextJson<'_> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let context = Option::<StructJson>::deserialize(deserializer)?;
-        Ok(Self(context.map(|StructJson(context)| Cow::Owned(context))))
-    }
-}
-
-/// A `google.protobuf.Struct` read from a JSON object.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct StructJson(pub Struct);
-
-impl Serialize for StructJson {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        StructRef(&self.0).serialize(serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for StructJson {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match ValueJson::deserialize(deserializer)?.0.kind {
-            Some(Kind::StructValue(value)) => Ok(Self(value)),
-            _ => Err(de::Error::custom("expected a JSON object")),
-        }
-    }
-}
-
-struct StructRef<'a>(&'a Struct);
-
-impl Serialize for StructRef<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.0.fields.len()))?;
-        for (key, value) in &self.0.fields {
-            map.serialize_entry(key, &ValueRef(value))?;
-        }
-        map.end()
-    }
-}
-
-struct ValueRef<'a>(&'a Value);
-
-impl Serialize for ValueRef<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        /// 2^53: up to here every integer is a double, and is written without a fraction.
-        const EXACT: f64 = 9_007_199_254_740_992.0;
-        match &self.0.kind {
-            None | Some(Kind::NullValue(_)) => serializer.serialize_unit(),
-            Some(Kind::BoolValue(b)) => serializer.serialize_bool(*b),
-            Some(Kind::NumberValue(n)) if !n.is_finite() => Err(S::Error::custom(format!(
-                "a caveat context holds {n}, which JSON cannot say"
-            ))),
-            Some(Kind::NumberValue(n)) if n.fract() == 0.0 && n.abs() < EXACT && *n != 0.0 => {
-                serializer.serialize_i64(*n as i64)
-            }
-            Some(Kind::NumberValue(n)) if *n == 0.0 && n.is_sign_positive() => {
-                serializer.serialize_i64(0)
-            }
-            Some(Kind::NumberValue(n)) => serializer.serialize_f64(*n),
-            Some(Kind::StringValue(s)) => serializer.serialize_str(s),
-            Some(Kind::StructValue(s)) => StructRef(s).serialize(serializer),
-            Some(Kind::ListValue(list)) => {
-                let mut seq = serializer.serialize_seq(Some(list.values.len()))?;
-                for value in &list.values {
-                    seq.serialize_element(&ValueRef(value))?;
-                }
-                seq.end()
-            }
-        }
-    }
-}
-
-struct ValueJson(Value);
-
-impl<'de> Deserialize<'de> for ValueJson {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer
-            .deserialize_any(ValueVisitor)
-            .map(|kind| Self(Value { kind: Some(kind) }))
-    }
-}
-
-struct ValueVisitor;
-
-impl<'de> Visitor<'de> for ValueVisitor {
-    type Value = Kind;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
-    }
-
-    fn visit_unit<E>(self) -> Result<Kind, E> {
-        Ok(Kind::NullValue(0))
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Kind, E> {
-        Ok(Kind::BoolValue(value))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Kind, E> {
-        Ok(Kind::NumberValue(value as f64))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Kind, E> {
-        Ok(Kind::NumberValue(value as f64))
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Kind, E> {
-        Ok(Kind::NumberValue(value))
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Kind, E> {
-        Ok(Kind::StringValue(value.to_owned()))
-    }
-
-    fn visit_string<E>(self, value: String) -> Result<Kind, E> {
-        Ok(Kind::StringValue(value))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Kind, A::Error> {
-        let mut values = Vec::new();
-        while let Some(ValueJson(value)) = seq.next_element()? {
-            values.push(value);
-        }
-        Ok(Kind::ListValue(ListValue { values }))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Kind, A::Error> {
-        let mut fields = BTreeMap::new();
-        while let Some(key) = map.next_key::<String>()? {
-            let ValueJson(value) = map.next_value()?;
-            if fields.insert(key.clone(), value).is_some() {
-                return Err(de::Error::custom(format!(
-                    "key {key:?} stands twice in one object"
-                )));
-            }
-        }
-        Ok(Kind::StructValue(Struct { fields }))
-    }
 }

@@ -95,6 +95,18 @@ pub enum Seal {
     Unsealed,
 }
 
+impl Seal {
+    /// What `--partial` and `--unsealed` ask for.
+    #[must_use]
+    pub fn of_flags(partial: bool, unsealed: bool) -> Self {
+        match (partial, unsealed) {
+            (true, _) => Self::Partial,
+            (_, true) => Self::Unsealed,
+            _ => Self::Sealed,
+        }
+    }
+}
+
 /// Reads a snapshot stream and holds it to its trailer.
 pub struct SnapshotReader<R> {
     records: RecordReader<R>,
@@ -222,10 +234,7 @@ impl<R: BufRead> SnapshotReader<R> {
             }
             Some(Record::Trailer(trailer)) => {
                 self.check_trailer(&trailer)?;
-                if let Some(after) = self.records.next_record()? {
-                    let kind = after.kind();
-                    return Err(self.records.fault(format!("{kind} after the trailer")));
-                }
+                self.records.expect_end()?;
                 self.trailer = Some(Some(trailer));
                 Ok(None)
             }
@@ -237,36 +246,26 @@ impl<R: BufRead> SnapshotReader<R> {
                 self.trailer = Some(None);
                 Ok(None)
             }
-            None => Err(self.records.stream_fault(format!(
-                "cut: the input ends after {} relationships without a trailer",
+            None => Err(self.records.cut(format!(
+                "the input ends after {} relationships without a trailer",
                 self.sum.relationships()
             ))),
         }
     }
 
     fn check_trailer(&mut self, trailer: &Trailer) -> Result<(), ReadError> {
-        let Trailer {
-            relationships: Some(count),
-            digest: Some(digest),
-            ..
-        } = trailer
-        else {
-            return Err(self
-                .records
-                .fault("not the trailer of a snapshot: no relationships, digest"));
+        let header = self.header.as_ref().and_then(|header| header.checksum);
+        let checked = trailer.check(StreamKind::Snapshot, header);
+        checked.map_err(|message| self.records.fault(message))?;
+        let (Some(count), Some(digest), Some(precision)) = (
+            trailer.relationships,
+            trailer.digest,
+            trailer.expiry_precision,
+        ) else {
+            return Err(self.records.fault("not the trailer of a snapshot"));
         };
-        let Some(precision) = trailer.expiry_precision else {
-            return Err(self.records.fault("trailer without expiryPrecision"));
-        };
-        if let Some(header) = &self.header
-            && trailer.header != Some(header.checksum())
-        {
-            return Err(self
-                .records
-                .fault("header altered: its checksum is not the trailer's"));
-        }
         let found = self.sum.relationships();
-        if found > *count && self.seal == Seal::Partial {
+        if found > count && self.seal == Seal::Partial {
             return Err(self.records.fault(format!(
                 "the trailer promises {count} relationships, {found} came: more cannot be filtered out"
             )));
@@ -274,14 +273,14 @@ impl<R: BufRead> SnapshotReader<R> {
         if self.seal != Seal::Sealed {
             return Ok(());
         }
-        if found != *count {
+        if found != count {
             return Err(self.records.fault(format!(
                 "the trailer promises {count} relationships, {found} came; \
                  if they were filtered on purpose, say --partial"
             )));
         }
-        let exact = trailer.exact_digest.unwrap_or(*digest);
-        if *digest != self.sum.digest(precision) || exact != self.sum.exact() {
+        let exact = trailer.exact_digest.unwrap_or(digest);
+        if digest != self.sum.digest(precision) || exact != self.sum.exact() {
             return Err(self.records.fault(format!(
                 "relationships altered: the {found} read do not have the trailer's digest"
             )));
@@ -291,7 +290,7 @@ impl<R: BufRead> SnapshotReader<R> {
 }
 
 fn check_header<R: BufRead>(records: &RecordReader<R>, header: &Header) -> Result<(), ReadError> {
-    records.check_format(header)?;
+    header.check().map_err(|message| records.fault(message))?;
     if header.stream != StreamKind::Snapshot {
         let stream = header.stream;
         return Err(records.fault(format!(

@@ -10,8 +10,8 @@ use prost_types::{ListValue, Struct, Timestamp, Value};
 use crate::digest::same;
 use crate::record::StreamKind;
 use crate::{
-    DigestSum, ExpiryPrecision, FORMAT, Header, ReadError, Record, RecordReader, Seal,
-    SnapshotReader, SnapshotWriter,
+    DigestSum, ExpiryPrecision, Header, ReadError, Record, RecordReader, Seal, SnapshotReader,
+    SnapshotWriter,
 };
 
 fn object() -> impl Strategy<Value = ObjectReference> {
@@ -92,13 +92,9 @@ fn relationship() -> impl Strategy<Value = Relationship> {
 
 fn header() -> Header {
     Header {
-        format: FORMAT.to_owned(),
-        stream: StreamKind::Snapshot,
         revision: Some("token".to_owned()),
         schema: Some("definition user {}\n".to_owned()),
-        filter: None,
-        producer: "test".to_owned(),
-        created_at: "2026-01-01T00:00:00Z".to_owned(),
+        ..Header::new(StreamKind::Snapshot, "test", "2026-01-01T00:00:00Z")
     }
 }
 

@@ -11,17 +11,19 @@ use spice_pipe::progress::Progress;
 use spice_pipe::spool::Appender;
 use spice_pipe::stdio::Output;
 use spice_pipe::{Exit, Failure};
-use spice_record::record::{Checkpoint, SchemaChange, Transaction};
-use spice_record::relationship::{StructJson, Update};
-use spice_record::{Header, Record, Trailer};
+use spice_record::read::check_line;
+use spice_record::record::{Checkpoint, SchemaChange, StreamEnd, Transaction};
+use spice_record::relationship::{StructJson, Update, context_values};
+use spice_record::{Change, ChangeSealer, Header, Record};
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::task::JoinHandle;
 
 /// What may wait for the writer, in memory. A revision of any size fits, alone.
 const WAITING_BYTES: usize = 32 << 20;
-/// A line stays far below the longest that readers take.
-const PART_UPDATES: usize = 10_000;
-const PART_BYTES: usize = 4 << 20;
+/// A line stays far below the largest that readers take, in bytes and in values.
+const PART_UPDATES: usize = 2_000;
+const PART_BYTES: usize = 1 << 20;
+const PART_CONTEXT_VALUES: usize = 20_000;
 /// A spool is made durable at least this often.
 const SYNC_EVERY: Duration = Duration::from_millis(100);
 
@@ -50,7 +52,7 @@ pub(crate) enum Event {
     Schema(SchemaChange),
     Checkpoint(Checkpoint),
     /// The intended end, and why.
-    End(&'static str),
+    End(StreamEnd),
 }
 
 /// The way to the writing thread.
@@ -69,8 +71,7 @@ impl Emitter {
             let mut writer = Writer {
                 sink,
                 schema,
-                checksum: None,
-                last: None,
+                sealer: None,
                 progress,
                 lines: Vec::new(),
             };
@@ -103,8 +104,8 @@ impl Emitter {
 struct Writer {
     sink: Sink,
     schema: Option<String>,
-    checksum: Option<spice_record::Digest>,
-    last: Option<String>,
+    /// Of stdout; a spool has its own.
+    sealer: Option<ChangeSealer>,
     progress: Progress,
     lines: Vec<u8>,
 }
@@ -135,14 +136,14 @@ impl Writer {
 
     fn event(&mut self, event: Event) -> Result<(), Failure> {
         match event {
-            Event::Header(header) => {
-                self.checksum = Some(header.checksum());
-                self.last.clone_from(&header.revision);
-                match &mut self.sink {
-                    Sink::Spool(spool) => spool.header(*header),
-                    Sink::Stdout(_) => self.line(&Record::Header(header)),
+            Event::Header(header) => match &mut self.sink {
+                Sink::Spool(spool) => spool.header(*header),
+                Sink::Stdout(_) => {
+                    let (sealer, header) = ChangeSealer::begin(*header);
+                    self.sealer = Some(sealer);
+                    self.line(&Record::Header(Box::new(header)))
                 }
-            }
+            },
             Event::Transaction {
                 revision,
                 updates,
@@ -151,29 +152,24 @@ impl Writer {
             } => {
                 self.progress.add(updates.len() as u64);
                 self.transaction(&revision, updates, metadata, contended)?;
-                self.whole(revision)
+                self.whole(&revision)
             }
             Event::Schema(change) => {
                 let revision = change.revision.clone();
                 self.schema = Some(change.text.clone());
-                self.line(&Record::Schema(Box::new(change)))?;
-                self.whole(revision)
+                self.change(Change::Schema(Box::new(change)))?;
+                self.whole(&revision)
             }
             Event::Checkpoint(checkpoint) => {
                 let revision = checkpoint.revision.clone();
-                self.line(&Record::Checkpoint(Box::new(checkpoint)))?;
-                self.whole(revision)
+                self.change(Change::Checkpoint(Box::new(checkpoint)))?;
+                self.whole(&revision)
             }
             Event::End(ended) => {
                 // A spool is only interrupted, and goes on where it ends.
-                if let Sink::Stdout(_) = self.sink {
-                    let trailer = Trailer {
-                        revision: self.last.clone(),
-                        ended: Some(ended.to_owned()),
-                        header: self.checksum,
-                        ..Trailer::default()
-                    };
-                    self.line(&Record::Trailer(Box::new(trailer)))?;
+                if let Some(sealer) = &self.sealer {
+                    let trailer = sealer.trailer(ended);
+                    self.line(&trailer)?;
                 }
                 self.flush()
             }
@@ -192,25 +188,29 @@ impl Writer {
         let mut updates = updates.into_iter().peekable();
         let mut number = 0;
         loop {
-            let (mut part, mut bytes) = (Vec::new(), 0);
+            let (mut part, mut bytes, mut values) = (Vec::new(), 0, 0);
             while let Some(update) = updates.peek() {
-                let size = update.encoded_len() + 64;
-                if part.len() == PART_UPDATES || (bytes + size > PART_BYTES && !part.is_empty()) {
+                bytes += update.encoded_len() + 64;
+                values += update.relationship.as_ref().map_or(0, context_values);
+                let is_full = part.len() == PART_UPDATES
+                    || bytes > PART_BYTES
+                    || values > PART_CONTEXT_VALUES;
+                if is_full && !part.is_empty() {
                     break;
                 }
-                bytes += size;
                 part.extend(updates.next().map(Update));
             }
             number += 1;
             let last = updates.peek().is_none();
             let parts = number > 1 || !last;
-            self.line(&Record::Transaction(Box::new(Transaction {
+            self.change(Change::Transaction(Box::new(Transaction {
                 revision: revision.to_owned(),
                 updates: part,
                 metadata: std::mem::take(&mut metadata),
                 part: parts.then_some(number),
                 last_part: (parts && last).then_some(true),
                 contended,
+                ..Transaction::default()
             })))?;
             if last {
                 return Ok(());
@@ -218,24 +218,38 @@ impl Writer {
         }
     }
 
-    fn whole(&mut self, revision: String) -> Result<(), Failure> {
-        if let Sink::Spool(spool) = &mut self.sink {
-            spool.rotate(&revision, self.schema.as_deref())?;
+    fn whole(&mut self, revision: &str) -> Result<(), Failure> {
+        match &mut self.sink {
+            Sink::Spool(spool) => spool.rotate(revision, self.schema.as_deref()),
+            Sink::Stdout(_) => Ok(()),
         }
-        self.last = Some(revision);
-        Ok(())
     }
 
+    fn change(&mut self, change: Change) -> Result<(), Failure> {
+        match (&mut self.sink, &mut self.sealer) {
+            (Sink::Spool(spool), _) => spool.write(change),
+            (Sink::Stdout(_), Some(sealer)) => {
+                let record = sealer.seal(change);
+                self.line(&record)
+            }
+            (Sink::Stdout(_), None) => {
+                Err(Failure::new(Exit::Failed, "a stream begins with a header"))
+            }
+        }
+    }
+
+    /// Writes a line to stdout.
     fn line(&mut self, record: &Record) -> Result<(), Failure> {
+        let Sink::Stdout(output) = &mut self.sink else {
+            return Ok(());
+        };
         self.lines.clear();
         serde_json::to_writer(&mut self.lines, record)?;
         self.lines.push(b'\n');
-        match &mut self.sink {
-            Sink::Stdout(output) => output
-                .write_all(&self.lines)
-                .map_err(|error| Failure::stdout(&error)),
-            Sink::Spool(spool) => spool.write(&self.lines),
-        }
+        check_line(&self.lines).map_err(|message| Failure::new(Exit::Failed, message))?;
+        output
+            .write_all(&self.lines)
+            .map_err(|error| Failure::stdout(&error))
     }
 
     fn flush(&mut self) -> Result<(), Failure> {

@@ -343,6 +343,7 @@ impl Watcher {
                 .heartbeat
                 .as_ref()
                 .and_then(|heart| heart.lag(revision)),
+            ..Checkpoint::default()
         });
         self.emitter.send(event, bytes).await
     }
@@ -359,6 +360,7 @@ impl Watcher {
         let event = Event::Schema(SchemaChange {
             revision: revision.to_owned(),
             text,
+            ..SchemaChange::default()
         });
         self.emitter.send(event, bytes).await
     }

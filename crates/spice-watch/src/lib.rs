@@ -28,8 +28,8 @@ use spice_pipe::stdio::{self, Output};
 use spice_pipe::{
     Exit, Failure, Program, Shutdown, VERSION, parse_duration, parse_size, parse_zedtoken, token,
 };
-use spice_record::record::{Filter, StreamKind};
-use spice_record::{FORMAT, Header};
+use spice_record::Header;
+use spice_record::record::{Filter, StreamEnd, StreamKind};
 
 use crate::beat::Heartbeat;
 use crate::emit::{Emitter, Event, Sink};
@@ -156,9 +156,9 @@ impl Program for Watch {
             ..
         } = watcher;
         let word = outcome.as_ref().ok().map(|ended| match ended {
-            Ended::Until => "until",
-            Ended::Quiet => "quiet",
-            Ended::Signal(_) => "signal",
+            Ended::Until => StreamEnd::Until,
+            Ended::Quiet => StreamEnd::Quiet,
+            Ended::Signal(_) => StreamEnd::Signal,
         });
         let finish = async {
             if let Some(word) = word {
@@ -395,13 +395,14 @@ impl Watch {
 
     fn header(&self, since: &str, schema: Option<String>) -> Header {
         Header {
-            format: FORMAT.to_owned(),
-            stream: StreamKind::Changes,
             revision: Some(since.to_owned()),
             schema,
             filter: self.filter(),
-            producer: format!("spice-watch {VERSION}"),
-            created_at: jiff::Timestamp::now().to_string(),
+            ..Header::new(
+                StreamKind::Changes,
+                format!("spice-watch {VERSION}"),
+                jiff::Timestamp::now().to_string(),
+            )
         }
     }
 

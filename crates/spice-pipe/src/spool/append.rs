@@ -4,8 +4,10 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read as _, Write as _};
 use std::path::Path;
 
-use spice_record::record::StreamKind;
-use spice_record::{FORMAT, Header, ReadError, Record, RecordReader};
+use spice_record::read::check_line;
+use spice_record::{
+    Change, ChangeCheck, ChangeSealer, Digest, Header, ReadError, Record, RecordReader, Seal,
+};
 
 use super::{Spool, private};
 use crate::exit::{Exit, Failure};
@@ -21,6 +23,8 @@ pub struct Left {
     pub revision: String,
     /// The newest schema.
     pub schema: Option<String>,
+    /// The checksum of the last line that is good.
+    checksum: Digest,
 }
 
 /// Appends to a spool, which is locked as long as this lives.
@@ -31,6 +35,8 @@ pub struct Appender {
     size: u64,
     limit: Option<u64>,
     header: Option<Header>,
+    sealer: Option<ChangeSealer>,
+    line: Vec<u8>,
     dirty: bool,
     _lock: File,
 }
@@ -93,6 +99,10 @@ impl Appender {
             size: end,
             limit,
             header: left.as_ref().map(|left| left.header.clone()),
+            sealer: left
+                .as_ref()
+                .map(|left| ChangeSealer::resume(left.checksum)),
+            line: Vec::new(),
             dirty: false,
             _lock: lock,
         };
@@ -111,24 +121,41 @@ impl Appender {
     ///
     /// Exit 1, as for all writing.
     pub fn header(&mut self, header: Header) -> Result<(), Failure> {
-        let mut line = serde_json::to_vec(&Record::Header(Box::new(header.clone())))
-            .map_err(|error| self.spool.failed("write", &error.into()))?;
-        line.push(b'\n');
-        self.header = Some(header);
-        self.write(&line)?;
+        let header = match &mut self.sealer {
+            Some(sealer) => sealer.next_segment(header),
+            None => {
+                let (sealer, header) = ChangeSealer::begin(header);
+                self.sealer = Some(sealer);
+                header
+            }
+        };
+        self.header = Some(header.clone());
+        self.line(&Record::Header(Box::new(header)))?;
         self.sync()
     }
 
-    /// Appends lines.
+    /// Appends a line, sealed.
     ///
     /// # Errors
     ///
     /// Exit 1; what was synced before stays good.
-    pub fn write(&mut self, lines: &[u8]) -> Result<(), Failure> {
+    pub fn write(&mut self, change: Change) -> Result<(), Failure> {
+        let Some(sealer) = &mut self.sealer else {
+            return Err(Failure::new(Exit::Failed, "a spool begins with a header"));
+        };
+        let record = sealer.seal(change);
+        self.line(&record)
+    }
+
+    fn line(&mut self, record: &Record) -> Result<(), Failure> {
+        self.line.clear();
+        serde_json::to_writer(&mut self.line, record)?;
+        self.line.push(b'\n');
+        check_line(&self.line).map_err(|message| Failure::new(Exit::Failed, message))?;
         self.dirty = true;
-        self.size += lines.len() as u64;
+        self.size += self.line.len() as u64;
         self.file
-            .write_all(lines)
+            .write_all(&self.line)
             .map_err(|error| self.no_room(&error))
     }
 
@@ -204,59 +231,66 @@ fn scan(spool: &Spool, number: u64) -> Result<(Option<Left>, u64), Failure> {
     let path = spool.segment(number);
     let file = File::open(&path).map_err(|error| spool.failed("read", &error))?;
     let mut records = RecordReader::new(BufReader::new(file), path.display().to_string());
-    let mut left: Option<Left> = None;
+    let mut left: Option<(Left, ChangeCheck)> = None;
     let mut whole = 0;
-    loop {
+    let scanned = loop {
         let record = match records.next_record() {
             Ok(Some(record)) => record,
-            Ok(None) | Err(ReadError::Torn { .. }) => return Ok((left, whole)),
-            Err(error) => {
-                return Err(Failure::from(error).hint(format!(
-                    "the spool is damaged; `truncate -s {whole} {}` keeps what is good before that \
-                     line, and the source is asked for the rest",
-                    path.display()
-                )));
-            }
+            Ok(None) | Err(ReadError::Torn { .. }) => break Ok(()),
+            Err(error) => break Err(error),
         };
-        let revision = match record {
-            Record::Header(header) if left.is_none() => {
-                if header.stream != StreamKind::Changes || header.format != FORMAT {
-                    return Err(records.fault("not the header of a change stream").into());
-                }
-                let Some(revision) = header.revision.clone() else {
-                    return Err(records.fault("header without a revision").into());
-                };
-                left = Some(Left {
-                    revision: revision.clone(),
-                    schema: header.schema.clone(),
-                    header: *header,
-                });
-                Some(revision)
-            }
-            Record::Transaction(change) => change.completes_revision().then_some(change.revision),
-            Record::Schema(change) => {
-                if let Some(left) = &mut left {
-                    left.schema = Some(change.text);
-                }
-                Some(change.revision)
-            }
-            Record::Checkpoint(checkpoint) => Some(checkpoint.revision),
-            other => {
-                let kind = other.kind();
-                return Err(records
-                    .fault(format!("a spool holds no {kind} here"))
-                    .into());
-            }
+        let checked = match (&mut left, record) {
+            (None, Record::Header(header)) => begin(*header).map(|begun| {
+                left = Some(begun);
+                true
+            }),
+            (Some((left, check)), record) => take(left, check, record),
+            (None, _) => Err("a spool begins with a header".to_owned()),
         };
-        let (Some(left), Some(revision)) = (&mut left, revision) else {
-            if left.is_none() {
-                return Err(records.fault("a spool begins with a header").into());
-            }
-            continue;
-        };
-        left.revision = revision;
-        whole = records.offset();
+        match checked {
+            Ok(true) => whole = records.offset(),
+            Ok(false) => {}
+            Err(message) => break Err(records.fault(message)),
+        }
+    };
+    scanned.map_err(|error| {
+        Failure::from(error).hint(format!(
+            "the spool is damaged; `truncate -s {whole} {}` keeps what is good before that line, and \
+             the source is asked for the rest",
+            path.display()
+        ))
+    })?;
+    Ok((left.map(|(left, _)| left), whole))
+}
+
+fn begin(header: Header) -> Result<(Left, ChangeCheck), String> {
+    let check = ChangeCheck::begin(&header, Seal::Sealed)?;
+    let (Some(revision), Some(checksum)) = (header.revision.clone(), header.checksum) else {
+        return Err("header without a revision".to_owned());
+    };
+    let left = Left {
+        revision,
+        schema: header.schema.clone(),
+        header,
+        checksum,
+    };
+    Ok((left, check))
+}
+
+/// Takes the next line; `true` where a revision is whole with it.
+fn take(left: &mut Left, check: &mut ChangeCheck, record: Record) -> Result<bool, String> {
+    let change = Change::try_from(record)
+        .map_err(|other| format!("a spool holds no {} here", other.kind()))?;
+    check.check(&change)?;
+    let Some(revision) = change.completed_revision() else {
+        return Ok(false);
+    };
+    revision.clone_into(&mut left.revision);
+    left.checksum = check.last_checksum().unwrap_or(left.checksum);
+    if let Change::Schema(change) = change {
+        left.schema = Some(change.text);
     }
+    Ok(true)
 }
 
 impl Drop for Appender {

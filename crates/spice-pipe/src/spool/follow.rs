@@ -5,8 +5,8 @@ use std::io::{self, BufRead, Read, Seek as _, SeekFrom};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use spice_record::read::MAX_LINE_BYTES;
-use spice_record::record::{Place, StreamKind};
-use spice_record::{FORMAT, Header, Record, RecordReader};
+use spice_record::record::Place;
+use spice_record::{Change, ChangeCheck, Header, ReadError, Record, RecordReader, Seal};
 
 use super::Spool;
 use crate::exit::{Exit, Failure};
@@ -16,9 +16,9 @@ const CHUNK_BYTES: usize = 256 << 10;
 /// What a follower got.
 #[derive(Debug)]
 pub enum Followed {
-    /// The next record, where it begins, and how many bytes it takes. Those of an unfinished revision
+    /// The next line, where it begins, and how many bytes it takes. Those of an unfinished revision
     /// may come again from its first part, if its writer died.
-    Record(Box<Record>, Place, usize),
+    Change(Change, Place, usize),
     /// Nothing more for now.
     CaughtUp,
 }
@@ -33,8 +33,9 @@ pub struct Follower {
     base: u64,
     /// After the last whole revision: where to go on if a writer cut back the rest.
     whole: u64,
-    /// The last whole revision.
-    revision: Option<String>,
+    check: ChangeCheck,
+    /// As it was after the last whole revision.
+    check_of_whole: ChangeCheck,
     header: Header,
 }
 
@@ -57,7 +58,7 @@ impl Follower {
     fn at_segment(spool: &Spool, segment: u64) -> Result<Option<Self>, Failure> {
         let generation = spool.generation();
         let mut records = reader(spool, segment, 0)?;
-        let header = match records.next_record()? {
+        let header = match records.next_record().map_err(damaged)? {
             Some(Record::Header(header)) => *header,
             Some(other) => {
                 let kind = other.kind();
@@ -67,9 +68,8 @@ impl Follower {
             }
             None => return Ok(None),
         };
-        if header.stream != StreamKind::Changes || header.format != FORMAT {
-            return Err(records.fault("not the header of a change stream").into());
-        }
+        let check = ChangeCheck::begin(&header, Seal::Sealed);
+        let check = check.map_err(|message| damaged(records.fault(message)))?;
         let whole = records.offset();
         Ok(Some(Self {
             spool: spool.clone(),
@@ -77,7 +77,8 @@ impl Follower {
             segment,
             base: 0,
             whole,
-            revision: header.revision.clone(),
+            check_of_whole: check.clone(),
+            check,
             header,
             records,
         }))
@@ -107,9 +108,10 @@ impl Follower {
             && self.spool.segment(place.segment).exists()
             && let Ok(Some(mut there)) = Self::at_segment(&self.spool, place.segment)
         {
+            there.check_of_whole = ChangeCheck::in_the_middle(Seal::Sealed);
             there.go_to(place.offset)?;
-            if let Ok(Followed::Record(record, ..)) = there.next()
-                && completed(&record) == Some(revision)
+            if let Ok(Followed::Change(change, ..)) = there.next()
+                && change.completed_revision() == Some(revision)
             {
                 *self = there;
                 return Ok(true);
@@ -125,8 +127,8 @@ impl Follower {
                 *self = there;
                 return Ok(true);
             }
-            while let Followed::Record(record, ..) = there.next_in_segment()? {
-                if completed(&record) == Some(revision) {
+            while let Followed::Change(change, ..) = there.next_in_segment()? {
+                if change.completed_revision() == Some(revision) {
                     *self = there;
                     return Ok(true);
                 }
@@ -146,7 +148,7 @@ impl Follower {
     )]
     pub fn next(&mut self) -> Result<Followed, Failure> {
         loop {
-            if let found @ Followed::Record(..) = self.next_in_segment()? {
+            if let found @ Followed::Change(..) = self.next_in_segment()? {
                 return Ok(found);
             }
             let next = self.segment + 1;
@@ -155,23 +157,26 @@ impl Follower {
                 return Ok(Followed::CaughtUp);
             }
             // This one was ended before the next was begun: now its end is its end.
-            if let found @ Followed::Record(..) = self.next_in_segment()? {
+            if let found @ Followed::Change(..) = self.next_in_segment()? {
                 return Ok(found);
             }
-            let Some(there) = Self::at_segment(&self.spool, next)? else {
+            let Some(mut there) = Self::at_segment(&self.spool, next)? else {
                 return Ok(Followed::CaughtUp);
             };
-            if there.header.revision != self.revision {
+            if let Err(message) = self.check.next_segment(&there.header) {
                 let (this, next) = (self.spool.segment(self.segment), self.spool.segment(next));
                 return Err(Failure::new(
                     Exit::BadData,
                     format!(
-                        "{} does not go on where {} ends: segments are missing or mixed up",
+                        "{} does not follow {}: {message}",
                         next.display(),
                         this.display()
                     ),
-                ));
+                )
+                .hint(DAMAGED));
             }
+            there.check = self.check.clone();
+            there.check_of_whole = self.check.clone();
             *self = there;
         }
     }
@@ -209,38 +214,40 @@ impl Follower {
                     continue;
                 }
             }
-            let Some(record) = record? else {
+            let Some(record) = record.map_err(damaged)? else {
                 return Ok(Followed::CaughtUp);
             };
             let place = Place {
                 segment: self.segment,
                 offset: self.base + begin,
             };
-            if let Some(revision) = completed(&record) {
-                self.revision = Some(revision.to_owned());
+            let checked = Change::try_from(record)
+                .map_err(|other| format!("a spool holds no {} here", other.kind()))
+                .and_then(|change| self.check.check(&change).map(|()| change));
+            let change = checked.map_err(|message| damaged(self.records.fault(message)))?;
+            if change.completed_revision().is_some() {
                 self.whole = self.base + self.records.offset();
+                self.check_of_whole = self.check.clone();
             }
             let bytes = self.records.offset() - begin;
             let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-            return Ok(Followed::Record(Box::new(record), place, bytes));
+            return Ok(Followed::Change(change, place, bytes));
         }
     }
 
     fn go_to(&mut self, offset: u64) -> Result<(), Failure> {
         self.records = reader(&self.spool, self.segment, offset)?;
         self.base = offset;
+        self.check = self.check_of_whole.clone();
         Ok(())
     }
 }
 
-/// The revision that is whole with a record.
-fn completed(record: &Record) -> Option<&str> {
-    match record {
-        Record::Transaction(change) if change.completes_revision() => Some(&change.revision),
-        Record::Schema(change) => Some(&change.revision),
-        Record::Checkpoint(checkpoint) => Some(&checkpoint.revision),
-        _ => None,
-    }
+const DAMAGED: &str = "nothing after the last good line was used. Capture again from there: spice-watch \
+                       --since-file POSITION --spool NEW, and apply that; or begin at a new copy";
+
+fn damaged(error: ReadError) -> Failure {
+    Failure::from(error).hint(DAMAGED)
 }
 
 fn reader(spool: &Spool, segment: u64, offset: u64) -> Result<RecordReader<Tail>, Failure> {

@@ -1,0 +1,283 @@
+use std::fs;
+
+use spice_record::record::{Checkpoint, SchemaChange, StreamKind, Transaction};
+use spice_record::{Change, ChangeSealer, Header, Record};
+
+use super::{Appender, Followed, Follower, Left, Spool};
+
+/// In memory where that is possible: every reopening syncs.
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .unwrap()
+}
+
+fn header(revision: &str) -> Header {
+    Header {
+        revision: Some(revision.to_owned()),
+        schema: Some("definition user {}".to_owned()),
+        ..Header::new(StreamKind::Changes, "test", "2026-11-24T00:00:00Z")
+    }
+}
+
+fn line(record: &Record) -> Vec<u8> {
+    let mut line = serde_json::to_vec(record).unwrap();
+    line.push(b'\n');
+    line
+}
+
+fn transaction(revision: &str, part: Option<u64>, last: bool) -> Change {
+    Change::Transaction(Box::new(Transaction {
+        revision: revision.to_owned(),
+        part,
+        last_part: (part.is_some() && last).then_some(true),
+        ..Transaction::default()
+    }))
+}
+
+/// What follows the header.
+fn changes() -> Vec<Change> {
+    let checkpoint = Change::Checkpoint(Box::new(Checkpoint {
+        revision: "d".to_owned(),
+        ..Checkpoint::default()
+    }));
+    let schema = Change::Schema(Box::new(SchemaChange {
+        revision: "c".to_owned(),
+        text: "definition other {}".to_owned(),
+        ..SchemaChange::default()
+    }));
+    vec![
+        transaction("a", None, true),
+        transaction("b", Some(1), false),
+        transaction("b", Some(2), false),
+        transaction("b", Some(3), true),
+        schema,
+        checkpoint,
+        transaction("e", Some(1), false),
+        transaction("e", Some(2), true),
+    ]
+}
+
+/// A spool's lines, and the revision that is whole with each.
+fn lines() -> Vec<(Vec<u8>, Option<String>)> {
+    let (mut sealer, header) = ChangeSealer::begin(header("start"));
+    let header = line(&Record::Header(Box::new(header)));
+    let mut lines = vec![(header, Some("start".to_owned()))];
+    lines.extend(changes().into_iter().map(|change| {
+        let revision = change.completed_revision().map(str::to_owned);
+        (line(&sealer.seal(change)), revision)
+    }));
+    lines
+}
+
+fn open(spool: &Spool) -> (Appender, Option<Left>) {
+    Appender::open(spool, None).unwrap()
+}
+
+/// All lines that are there.
+fn follow(follower: &mut Follower) -> Vec<Change> {
+    let mut all = Vec::new();
+    while let Followed::Change(change, ..) = follower.next().unwrap() {
+        all.push(change);
+    }
+    all
+}
+
+/// Applies what a follower gets as a program does that keeps whole revisions only.
+fn whole_of(changes: &[Change]) -> Vec<String> {
+    let (mut whole, mut parts) = (Vec::new(), 0);
+    for change in changes {
+        if let Change::Transaction(change) = change
+            && let Some(part) = change.part
+        {
+            // From the first part again, if its writer died.
+            parts = if part == 1 { 1 } else { parts + 1 };
+            assert_eq!(part, parts, "no part is skipped");
+        }
+        if let Some(revision) = change.completed_revision() {
+            whole.push(revision.to_owned());
+            parts = 0;
+        }
+    }
+    whole
+}
+
+#[test]
+fn spool_cut_at_every_byte_reopens_at_its_last_whole_revision_and_followers_agree() {
+    let folder = folder();
+    let path = folder.path().join("spool");
+    let spool = Spool::new(&path);
+    let mut bytes = Vec::new();
+    // After how many bytes which revision is whole.
+    let mut ends = Vec::new();
+    for (text, revision) in lines() {
+        bytes.extend(text);
+        ends.extend(revision.map(|revision| (bytes.len(), revision)));
+    }
+    for cut in 0..=bytes.len() {
+        fs::write(&path, &bytes[..cut]).unwrap();
+        let end = ends.iter().rev().find(|(end, _)| *end <= cut);
+        // Reads what is there of an unfinished revision, before it is cut back.
+        let mut early = Follower::open(&spool).unwrap();
+        assert_eq!(early.is_some(), end.is_some(), "at {cut}");
+        let mut seen = early.as_mut().map(follow).unwrap_or_default();
+        let (mut appender, left) = open(&spool);
+        let left = left.map(|left| (left.revision, left.schema));
+        let schema = match end {
+            Some((_, revision)) if ["c", "d", "e"].contains(&revision.as_str()) => {
+                "definition other {}"
+            }
+            _ => "definition user {}",
+        };
+        let expected = end.map(|(_, name)| (name.clone(), Some(schema.to_owned())));
+        assert_eq!(left, expected, "at {cut}");
+        let length = end.map_or(0, |(end, _)| *end);
+        assert_eq!(fs::read(&path).unwrap(), &bytes[..length], "at {cut}");
+        if end.is_none() {
+            appender.header(header("start")).unwrap();
+        }
+        // Another writer says other things.
+        let other = [
+            ("x", Some(1), false),
+            ("x", Some(2), true),
+            ("y", None, true),
+        ];
+        for (revision, part, last) in other {
+            appender.write(transaction(revision, part, last)).unwrap();
+        }
+        appender.sync().unwrap();
+        let mut expected: Vec<String> = ends[1..]
+            .iter()
+            .filter(|(end, _)| *end <= cut)
+            .map(|(_, revision)| revision.clone())
+            .collect();
+        expected.extend(["x".to_owned(), "y".to_owned()]);
+        let mut late = Follower::open(&spool).unwrap().unwrap();
+        assert_eq!(whole_of(&follow(&mut late)), expected, "at {cut}");
+        let early = early.as_mut().unwrap_or(&mut late);
+        seen.extend(follow(early));
+        if end.is_some() {
+            assert_eq!(whole_of(&seen), expected, "at {cut}");
+        }
+    }
+}
+
+#[test]
+fn segments_chain_and_one_whose_header_is_torn_counts_for_nothing() {
+    let folder = folder();
+    let spool = Spool::new(&folder.path().join("spool"));
+    let (mut appender, left) = Appender::open(&spool, Some(1)).unwrap();
+    assert!(left.is_none());
+    appender.header(header("start")).unwrap();
+    for change in changes() {
+        let revision = change.completed_revision().map(str::to_owned);
+        appender.write(change).unwrap();
+        if let Some(revision) = revision {
+            appender.rotate(&revision, Some("text")).unwrap();
+        }
+    }
+    drop(appender);
+    assert_eq!(spool.segments().unwrap(), [0, 1, 2, 3, 4, 5]);
+    let mut follower = Follower::open(&spool).unwrap().unwrap();
+    let found = whole_of(&follow(&mut follower));
+    assert_eq!(found, ["a", "b", "c", "d", "e"]);
+    assert_eq!(follower.segment(), 5);
+    let newest = spool.segment(5);
+    let whole = fs::read(&newest).unwrap();
+    for cut in [0, 1, whole.len() - 1] {
+        fs::write(&newest, &whole[..cut]).unwrap();
+        let mut follower = Follower::open(&spool).unwrap().unwrap();
+        assert_eq!(whole_of(&follow(&mut follower)).len(), 5, "cut at {cut}");
+        let (appender, left) = open(&spool);
+        assert_eq!(left.unwrap().revision, "e");
+        assert_eq!(spool.segments().unwrap(), [0, 1, 2, 3, 4]);
+        drop(appender);
+        fs::write(&newest, &whole).unwrap();
+    }
+    // A segment that is missing in the middle is no end.
+    fs::remove_file(spool.segment(2)).unwrap();
+    let mut follower = Follower::open(&spool).unwrap().unwrap();
+    let found = std::iter::from_fn(|| match follower.next() {
+        Ok(Followed::Change(..)) => Some(Ok(())),
+        Ok(Followed::CaughtUp) => None,
+        Err(failure) => Some(Err(failure)),
+    });
+    let failures: Vec<_> = found.take(20).filter_map(Result::err).collect();
+    assert!(!failures.is_empty(), "it must not look like the end");
+}
+
+#[test]
+fn writer_is_known_by_its_lock_and_a_second_one_is_refused() {
+    let folder = folder();
+    let spool = Spool::new(&folder.path().join("spool"));
+    assert!(!spool.writer_lives());
+    let (appender, _) = open(&spool);
+    assert!(spool.writer_lives());
+    let refused = Appender::open(&spool, None).err().unwrap();
+    assert_eq!(refused.exit, crate::Exit::Usage);
+    drop(appender);
+    assert!(!spool.writer_lives());
+    assert!(spool.lost().is_none());
+    spool.set_lost("gone").unwrap();
+    assert_eq!(spool.lost().unwrap().trim(), "gone");
+    spool.clear_lost();
+    assert!(spool.lost().is_none());
+}
+
+/// Segments of three writers, one of which a byte was changed in: whatever a follower gives out before
+/// it fails is what was written.
+#[test]
+fn a_flipped_bit_anywhere_in_a_spool_is_refused_and_nothing_after_it_is_given_out() {
+    let folder = folder();
+    let spool = Spool::new(&folder.path().join("spool"));
+    let (mut appender, _) = Appender::open(&spool, Some(600)).unwrap();
+    appender.header(header("start")).unwrap();
+    for change in changes() {
+        let revision = change.completed_revision().map(str::to_owned);
+        appender.write(change).unwrap();
+        if let Some(revision) = revision {
+            appender.rotate(&revision, Some("text")).unwrap();
+        }
+    }
+    drop(appender);
+    let sound = follow(&mut Follower::open(&spool).unwrap().unwrap());
+    let segments = spool.segments().unwrap();
+    assert!(segments.len() > 2, "{segments:?}");
+    let (mut refused, mut same) = (0, 0);
+    for number in segments {
+        let path = spool.segment(number);
+        let bytes = fs::read(&path).unwrap();
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            fs::write(&path, &damaged).unwrap();
+            let mut given = Vec::new();
+            let failed = loop {
+                match Follower::open(&spool).map(|mut follower| {
+                    given.clear();
+                    let follower = follower.as_mut().expect("a header");
+                    loop {
+                        match follower.next() {
+                            Ok(Followed::Change(change, ..)) => given.push(change),
+                            Ok(Followed::CaughtUp) => break false,
+                            Err(_) => break true,
+                        }
+                    }
+                }) {
+                    Ok(failed) => break failed,
+                    Err(_) => break true,
+                }
+            };
+            assert_eq!(given, sound[..given.len()], "segment {number}, bit {bit}");
+            // A newline of the last line that is gone makes it a torn one: its writer may yet end it.
+            let is_torn = !damaged.ends_with(b"\n");
+            assert!(
+                failed || is_torn || given == sound,
+                "segment {number}, bit {bit}"
+            );
+            if failed { refused += 1 } else { same += 1 }
+        }
+        fs::write(&path, &bytes).unwrap();
+    }
+    assert!(refused > 10 * same, "{refused} refused, {same} the same");
+}

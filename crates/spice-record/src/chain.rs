@@ -1,0 +1,67 @@
+//! How the lines of change and update streams hold together.
+//!
+//! Each line has the checksum of its decoded fields, and among these that of the line before. So a
+//! damaged line is known by itself, before anything of it is used, and a missing, repeated or moved one
+//! by the line that follows it. The trailer has the checksum of the last line.
+
+use crate::digest::Digest;
+use crate::record::change::{Sealed, checksum_of};
+use crate::snapshot::Seal;
+
+/// The checksums of lines, one after the other.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Chain {
+    /// Of the line before; `None` where reading began in the middle.
+    last: Option<Digest>,
+    scratch: Vec<u8>,
+}
+
+impl Chain {
+    pub(crate) fn after(last: Digest) -> Self {
+        Self {
+            last: Some(last),
+            scratch: Vec::new(),
+        }
+    }
+
+    pub(crate) fn last(&self) -> Option<Digest> {
+        self.last
+    }
+
+    /// Gives a line its checksums.
+    pub(crate) fn seal<T: Sealed>(&mut self, line: &mut T) {
+        *line.seal_mut().0 = self.last;
+        let checksum = checksum_of(line, &mut self.scratch);
+        *line.seal_mut().1 = Some(checksum);
+        self.last = Some(checksum);
+    }
+
+    /// Whether a line is as it was written, and follows the one before.
+    pub(crate) fn check<T: Sealed>(&mut self, line: &T, seal: Seal) -> Result<(), String> {
+        let kind = T::KIND;
+        let (previous, checksum) = line.seal();
+        if checksum.is_some() && checksum != Some(checksum_of(line, &mut self.scratch)) {
+            return Err(format!(
+                "{kind} altered: it does not have its checksum; a filter that changes lines on purpose \
+                 removes the checksum from them, and --partial accepts that"
+            ));
+        }
+        if seal != Seal::Sealed {
+            self.last = None;
+            return Ok(());
+        }
+        if checksum.is_none() || previous.is_none() {
+            return Err(format!(
+                "{kind} without its checksums; if a filter changed it on purpose, say --partial"
+            ));
+        }
+        if self.last.is_some() && previous != self.last {
+            return Err(format!(
+                "lines are missing, repeated or moved before this {kind}: it does not follow the line \
+                 before; if they were filtered on purpose, say --partial"
+            ));
+        }
+        self.last = checksum;
+        Ok(())
+    }
+}

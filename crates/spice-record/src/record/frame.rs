@@ -1,0 +1,245 @@
+//! The first and the last line of a stream.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::FORMAT;
+use crate::digest::{Digest, ExpiryPrecision, digest_fields};
+use crate::object::objects;
+use crate::time::is_rfc3339;
+
+/// What kind of stream a header opens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StreamKind {
+    /// Relationships at one revision.
+    Snapshot,
+    /// Transactions, schemas and checkpoints after a revision.
+    Changes,
+    /// Updates without revisions.
+    Updates,
+    /// Questions with their answers at one revision.
+    Checks,
+}
+
+impl fmt::Display for StreamKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Snapshot => "snapshot",
+            Self::Changes => "changes",
+            Self::Updates => "updates",
+            Self::Checks => "checks",
+        })
+    }
+}
+
+/// First line of a stream.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(remote = "Self", rename_all = "camelCase", deny_unknown_fields)]
+pub struct Header {
+    /// [`crate::FORMAT`].
+    pub format: String,
+    /// What follows.
+    pub stream: StreamKind,
+    /// The zedtoken of the snapshot, or the one after which the changes begin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+    /// The schema's text as the server gives it; absent if it was left out on purpose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<String>,
+    /// Set if the stream holds only some of the relationships.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<Filter>,
+    /// Program and version that wrote the stream.
+    pub producer: String,
+    /// When it began to, RFC 3339.
+    pub created_at: String,
+    /// Of a spool's later segment: the checksum of the last line of the segment before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<Digest>,
+    /// The [checksum](Header::compute_checksum) of all the other fields. A writer sets it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checksum: Option<Digest>,
+}
+
+/// Which relationships a stream is about.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self", rename_all = "camelCase", deny_unknown_fields)]
+pub struct Filter {
+    /// Resource types; empty means all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub types: Vec<String>,
+    /// Prefix of the resource ids.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource_prefix: Option<String>,
+}
+
+impl Header {
+    /// A header without revision, schema and filter.
+    #[must_use]
+    pub fn new(
+        stream: StreamKind,
+        producer: impl Into<String>,
+        created_at: impl Into<String>,
+    ) -> Self {
+        Self {
+            format: FORMAT.to_owned(),
+            stream,
+            revision: None,
+            schema: None,
+            filter: None,
+            producer: producer.into(),
+            created_at: created_at.into(),
+            previous: None,
+            checksum: None,
+        }
+    }
+
+    /// The checksum of the decoded fields: another spelling of the same JSON keeps it, a flipped bit
+    /// in the schema does not.
+    #[must_use]
+    pub fn compute_checksum(&self) -> Digest {
+        let stream = self.stream.to_string();
+        let previous = self.previous.map(|digest| digest.to_string());
+        let mut fields = vec![
+            Some(self.format.as_str()),
+            Some(&stream),
+            self.revision.as_deref(),
+            self.schema.as_deref(),
+            Some(&self.producer),
+            Some(&self.created_at),
+            previous.as_deref(),
+        ];
+        if let Some(filter) = &self.filter {
+            fields.push(filter.resource_prefix.as_deref());
+            fields.extend(filter.types.iter().map(|name| Some(name.as_str())));
+        }
+        digest_fields(fields)
+    }
+
+    /// The same with its checksum.
+    #[must_use]
+    pub fn sealed(mut self) -> Self {
+        self.checksum = Some(self.compute_checksum());
+        self
+    }
+
+    /// Whether format and checksum are right.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong, for the message.
+    pub fn check(&self) -> Result<(), String> {
+        if self.format != FORMAT {
+            let format = &self.format;
+            return Err(format!("format {format:?}: this version reads {FORMAT}"));
+        }
+        if !is_rfc3339(&self.created_at) {
+            return Err("createdAt is no RFC 3339 time".to_owned());
+        }
+        match self.checksum {
+            None => Err("header without a checksum: it is damaged, or was made by hand".to_owned()),
+            Some(checksum) if checksum != self.compute_checksum() => {
+                Err("header altered: it does not have its checksum".to_owned())
+            }
+            Some(_) => Ok(()),
+        }
+    }
+}
+
+/// Last line of a stream that ended as it should.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(remote = "Self", rename_all = "camelCase", deny_unknown_fields)]
+pub struct Trailer {
+    /// Snapshot: how many relationships stand between header and trailer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relationships: Option<u64>,
+    /// Snapshot: their digest at `expiry_precision`, comparable with another server's. Checks: theirs,
+    /// in their order. Changes and updates: the checksum of the line before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
+    /// Snapshot: their digest with expiries in full, where it differs from `digest`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exact_digest: Option<Digest>,
+    /// Snapshot: the precision of `digest`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expiry_precision: Option<ExpiryPrecision>,
+    /// The header's checksum.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header: Option<Digest>,
+    /// Updates: how many stand between header and trailer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updates: Option<u64>,
+    /// Checks: how many stand between header and trailer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checks: Option<u64>,
+    /// Changes: the last revision, all of which has been said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+    /// Changes: why the stream ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<StreamEnd>,
+}
+
+/// Why a change stream ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StreamEnd {
+    /// Everything through the revision of `--until` was written.
+    Until,
+    /// Nothing changed for the time of `--until-quiet`.
+    Quiet,
+    /// A signal.
+    Signal,
+}
+
+objects!(Header, Filter, Trailer);
+
+/// Which fields the trailer of a kind of stream must have.
+fn required(kind: StreamKind) -> &'static [&'static str] {
+    match kind {
+        StreamKind::Snapshot => &["relationships", "digest", "expiryPrecision", "header"],
+        StreamKind::Changes => &["revision", "ended", "digest", "header"],
+        StreamKind::Updates => &["updates", "digest", "header"],
+        StreamKind::Checks => &["checks", "digest", "header"],
+    }
+}
+
+impl Trailer {
+    /// Whether this is the trailer of such a stream, and of the one that `header` opens. Counts and
+    /// digests are for the reader to compare.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong, for the message.
+    pub fn check(&self, kind: StreamKind, header: Option<Digest>) -> Result<(), String> {
+        let fields = [
+            ("relationships", self.relationships.is_some()),
+            ("digest", self.digest.is_some()),
+            ("exactDigest", self.exact_digest.is_some()),
+            ("expiryPrecision", self.expiry_precision.is_some()),
+            ("header", self.header.is_some()),
+            ("updates", self.updates.is_some()),
+            ("checks", self.checks.is_some()),
+            ("revision", self.revision.is_some()),
+            ("ended", self.ended.is_some()),
+        ];
+        for (name, given) in fields {
+            let is_required = required(kind).contains(&name);
+            let is_optional = kind == StreamKind::Snapshot && name == "exactDigest";
+            if given && !is_required && !is_optional {
+                return Err(format!(
+                    "not the trailer of a stream of {kind}: it has {name}"
+                ));
+            }
+            if is_required && !given {
+                return Err(format!("not the trailer of a stream of {kind}: no {name}"));
+            }
+        }
+        if header.is_some() && self.header != header {
+            return Err("header altered: its checksum is not the trailer's".to_owned());
+        }
+        Ok(())
+    }
+}

@@ -1,7 +1,7 @@
 //! `spice-import`: loads a snapshot stream into a SpiceDB.
 //!
 //! [`input`] is the thread that reads and checks the stream and cuts it into [`chunk`]s, [`load`]
-//! brings one chunk onto the target, [`schema`] settles the schema, [`tally`] counts what became of everything.
+//! brings one chunk onto the [`target`], [`schema`] settles the schema, [`tally`] counts what became of everything.
 
 #![forbid(unsafe_code)]
 
@@ -10,27 +10,25 @@ mod input;
 mod load;
 mod schema;
 mod tally;
+mod target;
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use authzed::Client;
-use authzed::v1::{Consistency, ExportBulkRelationshipsRequest};
 use clap::CommandFactory as _;
 use futures::stream::{FuturesUnordered, StreamExt as _};
-use spice_pipe::connection::{CommonArgs, Connection, refuse_same_datastore};
-use spice_pipe::keeps::{self, Keeps};
+use spice_pipe::connection::CommonArgs;
 use spice_pipe::log::LogArgs;
 use spice_pipe::progress::Progress;
-use spice_pipe::retry::Retry;
 use spice_pipe::{Exit, Failure, Program, Shutdown, lock, stdio};
-use spice_record::record::{Filter, Imported};
+use spice_record::record::Filter;
 use spice_record::{Header, Record, Seal};
 use tokio::sync::mpsc;
 
 use crate::input::{Step, Totals};
 use crate::load::Loader;
 use crate::tally::{Rejects, Tally};
+use crate::target::Target;
 
 /// Load a snapshot stream, from stdin or a file, into a SpiceDB.
 #[derive(Clone, Debug, clap::Parser)]
@@ -124,13 +122,18 @@ impl Program for Import {
         }
         let progress = Progress::start("relationships read", self.common.log.quiet);
         // Nothing is loaded yet, so a signal ends this anywhere.
-        let (target, header, steps) = tokio::select! {
+        let Begun {
+            target,
+            header,
+            first,
+            steps,
+        } = tokio::select! {
             begun = self.begin() => begun?,
             number = shutdown.requested() => return Ok(Exit::Signal(number)),
         };
         let Some(target) = target.filter(|_| !self.dry_run) else {
             return tokio::select! {
-                checked = check_only(steps, &progress) => checked,
+                checked = check_only(first, steps, &progress) => checked,
                 number = shutdown.requested() => Ok(Exit::Signal(number)),
             };
         };
@@ -138,7 +141,8 @@ impl Program for Import {
         let policy = on_conflict.to_go_on();
         let rejects = Rejects::open(self.rejects.as_deref(), &self.file, policy)?;
         let loader = target.loader(on_conflict, Mutex::new(rejects));
-        let (tally, outcome) = load_all(&loader, steps, self.jobs, &progress, &shutdown).await;
+        let (tally, outcome) =
+            load_all(&loader, first, steps, self.jobs, &progress, &shutdown).await;
         progress.clear();
         let rejects_kept = lock(&loader.rejects).finish();
         // Said with --quiet, too: what is committed must never be taken for not written.
@@ -196,15 +200,18 @@ impl Program for Import {
 }
 
 impl Import {
-    /// Finds target and header fit for each other; what follows in the stream comes as steps.
-    async fn begin(
-        &self,
-    ) -> Result<(Option<Target>, Option<Box<Header>>, mpsc::Receiver<Step>), Failure> {
+    /// Finds target and header fit for each other, and brings the schema to the target: only when a
+    /// whole transaction of relationships is at hand or the trailer has proved a smaller stream, so that
+    /// a damaged one writes nothing.
+    async fn begin(&self) -> Result<Begun, Failure> {
         let target = match (self.dry_run, self.common.connection.is_given()) {
             (true, false) => None,
             _ => Some(Target::open(self).await?),
         };
-        let mut steps = input::start(self.file.clone(), self.seal());
+        let mut steps = input::start(
+            self.file.clone(),
+            Seal::of_flags(self.partial, self.unsealed),
+        );
         let header = match steps.recv().await {
             Some(Step::Header(header)) => header,
             Some(Step::Failed(failure)) => return Err(failure),
@@ -216,19 +223,40 @@ impl Import {
                 part(filter)
             );
         }
-        if let Some(target) = &target {
-            target.check_against(self, header.as_deref()).await?;
+        let schema = header
+            .as_deref()
+            .and_then(|header| header.schema.as_deref());
+        let is_due = match &target {
+            Some(target) => target.check_against(self, header.as_deref()).await?,
+            None => false,
+        };
+        let first = match steps.recv().await {
+            Some(Step::Failed(failure)) => {
+                return Err(failure.hint("nothing was written, the schema included"));
+            }
+            Some(first) => first,
+            None => return Err(Failure::new(Exit::Failed, "the reading thread ended")),
+        };
+        if let (Some(target), Some(schema), true) = (&target, schema, is_due && !self.dry_run) {
+            schema::write(&target.client, target.connection.endpoint(), schema).await?;
         }
-        Ok((target, header, steps))
+        Ok(Begun {
+            target,
+            header,
+            first,
+            steps,
+        })
     }
+}
 
-    fn seal(&self) -> Seal {
-        match (self.partial, self.unsealed) {
-            (true, _) => Seal::Partial,
-            (_, true) => Seal::Unsealed,
-            _ => Seal::Sealed,
-        }
-    }
+/// What is known before anything is loaded.
+struct Begun {
+    /// `None` for a dry run without a server.
+    target: Option<Target>,
+    header: Option<Box<Header>>,
+    /// The first step after the header.
+    first: Step,
+    steps: mpsc::Receiver<Step>,
 }
 
 /// What a filtered stream holds, in words: sealed or not, it is no copy of everything.
@@ -243,116 +271,6 @@ fn part(filter: &Filter) -> String {
     format!("resources {}", parts.join(" "))
 }
 
-/// A target that was found fit to load into.
-struct Target {
-    connection: Connection,
-    client: Client,
-    head: String,
-}
-
-impl Target {
-    /// Connects; refuses a target that holds relationships, unless it is said what to do about them,
-    /// and one that takes no writes: better now than after an hour of reading.
-    async fn open(args: &Import) -> Result<Self, Failure> {
-        let connection = args.common.connection.resolve()?;
-        let client = connection.connect().await?;
-        let endpoint = connection.endpoint();
-        if args.on_conflict.is_none() {
-            let request = ExportBulkRelationshipsRequest {
-                consistency: Some(Consistency::fully_consistent()),
-                optional_limit: 1,
-                ..ExportBulkRelationshipsRequest::default()
-            };
-            let first = client.export(request).message().await?;
-            if first.is_some_and(|page| !page.relationships.is_empty()) {
-                return Err(Failure::usage(format!("{endpoint} already holds relationships"))
-                    .hint("is it the right target? --on-conflict fail|skip|touch loads into it all the same"));
-            }
-        }
-        let head = if args.dry_run {
-            client.head().await?
-        } else {
-            client.mark().await?
-        };
-        Ok(Self {
-            connection,
-            client,
-            head,
-        })
-    }
-
-    /// What can be said against a stream once its header is there.
-    async fn check_against(&self, args: &Import, header: Option<&Header>) -> Result<(), Failure> {
-        let endpoint = self.connection.endpoint();
-        if let Some(source) = header.and_then(|header| header.revision.as_deref()) {
-            refuse_same_datastore(source, &self.head, endpoint)?;
-        }
-        let schema = header.and_then(|header| header.schema.as_deref());
-        schema::settle(&self.client, endpoint, schema, args.schema, args.dry_run).await
-    }
-
-    fn loader(&self, on_conflict: OnConflict, rejects: Mutex<Rejects>) -> Loader {
-        Loader {
-            client: self.client.clone(),
-            max_retries: self.connection.max_retries,
-            on_conflict,
-            precision: keeps::precision(&self.head),
-            rejects,
-        }
-    }
-
-    async fn summary(
-        &self,
-        header: Option<&Header>,
-        tally: &Tally,
-        totals: &Totals,
-        progress: &Progress,
-    ) -> Result<Imported, Failure> {
-        let expiry_truncated = keeps::of(&self.head).map(|keeps| match keeps {
-            Keeps::All => 0,
-            Keeps::Micros => totals.below_micros,
-            Keeps::Seconds => totals.below_seconds,
-        });
-        if expiry_truncated.is_some_and(|count| count > 0) {
-            tracing::warn!(
-                "{} expiries have a fraction of a second that {} does not keep",
-                expiry_truncated.unwrap_or_default(),
-                self.connection.endpoint(),
-            );
-        }
-        Ok(Imported {
-            relationships: totals.relationships,
-            loaded: tally.loaded,
-            present: tally.present,
-            touched: tally.touched,
-            skipped: tally.skipped,
-            rejected: tally.rejected,
-            expiry_truncated,
-            source_revision: header.and_then(|header| header.revision.clone()),
-            target_revision: Some(self.newest_revision().await?),
-            digest: totals.digest,
-            expiry_precision: totals.precision,
-            sealed: totals.sealed,
-            seconds: (progress.elapsed().as_secs_f64() * 1e3).round() / 1e3,
-        })
-    }
-
-    /// Read after the load, which a broken connection must not spoil at its end.
-    async fn newest_revision(&self) -> Result<String, Failure> {
-        let mut retry = Retry::new(self.connection.max_retries);
-        loop {
-            match self.client.head().await {
-                Ok(head) => return Ok(head),
-                Err(error) => {
-                    retry
-                        .pause(error, "reading the target's newest revision")
-                        .await?;
-                }
-            }
-        }
-    }
-}
-
 /// How loading ended without an error.
 enum Ended {
     Whole(Totals),
@@ -363,6 +281,7 @@ enum Ended {
 /// brought to their end, so that the tally is true.
 async fn load_all(
     loader: &Loader,
+    first: Step,
     mut steps: mpsc::Receiver<Step>,
     jobs: u16,
     progress: &Progress,
@@ -371,9 +290,10 @@ async fn load_all(
     let mut tally = Tally::default();
     let mut loading = FuturesUnordered::new();
     let mut outcome = None;
+    let mut first = Some(first);
     while outcome.is_none() || !loading.is_empty() {
         tokio::select! {
-            step = steps.recv(), if outcome.is_none() && loading.len() < usize::from(jobs) => {
+            step = next(&mut first, &mut steps), if outcome.is_none() && loading.len() < usize::from(jobs) => {
                 match step {
                     Some(Step::Chunk(chunk)) => {
                         progress.add(chunk.len() as u64);
@@ -400,10 +320,23 @@ async fn load_all(
     (tally, outcome.unwrap_or_else(|| Err(lost())))
 }
 
+/// The step that was received already, then the others. May be dropped: nothing is lost.
+async fn next(first: &mut Option<Step>, steps: &mut mpsc::Receiver<Step>) -> Option<Step> {
+    match first.take() {
+        Some(first) => Some(first),
+        None => steps.recv().await,
+    }
+}
+
 /// `--dry-run`: the stream to its end.
-async fn check_only(mut steps: mpsc::Receiver<Step>, progress: &Progress) -> Result<Exit, Failure> {
+async fn check_only(
+    first: Step,
+    mut steps: mpsc::Receiver<Step>,
+    progress: &Progress,
+) -> Result<Exit, Failure> {
+    let mut first = Some(first);
     loop {
-        match steps.recv().await {
+        match next(&mut first, &mut steps).await {
             Some(Step::Chunk(chunk)) => progress.add(chunk.len() as u64),
             Some(Step::End(totals)) => {
                 progress.clear();

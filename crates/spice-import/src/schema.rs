@@ -6,43 +6,41 @@ use spice_pipe::{Exit, Failure, schema::differences};
 
 use crate::SchemaMode;
 
-/// Brings the target's schema to the stream's, or proves them equal, as `mode` asks for (`None`: write
-/// where there is none, else they must be equal).
-pub(crate) async fn settle(
+/// Whether the stream's schema is to be written to the target, as `mode` asks for (`None`: write where
+/// there is none, else they must be equal). Writes nothing.
+pub(crate) async fn is_to_be_written(
     client: &Client,
     endpoint: &str,
     schema: Option<&str>,
     mode: Option<SchemaMode>,
-    dry_run: bool,
-) -> Result<(), Failure> {
+) -> Result<bool, Failure> {
     if mode == Some(SchemaMode::Skip) {
-        return Ok(());
+        return Ok(false);
     }
     let Some(schema) = schema else {
         return match mode {
-            None => Ok(()),
+            None => Ok(false),
             Some(_) => Err(Failure::usage("--schema: the stream carries no schema")
                 .hint("leave --schema out to load only the relationships")),
         };
     };
     let there = client.read_schema().await?;
-    let write = match (&there, mode) {
-        (None, Some(SchemaMode::Check)) => {
-            return Err(
-                Failure::new(Exit::Failed, format!("{endpoint} has no schema"))
-                    .hint("--schema write writes the stream's"),
-            );
-        }
-        (None, _) => true,
+    match (&there, mode) {
+        (None, Some(SchemaMode::Check)) => Err(Failure::new(
+            Exit::Failed,
+            format!("{endpoint} has no schema"),
+        )
+        .hint("--schema write writes the stream's")),
+        (None, _) => Ok(true),
         (Some(there), _) if there.text == schema => {
             tracing::debug!("the schema of {endpoint} is the stream's");
-            return Ok(());
+            Ok(false)
         }
         (Some(_), mode) => {
             let here = Consistency::fully_consistent();
             let Some(difference) = differences(client, here, schema).await? else {
                 tracing::debug!("the schema of {endpoint} is the stream's, spelled differently");
-                return Ok(());
+                return Ok(false);
             };
             if mode != Some(SchemaMode::Write) {
                 return Err(Failure::new(
@@ -53,12 +51,13 @@ pub(crate) async fn settle(
                     "--schema write changes the target's schema, --schema skip leaves it as it is",
                 ));
             }
-            true
+            Ok(true)
         }
-    };
-    if !write || dry_run {
-        return Ok(());
     }
+}
+
+/// Writes the stream's schema to the target, and reads it back.
+pub(crate) async fn write(client: &Client, endpoint: &str, schema: &str) -> Result<(), Failure> {
     client.write_schema(schema).await?;
     // The text is normalised by the server; another version may spell it differently.
     let same = client

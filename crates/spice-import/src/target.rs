@@ -1,0 +1,133 @@
+//! The target: whether it is fit to be loaded into, and what is there afterwards.
+
+use std::sync::Mutex;
+
+use authzed::Client;
+use authzed::v1::{Consistency, ExportBulkRelationshipsRequest};
+use spice_pipe::Failure;
+use spice_pipe::connection::{Connection, refuse_same_datastore};
+use spice_pipe::keeps::{self, Keeps};
+use spice_pipe::progress::Progress;
+use spice_pipe::retry::Retry;
+use spice_record::Header;
+use spice_record::record::Imported;
+
+use crate::input::Totals;
+use crate::load::Loader;
+use crate::tally::{Rejects, Tally};
+use crate::{Import, OnConflict, schema};
+
+/// A target that was found fit to load into.
+pub(crate) struct Target {
+    pub(crate) connection: Connection,
+    pub(crate) client: Client,
+    head: String,
+}
+
+impl Target {
+    /// Connects; refuses a target that holds relationships, unless it is said what to do about them,
+    /// and one that takes no writes: better now than after an hour of reading.
+    pub(crate) async fn open(args: &Import) -> Result<Self, Failure> {
+        let connection = args.common.connection.resolve()?;
+        let client = connection.connect().await?;
+        let endpoint = connection.endpoint();
+        if args.on_conflict.is_none() {
+            let request = ExportBulkRelationshipsRequest {
+                consistency: Some(Consistency::fully_consistent()),
+                optional_limit: 1,
+                ..ExportBulkRelationshipsRequest::default()
+            };
+            let first = client.export(request).message().await?;
+            if first.is_some_and(|page| !page.relationships.is_empty()) {
+                return Err(Failure::usage(format!("{endpoint} already holds relationships"))
+                    .hint("is it the right target? --on-conflict fail|skip|touch loads into it all the same"));
+            }
+        }
+        let head = if args.dry_run {
+            client.head().await?
+        } else {
+            client.mark().await?
+        };
+        Ok(Self {
+            connection,
+            client,
+            head,
+        })
+    }
+
+    /// What can be said against a stream once its header is there; `true` where its schema is to be
+    /// written.
+    pub(crate) async fn check_against(
+        &self,
+        args: &Import,
+        header: Option<&Header>,
+    ) -> Result<bool, Failure> {
+        let endpoint = self.connection.endpoint();
+        if let Some(source) = header.and_then(|header| header.revision.as_deref()) {
+            refuse_same_datastore(source, &self.head, endpoint)?;
+        }
+        let schema = header.and_then(|header| header.schema.as_deref());
+        schema::is_to_be_written(&self.client, endpoint, schema, args.schema).await
+    }
+
+    pub(crate) fn loader(&self, on_conflict: OnConflict, rejects: Mutex<Rejects>) -> Loader {
+        Loader {
+            client: self.client.clone(),
+            max_retries: self.connection.max_retries,
+            on_conflict,
+            precision: keeps::precision(&self.head),
+            rejects,
+        }
+    }
+
+    pub(crate) async fn summary(
+        &self,
+        header: Option<&Header>,
+        tally: &Tally,
+        totals: &Totals,
+        progress: &Progress,
+    ) -> Result<Imported, Failure> {
+        let expiry_truncated = keeps::of(&self.head).map(|keeps| match keeps {
+            Keeps::All => 0,
+            Keeps::Micros => totals.below_micros,
+            Keeps::Seconds => totals.below_seconds,
+        });
+        if expiry_truncated.is_some_and(|count| count > 0) {
+            tracing::warn!(
+                "{} expiries have a fraction of a second that {} does not keep",
+                expiry_truncated.unwrap_or_default(),
+                self.connection.endpoint(),
+            );
+        }
+        Ok(Imported {
+            relationships: totals.relationships,
+            loaded: tally.loaded,
+            present: tally.present,
+            touched: tally.touched,
+            skipped: tally.skipped,
+            rejected: tally.rejected,
+            expiry_truncated,
+            source_revision: header.and_then(|header| header.revision.clone()),
+            target_revision: Some(self.newest_revision().await?),
+            digest: totals.digest,
+            expiry_precision: totals.precision,
+            sealed: totals.sealed,
+            seconds: (progress.elapsed().as_secs_f64() * 1e3).round() / 1e3,
+        })
+    }
+
+    /// Read after the load, which a broken connection must not spoil at its end.
+    async fn newest_revision(&self) -> Result<String, Failure> {
+        let mut retry = Retry::new(self.connection.max_retries);
+        loop {
+            match self.client.head().await {
+                Ok(head) => return Ok(head),
+                Err(error) => {
+                    retry
+                        .pause(error, "reading the target's newest revision")
+                        .await?;
+                }
+            }
+        }
+    }
+}

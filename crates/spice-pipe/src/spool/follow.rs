@@ -49,9 +49,15 @@ impl Follower {
         let segments = spool
             .segments()
             .map_err(|error| spool.failed("read", &error))?;
-        match segments.first() {
-            Some(first) => Self::at_segment(spool, *first),
-            None => Ok(None),
+        let Some(first) = segments.first() else {
+            return Ok(None);
+        };
+        let opened = Self::at_segment(spool, *first)?;
+        match segments.last() {
+            Some(last) if opened.is_none() && last > first => {
+                Err(without_header(spool, *first, *last))
+            }
+            _ => Ok(opened),
         }
     }
 
@@ -161,7 +167,12 @@ impl Follower {
                 return Ok(found);
             }
             let Some(mut there) = Self::at_segment(&self.spool, next)? else {
-                return Ok(Followed::CaughtUp);
+                return match self.spool.end() {
+                    Some(end) if end.segment > next => {
+                        Err(without_header(&self.spool, next, end.segment))
+                    }
+                    _ => Ok(Followed::CaughtUp),
+                };
             };
             if let Err(message) = self.check.next_segment(&there.header) {
                 let (this, next) = (self.spool.segment(self.segment), self.spool.segment(next));
@@ -245,6 +256,19 @@ impl Follower {
 
 const DAMAGED: &str = "nothing after the last good line was used. Capture again from there: spice-watch \
                        --since-file POSITION --spool NEW, and apply that; or begin at a new copy";
+
+/// Only the newest segment may have been begun and no more.
+fn without_header(spool: &Spool, segment: u64, last: u64) -> Failure {
+    Failure::new(
+        Exit::BadData,
+        format!(
+            "{} has no header, though {} is there: the spool is damaged",
+            spool.segment(segment).display(),
+            spool.segment(last).display()
+        ),
+    )
+    .hint(DAMAGED)
+}
 
 fn damaged(error: ReadError) -> Failure {
     Failure::from(error).hint(DAMAGED)

@@ -40,7 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const SCHEMA: &str = "definition user {}\n\ndefinition document {\n\trelation viewer: user\n}";
 
 /// `spice-apply` to a server.
-fn apply(target: &Server) -> Program {
+pub(crate) fn apply(target: &Server) -> Program {
     Program::new("spice-apply")
         .args(["--context", target.context()])
         .timeout(PATIENCE)
@@ -71,7 +71,7 @@ fn mark(server: &Server) -> String {
 }
 
 /// The zedtoken of a revision of a source that is no server.
-fn token(revision: u64) -> String {
+pub(crate) fn token(revision: u64) -> String {
     token_of(revision, "5ou5ce00")
 }
 
@@ -94,7 +94,7 @@ fn relationship(id: &str) -> Value {
     })
 }
 
-fn touch(id: &str) -> Value {
+pub(crate) fn touch(id: &str) -> Value {
     json!({"operation": "OPERATION_TOUCH", "relationship": relationship(id)})
 }
 
@@ -102,11 +102,11 @@ fn delete(id: &str) -> Value {
     json!({"operation": "OPERATION_DELETE", "relationship": relationship(id)})
 }
 
-fn transaction(revision: u64, updates: &[Value]) -> Value {
+pub(crate) fn transaction(revision: u64, updates: &[Value]) -> Value {
     json!({"transaction": {"revision": token(revision), "updates": updates}})
 }
 
-fn checkpoint(revision: u64) -> Value {
+pub(crate) fn checkpoint(revision: u64) -> Value {
     json!({"checkpoint": {"revision": token(revision)}})
 }
 
@@ -123,13 +123,13 @@ fn header_of(stream: StreamKind, revision: Option<String>, schema: Option<&str>)
 }
 
 /// The header of changes after a revision of a source that is no server.
-fn header(revision: u64) -> Value {
+pub(crate) fn header(revision: u64) -> Value {
     let header = header_of(StreamKind::Changes, Some(token(revision)), Some(SCHEMA));
     json!({ "header": header })
 }
 
 /// The trailer of changes.
-fn trailer(revision: u64) -> Value {
+pub(crate) fn trailer(revision: u64) -> Value {
     json!({"trailer": {"revision": token(revision), "ended": "until"}})
 }
 
@@ -209,7 +209,7 @@ fn schema_of_writers(server: &Server) {
 }
 
 /// The ids of the resources that a server holds relationships of, as the judge sees them.
-fn ids(server: &Server) -> Vec<String> {
+pub(crate) fn ids(server: &Server) -> Vec<String> {
     let dump = judge::dump(server, judge::Precision::Microseconds);
     let id = |line: String| {
         let line: Value = serde_json::from_str(&line).unwrap();
@@ -233,7 +233,7 @@ fn applied(stdout: &[u8]) -> Vec<Value> {
 }
 
 /// What a position file says.
-fn position(path: &Path) -> Value {
+pub(crate) fn position(path: &Path) -> Value {
     let text = std::fs::read_to_string(path).unwrap();
     serde_json::from_str::<Value>(&text).unwrap()["position"].clone()
 }

@@ -9,6 +9,7 @@
 //! | [`compare`] | every difference between two servers is found, none invented, and repaired by the same pipe |
 //! | [`conflict`] | a target that holds or refuses something keeps it, and every relationship is accounted for |
 //! | [`copy`] | what arrives is what was there, from any datastore to any other |
+//! | [`attack`] | inputs made to harm: every program refuses them, in little memory and few words |
 //! | [`cutover`] | a source that is written moves with a second of write downtime, and back |
 //! | [`damage`] | a damaged stream is never taken for a whole one |
 //! | [`fault`] | what breaks on the way costs nothing but time, or is told |
@@ -22,6 +23,7 @@
 
 mod api;
 mod apply;
+mod attack;
 mod check;
 mod cli;
 mod compare;

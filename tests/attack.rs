@@ -1,0 +1,206 @@
+//! Inputs that were made to harm: each program refuses each of them, takes little memory, says little,
+//! and nothing that a terminal obeys. The inputs are in `tests/data/attack`.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::support::program::Program;
+use crate::support::running::Finished;
+use crate::support::spicedb::{Datastore, Server};
+use crate::support::{figure, root};
+
+/// What each program may take at most of any of these inputs.
+const LIMIT_KIB: u64 = 64 << 10;
+/// What a message and its hint may be at most, and a few lines beside it.
+const MESSAGE_BYTES: usize = 2 * 2_048 + 1_024;
+
+fn inputs() -> Vec<PathBuf> {
+    let folder = root().join("tests/data/attack");
+    let entries = std::fs::read_dir(folder).unwrap();
+    let mut inputs: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    inputs.sort();
+    inputs
+}
+
+/// Changes from which whole lines are missing, or were repeated or moved: what a filter does. They are
+/// refused, but not with --partial.
+const FILTERED: [&str; 6] = [
+    "changes-transaction-missing.ndjson",
+    "changes-transaction-twice.ndjson",
+    "changes-checkpoint-missing.ndjson",
+    "changes-schema-missing.ndjson",
+    "changes-swapped.ndjson",
+    "changes-without-checksum.ndjson",
+];
+
+/// What every program does with a file. What takes filtered streams has a server of its own.
+fn programs(servers: &[Server; 2], file: &PathBuf) -> Vec<(&'static str, Program)> {
+    let context = ["--context", servers[0].context()];
+    let filtered = ["--context", servers[1].context()];
+    let program = |name: &str| Program::new(name);
+    vec![
+        (
+            "dry run",
+            program("spice-import").arg("--dry-run").arg(file),
+        ),
+        ("import", program("spice-import").args(context).arg(file)),
+        (
+            "partial import",
+            program("spice-import")
+                .args(filtered)
+                .arg("--partial")
+                .arg(file),
+        ),
+        ("apply", program("spice-apply").args(context).arg(file)),
+        (
+            "partial apply",
+            program("spice-apply")
+                .args(filtered)
+                .arg("--partial")
+                .arg(file),
+        ),
+        (
+            "spool",
+            program("spice-apply")
+                .args(context)
+                .arg("--spool")
+                .arg(file)
+                .args(["--until", "GhAKBENKRUgSCDBmNDQ4MDg2"]),
+        ),
+        ("digest", program("spice-digest").arg(file)),
+        ("diff", program("spice-diff").arg(file).arg(file)),
+        (
+            "keys of a diff",
+            program("spice-diff")
+                .arg("--only")
+                .arg(file)
+                .arg(file)
+                .arg(file),
+        ),
+        (
+            "check",
+            program("spice-check")
+                .args(context)
+                .args(["--at", "GhAKBENKRUgSCDBmNDQ4MDg2"])
+                .arg(file),
+        ),
+        (
+            "watch",
+            program("spice-watch")
+                .args(context)
+                .arg("--since-file")
+                .arg(file),
+        ),
+        (
+            "capture",
+            program("spice-watch")
+                .args(context)
+                .arg("--spool")
+                .arg(file),
+        ),
+        ("revision", program("spice-revision").arg(file)),
+    ]
+}
+
+#[track_caller]
+fn assert_harmless(what: &str, finished: &Finished) {
+    let stderr = &finished.stderr;
+    assert!(
+        stderr.len() <= MESSAGE_BYTES,
+        "{what}: {} bytes of messages: {}",
+        stderr.len(),
+        &stderr[..1_000]
+    );
+    let obeyed = |c: char| {
+        (c.is_control() && c != '\n' && c != '\t')
+            || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}')
+    };
+    assert!(!stderr.contains(obeyed), "{what}: {stderr:?}");
+    assert!(
+        finished.peak_kib <= LIMIT_KIB,
+        "{what}: {} KiB",
+        finished.peak_kib
+    );
+}
+
+#[test]
+fn no_program_accepts_what_was_made_to_harm() {
+    let servers = [Datastore::Memory; 2].map(Server::start);
+    let next = std::sync::Mutex::new(inputs().into_iter());
+    let peak = std::sync::Mutex::new((0, String::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let next_file = || next.lock().unwrap().next();
+                while let Some(file) = next_file() {
+                    // A capture may cut back what it takes for torn.
+                    let folder = crate::support::folder();
+                    let copy = folder.path().join(file.file_name().unwrap());
+                    std::fs::copy(&file, &copy).unwrap();
+                    for (name, program) in programs(&servers, &copy) {
+                        let what = format!("{name} of {}", file.display());
+                        let finished = program.run();
+                        assert_harmless(&what, &finished);
+                        // A snapshot's revision is that of its header, whatever follows.
+                        let is_refused = matches!(finished.code(), Some(1 | 2 | 65 | 75));
+                        let is_filtered = name == "partial apply"
+                            && FILTERED.iter().any(|filtered| file.ends_with(filtered));
+                        assert!(
+                            is_refused || is_filtered || name == "revision",
+                            "{what}: {:?}: {}",
+                            finished.code(),
+                            finished.stderr
+                        );
+                        let mut peak = peak.lock().unwrap();
+                        if finished.peak_kib > peak.0 {
+                            *peak = (finished.peak_kib, what);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let (kib, what) = peak.into_inner().unwrap();
+    figure(&format!("{} MiB at most: {what}", kib >> 10));
+    let exported = Program::new("spice-export").args(["--context", servers[0].context()]);
+    assert!(
+        exported
+            .run()
+            .expect_code(1)
+            .stderr
+            .contains("has no schema"),
+        "something was written"
+    );
+}
+
+/// Where memory is short, it is an error and not an abort.
+#[test]
+fn little_memory_is_an_error_and_no_abort() {
+    for file in inputs() {
+        if file.extension().is_none_or(|ending| ending != "zst") {
+            continue;
+        }
+        let program = Program::at("sh".as_ref())
+            .args(["-c", "ulimit -v 300000; exec spice-digest \"$0\""])
+            .arg(&file);
+        let finished = program.run();
+        assert_eq!(
+            finished.code(),
+            Some(65),
+            "{}: {}",
+            file.display(),
+            finished.stderr
+        );
+    }
+    // The limit is one that a sound stream passes.
+    let sound = root().join("tests/data/format/v1/snapshot.ndjson");
+    let status = Command::new("sh")
+        .args([
+            "-c",
+            "ulimit -v 300000; exec \"$0\" --quiet \"$1\" >/dev/null",
+        ])
+        .arg(env!("CARGO_BIN_EXE_spice-digest"))
+        .arg(sound)
+        .status();
+    assert!(status.unwrap().success());
+}

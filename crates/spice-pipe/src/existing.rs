@@ -23,6 +23,8 @@ const READS: usize = 8;
 /// A read may turn up this many times what is looked for, and this many more.
 const WASTE_FACTOR: usize = 10;
 const WASTE_ROWS: usize = 1_000;
+/// As many where what is looked for is a handful, scattered over all that there is.
+const WASTE_ROWS_OF_FEW: usize = 50;
 /// A page, and from how many that are looked for on it is the largest that the server gives (10,000
 /// by default): the memory datastore sorts all that it has for each page.
 const PAGE: u32 = 1_000;
@@ -53,6 +55,46 @@ pub async fn read(
     rows: &[&Relationship],
     max_retries: usize,
 ) -> Result<Result<ByKey<Relationship>, authzed::Error>, Failure> {
+    let look = Look {
+        at: Consistency::fully_consistent(),
+        waste_rows: WASTE_ROWS,
+        max_retries,
+    };
+    read_with(client, rows, &look).await
+}
+
+/// The same at any revision, for rows that are few and scattered.
+///
+/// # Errors
+///
+/// As [`read`].
+pub async fn read_few(
+    client: &Client,
+    rows: &[&Relationship],
+    at: Consistency,
+    max_retries: usize,
+) -> Result<Result<ByKey<Relationship>, authzed::Error>, Failure> {
+    let look = Look {
+        at,
+        waste_rows: WASTE_ROWS_OF_FEW,
+        max_retries,
+    };
+    read_with(client, rows, &look).await
+}
+
+/// How to read.
+struct Look {
+    at: Consistency,
+    /// How many rows more than its share a read may turn up.
+    waste_rows: usize,
+    max_retries: usize,
+}
+
+async fn read_with(
+    client: &Client,
+    rows: &[&Relationship],
+    look: &Look,
+) -> Result<Result<ByKey<Relationship>, authzed::Error>, Failure> {
     let wanted: ByKey<()> = rows
         .iter()
         .map(|relationship| (key(relationship), ()))
@@ -77,7 +119,7 @@ pub async fn read(
         while running.len() < READS
             && let Some(range) = ranges.pop()
         {
-            running.push(read_range(client, range, &wanted, max_retries));
+            running.push(read_range(client, range, &wanted, look));
         }
         match running.next().await.transpose()? {
             Some(Read::All(read)) => found.extend(read),
@@ -98,19 +140,19 @@ async fn read_range<'a>(
     client: &Client,
     range: Range<'a>,
     wanted: &ByKey<()>,
-    max_retries: usize,
+    look: &Look,
 ) -> Result<Read<'a>, Failure> {
-    let most = range.rows.len() * WASTE_FACTOR + WASTE_ROWS;
+    let most = range.rows.len() * WASTE_FACTOR + look.waste_rows;
     let page = match range.rows.len() {
-        ..LARGE_PAGE_FROM => PAGE,
+        ..LARGE_PAGE_FROM => u32::try_from(most + 1).map_or(PAGE, |most| most.min(PAGE)),
         _ => LARGEST_PAGE,
     };
-    let mut retry = Retry::new(max_retries);
+    let mut retry = Retry::new(look.max_retries);
     'attempt: loop {
         let mut found = HashMap::new();
         let mut seen = 0;
         let mut stream = client.export(ExportBulkRelationshipsRequest {
-            consistency: Some(Consistency::fully_consistent()),
+            consistency: Some(look.at.clone()),
             optional_limit: page,
             optional_cursor: None,
             optional_relationship_filter: Some(range.filter()),

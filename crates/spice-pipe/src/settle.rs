@@ -16,7 +16,7 @@ use crate::parse_duration;
 use crate::shutdown::Shutdown;
 
 /// A server ends a bulk import after 30 s, so nothing that it commits has been in flight for longer.
-const INTEGER_SETTLE: Duration = Duration::from_secs(35);
+pub const INTEGER_SETTLE: Duration = Duration::from_secs(35);
 
 /// `--settle`.
 #[derive(Clone, Debug, clap::Args)]

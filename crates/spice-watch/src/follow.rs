@@ -1,6 +1,5 @@
 //! The Watch itself: opened, guarded, read, and opened again.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use authzed::v1::{WatchKind, WatchRequest, WatchResponse, ZedToken};
@@ -12,15 +11,17 @@ use spice_record::record::{APPLIED_KEY, Checkpoint, SchemaChange};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::beat::Heartbeat;
+use crate::contended::Contended;
 use crate::emit::{self, Emitter, Event};
 use crate::leave::{Leaving, Polite};
 use crate::seen::{self, Seen};
+use crate::settled::Told;
 
 /// How long a Watch may say nothing before where it stands is read again, on its own connection. Of a
 /// start in the future it never says anything, and on a connection that a proxy or a firewall has
 /// forgotten nothing comes either: no ping can tell (SpiceDB takes one in five minutes at most), and TCP
 /// keepalive only reaches as far as the proxy.
-const SILENCE: Duration = Duration::from_secs(10);
+pub(crate) const SILENCE: Duration = Duration::from_secs(10);
 /// How long that may take before the connection counts as dead. Doubled each time, for it may only be
 /// slow: a revision of many megabytes comes ahead of the answer.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -34,6 +35,8 @@ pub(crate) enum Ended {
     Until,
     Quiet,
     Signal(i32),
+    /// A signal that left a round in the middle.
+    Cut(i32),
 }
 
 /// How far one stream is read.
@@ -71,6 +74,9 @@ pub(crate) struct Watcher {
     pub(crate) schema: Option<String>,
     pub(crate) heartbeat: Option<Heartbeat>,
     pub(crate) progress: Progress,
+    /// Where the order of revisions is not that of effects.
+    pub(crate) contended: Option<Contended>,
+    pub(crate) told: Told,
 }
 
 /// What following learns on its way.
@@ -94,7 +100,7 @@ impl Progress {
 }
 
 /// Why one stream ended before its bound.
-enum Stop {
+pub(crate) enum Stop {
     Server(authzed::Error),
     /// It does not answer.
     Silent,
@@ -243,7 +249,7 @@ impl Watcher {
     }
 
     /// Makes sure that the source still has the changes after where this stands.
-    async fn probe(&self) -> Result<(), Stop> {
+    pub(crate) async fn probe(&self) -> Result<(), Stop> {
         match self.client.probe(&self.since).await {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == Kind::HistoryLost => Err(lost(error, &self.since).into()),
@@ -264,7 +270,7 @@ impl Watcher {
         if let Bound::Number(last, last_token) = bound
             && last.sees(&revision) == Some(false)
         {
-            self.checkpoint(last, last_token.to_owned()).await?;
+            self.settled(last, last_token.to_owned(), true).await?;
             return Ok(Next::Reached);
         }
         if response.schema_updated && !self.progress.seen.has(&revision, seen::Kind::Schema) {
@@ -298,26 +304,44 @@ impl Watcher {
             }
             let applied = |metadata: &authzed::Struct| metadata.fields.contains_key(APPLIED_KEY);
             // A revision of several writers is skipped only if all of them are ours.
-            if self.skip_applied && !metadata.is_empty() && metadata.iter().all(applied) {
-                self.checkpoint(&revision, token.clone()).await?;
-            } else {
-                let revision = token.clone();
-                let event = Event::Transaction {
-                    revision,
-                    updates: response.updates,
-                    metadata,
-                    contended: false,
-                };
-                self.emitter.send(event, weight).await?;
+            let ours = self.skip_applied && !metadata.is_empty() && metadata.iter().all(applied);
+            let mut read = Vec::new();
+            match &mut self.contended {
+                Some(contended) if ours => contended.note_left_out(&response.updates),
+                None if ours => self.checkpoint(&revision, token.clone()).await?,
+                _ => {
+                    read = self.note(&response.updates, &token).await?;
+                    let revision = token.clone();
+                    let event = Event::Transaction {
+                        revision,
+                        updates: response.updates,
+                        metadata,
+                        contended: false,
+                    };
+                    self.emitter.send(event, weight).await?;
+                }
             }
             self.since.clone_from(&token);
+            let is_long = self.contended.as_ref().is_some_and(Contended::is_long);
+            if is_long || !read.is_empty() {
+                for states in read {
+                    self.say(states, &token).await?;
+                }
+                // In a round a Watch delivers in order: everything through here was said.
+                self.settled(&revision, token.clone(), false).await?;
+            }
         }
         if response.is_checkpoint {
-            self.checkpoint(&revision, token).await?;
             let reached = match bound {
                 Bound::None => false,
                 Bound::Sees(last) | Bound::Number(last, _) => revision.sees(last) == Some(true),
             };
+            // A checkpoint is where one may begin again: only with what has to be read there.
+            if reached || self.contended.is_none() {
+                self.settled(&revision, token, reached).await?;
+            } else {
+                self.since = token;
+            }
             if reached {
                 return Ok(Next::Reached);
             }
@@ -375,74 +399,6 @@ impl Watcher {
     async fn read_schema(&self) -> Result<String, authzed::Error> {
         let schema = self.client.read_schema().await?;
         Ok(schema.map(|schema| schema.text).unwrap_or_default())
-    }
-
-    /// Follows in rounds, each to a revision that was seen as head a settle time ago: where late
-    /// transactions appear below revisions that were delivered already, a live Watch never tells of
-    /// them, and a later one does (measured, SpiceDB v1.56 on MySQL and memory).
-    pub(crate) async fn follow_settled(&mut self, settle: Duration) -> Result<Ended, Failure> {
-        let every = (settle / 10).clamp(Duration::from_millis(50), Duration::from_secs(2));
-        let mut look = tokio::time::interval(every);
-        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut heads: VecDeque<(String, Instant)> = VecDeque::new();
-        let mut retry = Retry::new(self.max_retries);
-        let mut probe_at = Instant::now();
-        let mut unbroken = Instant::now();
-        loop {
-            look.tick().await;
-            if let Err(error) = self.look(&mut heads).await {
-                retry.pause(error, "looking at the head again").await?;
-                self.client = self.client.reconnect();
-                unbroken = Instant::now();
-                continue;
-            }
-            retry.succeeded();
-            let mut settled = None;
-            while heads
-                .front()
-                .is_some_and(|(_, seen)| seen.elapsed() >= settle)
-            {
-                settled = heads.pop_front();
-            }
-            if let Some((token, _)) = settled {
-                let revision = match zedtoken::decode(&token) {
-                    Ok(decoded) => decoded.revision,
-                    Err(_) => Revision::Other(token.clone()),
-                };
-                self.follow(Bound::Number(&revision, &token)).await?;
-                probe_at = Instant::now() + SILENCE;
-            } else if Instant::now() >= probe_at {
-                probe_at = Instant::now() + SILENCE;
-                // Any other failure the next look meets, too, and is repeated there.
-                if let Err(Stop::Failed(failure)) = self.probe().await {
-                    return Err(failure);
-                }
-            }
-            let changed = self.progress.last_change.max(unbroken);
-            if self
-                .quiet
-                .is_some_and(|quiet| changed.elapsed() >= quiet + settle)
-            {
-                return Ok(Ended::Quiet);
-            }
-        }
-    }
-
-    /// Notes the head, if it is a new one.
-    async fn look(
-        &mut self,
-        heads: &mut VecDeque<(String, Instant)>,
-    ) -> Result<(), authzed::Error> {
-        let head = self.client.head().await?;
-        let newest = heads.back().map_or(&self.since, |(token, _)| token);
-        let newer = match (zedtoken::decode(&head), zedtoken::decode(newest)) {
-            (Ok(head), Ok(newest)) => newest.revision.sees(&head.revision) == Some(false),
-            _ => head != *newest,
-        };
-        if newer {
-            heads.push_back((head, Instant::now()));
-        }
-        Ok(())
     }
 }
 

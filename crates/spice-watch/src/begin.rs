@@ -1,0 +1,278 @@
+//! Where a stream begins, and what has to be true before.
+
+use std::path::Path;
+use std::time::Duration;
+
+use authzed::v1::Consistency;
+use authzed::zedtoken;
+use authzed::{Client, Kind};
+use spice_pipe::connection::{Connection, datastore_id};
+use spice_pipe::retry::Retry;
+use spice_pipe::settle::INTEGER_SETTLE;
+use spice_pipe::spool::{Appender, Left, Spool};
+use spice_pipe::{Exit, Failure, VERSION, keeps, stdio, token};
+use spice_record::Header;
+use spice_record::record::{Filter, StreamKind};
+use tokio::time::Instant;
+
+use crate::contended::Contended;
+use crate::{Watch, follow};
+
+/// Everything that was settled before the first change is asked for.
+pub(crate) struct Start {
+    pub(crate) client: Client,
+    pub(crate) max_retries: usize,
+    pub(crate) since: String,
+    /// To be written, unless a spool goes on.
+    pub(crate) header: Option<Header>,
+    pub(crate) schema: Option<String>,
+    pub(crate) appender: Option<Appender>,
+    pub(crate) settle: Duration,
+    /// The spool, if it goes on.
+    pub(crate) continued: Option<Spool>,
+    pub(crate) contended: Option<Contended>,
+}
+
+impl Watch {
+    pub(crate) async fn begin(&self) -> Result<Start, Failure> {
+        let connection = self.common.connection.resolve()?;
+        if self.spool.is_none() && self.since.is_none() && self.since_file.is_none() {
+            return Err(
+                Failure::usage("no revision to begin after: --since ZEDTOKEN").hint(
+                    "spice-revision prints that of a stream, or a server's newest with --head",
+                ),
+            );
+        }
+        let mut client = connection.connect().await?;
+        let endpoint = connection.endpoint();
+        let head = client.head().await?;
+        let spool = self.spool.as_deref().map(Spool::new);
+        let (appender, left) = match &spool {
+            Some(spool) => {
+                let (appender, left) = Appender::open(spool, self.spool_segment)?;
+                (Some(appender), left)
+            }
+            None => (None, None),
+        };
+        let since = self.start(&head, endpoint, left.as_ref())?;
+        self.check_types(&client, endpoint).await?;
+        self.check_until(&head)?;
+        if let Some(left) = &left {
+            tracing::info!(
+                "going on after revision {}, where the spool ends",
+                left.revision
+            );
+        }
+        let read = self.prove(&mut client, &connection, &since).await?;
+        if let Some(spool) = &spool {
+            spool.clear_lost();
+        }
+        tracing::info!("watching {endpoint} after revision {since}");
+        let (header, schema) = match left {
+            Some(left) => (None, left.schema),
+            None => (Some(self.header(&since, read.clone())), read),
+        };
+        let settle = self.settle.duration(&since);
+        Ok(Start {
+            max_retries: connection.max_retries,
+            settle,
+            continued: spool.filter(|_| header.is_none()),
+            contended: self.contended(&since, settle),
+            client,
+            since,
+            header,
+            schema,
+            appender,
+        })
+    }
+
+    /// What has to be read, where the order of revisions is not that of effects.
+    fn contended(&self, since: &str, settle: Duration) -> Option<Contended> {
+        if !zedtoken::decode(since).is_ok_and(|decoded| decoded.revision.needs_settling()) {
+            return None;
+        }
+        let settle = match (settle.is_zero(), &self.until) {
+            (false, _) => settle,
+            (true, Some(_)) => INTEGER_SETTLE,
+            (true, None) => {
+                tracing::warn!(
+                    "--settle 0s: this source numbers transactions when they begin, so one that is told \
+                     later may have come first: relationships that were revoked may come back on a \
+                     target, and late transactions are missing"
+                );
+                return None;
+            }
+        };
+        // A memory datastore reads incompletely at revisions that were overtaken.
+        let doubtful = keeps::of(since) == Some(keeps::Keeps::All);
+        Some(Contended::new(settle, doubtful, Instant::now()))
+    }
+
+    /// Where to begin: where the spool ends, else at the file's revision, else at the flag's.
+    fn start(&self, head: &str, endpoint: &str, left: Option<&Left>) -> Result<String, Failure> {
+        let here = datastore_id(head);
+        let is_here = |token: &String| datastore_id(token) == here;
+        if let Some(left) = left {
+            if left.header.filter != self.filter() {
+                return Err(Failure::usage(
+                    "the spool holds other types than these: --type must stay what it was",
+                ));
+            }
+            if !is_here(&left.revision) {
+                return Err(other_datastore("the spool", &left.revision, endpoint));
+            }
+            return Ok(left.revision.clone());
+        }
+        let file = self.since_file.as_deref();
+        // Of a spool the first segment may have been pruned.
+        let is_there = |file: &Path| file.exists() || Spool::new(file).newest_segment().is_some();
+        let Some(file) = file.filter(|file| self.since.is_none() || is_there(file)) else {
+            if self.skip_applied {
+                return Err(unproven());
+            }
+            return self.since.clone().ok_or_else(|| {
+                Failure::usage(
+                    "the spool is new: --since ZEDTOKEN says after which revision it begins",
+                )
+            });
+        };
+        let found = token::find(file)?;
+        // Of a summary or a position, the other end's revision may be the one that belongs here: that
+        // is how changes travel back.
+        if let Some(target) = found.target.filter(is_here) {
+            return Ok(target);
+        }
+        if self.skip_applied {
+            return Err(unproven());
+        }
+        let Some(source) = found.source else {
+            let name = stdio::name(file);
+            return Err(Failure::usage(format!("{name}: no revision in it")));
+        };
+        if !is_here(&source) {
+            let name = format!("--since-file {}", file.display());
+            return Err(other_datastore(&name, &source, endpoint));
+        }
+        Ok(source)
+    }
+
+    /// The server itself takes an unknown type for one that nothing changes in.
+    async fn check_types(&self, client: &Client, endpoint: &str) -> Result<(), Failure> {
+        if self.types.is_empty() {
+            return Ok(());
+        }
+        let schema = client
+            .reflect_schema(Consistency::fully_consistent())
+            .await?;
+        let definitions = schema.definitions.into_iter();
+        let mut known: Vec<String> = definitions.map(|found| found.name).collect();
+        known.sort();
+        match self.types.iter().find(|name| !known.contains(name)) {
+            Some(unknown) => Err(Failure::usage(format!(
+                "--type {unknown}: the schema of {endpoint} has no such definition"
+            ))
+            .hint(format!("it has: {}", known.join(", ")))),
+            None => Ok(()),
+        }
+    }
+
+    fn check_until(&self, head: &str) -> Result<(), Failure> {
+        let Some(until) = &self.until else {
+            return Ok(());
+        };
+        if datastore_id(until) != datastore_id(head) {
+            return Err(Failure::usage(
+                "--until: this revision belongs to another datastore than the server's",
+            ));
+        }
+        let decoded = zedtoken::decode(until).map(|decoded| decoded.revision);
+        if decoded
+            .as_ref()
+            .is_ok_and(|revision| !revision.can_be_awaited())
+        {
+            return Err(Failure::usage(
+                "--until: this revision names no transaction that could be waited for",
+            )
+            .hint("on PostgreSQL only a written revision does: use spice-revision --mark"));
+        }
+        if !matches!(decoded, Ok(ref revision) if revision.form() != "unknown") {
+            tracing::warn!(
+                "--until: a revision of unknown form can only be waited for by equality"
+            );
+        }
+        Ok(())
+    }
+
+    /// The history after the start must be there, before anything is written. Gives the schema.
+    async fn prove(
+        &self,
+        client: &mut Client,
+        connection: &Connection,
+        since: &str,
+    ) -> Result<Option<String>, Failure> {
+        let mut retry = Retry::new(connection.max_retries);
+        loop {
+            let read = async {
+                client.probe(since).await?;
+                client.read_schema().await
+            };
+            match read.await {
+                Ok(schema) => return Ok(schema.map(|schema| schema.text)),
+                Err(error) if error.kind() == Kind::HistoryLost => {
+                    let failure = follow::lost(error, since);
+                    self.leave_word(&failure);
+                    return Err(failure);
+                }
+                Err(error) => retry.pause(error, "looking for the revision again").await?,
+            }
+            *client = client.reconnect();
+        }
+    }
+
+    /// For whoever reads the spool.
+    pub(crate) fn leave_word(&self, failure: &Failure) {
+        let spool = self.spool.as_deref().map(Spool::new);
+        if let Some(Err(error)) = spool.map(|spool| spool.set_lost(failure.message())) {
+            tracing::warn!("cannot leave word beside the spool: {error}");
+        }
+    }
+
+    fn header(&self, since: &str, schema: Option<String>) -> Header {
+        Header {
+            revision: Some(since.to_owned()),
+            schema,
+            filter: self.filter(),
+            ..Header::new(
+                StreamKind::Changes,
+                format!("spice-watch {VERSION}"),
+                jiff::Timestamp::now().to_string(),
+            )
+        }
+    }
+
+    fn filter(&self) -> Option<Filter> {
+        (!self.types.is_empty()).then(|| Filter {
+            types: self.types.clone(),
+            resource_prefix: None,
+        })
+    }
+}
+
+fn unproven() -> Failure {
+    Failure::usage("--skip-applied needs a start that is known to be after the load: --since-file")
+        .hint(
+            "give what spice-import or spice-apply printed when it wrote to this server, or its \
+             position file: changes from before would bring back what was revoked since",
+        )
+}
+
+fn other_datastore(what: &str, token: &str, endpoint: &str) -> Failure {
+    let theirs = datastore_id(token).unwrap_or_default();
+    Failure::new(
+        Exit::Failed,
+        format!(
+            "{what} names a revision of another datastore ({theirs}) than that behind {endpoint}"
+        ),
+    )
+    .hint("check --context or --endpoint: a revision is good only where it was made")
+}

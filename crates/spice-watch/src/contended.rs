@@ -1,0 +1,290 @@
+//! Relationships whose state the order of their events does not tell.
+//!
+//! MySQL and memory number a transaction when it begins. Of two that overlap the one with the lower
+//! number may be the one that wins: a DELETE at 87 that waited for the TOUCH at 90, and removed it.
+//! Watch tells both, in the order of their numbers, and whoever replays them revives the relationship
+//! (measured, SpiceDB v1.56). Only a read at a settled revision tells which won. That needs two events,
+//! at least, of transactions that overlap; so a relationship is *contended* if it changed more than
+//! once within twice the settle time, and is read at the end of a round.
+//!
+//! Time is when a revision was seen as head. What comes after a settled revision began at most a settle
+//! time before that was seen, and what it overlaps began at most another one before. How late we come
+//! to read any of it does not matter.
+
+use std::collections::HashMap;
+
+use authzed::v1::{Relationship, RelationshipUpdate, relationship_update::Operation};
+use prost::Message as _;
+use spice_pipe::existing::{ByKey, key};
+use spice_record::ExpiryPrecision;
+use spice_record::digest::{key_digest, same};
+use tokio::time::{Duration, Instant};
+
+use crate::recent::Recent;
+
+/// With so many to be read, or so many bytes of them, a round is cut. More are not kept to be read
+/// again, either.
+const MOST: usize = 20_000;
+const MOST_BYTES: usize = 8 << 20;
+/// With so many updates, too: what is between two checkpoints may have to come again.
+const LONGEST: usize = 100_000;
+
+/// Keeps track of what changes, and says which relationships must be read.
+pub(crate) struct Contended {
+    settle: Duration,
+    recent: Recent,
+    pending: HashMap<u128, Pending>,
+    /// How many of these are to be read now, and how many later.
+    now: Load,
+    later: Load,
+    /// Updates since the last checkpoint.
+    updates: usize,
+    /// Whether what is read at a settled revision may be wrong, so that it must be read again.
+    doubtful: bool,
+    /// Until when what changed before this began is not known.
+    unknown_until: Option<Instant>,
+    /// When the end of the last round, and of this one, was seen as head.
+    settled: Option<Instant>,
+    ends: Instant,
+    /// Whether nothing comes after this round: then nothing can be read later.
+    is_last: bool,
+}
+
+#[derive(Default)]
+struct Load {
+    count: usize,
+    bytes: usize,
+}
+
+impl Load {
+    fn is_full(&self) -> bool {
+        self.count >= MOST || self.bytes >= MOST_BYTES
+    }
+}
+
+struct Pending {
+    /// What the stream says last.
+    last: RelationshipUpdate,
+    /// To be read at a revision that was seen as head at this time or later.
+    from: Option<Instant>,
+}
+
+impl Contended {
+    pub(crate) fn new(settle: Duration, doubtful: bool, now: Instant) -> Self {
+        Self {
+            settle,
+            recent: Recent::new(now),
+            pending: HashMap::new(),
+            now: Load::default(),
+            later: Load::default(),
+            updates: 0,
+            doubtful,
+            unknown_until: None,
+            settled: None,
+            ends: now,
+            is_last: false,
+        }
+    }
+
+    /// How far back a change may matter.
+    pub(crate) fn window(&self) -> Duration {
+        self.settle * 2
+    }
+
+    /// What changed before `now` is not known: every relationship that changes is read, until nothing
+    /// can come that overlaps it.
+    pub(crate) fn past_is_unknown(&mut self, now: Instant) {
+        self.unknown_until = Some(now + self.window());
+    }
+
+    /// A round begins, to a revision that was seen as head at this time.
+    pub(crate) fn begin(&mut self, ends: Instant) {
+        self.ends = ends;
+        if let (Some(until), Some(settled)) = (self.unknown_until, self.settled)
+            && settled >= until
+        {
+            self.unknown_until = None;
+        }
+    }
+
+    /// The last round begins, to a marker behind which nothing is in flight.
+    pub(crate) fn begin_last(&mut self, ends: Instant) {
+        self.begin(ends);
+        self.is_last = true;
+    }
+
+    /// These were emitted.
+    pub(crate) fn note(&mut self, updates: &[RelationshipUpdate]) {
+        self.updates += updates.len();
+        for update in updates {
+            let Some(relationship) = &update.relationship else {
+                continue;
+            };
+            let key = key_digest(relationship).0;
+            let again = self.recent.insert(key) || self.unknown_until.is_some();
+            if again || self.pending.contains_key(&key) {
+                self.put(key, update.clone(), None);
+            }
+        }
+    }
+
+    /// These changed, and were left out of the stream.
+    pub(crate) fn note_left_out(&mut self, updates: &[RelationshipUpdate]) {
+        for relationship in relationships(updates) {
+            self.recent.insert(key_digest(relationship).0);
+        }
+    }
+
+    /// These are states that were read when the stream was written.
+    pub(crate) fn note_read(&mut self, updates: &[RelationshipUpdate]) {
+        for update in updates {
+            let Some(relationship) = &update.relationship else {
+                continue;
+            };
+            let key = key_digest(relationship).0;
+            if self.pending.contains_key(&key) {
+                self.put(key, update.clone(), None);
+            }
+        }
+    }
+
+    fn put(&mut self, key: u128, last: RelationshipUpdate, from: Option<Instant>) {
+        self.remove(key);
+        let load = self.load(from);
+        load.count += 1;
+        load.bytes += weight(&last);
+        self.pending.insert(key, Pending { last, from });
+    }
+
+    fn remove(&mut self, key: u128) -> Option<Pending> {
+        let pending = self.pending.remove(&key)?;
+        let load = self.load(pending.from);
+        load.count -= 1;
+        load.bytes -= weight(&pending.last);
+        Some(pending)
+    }
+
+    fn load(&mut self, from: Option<Instant>) -> &mut Load {
+        match from {
+            None => &mut self.now,
+            Some(_) => &mut self.later,
+        }
+    }
+
+    /// Whether there is no room for more.
+    pub(crate) fn is_full(&self) -> bool {
+        self.now.is_full()
+    }
+
+    /// Whether a checkpoint is due, though the round is not at its end.
+    pub(crate) fn is_long(&self) -> bool {
+        self.updates >= LONGEST || self.is_full()
+    }
+
+    /// Whether something was said since the last checkpoint.
+    pub(crate) fn is_open(&self) -> bool {
+        self.updates > 0
+    }
+
+    /// The last updates of those that are to be read now.
+    pub(crate) fn due(&self, ends_round: bool) -> Vec<RelationshipUpdate> {
+        let all = ends_round && self.is_last;
+        let is_due = |pending: &&Pending| {
+            let from = pending.from;
+            all || from.is_none_or(|from| ends_round && from <= self.ends)
+        };
+        let due = self.pending.values().filter(is_due);
+        due.map(|pending| pending.last.clone()).collect()
+    }
+
+    /// What has to be said, where these were read and those were there: the states that the stream
+    /// gives otherwise.
+    pub(crate) fn judge(
+        &mut self,
+        due: &[RelationshipUpdate],
+        there: &ByKey<Relationship>,
+        now: jiff::Timestamp,
+    ) -> Vec<RelationshipUpdate> {
+        let mut wrong = Vec::new();
+        for last in due {
+            let Some(relationship) = &last.relationship else {
+                continue;
+            };
+            let digest = key_digest(relationship).0;
+            let pending = self.remove(digest);
+            let was_read_before = pending.is_some_and(|pending| pending.from.is_some());
+            let is = there.get(&key(relationship));
+            let state = match says(last, is, now) {
+                true => last.clone(),
+                false => {
+                    let state = state(relationship, is);
+                    wrong.push(state.clone());
+                    state
+                }
+            };
+            if self.doubtful && !was_read_before && !self.later.is_full() {
+                self.put(digest, state, Some(self.ends + self.settle));
+            }
+        }
+        wrong
+    }
+
+    /// Everything so far was said, and a checkpoint follows; at the end of a round, too.
+    pub(crate) fn checkpoint(&mut self, ends_round: bool) {
+        self.updates = 0;
+        if ends_round {
+            self.settled = Some(self.ends);
+            let window = self.window();
+            self.recent.forget_before(self.ends, window);
+        }
+    }
+}
+
+fn relationships(updates: &[RelationshipUpdate]) -> impl Iterator<Item = &Relationship> {
+    let all = updates.iter();
+    all.filter_map(|update| update.relationship.as_ref())
+}
+
+/// About how much memory it takes.
+fn weight(update: &RelationshipUpdate) -> usize {
+    2 * update.encoded_len() + 256
+}
+
+/// Whether an update leads to what is there. What has expired is not there.
+fn says(update: &RelationshipUpdate, is: Option<&Relationship>, now: jiff::Timestamp) -> bool {
+    let is_deleted = update.operation() == Operation::Delete;
+    let (Some(last), false) = (&update.relationship, is_deleted) else {
+        return is.is_none();
+    };
+    match is {
+        None => last.optional_expires_at.is_some_and(|expiry| {
+            (expiry.seconds, expiry.nanos) <= (now.as_second(), now.subsec_nanosecond())
+        }),
+        Some(is) => {
+            last.optional_expires_at == is.optional_expires_at
+                && same(last, is, ExpiryPrecision::Micros)
+        }
+    }
+}
+
+/// The update that leads to what is there: a touch, or a bare delete.
+fn state(relationship: &Relationship, is: Option<&Relationship>) -> RelationshipUpdate {
+    let (operation, relationship) = match is {
+        Some(is) => (Operation::Touch, is.clone()),
+        None => {
+            let bare = Relationship {
+                optional_caveat: None,
+                optional_expires_at: None,
+                ..relationship.clone()
+            };
+            (Operation::Delete, bare)
+        }
+    };
+    RelationshipUpdate {
+        operation: operation.into(),
+        relationship: Some(relationship),
+    }
+}
+
+#[cfg(test)]
+mod tests;

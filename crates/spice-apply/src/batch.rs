@@ -5,11 +5,12 @@
 //! one call takes is written by several at the same time. No two of them hold the same relationship,
 //! and the next batch waits for all of them, so no update ever overtakes another one.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use authzed::v1::{Relationship, RelationshipUpdate, relationship_update::Operation};
 use spice_pipe::budget::Held;
 use spice_pipe::existing::key;
+use spice_record::digest::key_digest;
 use spice_record::record::{Place, Transaction};
 use spice_record::relationship::{StructJson, Update};
 
@@ -31,6 +32,11 @@ pub(crate) struct Batch {
     pub(crate) part: bool,
     /// What the source's writer said, where it is one revision.
     pub(crate) metadata: Option<StructJson>,
+    /// The last checkpoint in it, and whether no revision comes after that.
+    pub(crate) checkpoint: Option<(String, Place)>,
+    pub(crate) ends_at_checkpoint: bool,
+    /// The relationships that it held more than once, or as they were read.
+    pub(crate) contended: HashSet<u128>,
 }
 
 /// Takes the next batch from the front of what was read: transactions, or updates. `None` where
@@ -73,21 +79,24 @@ fn one(waiting: &mut VecDeque<Held<Step>>) -> Option<Batch> {
         revision,
         updates,
         mut metadata,
+        contended,
         ..
     } = *change;
     // A revision can have several writers' metadata: then none of them speaks for it.
     let metadata = (metadata.len() == 1).then(|| metadata.pop()).flatten();
     let mut together = Together::default();
     for Update(update) in updates {
-        together.add(update);
+        together.add_as(update, contended);
     }
     Some(Batch {
         updates: together.updates,
+        contended: together.contended,
         revision: Some((revision, place)),
         transactions: u64::from(whole),
         whole,
         part,
         metadata,
+        ..Batch::default()
     })
 }
 
@@ -114,23 +123,32 @@ fn coalesced(
             break;
         };
         let Transaction {
-            revision, updates, ..
+            revision,
+            updates,
+            contended,
+            ..
         } = *change;
         for Update(update) in updates {
-            together.add(update);
+            together.add_as(update, contended);
         }
         batch.transactions += 1;
         batch.revision = Some((revision, place));
-        // A checkpoint right behind it says nothing that the next revision does not.
+        batch.ends_at_checkpoint = false;
+        // A checkpoint right behind it says nothing that the next one does not, unless the next batch
+        // begins behind it.
         let mut steps = waiting.iter().map(|step| &step.message);
         if let (Some(Step::Checkpoint(revision, _)), Some(Step::Transaction(..))) =
             (steps.next(), steps.next())
             && !is_end(revision)
+            && let Some(Step::Checkpoint(revision, place)) =
+                waiting.pop_front().map(|step| step.message)
         {
-            waiting.pop_front();
+            batch.checkpoint = Some((revision, place));
+            batch.ends_at_checkpoint = true;
         }
     }
     batch.updates = together.updates;
+    batch.contended = together.contended;
     batch
 }
 
@@ -139,9 +157,19 @@ fn coalesced(
 struct Together {
     updates: Vec<RelationshipUpdate>,
     places: HashMap<Vec<u8>, usize>,
+    contended: HashSet<u128>,
 }
 
 impl Together {
+    fn add_as(&mut self, update: RelationshipUpdate, contended: bool) {
+        let count = self.updates.len();
+        let key = update.relationship.as_ref().map(key_digest);
+        self.add(update);
+        if contended || self.updates.len() == count {
+            self.contended.extend(key.map(|key| key.0));
+        }
+    }
+
     fn add(&mut self, update: RelationshipUpdate) {
         let Some(relationship) = update.relationship else {
             return;

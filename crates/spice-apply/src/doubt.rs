@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
 use authzed::Client;
-use authzed::v1::{Relationship, RelationshipUpdate, relationship_update::Operation};
+use authzed::v1::{Consistency, Relationship, RelationshipUpdate, relationship_update::Operation};
 use spice_pipe::Failure;
 use spice_pipe::existing::{self, key};
 use spice_record::ExpiryPrecision;
@@ -123,7 +123,8 @@ impl Doubts {
     }
 }
 
-/// Reads the relationships of updates; gives back those that the target does not hold as they say.
+/// Reads the relationships of updates; gives back those that the target does not hold as they say, for a
+/// write that was given up was applied late.
 ///
 /// # Errors
 ///
@@ -134,27 +135,45 @@ pub(crate) async fn wrong(
     max_retries: usize,
     precision: ExpiryPrecision,
 ) -> Result<Vec<RelationshipUpdate>, Failure> {
+    let wrong = differing(client, updates, max_retries, precision).await?;
+    for relationship in wrong
+        .iter()
+        .filter_map(|update| update.relationship.as_ref())
+    {
+        tracing::warn!(
+            "{}: a write that had been given up was applied late; writing the right state again",
+            Text(relationship)
+        );
+    }
+    Ok(wrong)
+}
+
+/// Reads the relationships of updates; gives back those that the target does not hold as they say.
+///
+/// # Errors
+///
+/// The target's.
+pub(crate) async fn differing(
+    client: &Client,
+    updates: &[RelationshipUpdate],
+    max_retries: usize,
+    precision: ExpiryPrecision,
+) -> Result<Vec<RelationshipUpdate>, Failure> {
     let wanted: Vec<&Relationship> = updates
         .iter()
         .filter_map(|update| update.relationship.as_ref())
         .collect();
-    let there = existing::read(client, &wanted, max_retries).await??;
+    let newest = Consistency::fully_consistent();
+    let there = existing::read_few(client, &wanted, newest, max_retries).await??;
     let is_wrong = |update: &&RelationshipUpdate| {
         let Some(must) = &update.relationship else {
             return false;
         };
         let deleted = update.operation() == Operation::Delete;
-        let right = match there.get(&key(must)) {
+        !match there.get(&key(must)) {
             None => deleted || has_expired(must),
             Some(is) => !deleted && same(must, is, precision),
-        };
-        if !right {
-            tracing::warn!(
-                "{}: a write that had been given up was applied late; writing the right state again",
-                Text(must)
-            );
         }
-        !right
     };
     Ok(updates.iter().filter(is_wrong).cloned().collect())
 }

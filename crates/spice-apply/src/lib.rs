@@ -1,12 +1,14 @@
 //! `spice-apply`: writes a change stream to a SpiceDB, in order, and remembers how far it came.
 //!
 //! [`input`] is the thread that reads, [`batch`] says what is written together, [`mod@write`] calls the
-//! target, [`doubt`] comes back to writes whose end is unknown, [`schema`] follows the source's schema,
-//! [`position`] is about where a stream may go on, [`told`] says what was done, [`work`] joins them.
+//! target, [`doubt`] comes back to writes whose end is unknown, [`contended`] to what collided on the
+//! source, [`schema`] follows the source's schema, [`position`] is about where a stream may go on,
+//! [`told`] says what was done, [`work`] joins them.
 
 #![forbid(unsafe_code)]
 
 mod batch;
+mod contended;
 mod doubt;
 mod input;
 mod position;

@@ -18,6 +18,7 @@ use spice_record::{ExpiryPrecision, Header};
 use tokio::time::{Duration, Instant, sleep, sleep_until};
 
 use crate::batch::{self, Batch};
+use crate::contended::Contended;
 use crate::input::Step;
 use crate::position::Keeper;
 use crate::schema::{self, Follow};
@@ -63,6 +64,12 @@ pub(crate) struct Worker {
     newest_schema: Option<(String, String)>,
     /// A schema that stands in the stream's header, to be brought before anything else.
     first_schema: Option<(String, String)>,
+    /// Only a checkpoint is a place to go on from: the source's revisions are not in the order of their
+    /// effects, and what corrects that stands between a revision and the checkpoint behind it.
+    only_checkpoints: bool,
+    /// What was written since the last of them.
+    since_checkpoint: Option<(String, Place)>,
+    contended: Contended,
 }
 
 impl Worker {
@@ -99,6 +106,9 @@ impl Worker {
             replay_until: None,
             newest_schema: None,
             first_schema: None,
+            only_checkpoints: false,
+            since_checkpoint: None,
+            contended: Contended::default(),
         }
     }
 
@@ -121,6 +131,8 @@ impl Worker {
             self.position = None;
             return Ok(());
         };
+        self.only_checkpoints =
+            zedtoken::decode(&start).is_ok_and(|start| start.revision.needs_settling());
         let digest = header.schema.as_deref().map(digest_text);
         let fresh = self.position.take().unwrap_or_default();
         let Some(saved) = saved else {
@@ -226,20 +238,31 @@ impl Worker {
         match self.waiting.pop_front().map(|step| step.message) {
             Some(Step::Checkpoint(revision, place)) => {
                 let reached = self.reaches(&revision);
+                let has_written = self.since_checkpoint.take().is_some();
                 self.moves(&revision, place);
                 if reached {
                     self.finish().await?;
                     return Ok(true);
+                }
+                let is_due = self.waiting.is_empty() || self.paired.elapsed() >= PAIR_EVERY;
+                if has_written && is_due && !self.is_replay(place) {
+                    self.pair().await?;
                 }
                 self.save_if_due()?;
                 Ok(false)
             }
             Some(Step::Schema(change, place)) => {
                 self.schema(change.text, change.revision.clone()).await?;
-                self.moves(&change.revision, place);
+                if self.since_checkpoint.is_none() {
+                    self.moves(&change.revision, place);
+                }
                 Ok(false)
             }
             Some(Step::End(revision)) => {
+                // A stream ends where one can go on, as it does at a checkpoint.
+                if let Some((revision, place)) = self.since_checkpoint.take() {
+                    self.moves(&revision, place);
+                }
                 let reached = revision.as_deref().is_some_and(|end| self.reaches(end));
                 self.finish().await?;
                 if self.until.is_some() && !reached {
@@ -270,12 +293,16 @@ impl Worker {
             whole,
             part,
             metadata,
+            checkpoint,
+            ends_at_checkpoint,
+            contended,
         } = batch;
         let count = updates.len() as u64;
         let token = revision.as_ref().map(|(token, _)| token.as_str());
         let of = token.map_or_else(|| "update".to_owned(), |token| format!("revision {token}"));
         let mark = self.mark(token, metadata);
         let one_revision = transactions == 1 && !part;
+        let compared = (self.only_checkpoints && self.until.is_some()).then(|| updates.clone());
         let written = self
             .target
             .write(updates, one_revision, mark.as_ref(), &of)
@@ -285,6 +312,9 @@ impl Worker {
             None => failure,
         })?;
         self.progress.add(count);
+        if let Some(updates) = compared {
+            self.contended.note(&updates, &contended);
+        }
         let mut applied = Applied {
             transactions,
             updates: count,
@@ -299,7 +329,9 @@ impl Worker {
         };
         // One call alone: its revision holds it, and everything that ended before it began. A write in
         // doubt may come between.
+        let is_safe = ends_at_checkpoint || !self.only_checkpoints;
         let comparable = whole
+            && is_safe
             && self.is_settled()
             && revision
                 .as_ref()
@@ -319,8 +351,16 @@ impl Worker {
                     .target_revision
                     .clone_from(&applied.target_revision);
             }
-            self.moves(&token, place);
-            applied.source_revision = Some(token);
+            if self.only_checkpoints {
+                self.since_checkpoint = (!ends_at_checkpoint).then_some((token, place));
+                if let Some((revision, place)) = checkpoint {
+                    self.moves(&revision, place);
+                    applied.source_revision = Some(revision).filter(|_| ends_at_checkpoint);
+                }
+            } else {
+                self.moves(&token, place);
+                applied.source_revision = Some(token);
+            }
         }
         if applied.paired {
             self.paired = Instant::now();
@@ -406,6 +446,7 @@ impl Worker {
             // That can show that a schema is not as it should be.
             self.settle_doubts(true).await?;
         }
+        self.compare_contended().await?;
         if self.position.is_some() {
             self.pair().await?;
         }

@@ -1,8 +1,9 @@
 //! What is due beside the stream: writes in doubt, pairs, the position.
 
-use spice_pipe::Failure;
 use spice_pipe::spool::Spool;
+use spice_pipe::{Exit, Failure};
 use spice_record::record::Applied;
+use spice_record::relationship::Text;
 use tokio::time::{Duration, Instant, sleep_until};
 
 use super::Worker;
@@ -99,7 +100,7 @@ impl Worker {
     pub(super) async fn pair(&mut self) -> Result<(), Failure> {
         self.paired = Instant::now();
         // All that there is was read, so this is no replay any more.
-        if !self.is_settled() {
+        if !self.is_settled() || self.since_checkpoint.is_some() {
             return Ok(());
         }
         self.moved = false;
@@ -117,6 +118,62 @@ impl Worker {
             at: Some(jiff::Timestamp::now().to_string()),
             ..Applied::default()
         })
+    }
+
+    /// Before an end is announced: does the target hold what the stream says of relationships that
+    /// collided on the source?
+    pub(super) async fn compare_contended(&mut self) -> Result<(), Failure> {
+        let states = self.contended.states();
+        if states.is_empty() {
+            return Ok(());
+        }
+        let (count, left_out) = (states.len(), self.contended.left_out);
+        let more = match left_out {
+            0 => String::new(),
+            _ => format!(" ({left_out} more are not compared)"),
+        };
+        let client = self.target.client();
+        let mut wrong =
+            doubt::differing(&client, &states, self.max_retries, self.precision).await?;
+        if !wrong.is_empty() {
+            tracing::warn!(
+                "the target holds {} of {count} contended relationships otherwise than they were applied: \
+                 writing them again",
+                wrong.len()
+            );
+            let mark = self.mark(None, None);
+            self.target
+                .write(
+                    wrong.clone(),
+                    false,
+                    mark.as_ref(),
+                    "contended relationships",
+                )
+                .await?;
+            wrong = doubt::differing(&client, &wrong, self.max_retries, self.precision).await?;
+        }
+        // What was refused is told elsewhere.
+        if self.target.rejected() > 0 {
+            return Ok(());
+        }
+        if !wrong.is_empty() {
+            let first = wrong
+                .iter()
+                .filter_map(|update| update.relationship.as_ref());
+            let first: Vec<String> = first.take(5).map(|one| Text(one).to_string()).collect();
+            return Err(Failure::new(
+                Exit::Failed,
+                format!(
+                    "{} relationships that collided on the source are otherwise on the target, though they \
+                     were written again: {}",
+                    wrong.len(),
+                    first.join(", ")
+                ),
+            )
+            .hint("somebody else writes to the target: find out who, then run the same command again"));
+        }
+        tracing::info!("compared {count} contended relationships with the target: equal{more}");
+        Ok(())
     }
 
     pub(super) fn save_if_due(&mut self) -> Result<(), Failure> {

@@ -1,6 +1,7 @@
 //! Moving a source that is being written: `scripts/migrate` from plan to the switch, and back.
 
 mod back;
+mod contended;
 mod fence;
 mod resync;
 mod under_load;

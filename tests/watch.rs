@@ -107,7 +107,7 @@ fn writers(server: &Server, folder: &Path, flags: &[&str]) -> Writers {
 
 /// A change stream, folded.
 #[derive(Debug, Default)]
-struct Folded {
+pub(crate) struct Folded {
     header: Value,
     /// What every other line is, and its revision.
     records: Vec<(String, String)>,
@@ -116,7 +116,7 @@ struct Folded {
     schemas: Vec<String>,
     updates: usize,
     trailer: Option<Value>,
-    relationships: BTreeMap<String, String>,
+    pub(crate) relationships: BTreeMap<String, String>,
 }
 
 impl Folded {
@@ -128,7 +128,7 @@ impl Folded {
 
     /// Applies a stream to relationships as the judge has dumped them.
     #[track_caller]
-    fn onto(there: &[String], stream: &[u8]) -> Self {
+    pub(crate) fn onto(there: &[String], stream: &[u8]) -> Self {
         let mut folded = Self::default();
         for text in there {
             let (key, line) = canonical(&serde_json::from_str(text).unwrap());
@@ -185,7 +185,11 @@ impl Folded {
                 }
             }
             let revision = value["revision"].as_str().unwrap().to_owned();
-            self.records.push((kind.clone(), revision));
+            let kind = match value["contended"] == true {
+                true => "contended",
+                false => kind,
+            };
+            self.records.push((kind.to_owned(), revision));
         }
         assert_eq!(parts, 0, "the last revision is whole");
     }
@@ -276,7 +280,7 @@ fn canonical(judged: &Value) -> (String, String) {
 }
 
 /// All segments of a spool, one after the other, without the headers of all but the first.
-fn spool_of(path: &Path) -> Vec<u8> {
+pub(crate) fn spool_of(path: &Path) -> Vec<u8> {
     let mut all = std::fs::read(path).unwrap();
     for number in 1.. {
         let segment = path.with_file_name(format!(

@@ -56,6 +56,10 @@ marker() {
     esac
 }
 
+# until_marker TOKEN: drains to a marker. Behind the fence nothing has to settle: with --until the settle time only says for
+# how long relationships that change twice are taken to have collided
+until_marker() { drain --settle "$(settling)ms" --until "$1"; }
+
 # drain FLAGS...: brings the rest into the spool with these flags; with $end at the same time onto the target.
 #
 # One call at a time. A database makes calls at the same time begin again for each other, for seconds at worst: 4,500
@@ -70,7 +74,7 @@ drain() {
         applying=$!
         started $applying
     fi
-    spice-watch --context="$from" --spool "$spool" --spool-segment "$spool_segment" --settle 0s --quiet "$@" &
+    spice-watch --context="$from" --spool "$spool" --spool-segment "$spool_segment" "$@" &
     watching=$!
     started $watching
     wait $watching
@@ -97,6 +101,14 @@ applied_all() {
     [ $status -eq 0 ] || refused=yes
 }
 
+# by_others: the changes on stdin without what spice-watch itself says at a marker: states of relationships that collided
+by_others() {
+    grep -a -e '^{"transaction"' -e '^{"schema"' |
+        awk -v end="$(cat "$state/end" 2>/dev/null)" -v second="$(cat "$state/second" 2>/dev/null)" -v third="${third:-}" '
+            function at(marker) { return marker != "" && index($0, "{\"transaction\":{\"revision\":\"" marker "\"") == 1 }
+            !at(end) && !at(second) && !at(third)'
+}
+
 # leaks: how many transactions of others came after everything through the first marker was captured
 leaks() {
     read -r size segment <"$state/drained"
@@ -104,7 +116,8 @@ leaks() {
     for file in "$spool" "$spool".[0-9]*; do
         [ -f "$file" ] || continue
         if [ "${file##*/}" = "$segment" ]; then later=$size; elif [ -n "$later" ]; then later=0; else continue; fi
-        tail -c +$((later + 1)) "$file" | grep -a -e '^{"transaction"' -e '^{"schema"' >"$work/leaked" || continue
+        tail -c +$((later + 1)) "$file" | by_others >"$work/leaked"
+        [ -s "$work/leaked" ] || continue
         count=$((count + $(wc -l <"$work/leaked")))
         say "after the fence: $(head -n 1 "$work/leaked" | cut -c 1-300)"
     done
@@ -168,7 +181,7 @@ to_the_switch() {
         [ -z "$end" ] || echo "$end" >"$state/end"
     fi
     if [ -n "$end" ]; then
-        drain --until "$end"
+        until_marker "$end"
         drained_at=$(now)
         behind_the_fence
     else
@@ -202,7 +215,7 @@ behind_the_fence() {
     second=$marker
     if [ "$second" != "$end" ]; then
         first_end=$end end=''
-        drain --until "$second"
+        until_marker "$second"
         end=$first_end
     fi
     echo "$second" >"$state/second"
@@ -224,7 +237,7 @@ leak() {
 late_writes() {
     [ -r "$state/drained" ] && [ -s "$state/end" ] || return 0
     third=$(spice-revision --context="$from" --mark --quiet 2>/dev/null) || return 0
-    run spice-watch --context="$from" --spool "$spool" --spool-segment "$spool_segment" --settle 0s --quiet --until "$third" || return 0
+    run spice-watch --context="$from" --spool "$spool" --spool-segment "$spool_segment" --settle "$(settling)ms" --quiet --until "$third" || return 0
     leaked=$(leaks)
     [ "$leaked" -eq 0 ] || fail 1 "the fence did not hold: $leaked transactions were written to $from after it (above). $to lacks them" \
         "the switch STANDS. Close that way now; then write to $to by hand what of them still counts:" \
@@ -235,10 +248,10 @@ late_writes() {
 quiet_source() {
     say "$from takes no writes, so nothing marks the end: waiting until it is quiet for $quiet, which proves nothing;" \
         "both ends are compared before the switch"
-    drain --until-quiet "$quiet"
+    drain --settle 0s --quiet --until-quiet "$quiet"
     end=$(spice-revision "$spool") || fail_of spice-revision $? "nothing is switched; writes are still stopped"
     note_drained
-    drain --until-quiet "$quiet"
+    drain --settle 0s --quiet --until-quiet "$quiet"
     leaked=$(leaks)
     [ "$leaked" -eq 0 ] || leak "$leaked"
     second=$(spice-revision --context="$from" --head --settle 0s) || fail_of spice-revision $? "nothing is switched"

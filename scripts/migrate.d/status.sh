@@ -81,6 +81,17 @@ measure() {
 # proved_at: when verify proved both ends equal, if that is its verdict
 proved_at() { sed -n 's/^equal since \([^ ]*\): .*/\1/p' "$state/verdict" 2>/dev/null; }
 
+# fades: what to say of an equal verdict that is older than some minutes, where transactions can overtake each other
+fades() {
+    case $(known source) in
+    MySQL | memory*) ;;
+    *) return 0 ;;
+    esac
+    proven=$(proved_at)
+    [ -n "$proven" ] && [ $(($(now) - $(date -d "$proven" +%s%3N))) -gt 300000 ] || return 0
+    echo "; on such a source a verdict of the last minutes is worth more: $me verify"
+}
+
 # judge_verdict GRACE: sets unsafe where verify has not proved both ends equal, or too long ago: by so many milliseconds
 # more than --verdict-age
 judge_verdict() {
@@ -180,7 +191,7 @@ copy       $(cat "$state/copy" 2>/dev/null || echo 'not begun')
 lag        ${behind:+$(seconds_of "$behind") s behind what was captured; }${heard:+$from was last heard $(seconds_of "$heard") s ago}${capture_lag:+, and told of the last heartbeat $capture_lag s after it}
 backlog    ${backlog:-unknown} transactions, ${backlog_bytes:-unknown} bytes
 headroom   $room${gc_window:+ of $gc_window}
-verify     $(cat "$state/verdict" 2>/dev/null || echo 'not done')
+verify     $(cat "$state/verdict" 2>/dev/null || echo 'not done')$(fades)
 END
         [ ! -r "$state/fence" ] || echo "fence      confirmed $((($(now) - $(cat "$state/fence")) / 1000)) s ago: writes to $from are stopped"
         [ ! -r "$state/switched" ] || echo "reverse    $(reverse_runs)"

@@ -237,6 +237,7 @@ def head(client, _args):
 
 
 def arguments():
+    import colliding
     import writers
 
     parser = argparse.ArgumentParser(prog="judge", description=__doc__.split("\n")[0])
@@ -267,6 +268,7 @@ def arguments():
     command("schema-read", schema_read, "prints the schema")
     command("head", head, "prints the zedtoken of the newest revision")
     writers.add_commands(command)
+    colliding.add_commands(command)
     return parser.parse_args()
 
 

@@ -202,6 +202,22 @@ impl Writers {
             .arg("--journal")
             .arg(journal)
             .args(flags);
+        Self::spawn(command, journal)
+    }
+
+    /// Starts writers that collide, until the file `stop` is there: nobody but the server knows what is
+    /// left, and there is no journal.
+    pub fn colliding(server: &Server, stop: &Path, flags: &[&str]) -> Self {
+        let mut command = judge_of(server);
+        command
+            .arg("collide")
+            .arg("--stop-file")
+            .arg(stop)
+            .args(flags);
+        Self::spawn(command, stop)
+    }
+
+    fn spawn(mut command: Command, journal: &Path) -> Self {
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

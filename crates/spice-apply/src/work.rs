@@ -244,7 +244,9 @@ impl Worker {
                     self.finish().await?;
                     return Ok(true);
                 }
-                let is_due = self.waiting.is_empty() || self.paired.elapsed() >= PAIR_EVERY;
+                let goes_on = self.waiting.front().map(|step| &step.message);
+                let goes_on = matches!(goes_on, Some(Step::Transaction(..)));
+                let is_due = !goes_on || self.paired.elapsed() >= PAIR_EVERY;
                 if has_written && is_due && !self.is_replay(place) {
                     self.pair().await?;
                 }

@@ -1,0 +1,142 @@
+//! Live migrations while writers collide on the source: they touch, delete and touch again the same
+//! relationships within milliseconds, and only the source knows which of them won.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::{Migration, fenced, precision};
+use crate::support::judge::{self, Writers};
+use crate::support::spicedb::{Datastore, but_for_dead_mysql_servers};
+use crate::support::{figure, repeat};
+use crate::watch::{Folded, spool_of};
+
+/// How many migrations run at the same time: mostly they wait.
+const TOGETHER: u32 = 3;
+/// How long the writers go on after the follow has begun.
+const COLLIDING: Duration = Duration::from_secs(8);
+
+/// What a migration came to.
+struct Moved {
+    /// Relationships that whoever replays the changes without what was read has otherwise.
+    wrong: usize,
+    downtime: f64,
+}
+
+/// The stream without the states that were read.
+fn uncorrected(spool: &[u8]) -> Vec<u8> {
+    let lines = spool.split_inclusive(|byte| *byte == b'\n');
+    let plain = lines.filter(|line| {
+        let record: Value = serde_json::from_slice(line).unwrap();
+        record["transaction"]["contended"] != true
+    });
+    plain.flatten().copied().collect()
+}
+
+fn migrate(from: Datastore) -> Moved {
+    let to = Datastore::Memory;
+    let mut migration = Migration::between(from, to);
+    if from != Datastore::Postgres {
+        migration = migration.settling("3s");
+    }
+    let stop = migration.folder.path().join("stop");
+    let seed = migration.from.context().to_owned();
+    let flags = ["--seconds", "100", "--seed", &seed];
+    let writers = Writers::colliding(&migration.from, &stop, &flags);
+    migration.plan_and_copy();
+    let following = migration.follow();
+    std::thread::sleep(COLLIDING);
+    // Both ends agree meanwhile.
+    let verified = migration.step(&["verify"]).run();
+    assert_eq!(verified.code(), Some(0), "{}", verified.stderr);
+    let mut cutover = migration.cutover(&["--max-lag", "60s"]);
+    std::fs::write(&stop, "").unwrap();
+    let summary = writers.finish();
+    fenced(&mut cutover);
+    let cutover = cutover.wait().expect_success();
+    following.wait().expect_success();
+
+    let precision = precision(from, to);
+    let (source, target) = (
+        judge::dump(&migration.from, precision),
+        judge::dump(&migration.to, precision),
+    );
+    judge::assert_same_lines("the source", &source, "the target", &target);
+    assert!(cutover.stderr.contains("equal: "), "{}", cutover.stderr);
+
+    let since = std::fs::read_to_string(migration.file("revision")).unwrap();
+    let copied = judge::dump_at(&migration.from, since.trim(), precision);
+    let spool = spool_of(&migration.file("changes.ndjson"));
+    let plain = Folded::onto(&copied, &uncorrected(&spool)).relationships;
+    let right = Folded::onto(&source, &[]).relationships;
+    let wrong = plain
+        .iter()
+        .filter(|(key, line)| right.get(*key) != Some(*line));
+    let missing = right.keys().filter(|key| !plain.contains_key(*key));
+    let wrong = wrong.count() + missing.count();
+    let downtime = super::downtime(&cutover);
+    figure(&format!(
+        "{from:?}: {} relationships, {summary}, {wrong} of them wrong without what was read, write \
+         downtime {downtime} s",
+        source.len()
+    ));
+    Moved { wrong, downtime }
+}
+
+/// So many migrations, a few at a time.
+fn all_are_equal(from: Datastore) -> Vec<Moved> {
+    let (rounds, begun) = (repeat(5, 50), AtomicU32::new(0));
+    let one_after_the_other = || {
+        let mut moved = Vec::new();
+        while begun.fetch_add(1, Ordering::Relaxed) < rounds {
+            moved.push(migrate(from));
+        }
+        moved
+    };
+    let began = Instant::now();
+    let all: Vec<Moved> = std::thread::scope(|scope| {
+        let lanes: Vec<_> = (0..TOGETHER)
+            .map(|_| scope.spawn(one_after_the_other))
+            .collect();
+        let lanes = lanes.into_iter();
+        lanes.flat_map(|lane| lane.join().unwrap()).collect()
+    });
+    let would_fail = all.iter().filter(|moved| moved.wrong > 0).count();
+    let wrong: usize = all.iter().map(|moved| moved.wrong).sum();
+    let mut downtimes: Vec<f64> = all.iter().map(|moved| moved.downtime).collect();
+    downtimes.sort_by(f64::total_cmp);
+    figure(&format!(
+        "{from:?}: {} migrations equal in {:.0} s; without what was read {would_fail} would not be, by {wrong} \
+         relationships; write downtime: median {} s, worst {} s",
+        all.len(),
+        began.elapsed().as_secs_f64(),
+        downtimes[downtimes.len() / 2],
+        downtimes[downtimes.len() - 1]
+    ));
+    all
+}
+
+/// Replaying alone would have been wrong: else this shows nothing.
+fn read_what_collided(all: &[Moved]) {
+    assert!(all.iter().any(|moved| moved.wrong > 0), "nothing collided");
+}
+
+#[test]
+fn colliding_writers_of_postgres_leave_both_ends_equal() {
+    let all = all_are_equal(Datastore::Postgres);
+    assert!(
+        all.iter().all(|moved| moved.wrong == 0),
+        "it needs no reads"
+    );
+}
+
+#[test]
+fn colliding_writers_of_mysql_leave_both_ends_equal() {
+    but_for_dead_mysql_servers(|| read_what_collided(&all_are_equal(Datastore::MySql)));
+}
+
+#[test]
+fn colliding_writers_of_memory_leave_both_ends_equal() {
+    read_what_collided(&all_are_equal(Datastore::Memory));
+}

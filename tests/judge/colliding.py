@@ -1,0 +1,112 @@
+"""Writers that collide: groups that touch, delete and touch again the same fresh relationships at almost the same time.
+
+Which of them wins, only the server knows. What must be on a target is what the source itself holds when all have ended.
+"""
+
+import json
+import os
+import random
+import threading
+import time
+
+
+class Group:
+    """So many threads that meet before each round, and then write to the same relationships."""
+
+    def __init__(self, number, size, args):
+        self.number, self.size, self.args = number, size, args
+        self.random = random.Random(f"{args.seed}/{number}")
+        self.barrier = threading.Barrier(size, action=self.plan)
+        self.round, self.ended, self.plans = 0, False, []
+        self.began = time.monotonic()
+        self.transactions = self.updates = self.refused = 0
+        self.lock = threading.Lock()
+        self.threads = [threading.Thread(target=self.run, args=(member,), daemon=True) for member in range(size)]
+
+    def source(self, item, operation):
+        args, chance = self.args, self.random
+        source = {
+            "op": operation,
+            "resource": f"item:{args.prefix}{self.number}-{item}",
+            "relation": "holder",
+            "subject": f"user:{args.prefix}{self.number}",
+        }
+        if operation == "touch" and chance.random() < 0.6:
+            source.update(caveat="within", context={"limit": float(chance.randrange(1000))})
+        if operation == "touch" and chance.random() < 0.3:
+            instant = time.gmtime(time.time() + 86400 * chance.randint(2, 30))
+            source["expires"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", instant)
+        return source
+
+    def plan(self):
+        """What each member does in the next round: touch, delete, touch otherwise, each after a gap."""
+        args, chance = self.args, self.random
+        stop = args.stop_file and os.path.exists(args.stop_file)
+        self.ended = bool(stop) or time.monotonic() - self.began >= args.seconds
+        items = [f"{self.round}-{n}" for n in range(chance.randint(1, 3))]
+        # Some are touched once more long after: those must not be taken for what was before.
+        if self.round > 20 and chance.random() < 0.1:
+            items.append(f"{self.round - 20}-0")
+        # First of all a touch that the others meet; in half of the rounds it is acknowledged before.
+        self.head_start = chance.choice([0.0, 0.0, 0.004])
+        self.plans = []
+        for member in range(self.size):
+            steps = []
+            for step in range(1 if member == 0 else chance.randint(1, 2)):
+                operation = "touch" if member == 0 else chance.choice(["touch", "delete", "delete"])
+                gap = chance.uniform(0, args.gap / 1000) if member or step else 0.0
+                steps.append((gap, [self.source(item, operation) for item in items]))
+            self.plans.append(steps)
+        self.round += 1
+
+    def run(self, member):
+        import judge
+
+        client = judge.Client(self.args.endpoint, self.args.token_file, self.args.ca)
+        while True:
+            self.barrier.wait()
+            if self.ended:
+                return
+            if member:
+                time.sleep(self.head_start)
+            for gap, sources in self.plans[member]:
+                time.sleep(gap)
+                request = judge.WriteRelationshipsRequest(updates=[judge.update_of(source) for source in sources])
+                try:
+                    client.WriteRelationships(request, timeout=60)
+                except judge.grpc.RpcError:  # for a conflict, mostly; what counts is what the source holds
+                    with self.lock:
+                        self.refused += 1
+                    continue
+                with self.lock:
+                    self.transactions += 1
+                    self.updates += len(sources)
+            time.sleep(self.args.pause / 1000)
+
+
+def collide(client, args):
+    import judge
+    from writers import SCHEMA
+
+    if args.write_schema:
+        client.WriteSchema(judge.WriteSchemaRequest(schema=SCHEMA))
+    groups = [Group(number, 2 + number * 6 // max(1, args.groups - 1), args) for number in range(args.groups)]
+    threads = [thread for group in groups for thread in group.threads]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    names = ("round", "transactions", "updates", "refused")
+    print(json.dumps({name: sum(getattr(group, name) for group in groups) for name in names}))
+
+
+def add_commands(command):
+    result = command("collide", collide, "groups of 2 to 8 writers that write to the same fresh relationships at once")
+    result.add_argument("--groups", type=int, default=3, help="the first has 2 members, the last 8 (default 3)")
+    result.add_argument("--seconds", type=float, default=5)
+    result.add_argument("--stop-file", help="they end when this file is there")
+    result.add_argument("--gap", type=float, default=20, help="most milliseconds between two of one round (default 20)")
+    result.add_argument("--pause", type=float, default=20, help="milliseconds between two rounds (default 20)")
+    result.add_argument("--prefix", default="c", help="of the resources' ids (default c)")
+    result.add_argument("--seed", default="0")
+    result.add_argument("--write-schema", action="store_true", help="writes the writers' schema first")

@@ -34,6 +34,20 @@ fn uncorrected(spool: &[u8]) -> Vec<u8> {
     plain.flatten().copied().collect()
 }
 
+/// Verifies while everybody writes. A snapshot of PostgreSQL at a revision that was watched can hold a
+/// relationship twice: as it was before and after a deletion that the revision does not see. Another pair
+/// tells.
+fn both_ends_agree(migration: &Migration, from: Datastore) {
+    let mut verified = migration.step(&["verify"]).run();
+    for _ in 0..4 {
+        if from != Datastore::Postgres || !verified.stderr.contains(" twice") {
+            break;
+        }
+        verified = migration.step(&["verify"]).run();
+    }
+    assert_eq!(verified.code(), Some(0), "{}", verified.stderr);
+}
+
 fn migrate(from: Datastore) -> Moved {
     let to = Datastore::Memory;
     let mut migration = Migration::between(from, to);
@@ -47,9 +61,7 @@ fn migrate(from: Datastore) -> Moved {
     migration.plan_and_copy();
     let following = migration.follow();
     std::thread::sleep(COLLIDING);
-    // Both ends agree meanwhile.
-    let verified = migration.step(&["verify"]).run();
-    assert_eq!(verified.code(), Some(0), "{}", verified.stderr);
+    both_ends_agree(&migration, from);
     let mut cutover = migration.cutover(&["--max-lag", "60s"]);
     std::fs::write(&stop, "").unwrap();
     let summary = writers.finish();

@@ -39,11 +39,36 @@ transfer_failed() {
     fail_of spice-export "$exported" "$left"
 }
 
+# begin_at_head: takes the revision where copy and capture begin.
+#
+# In memory a snapshot can lack a transaction with a lower number that came late, for ever (docs/reliability.md), and a
+# Watch from there does not tell of it. So there the capture begins a settle time earlier, at another head: what had
+# not come then, it tells
+begin_at_head() {
+    settled_head
+    rm -f "$state/captured"
+    case $(kind source) in
+    memory*)
+        keep captured <"$work/revision" || exit
+        settled_head
+        ;;
+    esac
+    keep revision <"$work/revision" || exit
+}
+
+settled_head() {
+    run spice-revision --context="$from" --head ${settle:+--settle "$settle"} >"$work/revision" ||
+        fail_of spice-revision "$status" "no revision of $from to begin at"
+}
+
+# captured_since: where the capture begins
+captured_since() { cat "$state/captured" 2>/dev/null || cat "$state/revision"; }
+
 # capture: starts to write all changes after $revision into the spool, in the background
 capture() {
     mkfifo "$work/ended"
     exec 4<>"$work/ended" # so that nobody waits for a reader
-    keep_running capture spice-watch --context="$from" --since "$revision" --spool "$spool" \
+    keep_running capture spice-watch --context="$from" --since "$(captured_since)" --spool "$spool" \
         --spool-segment "$spool_segment" --heartbeat "$heartbeat" ${settle:+--settle "$settle"} &
     capture=$!
     started $capture
@@ -118,11 +143,7 @@ copy() {
     fi
     revision=''
     if [ "$procedure" = live ]; then
-        if [ ! -s "$state/revision" ]; then
-            run spice-revision --context="$from" --head ${settle:+--settle "$settle"} >"$work/revision" ||
-                fail_of spice-revision "$status" "no revision of $from to begin at"
-            keep revision <"$work/revision" || exit
-        fi
+        [ -s "$state/revision" ] || begin_at_head
         revision=$(cat "$state/revision")
         capture
     fi
@@ -148,7 +169,7 @@ copy() {
 # forget_changes: what belongs to the revision of a copy that is not wanted any more
 forget_changes() {
     rm -f "$state/verdict" "$state/differences.ndjson" "$state/checks.ndjson" "$state/second" "$state/paired.ndjson" "$state/verified" "$state/in-doubt"
-    rm -f "$state/revision" "$state/copy" "$state/following" "$state/position" "$state/fence" "$state/end" \
+    rm -f "$state/revision" "$state/captured" "$state/copy" "$state/following" "$state/position" "$state/fence" "$state/end" \
         "$state/drained" "$state/aborted" "$spool" "$spool".[0-9]* "$spool.lock" "$spool.lost"
     [ ! -r "$state/applied.ndjson" ] || mv "$state/applied.ndjson" "$state/applied.before.ndjson"
     before=''

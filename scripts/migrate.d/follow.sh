@@ -53,7 +53,7 @@ follow() {
         "since=$(date -u +%Y-%m-%dT%H:%M:%SZ)" | keep following || exit
     say "following $from; status: $me status; the switch: $me cutover"
     lost_next="raise --datastore-gc-window on $from, then: $me resync"
-    both_run "$from" "$to" "$spool" "$state/position" "$state/applied.ndjson" --since "$(cat "$state/revision")"
+    both_run "$from" "$to" "$spool" "$state/position" "$state/applied.ndjson" --since "$(captured_since)"
     both_ended "$from" "$to"
 }
 

@@ -18,9 +18,7 @@ resync() {
     fi
     mark resyncing
     archive
-    run spice-revision --context="$from" --head ${settle:+--settle "$settle"} >"$work/revision" ||
-        fail_of spice-revision "$status" "no revision of $from to begin at"
-    keep revision <"$work/revision" || exit
+    begin_at_head
     revision=$(cat "$state/revision")
     capture
     # Relationships of the source may need its schema. Where others stand against it, the comparison removes them,
@@ -77,7 +75,7 @@ archive() {
         old=$state/before-$(date -u +%Y%m%dT%H%M%SZ)
     }
     mkdir "$old" || fail 1 "cannot make $old" "make space; then run: $same"
-    for file in revision position applied.ndjson verdict differences.ndjson checks.ndjson following fence end drained second paired.ndjson verified; do
+    for file in revision captured position applied.ndjson verdict differences.ndjson checks.ndjson following fence end drained second paired.ndjson verified; do
         [ ! -e "$state/$file" ] || mv "$state/$file" "$old/" || fail 1 "cannot move $state/$file" "run: $same"
     done
     for file in "$spool" "$spool".*; do

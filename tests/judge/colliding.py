@@ -100,6 +100,35 @@ def collide(client, args):
     print(json.dumps({name: sum(getattr(group, name) for group in groups) for name in names}))
 
 
+def steady(client, args):
+    """One writer of fresh relationships, of which a share is touched again a moment later."""
+    import judge
+    from writers import SCHEMA
+
+    if args.write_schema:
+        client.WriteSchema(judge.WriteSchemaRequest(schema=SCHEMA))
+    chance, recent, number, again, late = random.Random(args.seed), [], 0, 0, 0
+    began = time.monotonic()
+    calls = int(args.seconds * args.rate / args.batch)
+    for call in range(calls):
+        batch = {}
+        while len(batch) < args.batch:
+            if recent and chance.random() < args.share:
+                name, again = chance.choice(recent), again + 1
+            else:
+                name, number = f"{args.prefix}{number}", number + 1
+            batch[name] = {"op": "touch", "resource": f"item:{name}", "relation": "holder", "subject": "user:steady"}
+            batch[name].update(caveat="within", context={"limit": float(call)})
+        request = judge.WriteRelationshipsRequest(updates=[judge.update_of(source) for source in batch.values()])
+        client.WriteRelationships(request, timeout=60)
+        recent = (recent + list(batch))[-500:]
+        ahead = began + (call + 1) * args.batch / args.rate - time.monotonic()
+        late += ahead < 0
+        time.sleep(max(0.0, ahead))
+    took = time.monotonic() - began
+    print(json.dumps({"updates": calls * args.batch, "again": again, "rate": round(calls * args.batch / took), "late": late}))
+
+
 def add_commands(command):
     result = command("collide", collide, "groups of 2 to 8 writers that write to the same fresh relationships at once")
     result.add_argument("--groups", type=int, default=3, help="the first has 2 members, the last 8 (default 3)")
@@ -108,5 +137,13 @@ def add_commands(command):
     result.add_argument("--gap", type=float, default=20, help="most milliseconds between two of one round (default 20)")
     result.add_argument("--pause", type=float, default=20, help="milliseconds between two rounds (default 20)")
     result.add_argument("--prefix", default="c", help="of the resources' ids (default c)")
+    result.add_argument("--seed", default="0")
+    result.add_argument("--write-schema", action="store_true", help="writes the writers' schema first")
+    result = command("steady", steady, "one writer at a steady rate, of which a share of the updates is contended")
+    result.add_argument("--seconds", type=float, default=60)
+    result.add_argument("--rate", type=float, default=1000, help="updates per second (default 1000)")
+    result.add_argument("--batch", type=int, default=50, help="updates a call (default 50)")
+    result.add_argument("--share", type=float, default=0.01, help="of updates that touch again what was just touched")
+    result.add_argument("--prefix", default="s", help="of the resources' ids (default s)")
     result.add_argument("--seed", default="0")
     result.add_argument("--write-schema", action="store_true", help="writes the writers' schema first")

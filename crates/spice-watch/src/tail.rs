@@ -9,8 +9,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use spice_pipe::spool::Spool;
 use spice_pipe::{Exit, Failure};
-use spice_record::Record;
 use spice_record::record::Transaction;
+use spice_record::{Change, ChangeCheck, Record, Seal};
 
 const CHECKPOINT: &[u8] = b"{\"checkpoint\":";
 const TRANSACTION: &[u8] = b"{\"transaction\":";
@@ -78,17 +78,28 @@ impl Tail {
             if read.map_err(|error| failed(&self.spool, &error))? == 0 {
                 self.lines = None;
             } else if self.line.starts_with(TRANSACTION) {
-                match serde_json::from_slice(&self.line) {
-                    Ok(Record::Transaction(transaction)) => return Ok(Some(*transaction)),
-                    Ok(_) => {}
-                    Err(error) => {
-                        let path = self.spool.path().display();
-                        let message = format!("the end of the spool {path} is damaged: {error}");
-                        return Err(Failure::new(Exit::BadData, message));
-                    }
-                }
+                let read = transaction(&self.line).map_err(|error| {
+                    let path = self.spool.path().display();
+                    let message = format!("the end of the spool {path} is damaged: {error}");
+                    Failure::new(Exit::BadData, message)
+                })?;
+                return Ok(Some(read));
             }
         }
+    }
+}
+
+/// A line that has its checksum.
+fn transaction(line: &[u8]) -> Result<Transaction, String> {
+    let record = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    let Record::Transaction(transaction) = record else {
+        return Err(format!("expected a transaction, got a {}", record.kind()));
+    };
+    let change = Change::Transaction(transaction);
+    ChangeCheck::in_the_middle(Seal::Unsealed).check(&change)?;
+    match change {
+        Change::Transaction(transaction) => Ok(*transaction),
+        _ => Err("not a transaction".to_owned()),
     }
 }
 

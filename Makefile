@@ -23,6 +23,7 @@ test: servers
 
 # The same tests with the long repetitions; results go into docs/reliability.md by hand.
 soak: servers
+	SPICE_SOAK=1 cargo test -p fuzz && \
 	SPICE_SOAK=1 SPICEDB_STATE="$(STATE)" RUST_TEST_THREADS=$(TEST_THREADS) cargo test --test pipes; \
 	status=$$?; SPICEDB_STATE="$(STATE)" scripts/spicedb remove --all || true; exit $$status
 

@@ -17,9 +17,11 @@ pub const MAX_LINE_BYTES: usize = 16 << 20;
 /// The longest line of one relationship, update or check. No server takes a request above 4 MiB.
 pub const MAX_RELATIONSHIP_BYTES: usize = 4 << 20;
 /// The most JSON values on a line. Decoded, an object takes about 1 KiB however small it is, so the
-/// length alone does not bound memory: 6 kB of compressed input took 3 GiB. SpiceDB takes 25,000 bytes
-/// of caveat context with a write, which is fewer than 10,000 values.
+/// length alone does not bound memory: 6 kB of compressed input took 3 GiB.
 pub const MAX_LINE_VALUES: usize = 50_000;
+/// The most of them in one relationship, update or check. SpiceDB takes 25,000 bytes of caveat context
+/// with a write (`--max-relationship-context-size`), which is fewer than 7,000 values.
+pub const MAX_RELATIONSHIP_VALUES: usize = 25_000;
 /// The most blank lines in a row, in bytes.
 const MAX_BLANK_BYTES: usize = 1 << 20;
 
@@ -29,13 +31,17 @@ const MAX_BLANK_BYTES: usize = 1 << 20;
 ///
 /// What is too large, for the message.
 pub fn check_line(line: &[u8]) -> Result<(), String> {
-    let most = longest(line);
-    if line.len() > most {
-        return Err(format!("line longer than {} MiB", most >> 20));
+    let longest = longest(line);
+    if line.len() > longest {
+        return Err(format!("line longer than {} MiB", longest >> 20));
     }
+    let most = match longest {
+        MAX_RELATIONSHIP_BYTES => MAX_RELATIONSHIP_VALUES,
+        _ => MAX_LINE_VALUES,
+    };
     // Every value takes two bytes at least.
-    if line.len() > 2 * MAX_LINE_VALUES && values(line) > MAX_LINE_VALUES {
-        return Err(format!("more than {MAX_LINE_VALUES} JSON values on a line"));
+    if line.len() > 2 * most && values(line) > most {
+        return Err(format!("more than {most} JSON values on a line"));
     }
     Ok(())
 }

@@ -23,7 +23,7 @@ const WAITING_BYTES: usize = 32 << 20;
 /// A line stays far below the largest that readers take, in bytes and in values.
 const PART_UPDATES: usize = 2_000;
 const PART_BYTES: usize = 1 << 20;
-const PART_CONTEXT_VALUES: usize = 20_000;
+const PART_CONTEXT_VALUES: usize = 15_000;
 /// A spool is made durable at least this often.
 const SYNC_EVERY: Duration = Duration::from_millis(100);
 

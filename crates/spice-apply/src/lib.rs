@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use authzed::zedtoken;
 use clap::CommandFactory as _;
-use spice_pipe::connection::{CommonArgs, datastore_id, refuse_same_datastore};
+use spice_pipe::connection::{CommonArgs, datastore_id, refuse_same_datastore, unblocked};
 use spice_pipe::log::LogArgs;
 use spice_pipe::position::PositionFile;
 use spice_pipe::progress::Progress;
@@ -38,7 +38,7 @@ use crate::input::{Input, Step};
 use crate::position::Keeper;
 use crate::schema::Follow;
 use crate::work::{Ended, Worker};
-use crate::write::Target;
+use crate::write::{Rejects, Target};
 
 /// Write a change stream, from stdin, a file or a growing spool, to a SpiceDB.
 #[derive(Clone, Debug, clap::Parser)]
@@ -64,7 +64,7 @@ pub struct Apply {
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=64))]
     lanes: Option<u16>,
     /// No more calls in a second than this.
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     max_rps: Option<u32>,
     /// What to do with an update that the target refuses: stop, or append it to a file and go on.
     #[arg(long, value_name = "stop|FILE", default_value = "stop")]
@@ -103,12 +103,14 @@ impl Program for Apply {
         &self.common.log
     }
 
+    fn ends_of_sigterm(&self) -> Exit {
+        stopped(SIGTERM)
+    }
+
     async fn run(self, shutdown: Shutdown) -> Result<Exit, Failure> {
         if input::waits_for_a_person(&self.file, self.spool.as_deref()) {
             let help = Self::command().render_long_help();
-            return Err(Failure::usage(format!(
-                "nothing to read: stdin is a terminal\n\n{help}"
-            )));
+            return Err(Failure::terminal(help));
         }
         let stop = Arc::new(AtomicBool::new(false));
         let begun = tokio::select! {
@@ -119,7 +121,13 @@ impl Program for Apply {
             Begun::Work(worker) => worker,
             Begun::Done => return Ok(Exit::Done),
         };
+        shutdown.grace(GRACE + SAVING);
+        shutdown.on_forced_end(worker.last_words());
         let ended = worker.run(&shutdown).await;
+        let ended = ended.or_else(|failure| match failure.interruption() {
+            Some(number) => Ok(Ended::Signal(number)),
+            None => Err(failure),
+        });
         stop.store(true, Ordering::Relaxed);
         worker.progress.clear();
         let rejected = worker.target.rejected();
@@ -147,7 +155,7 @@ enum Begun {
 
 impl Apply {
     async fn begin(&self, stop: &Arc<AtomicBool>) -> Result<Begun, Failure> {
-        let connection = self.common.connection.resolve()?;
+        let connection = self.common.connection.resolve().await?;
         let endpoint = connection.endpoint();
         let file = self.position.as_deref().map(PositionFile::new);
         let position = file.as_ref().map(PositionFile::load).transpose()?.flatten();
@@ -238,13 +246,25 @@ impl Apply {
             None => LANES,
         };
         let rejects = (self.on_reject != "stop").then(|| PathBuf::from(&self.on_reject));
+        let rejects = match rejects {
+            Some(path) => {
+                let inputs = [Some(self.file.clone()), self.spool.clone()];
+                let inputs: Vec<PathBuf> = inputs.into_iter().flatten().collect();
+                Some(unblocked(move || Rejects::open(&path, &inputs)).await?)
+            }
+            None => None,
+        };
+        let is_followed = header
+            .as_ref()
+            .is_some_and(|header| header.stream == StreamKind::Changes);
         let target = Target::new(
             client,
             connection.max_retries,
             usize::from(lanes),
             self.max_rps,
-            rejects.as_deref(),
-        )?;
+            rejects,
+            is_followed,
+        );
         let progress = Progress::start("updates", self.common.log.quiet);
         let mut worker = Box::new(Worker::new(self, target, steps, head, progress));
         worker.until = until.map(|until| until.revision);
@@ -287,7 +307,9 @@ const LANES: u16 = 4;
 
 /// How long a call under way may take after SIGTERM. One that takes longer is dropped, and its end is
 /// in doubt; after SIGUSR1 it is waited for.
-const GRACE: Duration = Duration::from_millis(800);
+const GRACE: Duration = Duration::from_millis(700);
+/// How long it may take then to save the position.
+const SAVING: Duration = Duration::from_millis(250);
 
 #[cfg(test)]
 mod tests {

@@ -10,7 +10,7 @@ use authzed::zedtoken::{self, Revision};
 use spice_pipe::budget::{Held, Receiver};
 use spice_pipe::connection::datastore_id;
 use spice_pipe::progress::Progress;
-use spice_pipe::{Exit, Failure, Shutdown, keeps};
+use spice_pipe::{Exit, Failure, Shutdown, keeps, lock};
 use spice_record::digest::digest_text;
 use spice_record::record::{Applied, Place, Position, StreamKind};
 use spice_record::relationship::StructJson;
@@ -19,6 +19,7 @@ use tokio::time::{Duration, Instant, sleep, sleep_until};
 
 use crate::batch::{self, Batch};
 use crate::contended::Contended;
+use crate::doubt::SETTLED;
 use crate::input::Step;
 use crate::position::Keeper;
 use crate::schema::{self, Follow};
@@ -161,6 +162,19 @@ impl Worker {
         let schema = header.schema.clone().filter(|_| changed);
         self.first_schema = schema.map(|text| (text, revision));
         Ok(())
+    }
+
+    /// What is to be noted even if this cannot come to its end after a signal: a call under way may be
+    /// applied late. Says how the program ends then.
+    pub(crate) fn last_words(&self) -> impl FnOnce() -> Option<Exit> + Send + use<> {
+        let (keeper, rejects) = (self.keeper.clone(), self.target.rejects());
+        move || {
+            if let Some(keeper) = keeper {
+                let _ = keeper.doubt(SETTLED);
+            }
+            let rejected = rejects.is_some_and(|rejects| lock(&rejects).count() > 0);
+            rejected.then_some(Exit::Partial)
+        }
     }
 
     /// Works until the stream, `--until` or a signal ends it. What was acknowledged is saved in any case.

@@ -1,9 +1,8 @@
 //! Calls of WriteRelationships, and what the target refuses.
 
 use std::collections::VecDeque;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -14,7 +13,7 @@ use authzed::{Client, Kind};
 use futures::stream::{self, StreamExt as _};
 use prost::Message as _;
 use spice_pipe::retry::Retry;
-use spice_pipe::{Exit, Failure, lock};
+use spice_pipe::{Exit, Failure, files, lock};
 use spice_record::Record;
 use spice_record::relationship::Text;
 use tokio::time::{Interval, MissedTickBehavior};
@@ -51,7 +50,9 @@ pub(crate) struct Target {
     pace: Option<tokio::sync::Mutex<Interval>>,
     doubts: Mutex<Doubts>,
     keeper: Option<Arc<Keeper>>,
-    rejects: Option<Mutex<Rejects>>,
+    rejects: Option<Arc<Mutex<Rejects>>>,
+    /// The updates are those of a source that is followed.
+    is_followed: bool,
     dropped: AtomicBool,
 }
 
@@ -78,7 +79,7 @@ pub(crate) struct Written {
     pub(crate) token: Option<String>,
 }
 
-struct Rejects {
+pub(crate) struct Rejects {
     file: File,
     path: PathBuf,
     count: u64,
@@ -90,15 +91,16 @@ impl Target {
         max_retries: usize,
         lanes: usize,
         max_rps: Option<u32>,
-        rejects: Option<&Path>,
-    ) -> Result<Self, Failure> {
+        rejects: Option<Rejects>,
+        is_followed: bool,
+    ) -> Self {
         let pace = max_rps.map(|rps| {
             let mut pace = tokio::time::interval(Duration::from_secs(1) / rps.max(1));
             pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
             tokio::sync::Mutex::new(pace)
         });
-        let rejects = rejects.map(Rejects::open).transpose()?.map(Mutex::new);
-        Ok(Self {
+        let rejects = rejects.map(|rejects| Arc::new(Mutex::new(rejects)));
+        Self {
             client: Mutex::new(client),
             max_retries,
             lanes,
@@ -107,8 +109,9 @@ impl Target {
             doubts: Mutex::default(),
             keeper: None,
             rejects,
+            is_followed,
             dropped: AtomicBool::new(false),
-        })
+        }
     }
 
     /// Writes in doubt are noted there, too.
@@ -176,7 +179,11 @@ impl Target {
     pub(crate) fn rejected(&self) -> u64 {
         self.rejects
             .as_ref()
-            .map_or(0, |rejects| lock(rejects).count)
+            .map_or(0, |rejects| lock(rejects).count())
+    }
+
+    pub(crate) fn rejects(&self) -> Option<Arc<Mutex<Rejects>>> {
+        self.rejects.clone()
     }
 
     /// Makes the rejects durable.
@@ -345,7 +352,7 @@ impl Target {
         of: &str,
     ) -> Result<(), Failure> {
         let reason = error.reason().unwrap_or_default();
-        if update.operation() == Operation::Delete && NOTHING_THERE.contains(&reason) {
+        if self.is_followed && is_done(update, reason) {
             self.doubts().acknowledged(std::slice::from_ref(update));
             return Ok(());
         }
@@ -363,7 +370,12 @@ impl Target {
             Exit::Failed,
             format!("{of}: the target refuses {text}: {message}"),
         );
-        Err(if NOTHING_THERE.contains(&reason) {
+        Err(if !self.is_followed && is_done(update, reason) {
+            failure.hint(
+                "nothing was deleted by this update: is a name in it misspelt? Mend it; or put what is \
+                 refused into a file with --on-reject FILE, and go on",
+            )
+        } else if NOTHING_THERE.contains(&reason) {
             failure.hint(
                 "neither the target nor the newest schema of the source allows it: perhaps it was \
                  allowed for a moment only. Allow it on the target and run the same command again, or \
@@ -375,22 +387,27 @@ impl Target {
     }
 }
 
+/// Whether a delete is refused because the target's schema cannot hold what it names. In a stream that is
+/// followed it counts as done: the source's schema has changed, and the relationship went with it. In updates
+/// made by hand a misspelt name would leave the grant that was to be taken away.
+fn is_done(update: &RelationshipUpdate, reason: &str) -> bool {
+    update.operation() == Operation::Delete && NOTHING_THERE.contains(&reason)
+}
+
 impl Rejects {
-    fn open(path: &Path) -> Result<Self, Failure> {
-        let file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .mode(0o600)
-            .open(path);
-        let file = file.map_err(|error| {
-            let path = path.display();
-            Failure::new(Exit::Failed, format!("--on-reject {path}: {error}"))
-        })?;
+    /// Opens the file, private and for appending. May wait for the reader of a named pipe.
+    pub(crate) fn open(path: &Path, inputs: &[PathBuf]) -> Result<Self, Failure> {
+        let inputs: Vec<&Path> = inputs.iter().map(PathBuf::as_path).collect();
+        let file = files::append("--on-reject", path, &inputs)?;
         Ok(Self {
             file,
             path: path.to_owned(),
             count: 0,
         })
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.count
     }
 
     fn keep(&mut self, update: &RelationshipUpdate) -> Result<(), Failure> {

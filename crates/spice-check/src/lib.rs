@@ -16,7 +16,7 @@ use authzed::Client;
 use authzed::v1::Consistency;
 use clap::CommandFactory as _;
 use fastrand::Rng;
-use spice_pipe::connection::{CommonArgs, Connection};
+use spice_pipe::connection::{CommonArgs, Connection, unblocked};
 use spice_pipe::log::LogArgs;
 use spice_pipe::progress::Progress;
 use spice_pipe::stdio::{self, Output};
@@ -83,9 +83,7 @@ impl Program for Check {
         let reads = self.sample != Some(0);
         if reads && self.file == Path::new("-") && stdio::stdin_is_terminal() {
             let help = Self::command().render_long_help();
-            return Err(Failure::usage(format!(
-                "nothing to read: stdin is a terminal\n\n{help}"
-            )));
+            return Err(Failure::terminal(help));
         }
         let progress = Progress::start("questions asked", self.common.log.quiet);
         tokio::select! {
@@ -100,7 +98,7 @@ impl Program for Check {
 
 impl Check {
     async fn check(&self, progress: &Progress) -> Result<Exit, Failure> {
-        let connection = self.common.connection.resolve()?;
+        let connection = self.common.connection.resolve().await?;
         let client = connection.connect().await?;
         let seed = self.seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
         let mut rng = Rng::with_seed(seed);
@@ -202,7 +200,7 @@ impl Check {
         };
         let endpoint = connection.endpoint();
         tracing::info!("{endpoint} answered {}", Tally::of(&checks));
-        write(header(asker.revision, Some(text)), checks)?;
+        write(header(asker.revision, Some(text)), checks).await?;
         Ok(Exit::Done)
     }
 
@@ -221,7 +219,7 @@ impl Check {
         let checks = asker.ask(questions).await?;
         let endpoint = asker.client.endpoint();
         tracing::info!("{endpoint} answered {}", Tally::of(&checks));
-        write(header(asker.revision, schema), checks)?;
+        write(header(asker.revision, schema), checks).await?;
         Ok(Exit::Done)
     }
 
@@ -266,7 +264,7 @@ impl Check {
             tracing::warn!("the schema of {endpoint} is another one: {difference}");
         }
         let count = disagree.len();
-        write(header(revision, other.schema.clone()), disagree)?;
+        write(header(revision, other.schema.clone()), disagree).await?;
         if count == 0 && differ.is_none() {
             tracing::info!("{endpoint} gives the same answers: {tally}");
             return Ok(Exit::Done);
@@ -307,7 +305,12 @@ fn header(revision: &str, schema: Option<String>) -> Header {
     }
 }
 
-fn write(header: Header, checks: Vec<checks::Check>) -> Result<(), Failure> {
+/// On a thread of its own: the reader of stdout may stand still.
+async fn write(header: Header, checks: Vec<checks::Check>) -> Result<(), Failure> {
+    unblocked(move || write_all(header, checks)).await
+}
+
+fn write_all(header: Header, checks: Vec<checks::Check>) -> Result<(), Failure> {
     let stdout = |error: io::Error| Failure::stdout(&error);
     let output = Output::create(None, None)?;
     let mut writer = CheckWriter::create(output, header).map_err(stdout)?;

@@ -94,9 +94,7 @@ impl Program for Diff {
         }
         if (self.a == stdin || self.b == stdin) && stdio::stdin_is_terminal() {
             let help = Self::command().render_long_help();
-            return Err(Failure::usage(format!(
-                "nothing to read: stdin is a terminal\n\n{help}"
-            )));
+            return Err(Failure::terminal(help));
         }
         let comparing = tokio::task::spawn_blocking(move || self.compare());
         tokio::select! {

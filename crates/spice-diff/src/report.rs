@@ -1,14 +1,13 @@
 //! What differs: as updates, or as counts.
 
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use authzed::v1::{Relationship, RelationshipUpdate, relationship_update::Operation};
+use spice_pipe::display::cell;
 use spice_pipe::stdio::Output;
-use spice_pipe::{Exit, Failure, VERSION};
+use spice_pipe::{Exit, Failure, VERSION, files};
 use spice_record::digest::key_digest;
 use spice_record::record::StreamKind;
 use spice_record::{Header, Record, UpdateWriter};
@@ -50,7 +49,16 @@ struct Aside {
 impl Report {
     pub(crate) fn begin(args: &Diff, read: &Read) -> Result<Self, Failure> {
         let aside = match (&args.spool, &args.set_aside) {
-            (Some(spool), Some(file)) => Some(Aside::begin(spool, file, read)?),
+            (Some(spool), Some(file)) => {
+                let inputs = [&args.a, &args.b, spool].map(PathBuf::as_path);
+                let inputs = inputs.into_iter().chain(args.only.as_deref());
+                Some(Aside::begin(
+                    spool,
+                    file,
+                    &inputs.collect::<Vec<_>>(),
+                    read,
+                )?)
+            }
             _ => None,
         };
         let output = Output::create(None, None)?;
@@ -141,7 +149,7 @@ impl Counts {
 }
 
 impl Aside {
-    fn begin(spool: &Path, file: &Path, read: &Read) -> Result<Self, Failure> {
+    fn begin(spool: &Path, file: &Path, inputs: &[&Path], read: &Read) -> Result<Self, Failure> {
         let Some(revision) = &read.revision else {
             return Err(Failure::new(
                 Exit::BadData,
@@ -150,12 +158,7 @@ impl Aside {
         };
         let name = file.display().to_string();
         let unseen = aside::unseen(spool, revision)?;
-        let file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .mode(0o600)
-            .open(file)
-            .map_err(|error| Failure::new(Exit::Failed, format!("--set-aside {name}: {error}")))?;
+        let file = files::append("--set-aside", file, inputs)?;
         Ok(Self {
             unseen,
             file,
@@ -190,9 +193,11 @@ fn relation(relationship: &Relationship) -> String {
 }
 
 fn summary(relations: &BTreeMap<String, Counts>, total: Counts) -> String {
-    let all = "total".to_owned();
-    let rows = || relations.iter().chain([(&all, &total)]);
-    let width = rows().map(|(name, _)| name.len()).max().unwrap_or(0).max(8);
+    let names = relations.iter().map(|(name, counts)| (cell(name), counts));
+    let names: Vec<_> = names.chain([("total".to_owned(), &total)]).collect();
+    let rows = || names.iter();
+    let width = rows().map(|(name, _)| name.chars().count()).max();
+    let width = width.unwrap_or(0).max("relation".len());
     let mut lines = vec![format!(
         "{:width$}  {:>9}  {:>9}  {:>9}",
         "relation", "missing", "changed", "extra"

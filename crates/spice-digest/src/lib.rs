@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use authzed::v1::Relationship;
 use clap::CommandFactory as _;
 use spice_pipe::compare::CompareArgs;
+use spice_pipe::display::cell;
 use spice_pipe::log::LogArgs;
 use spice_pipe::{Exit, Failure, Program, Shutdown, stdio};
 use spice_record::record::{Counted, Digests};
@@ -49,9 +50,7 @@ impl Program for Digest {
     async fn run(self, shutdown: Shutdown) -> Result<Exit, Failure> {
         if self.files == [Path::new("-")] && stdio::stdin_is_terminal() {
             let help = Self::command().render_long_help();
-            return Err(Failure::usage(format!(
-                "nothing to read: stdin is a terminal\n\n{help}"
-            )));
+            return Err(Failure::terminal(help));
         }
         let json = self.json;
         let reading = tokio::task::spawn_blocking(move || self.read());
@@ -159,14 +158,10 @@ impl Digest {
 }
 
 fn table(digests: &Digests) -> String {
-    let name = |counted: &Counted| {
-        counted
-            .relation
-            .clone()
-            .unwrap_or_else(|| "total".to_owned())
-    };
+    let name = |counted: &Counted| counted.relation.as_deref().map_or("total".to_owned(), cell);
     let rows = || digests.relations.iter().chain([&digests.total]);
-    let width = rows().map(|row| name(row).len()).max().unwrap_or(0);
+    let width = rows().map(|row| name(row).chars().count()).max();
+    let width = width.unwrap_or(0).max("relation".len());
     let mut lines = vec![format!(
         "{:width$}  {:>13}  {:>9}  {:>9}  digest ({})",
         "relation", "relationships", "caveated", "expiring", digests.expiry_precision

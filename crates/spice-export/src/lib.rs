@@ -14,13 +14,13 @@ mod write;
 
 use std::path::{Path, PathBuf};
 
-use spice_pipe::connection::CommonArgs;
+use spice_pipe::connection::{CommonArgs, unblocked};
 use spice_pipe::log::LogArgs;
 use spice_pipe::progress::Progress;
 use spice_pipe::retry::Retry;
 use spice_pipe::settle::SettleArgs;
 use spice_pipe::stdio::Output;
-use spice_pipe::{Exit, Failure, Program, Shutdown, parse_zedtoken};
+use spice_pipe::{Exit, Failure, Program, Shutdown, Stdout, parse_zedtoken};
 use spice_record::ExpiryPrecision;
 
 use crate::write::Writer;
@@ -48,7 +48,7 @@ pub struct Export {
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     jobs: u16,
     /// Relationships in one message from the server; shrinks where they are large [default: fits 1 MiB].
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     page_size: Option<u32>,
     /// How much of an expiry the digest covers: us, or s to compare with a MySQL datastore.
     #[arg(long, value_name = "us|s", default_value_t)]
@@ -77,8 +77,19 @@ impl Program for Export {
         &self.common.log
     }
 
+    fn stdout(&self) -> Stdout {
+        match self.output_file() {
+            Some(_) => Stdout::Unused,
+            None => Stdout::Data,
+        }
+    }
+
     async fn run(self, shutdown: Shutdown) -> Result<Exit, Failure> {
-        let output = Output::create(self.output.as_deref(), self.zstd)?;
+        let (path, zstd) = (self.output.clone(), self.zstd);
+        let output = tokio::select! {
+            output = unblocked(move || Output::create(path.as_deref(), zstd)) => output?,
+            number = shutdown.requested() => return Ok(Exit::Signal(number)),
+        };
         let progress = Progress::start("relationships exported", self.common.log.quiet);
         let (writer, written) = Writer::start(
             output,
@@ -92,10 +103,7 @@ impl Program for Export {
         };
         // Without its finish message the writer gives up, and takes an unfinished file away.
         drop(writer);
-        let to_file = self
-            .output
-            .as_deref()
-            .is_some_and(|path| path != Path::new("-"));
+        let to_file = self.output_file().is_some();
         let written = tokio::select! {
             written = written => {
                 written.map_err(|error| Failure::new(Exit::Failed, error.to_string()))?
@@ -123,8 +131,13 @@ impl Program for Export {
 }
 
 impl Export {
+    fn output_file(&self) -> Option<&Path> {
+        let output = self.output.as_deref();
+        output.filter(|path| *path != Path::new("-"))
+    }
+
     async fn export(&self, writer: &Writer, shutdown: &Shutdown) -> Result<(), Failure> {
-        let connection = self.common.connection.resolve()?;
+        let connection = self.common.connection.resolve().await?;
         let client = connection.connect().await?;
         let snapshot = snapshot::take(self, &connection, &client, shutdown).await?;
         let definitions = snapshot::definitions(self, &client, &snapshot.revision).await?;

@@ -14,13 +14,14 @@ mod target;
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use clap::CommandFactory as _;
 use futures::stream::{FuturesUnordered, StreamExt as _};
-use spice_pipe::connection::CommonArgs;
+use spice_pipe::connection::{CommonArgs, unblocked};
 use spice_pipe::log::LogArgs;
 use spice_pipe::progress::Progress;
-use spice_pipe::{Exit, Failure, Program, Shutdown, lock, stdio};
+use spice_pipe::{Exit, Failure, Program, Shutdown, Stdout, lock, stdio};
 use spice_record::record::Filter;
 use spice_record::{Header, Record, Seal};
 use tokio::sync::mpsc;
@@ -113,12 +114,14 @@ impl Program for Import {
         &self.common.log
     }
 
+    fn stdout(&self) -> Stdout {
+        Stdout::Summary
+    }
+
     async fn run(self, shutdown: Shutdown) -> Result<Exit, Failure> {
         if self.file == Path::new("-") && stdio::stdin_is_terminal() {
             let help = Self::command().render_long_help();
-            return Err(Failure::usage(format!(
-                "nothing to read: stdin is a terminal\n\n{help}"
-            )));
+            return Err(Failure::terminal(help));
         }
         let progress = Progress::start("relationships read", self.common.log.quiet);
         // Nothing is loaded yet, so a signal ends this anywhere.
@@ -139,7 +142,12 @@ impl Program for Import {
         };
         let on_conflict = self.on_conflict.unwrap_or(OnConflict::Fail);
         let policy = on_conflict.to_go_on();
-        let rejects = Rejects::open(self.rejects.as_deref(), &self.file, policy)?;
+        let (path, input) = (self.rejects.clone(), self.file.clone());
+        let rejects = tokio::select! {
+            rejects = unblocked(move || Rejects::open(path.as_deref(), &input, policy)) => rejects?,
+            number = shutdown.requested() => return Ok(Exit::Signal(number)),
+        };
+        shutdown.grace(GRACE + SAYING);
         let loader = target.loader(on_conflict, Mutex::new(rejects));
         let (tally, outcome) =
             load_all(&loader, first, steps, self.jobs, &progress, &shutdown).await;
@@ -277,8 +285,14 @@ enum Ended {
     Signal(i32),
 }
 
+/// How long transactions under way may take after a signal. What takes longer is dropped: the server rolls
+/// it back, unless it has all of it, so its end is not known. After SIGUSR1 it is waited for.
+const GRACE: Duration = Duration::from_millis(700);
+/// How long it may take then to say what is on the target.
+const SAYING: Duration = Duration::from_millis(250);
+
 /// Loads chunk after chunk. After a failure or a signal no new one is begun, and those under way are
-/// brought to their end, so that the tally is true.
+/// brought to their end, if a signal leaves the time, so that the tally is true.
 async fn load_all(
     loader: &Loader,
     first: Step,
@@ -291,20 +305,30 @@ async fn load_all(
     let mut loading = FuturesUnordered::new();
     let mut outcome = None;
     let mut first = Some(first);
+    let mut under_way = 0;
+    let too_late = async {
+        let number = shutdown.in_a_hurry().await;
+        tokio::time::sleep(GRACE).await;
+        number
+    };
+    tokio::pin!(too_late);
     while outcome.is_none() || !loading.is_empty() {
         tokio::select! {
             step = next(&mut first, &mut steps), if outcome.is_none() && loading.len() < usize::from(jobs) => {
                 match step {
                     Some(Step::Chunk(chunk)) => {
-                        progress.add(chunk.len() as u64);
-                        loading.push(loader.load(chunk));
+                        let rows = chunk.len() as u64;
+                        progress.add(rows);
+                        under_way += rows;
+                        loading.push(async move { (rows, loader.load(chunk).await) });
                     }
                     Some(Step::End(totals)) => outcome = Some(Ok(Ended::Whole(totals))),
                     Some(Step::Failed(failure)) => outcome = Some(Err(failure)),
                     Some(Step::Header(_)) | None => outcome = Some(Err(lost())),
                 }
             }
-            Some((loaded, result)) = loading.next() => {
+            Some((rows, (loaded, result))) = loading.next() => {
+                under_way -= rows;
                 tally.add(&loaded);
                 if let Err(failure) = result
                     && !matches!(outcome, Some(Err(_)))
@@ -314,6 +338,10 @@ async fn load_all(
             }
             number = shutdown.requested(), if outcome.is_none() => {
                 outcome = Some(Ok(Ended::Signal(number)));
+            }
+            number = &mut too_late => {
+                tally.unknown += under_way;
+                return (tally, outcome.unwrap_or(Ok(Ended::Signal(number))));
             }
         }
     }

@@ -2,15 +2,14 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::Write as _;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use authzed::Kind;
 use authzed::v1::Relationship;
 use prost::Message as _;
-use spice_pipe::{Exit, Failure, stdio};
+use spice_pipe::{Exit, Failure, files};
 use spice_record::relationship::Text;
 use spice_record::snapshot::write_relationship;
 
@@ -98,7 +97,8 @@ pub(crate) struct Rejects {
 }
 
 impl Rejects {
-    /// Opens the file, private and for appending: the same command run again keeps what is there.
+    /// Opens the file, private and for appending: the same command run again keeps what is there. May wait
+    /// for the reader of a named pipe.
     pub(crate) fn open(
         path: Option<&Path>,
         input: &Path,
@@ -110,20 +110,7 @@ impl Rejects {
                 ..Self::default()
             });
         };
-        let shown = path.display();
-        if let (Ok(a), Ok(b)) = (fs::metadata(path), stdio::metadata(input))
-            && (a.dev(), a.ino()) == (b.dev(), b.ino())
-        {
-            return Err(Failure::usage(format!(
-                "--rejects {shown} is the file that is read"
-            )));
-        }
-        let file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .mode(0o600)
-            .open(path)
-            .map_err(|error| Failure::new(Exit::Failed, format!("--rejects {shown}: {error}")))?;
+        let file = files::append("--rejects", path, &[input])?;
         Ok(Self {
             file: Some((file, path.to_owned())),
             policy,

@@ -28,7 +28,7 @@ impl Target {
     /// Connects; refuses a target that holds relationships, unless it is said what to do about them,
     /// and one that takes no writes: better now than after an hour of reading.
     pub(crate) async fn open(args: &Import) -> Result<Self, Failure> {
-        let connection = args.common.connection.resolve()?;
+        let connection = args.common.connection.resolve().await?;
         let client = connection.connect().await?;
         let endpoint = connection.endpoint();
         if args.on_conflict.is_none() {

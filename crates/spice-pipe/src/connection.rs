@@ -1,8 +1,10 @@
 //! `--context`, `--endpoint`, ... and what they mean together.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use authzed::{Client, Config, Identity, Security, TlsConfig};
+use tokio::runtime::Handle;
 
 use crate::contexts::{self, Settings};
 use crate::exit::{Exit, Failure};
@@ -47,7 +49,13 @@ impl ConnectionArgs {
     /// # Errors
     ///
     /// Exit 2 where something is missing or contradicts itself.
-    pub fn resolve(&self) -> Result<Connection, Failure> {
+    pub async fn resolve(&self) -> Result<Connection, Failure> {
+        let args = self.clone();
+        // Files may be pipes that nobody opens, and commands take their time.
+        unblocked(move || args.resolve_blocking()).await
+    }
+
+    fn resolve_blocking(&self) -> Result<Connection, Failure> {
         let fallback = match &self.context {
             Some(name) => {
                 let ignored = contexts::environment_in_use().join(", ");
@@ -83,6 +91,18 @@ impl ConnectionArgs {
                 "--insecure means no TLS, {flag} means TLS: drop one"
             )));
         }
+        if settings.no_verify_ca && settings.certificate_path.is_some() {
+            return Err(Failure::usage(
+                "--no-verify-ca takes any certificate, --certificate-path only those of its authorities: \
+                 drop one",
+            ));
+        }
+        if settings.no_verify_ca {
+            tracing::warn!(
+                "--no-verify-ca: the server's certificate is not verified, so anybody on the way can read \
+                 the token and change what is sent"
+            );
+        }
         let identity = match (&settings.client_certificate_path, &settings.client_key_path) {
             (Some(certificate), Some(key)) => Some(Identity {
                 certificate_path: certificate.clone(),
@@ -104,10 +124,16 @@ impl ConnectionArgs {
                 identity,
             })
         };
+        let token = contexts::token(&settings)?;
+        if settings.insecure && token.is_some() && !is_loopback(&endpoint) {
+            tracing::warn!(
+                "the token is sent to {endpoint} without TLS: anybody on the way can read it"
+            );
+        }
         Ok(Connection {
             config: Config {
                 endpoint,
-                token: contexts::token(&settings)?,
+                token,
                 security,
                 hostname_override: settings.hostname_override,
                 request_timeout: settings.request_timeout.unwrap_or(REQUEST_TIMEOUT),
@@ -132,7 +158,9 @@ impl Connection {
     ///
     /// Exit 75 or 77, saying which of these it was.
     pub async fn connect(&self) -> Result<Client, Failure> {
-        let client = Client::connect(&self.config).await?;
+        // Certificates are read from files, which may be pipes that nobody opens.
+        let (config, runtime) = (self.config.clone(), Handle::current());
+        let client = unblocked(move || runtime.block_on(Client::connect(&config))).await?;
         let Config {
             endpoint,
             token,
@@ -148,6 +176,33 @@ impl Connection {
         tracing::debug!("connected to {endpoint} {tls}, {token} a token");
         Ok(client)
     }
+}
+
+/// Runs what may block on a thread of its own, so that a signal ends the program meanwhile.
+///
+/// # Errors
+///
+/// What the work returns; exit 1 where it panicked.
+pub async fn unblocked<T, E>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, Failure>
+where
+    T: Send + 'static,
+    E: Send + 'static,
+    Failure: From<E>,
+{
+    let done = tokio::task::spawn_blocking(work).await;
+    Ok(done.map_err(|error| Failure::new(Exit::Failed, error.to_string()))??)
+}
+
+/// Whether an endpoint is on this machine. A name that would have to be looked up is not known to be.
+fn is_loopback(endpoint: &str) -> bool {
+    let host = endpoint.rsplit_once(':').map_or(endpoint, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost")
+        || host
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
 }
 
 /// What every program has: messages and one server.
@@ -182,5 +237,32 @@ pub fn refuse_same_datastore(source: &str, target: &str, endpoint: &str) -> Resu
         )
         .hint("source and target are the same: check --context or --endpoint of both ends")),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_loopback;
+
+    #[test]
+    fn only_this_machine_is_loopback() {
+        for endpoint in [
+            "localhost:50051",
+            "127.0.0.1:1",
+            "127.8.9.1:1",
+            "[::1]:50051",
+            "LocalHost:1",
+        ] {
+            assert!(is_loopback(endpoint), "{endpoint}");
+        }
+        for endpoint in [
+            "spicedb:50051",
+            "10.0.0.1:1",
+            "[::2]:1",
+            "localhost.example.com:1",
+            "128.0.0.1:1",
+        ] {
+            assert!(!is_loopback(endpoint), "{endpoint}");
+        }
     }
 }

@@ -1,15 +1,18 @@
 //! Where a connection's settings come from: flags, the contexts file, the environment.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Deserializer};
 
-use crate::exit::{Exit, Failure};
-use crate::parse_duration;
+use crate::display::is_hostile;
+use crate::exit::Failure;
+use crate::files::{self, Trust};
+use crate::{parse_timeout, token_command};
 
 /// The settings of one connection. One definition for the flags, for the tables of the contexts file
 /// (the keys are the flags' names) and for the environment (`SPICE_` and the name in capitals).
@@ -48,7 +51,7 @@ pub struct Settings {
     pub client_key_path: Option<PathBuf>,
     /// How long one request, or the next page of an export, may take; Watch and imports are not bounded
     /// by it [default: 60s].
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration, allow_hyphen_values = true)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_timeout, allow_hyphen_values = true)]
     #[serde(deserialize_with = "duration")]
     pub request_timeout: Option<Duration>,
     /// How often in a row a failing request is repeated [default: 10].
@@ -58,7 +61,7 @@ pub struct Settings {
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     let text = String::deserialize(deserializer)?;
-    parse_duration(&text)
+    parse_timeout(&text)
         .map(Some)
         .map_err(serde::de::Error::custom)
 }
@@ -140,7 +143,7 @@ pub fn from_environment() -> Result<Settings, Failure> {
     let token_file = path("SPICE_TOKEN_FILE");
     let token_command = variable("SPICE_TOKEN_COMMAND").filter(|_| token_file.is_none());
     let token = variable("SPICE_TOKEN").filter(|_| token_file.is_none() && token_command.is_none());
-    let timeout = variable("SPICE_REQUEST_TIMEOUT").map(|text| parse_duration(&text));
+    let timeout = variable("SPICE_REQUEST_TIMEOUT").map(|text| parse_timeout(&text));
     let retries = variable("SPICE_MAX_RETRIES").map(|text| text.parse());
     Ok(Settings {
         endpoint: variable("SPICE_ENDPOINT"),
@@ -188,7 +191,16 @@ pub fn read(name: &str) -> Result<Settings, Failure> {
          token-file = \"{name}.token\"; its place is $SPICE_CONTEXTS or \
          ~/.config/spice-pipes/contexts.toml"
     );
-    let text = fs::read_to_string(&path).map_err(|e| {
+    if name.chars().any(is_hostile) {
+        return Err(Failure::usage(format!(
+            "--context {name:?}: a name has no control characters"
+        )));
+    }
+    let file = File::open(&path).map_err(|e| {
+        Failure::usage(format!("--context {name}: cannot read {shown}: {e}")).hint(&form)
+    })?;
+    refuse_strangers(&file, &path)?;
+    let text = read_text(&file).map_err(|e| {
         Failure::usage(format!("--context {name}: cannot read {shown}: {e}")).hint(&form)
     })?;
     // toml shows the offending line in its error, and that line may be a token.
@@ -216,7 +228,7 @@ pub fn read(name: &str) -> Result<Settings, Failure> {
         Failure::usage(format!("{shown}: context {name:?}: {}", error.message())).hint(&form)
     })?;
     if settings.token.is_some() {
-        warn_if_readable(&path);
+        files::warn_if_readable(&file, &format!("{shown} holds a token"), &path);
     }
     Ok(beside(settings, path.parent().unwrap_or(Path::new("."))))
 }
@@ -243,15 +255,58 @@ fn beside(mut settings: Settings, folder: &Path) -> Settings {
     settings
 }
 
-fn warn_if_readable(path: &Path) {
-    let open = fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0);
-    if open {
-        let path = path.display();
-        tracing::warn!("{path} holds a token and others can read it: chmod 600 {path}");
+/// A context says what is run (`token-command`) and where a token is sent: nobody else must write it.
+fn refuse_strangers(file: &File, path: &Path) -> Result<(), Failure> {
+    let Ok(found) = file.metadata() else {
+        return Ok(());
+    };
+    if !found.is_file() {
+        return Ok(()); // A pipe, which only its maker has.
+    }
+    let real = fs::canonicalize(path);
+    let folder = real.as_deref().unwrap_or(path).parent();
+    let folder = folder.filter(|folder| *folder != Path::new(""));
+    let folder = folder.unwrap_or(Path::new("."));
+    let own = files::own_uid();
+    let mut judged = vec![(path, files::trust(found.mode(), found.uid(), own, false))];
+    if let Ok(found) = fs::metadata(folder) {
+        judged.push((folder, files::trust(found.mode(), found.uid(), own, true)));
+    }
+    for (place, trust) in judged {
+        let shown = place.display();
+        let mend = format!("chmod go-w {shown}; and it has to belong to you or to root");
+        match trust {
+            Trust::Private => {}
+            Trust::Group => {
+                tracing::warn!("others of its group can write {shown}, and so run commands as you");
+            }
+            Trust::Stranger => {
+                let context = path.display();
+                return Err(Failure::usage(format!(
+                    "the contexts file {context} is not used: others can write {shown}, and so run commands \
+                     as you"
+                ))
+                .hint(mend));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// More than any contexts file or token takes: a device has no end.
+const MOST_BYTES: u64 = 1 << 20;
+
+fn read_text(file: &File) -> io::Result<String> {
+    let mut text = String::new();
+    file.take(MOST_BYTES + 1).read_to_string(&mut text)?;
+    match text.len() as u64 > MOST_BYTES {
+        true => Err(io::Error::other("longer than 1 MiB")),
+        false => Ok(text),
     }
 }
 
-/// Gets the token from where the settings say it is. `None` where they say nothing.
+/// Gets the token from where the settings say it is. `None` where they say nothing. Waits for a file that is
+/// a pipe, and for a command.
 ///
 /// # Errors
 ///
@@ -262,23 +317,16 @@ pub fn token(settings: &Settings) -> Result<Option<SecretString>, Failure> {
         (token.expose_secret().as_bytes().to_vec(), source)
     } else if let Some(path) = &settings.token_file {
         let source = format!("--token-file {}", path.display());
-        let text = fs::read(path).map_err(|error| Failure::usage(format!("{source}: {error}")))?;
-        (text, source)
+        let failed = |error: io::Error| Failure::usage(format!("{source}: {error}"));
+        let file = File::open(path).map_err(failed)?;
+        let text = read_text(&file).map_err(failed)?;
+        files::warn_if_readable(&file, &format!("{source} holds a token"), path);
+        (text.into_bytes(), source)
     } else if let Some(command) = &settings.token_command {
         let source = "--token-command".to_owned();
-        let output = std::process::Command::new("sh")
-            .args(["-c", command])
-            .stdin(std::process::Stdio::null())
-            .stderr(std::process::Stdio::inherit())
-            .output()
-            .map_err(|error| Failure::usage(format!("{source}: cannot run sh: {error}")))?;
-        if !output.status.success() {
-            return Err(Failure::new(
-                Exit::Usage,
-                format!("{source} failed: {}", output.status),
-            ));
-        }
-        (output.stdout, source)
+        let text = token_command::run(command)
+            .map_err(|problem| Failure::usage(format!("{source} {problem}")))?;
+        (text, source)
     } else {
         return Ok(None);
     };

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use authzed::Kind;
 use spice_record::ReadError;
 
+use crate::display::{MESSAGE_BYTES, bounded};
 use crate::shutdown::SIGPIPE;
 
 /// How a program ends. The codes are part of the interface; the table is in the README.
@@ -36,7 +37,11 @@ impl Exit {
     /// The code; for a signal the one that shells use, should raising it fail.
     #[must_use]
     pub fn code(self) -> ExitCode {
-        ExitCode::from(match self {
+        ExitCode::from(self.number())
+    }
+
+    pub(crate) fn number(self) -> u8 {
+        match self {
             Self::Done => 0,
             Self::Failed => 1,
             Self::Usage => 2,
@@ -46,7 +51,7 @@ impl Exit {
             Self::TryAgain => 75,
             Self::Denied => 77,
             Self::Signal(number) => 128 + u8::try_from(number).unwrap_or(0),
-        })
+        }
     }
 }
 
@@ -57,21 +62,39 @@ pub struct Failure {
     pub exit: Exit,
     message: String,
     hint: String,
+    help: String,
 }
 
 impl Failure {
     /// A failure with a message that fits behind `program: error: `.
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
+        let message = message.into();
         Self {
             exit,
-            message: message.into(),
+            message: bounded(MESSAGE_BYTES, format_args!("{message}")),
             hint: String::new(),
+            help: String::new(),
         }
     }
 
     /// Exit 2.
     pub fn usage(message: impl Into<String>) -> Self {
         Self::new(Exit::Usage, message)
+    }
+
+    /// A signal ended what was waited for: there is nothing to say.
+    #[must_use]
+    pub fn interrupted(number: i32) -> Self {
+        Self::new(Exit::Signal(number), "")
+    }
+
+    /// The signal, of a failure that is only that.
+    #[must_use]
+    pub fn interruption(&self) -> Option<i32> {
+        match self.exit {
+            Exit::Signal(number) if self.message.is_empty() => Some(number),
+            _ => None,
+        }
     }
 
     /// Says what to do next, unless that is said already.
@@ -83,10 +106,18 @@ impl Failure {
         self
     }
 
+    /// Nothing to read, because stdin is a terminal: somebody wants the program's help.
+    #[must_use]
+    pub fn terminal(help: impl std::fmt::Display) -> Self {
+        let mut failure = Self::usage("nothing to read: stdin is a terminal");
+        failure.help = help.to_string();
+        failure
+    }
+
     /// Says in front what was being done.
     #[must_use]
     pub fn context(mut self, what: impl std::fmt::Display) -> Self {
-        self.message = format!("{what}: {}", self.message);
+        self.message = bounded(MESSAGE_BYTES, format_args!("{what}: {}", self.message));
         self
     }
 
@@ -107,7 +138,7 @@ impl Failure {
     #[must_use]
     pub fn stdout(error: &io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {
-            return Self::new(Exit::Signal(SIGPIPE), "");
+            return Self::interrupted(SIGPIPE);
         }
         Self::new(Exit::Failed, format!("cannot write to stdout: {error}"))
     }
@@ -127,7 +158,7 @@ impl Failure {
     /// Prints the message and the hint.
     pub fn report(&self) {
         if !self.message.is_empty() {
-            tracing::error!(hint = self.hint, "{}", self.message);
+            tracing::error!(hint = self.hint, help = self.help, "{}", self.message);
         }
     }
 }
@@ -138,7 +169,8 @@ impl From<ReadError> for Failure {
             ReadError::Io { .. } => Exit::Failed,
             _ => Exit::BadData,
         };
-        Self::new(exit, error.to_string())
+        // It may quote a line, which may be long.
+        Self::new(exit, bounded(MESSAGE_BYTES, format_args!("{error}")))
     }
 }
 

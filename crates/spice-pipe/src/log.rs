@@ -12,6 +12,8 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use crate::display::{self, HINT_BYTES, MESSAGE_BYTES, escape_lines};
+
 /// `--log-format`, `--quiet`, `--verbose`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Messages")]
@@ -116,9 +118,12 @@ impl Stderr {
             Level::WARN => "warning: ",
             _ => "",
         };
-        let mut line = format!("{program}: {mark}{}\n", harmless(&fields.message));
+        let mut line = format!("{program}: {mark}{}\n", escape_lines(&fields.message));
         if !fields.hint.is_empty() {
-            let _ = writeln!(line, "{program}: hint: {}", harmless(&fields.hint));
+            let _ = writeln!(line, "{program}: hint: {}", escape_lines(&fields.hint));
+        }
+        if !fields.help.is_empty() {
+            let _ = writeln!(line, "\n{}", fields.help.trim_end());
         }
         line
     }
@@ -133,57 +138,77 @@ impl Stderr {
         if !fields.hint.is_empty() {
             line["hint"] = fields.hint.as_str().into();
         }
-        format!("{line}\n")
+        format!("{}\n", display::escape_json(&line.to_string()))
     }
 }
 
-/// A message can hold what a server or a file says: no terminal must obey it, and a line of it must not
-/// look like one of ours.
-fn harmless(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for character in text.trim_end().chars() {
-        match character {
-            '\n' => out.push_str("\n  "),
-            '\t' => out.push(character),
-            _ if character.is_control() => out.extend(character.escape_default()),
-            _ => out.push(character),
-        }
-    }
-    out
-}
-
+/// What an event says. Message and hint are bounded while they are formatted: they can quote a line of
+/// 60 MiB.
 #[derive(Default)]
 struct Fields {
     message: String,
     hint: String,
+    /// A program's own help.
+    help: String,
 }
 
 impl Visit for Fields {
     fn record_str(&mut self, field: &Field, value: &str) {
         match field.name() {
-            "hint" => value.clone_into(&mut self.hint),
-            _ => value.clone_into(&mut self.message),
+            "help" => value.clone_into(&mut self.help),
+            "hint" => self.hint = display::bounded(HINT_BYTES, format_args!("{value}")),
+            _ => self.message = display::bounded(MESSAGE_BYTES, format_args!("{value}")),
         }
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.record_str(field, &format!("{value:?}"));
+        match field.name() {
+            "help" => self.help = format!("{value:?}"),
+            "hint" => self.hint = display::bounded(HINT_BYTES, format_args!("{value:?}")),
+            _ => self.message = display::bounded(MESSAGE_BYTES, format_args!("{value:?}")),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::harmless;
+    use tracing::Level;
+
+    use super::{Fields, HINT_BYTES, LogFormat, MESSAGE_BYTES, Stderr};
+    use crate::display::{bounded, is_hostile};
 
     #[test]
-    fn what_a_server_says_neither_rules_a_terminal_nor_looks_like_a_line_of_ours() {
-        assert_eq!(
-            harmless("a\u{1b}]0;x\u{7}\u{9b}2J\r\nspice-check: the same\n"),
-            "a\\u{1b}]0;x\\u{7}\\u{9b}2J\\r\n  spice-check: the same"
-        );
-        assert_eq!(
-            harmless("dokument:äöü 🦀\t#viewer"),
-            "dokument:äöü 🦀\t#viewer"
-        );
+    fn line_is_less_than_2_kib_and_harmless_whatever_it_says() {
+        for hostile in [
+            "A",
+            "\u{1b}[2J\r",
+            "\u{202e}\u{2028}",
+            "\"\\",
+            "\n",
+            "é",
+            "\u{e0041}",
+        ] {
+            let long = hostile.repeat(100_000);
+            let fields = Fields {
+                message: bounded(MESSAGE_BYTES, format_args!("start {long}")),
+                hint: bounded(HINT_BYTES, format_args!("hint {long}")),
+                help: String::new(),
+            };
+            let stderr = Stderr {
+                program: "spice-revision",
+                format: LogFormat::Text,
+                level: Level::INFO,
+            };
+            for line in [
+                stderr.text(Level::WARN, &fields),
+                stderr.json(Level::WARN, &fields),
+            ] {
+                assert!(line.len() <= 2 << 10, "{hostile:?}: {}", line.len());
+                let hostile = |c: char| is_hostile(c) && c != '\n';
+                assert!(!line.chars().any(hostile), "{line:?}");
+                assert!(line.contains("start ") && line.contains("hint "), "{line}");
+                assert!(line.contains("bytes left out"), "{line}");
+            }
+        }
     }
 }

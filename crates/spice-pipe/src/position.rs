@@ -1,6 +1,6 @@
 //! How far a change stream was applied: a file of one line that is always whole.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -8,6 +8,7 @@ use spice_record::record::Position;
 use spice_record::{Record, RecordReader};
 
 use crate::exit::{Exit, Failure};
+use crate::{cleanup, files};
 
 /// Where a position is kept.
 #[derive(Clone, Debug)]
@@ -33,7 +34,7 @@ impl PositionFile {
     /// Exit 1 if it cannot be read, 65 if it is no position.
     pub fn load(&self) -> Result<Option<Position>, Failure> {
         let name = self.0.display().to_string();
-        let bytes = match fs::read(&self.0) {
+        let bytes = match files::read_private(&self.0) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => {
@@ -94,9 +95,11 @@ impl PositionFile {
             ..position.clone()
         };
         let line = serde_json::to_string(&Record::Position(Box::new(sealed)))?;
+        let unfinished = cleanup::file(file.path());
         writeln!(file, "{line}")?;
         file.as_file().sync_all()?;
         file.persist(&self.0)?;
+        drop(unfinished);
         File::open(folder)?.sync_all()
     }
 }

@@ -7,7 +7,19 @@ use clap::error::ErrorKind;
 
 use crate::exit::{Exit, Failure};
 use crate::log::{self, LogArgs};
-use crate::shutdown::Shutdown;
+use crate::shutdown::{SIGTERM, Shutdown};
+use crate::{cleanup, stdio};
+
+/// What a program's stdout is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stdout {
+    /// Nothing is written there.
+    Unused,
+    /// A summary at the end: the work is worth doing without a reader, too.
+    Summary,
+    /// What the program is for: without a reader it ends.
+    Data,
+}
 
 /// A program of the suite.
 pub trait Program: clap::Parser {
@@ -16,6 +28,16 @@ pub trait Program: clap::Parser {
 
     /// The flags about messages.
     fn log_args(&self) -> &LogArgs;
+
+    /// What stdout is for, with these flags.
+    fn stdout(&self) -> Stdout {
+        Stdout::Data
+    }
+
+    /// How it ends of SIGTERM, with these flags.
+    fn ends_of_sigterm(&self) -> Exit {
+        Exit::Signal(SIGTERM)
+    }
 
     /// Does the work. Data goes to stdout, events to `tracing`.
     fn run(self, shutdown: Shutdown) -> impl Future<Output = Result<Exit, Failure>>;
@@ -44,26 +66,38 @@ pub fn main<P: Program>() -> ExitCode {
         }
     };
     log::init(P::NAME, program.log_args());
-    let outcome = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(Exit::Failed, format!("cannot start: {error}")))
-        .and_then(|runtime| {
-            let outcome = runtime.block_on(async {
-                let shutdown = Shutdown::listen()
-                    .map_err(|error| Failure::new(Exit::Failed, format!("signals: {error}")))?;
-                program.run(shutdown).await
-            });
-            // A thread may be blocked in a read of stdin, which nothing can interrupt.
-            runtime.shutdown_background();
-            outcome
-        });
+    let outcome = start(&program).and_then(|(runtime, shutdown)| {
+        let outcome = runtime.block_on(program.run(shutdown));
+        // A thread may be blocked in a read of stdin, which nothing can interrupt.
+        runtime.shutdown_background();
+        outcome
+    });
     let exit = outcome.unwrap_or_else(|failure| {
         failure.report();
         failure.exit
     });
+    cleanup::clear();
     if let Exit::Signal(number) = exit {
         let _ = signal_hook::low_level::emulate_default_handler(number);
     }
     exit.code()
+}
+
+fn start<P: Program>(program: &P) -> Result<(tokio::runtime::Runtime, Shutdown), Failure> {
+    let failed = |error| Failure::new(Exit::Failed, format!("cannot start: {error}"));
+    let stdout = program.stdout();
+    // Signals first: whatever blocks after this can be ended.
+    let shutdown = Shutdown::listen(program.ends_of_sigterm(), stdout == Stdout::Data);
+    let shutdown = shutdown.map_err(failed)?;
+    if stdout != Stdout::Unused && stdio::is_stdout_closed() {
+        return Err(
+            Failure::new(Exit::Failed, "cannot write to stdout: it is closed")
+                .hint("nothing was done; >/dev/null is how to throw the output away"),
+        );
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(failed)?;
+    Ok((runtime, shutdown))
 }

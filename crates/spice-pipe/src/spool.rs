@@ -13,15 +13,15 @@
 mod append;
 mod follow;
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use spice_record::record::Place;
 
 use crate::exit::{Exit, Failure};
+use crate::files::{open_private, private, read_private};
 
 pub use self::append::{Appender, Left};
 pub use self::follow::{Followed, Follower};
@@ -99,14 +99,15 @@ impl Spool {
     /// Whether a writer is at work.
     #[must_use]
     pub fn writer_lives(&self) -> bool {
-        File::open(self.lock_file())
+        open_private(&self.lock_file())
             .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
 
     /// What a writer said that ended because history was lost.
     #[must_use]
     pub fn lost(&self) -> Option<String> {
-        fs::read_to_string(self.lost_file()).ok()
+        let word = read_private(&self.lost_file()).ok()?;
+        Some(String::from_utf8_lossy(&word).into_owned())
     }
 
     /// Leaves that word.
@@ -130,7 +131,8 @@ impl Spool {
 
     /// What tells one writer from the next.
     fn generation(&self) -> String {
-        fs::read_to_string(self.lock_file()).unwrap_or_default()
+        let word = read_private(&self.lock_file()).unwrap_or_default();
+        String::from_utf8_lossy(&word).into_owned()
     }
 
     /// Locks the spool for a writer, which is a new generation from now on.
@@ -209,13 +211,6 @@ impl Spool {
             format!("cannot {what} the spool {}: {error}", self.0.display()),
         )
     }
-}
-
-/// Changes are everybody's permissions.
-fn private() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.write(true).mode(0o600);
-    options
 }
 
 #[cfg(test)]

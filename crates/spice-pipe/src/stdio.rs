@@ -6,10 +6,14 @@ use std::os::fd::AsFd as _;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tempfile::NamedTempFile;
 use zstd::stream::{read::Decoder, write::Encoder};
 
+use crate::cleanup::{self, Registered};
 use crate::exit::{Exit, Failure};
+use crate::files::trusted_path;
+use crate::shutdown;
 
 const BUFFER_BYTES: usize = 256 << 10;
 /// The largest window of compressed input, 16 MiB: memory that the input asks for. `zstd -19` uses 8 MiB.
@@ -102,7 +106,14 @@ impl<R: BufRead> Read for Unpack<R> {
 /// Where a stream goes: stdout, or a file that appears under its name only when it is complete.
 pub struct Output {
     writer: Packing,
-    target: Option<(NamedTempFile, PathBuf)>,
+    target: Option<Target>,
+}
+
+/// A file that has no name yet.
+struct Target {
+    temporary: NamedTempFile,
+    path: PathBuf,
+    unfinished: Registered,
 }
 
 enum Packing {
@@ -111,7 +122,8 @@ enum Packing {
 }
 
 impl Output {
-    /// Opens stdout (`None` or `-`) or a file beside its final name; packs with zstd at a level.
+    /// Opens stdout (`None` or `-`) or a file beside its final name; packs with zstd at a level. May wait
+    /// for the reader of a named pipe.
     ///
     /// # Errors
     ///
@@ -128,6 +140,12 @@ impl Output {
         let (file, target) = match path {
             None => (stdout_file().map_err(failed)?, None),
             Some(path) if path.is_dir() => return Err(failed(io::ErrorKind::IsADirectory.into())),
+            Some(path) if trusted_path(path).is_err() => {
+                let error = trusted_path(path).err();
+                return Err(failed(
+                    error.unwrap_or_else(|| io::ErrorKind::NotFound.into()),
+                ));
+            }
             // A device or a named pipe: there is nothing to be put in its place.
             Some(path) if path.exists() && !path.is_file() => {
                 let file = OpenOptions::new().write(true).open(path).map_err(failed)?;
@@ -149,7 +167,12 @@ impl Output {
                     .tempfile_in(folder)
                     .map_err(failed)?;
                 let file = temporary.as_file().try_clone().map_err(failed)?;
-                (file, Some((temporary, path.to_owned())))
+                let target = Target {
+                    unfinished: cleanup::file(temporary.path()),
+                    temporary,
+                    path: path.to_owned(),
+                };
+                (file, Some(target))
             }
         };
         let buffered = BufWriter::with_capacity(BUFFER_BYTES, file);
@@ -181,9 +204,15 @@ impl Output {
         let file = buffered
             .into_inner()
             .map_err(io::IntoInnerError::into_error)?;
-        if let Some((temporary, path)) = self.target {
+        if let Some(target) = self.target {
+            let Target {
+                temporary,
+                path,
+                unfinished,
+            } = target;
             file.sync_all()?;
             temporary.persist(&path)?;
+            drop(unfinished);
             let folder = path.parent().filter(|folder| *folder != Path::new(""));
             File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
         }
@@ -208,18 +237,87 @@ impl Write for Output {
 }
 
 /// stdout without Rust's line buffer, which would cost a copy and a scan of everything.
-fn stdout_file() -> io::Result<File> {
+pub(crate) fn stdout_file() -> io::Result<File> {
     Ok(File::from(io::stdout().as_fd().try_clone_to_owned()?))
 }
 
-/// Writes one line of data to stdout at once.
+/// Whether the process was started without a stdout. Rust's runtime opens /dev/null in its place, so that is
+/// looked at before it begins (`stdout.c`).
+#[must_use]
+pub fn is_stdout_closed() -> bool {
+    std::env::var_os("SPICE_PIPES_STDOUT_CLOSED").is_some()
+}
+
+/// Writes one line of data to stdout at once. Waits for the reader of a full pipe, until a signal ends
+/// that.
 ///
 /// # Errors
 ///
-/// As [`Failure::stdout`].
+/// As [`Failure::stdout`]; an interruption after a signal.
 pub fn print_line(line: &str) -> Result<(), Failure> {
-    let mut stdout = io::stdout().lock();
-    writeln!(stdout, "{line}")
-        .and_then(|()| stdout.flush())
-        .map_err(|error| Failure::stdout(&error))
+    let stdout = |error: io::Error| Failure::stdout(&error);
+    let mut file = stdout_file().map_err(stdout)?;
+    let mut rest = [line.as_bytes(), b"\n"].concat();
+    while !rest.is_empty() {
+        wait_for_room(&file)?;
+        // No more than a pipe takes without blocking, once it takes anything.
+        let some = rest.len().min(PIPE_BYTES);
+        match file.write(&rest[..some]) {
+            Ok(written) => drop(rest.drain(..written)),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // Whoever shares the other end may have made it so.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(stdout(error)),
+        }
+    }
+    Ok(())
+}
+
+/// `PIPE_BUF` of Linux.
+const PIPE_BYTES: usize = 4096;
+
+fn wait_for_room(file: &File) -> Result<(), Failure> {
+    const LOOK_EVERY: Timespec = Timespec {
+        tv_sec: 0,
+        tv_nsec: 100_000_000,
+    };
+    loop {
+        let mut fds = [PollFd::from_borrowed_fd(file.as_fd(), PollFlags::OUT)];
+        match poll(&mut fds, Some(&LOOK_EVERY)) {
+            Ok(0) => match shutdown::hurry() {
+                Some(number) => return Err(Failure::interrupted(number)),
+                None => {}
+            },
+            // An error shows in the write.
+            _ => return Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::os::unix::fs::symlink;
+
+    use super::Output;
+
+    #[test]
+    fn file_appears_when_it_is_complete_and_our_own_link_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let [file, link] = ["file", "link"].map(|name| folder.path().join(name));
+        symlink(&file, &link).unwrap();
+        std::fs::write(&file, "old").unwrap();
+        let names = || std::fs::read_dir(folder.path()).unwrap().count();
+        let mut output = Output::create(Some(&link), None).unwrap();
+        writeln!(output, "new").unwrap();
+        assert_eq!(names(), 3);
+        drop(output);
+        assert_eq!(names(), 2);
+        assert_eq!(std::fs::read(&file).unwrap(), b"old");
+        let mut output = Output::create(Some(&link), None).unwrap();
+        writeln!(output, "new").unwrap();
+        output.finish().unwrap();
+        assert_eq!(std::fs::read(&file).unwrap(), b"new\n");
+        assert!(link.is_symlink());
+    }
 }

@@ -10,7 +10,7 @@ use serde_json::json;
 use spice_pipe::connection::CommonArgs;
 use spice_pipe::log::LogArgs;
 use spice_pipe::settle::SettleArgs;
-use spice_pipe::{Exit, Failure, Program, Shutdown, stdio, token};
+use spice_pipe::{Exit, Failure, Program, Shutdown, looks_like_token, stdio, token};
 
 /// Print the zedtoken of a stream, or of a server.
 #[derive(Clone, Debug, clap::Parser)]
@@ -55,14 +55,15 @@ impl Program for Revision {
 
     async fn run(self, shutdown: Shutdown) -> Result<Exit, Failure> {
         if self.head || self.mark {
-            return self.of_server(&shutdown).await;
+            return tokio::select! {
+                exit = self.of_server(&shutdown) => exit,
+                number = shutdown.requested() => Ok(Exit::Signal(number)),
+            };
         }
         let path = self.file.as_deref().unwrap_or(Path::new("-"));
         if path == Path::new("-") && stdio::stdin_is_terminal() {
             let help = Self::command().render_long_help();
-            return Err(Failure::usage(format!(
-                "nothing to read: stdin is a terminal\n\n{help}"
-            )));
+            return Err(Failure::terminal(help));
         }
         let reading = tokio::task::spawn_blocking({
             let (path, target) = (path.to_owned(), self.target);
@@ -78,7 +79,7 @@ impl Program for Revision {
 
 impl Revision {
     async fn of_server(&self, shutdown: &Shutdown) -> Result<Exit, Failure> {
-        let connection = self.common.connection.resolve()?;
+        let connection = self.common.connection.resolve().await?;
         let client = connection.connect().await?;
         if self.mark {
             return self.print(&client.mark().await?);
@@ -117,15 +118,22 @@ impl Revision {
 /// Finds the token in a file or on stdin.
 fn of_input(path: &Path, target: bool) -> Result<String, Failure> {
     let found = token::find(path)?;
-    if !target {
-        return found.source.ok_or_else(|| none(path));
-    }
-    if !found.summary {
+    if target && !found.summary {
         return Err(Failure::usage(
             "--target: only a summary or a position names the target's revision",
         ));
     }
-    found.target.ok_or_else(|| none(path))
+    let token = if target { found.target } else { found.source };
+    let token = token.ok_or_else(|| none(path))?;
+    // It is printed as it is, to a terminal or into a command line.
+    if !looks_like_token(&token) {
+        let name = stdio::name(path);
+        return Err(Failure::new(
+            Exit::BadData,
+            format!("{name}: its revision is not a zedtoken: {token:?}"),
+        ));
+    }
+    Ok(token)
 }
 
 fn none(path: &Path) -> Failure {

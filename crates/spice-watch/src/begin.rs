@@ -6,7 +6,7 @@ use std::time::Duration;
 use authzed::v1::Consistency;
 use authzed::zedtoken;
 use authzed::{Client, Kind};
-use spice_pipe::connection::{Connection, datastore_id};
+use spice_pipe::connection::{Connection, datastore_id, unblocked};
 use spice_pipe::retry::Retry;
 use spice_pipe::settle::INTEGER_SETTLE;
 use spice_pipe::spool::{Appender, Left, Spool};
@@ -35,7 +35,7 @@ pub(crate) struct Start {
 
 impl Watch {
     pub(crate) async fn begin(&self) -> Result<Start, Failure> {
-        let connection = self.common.connection.resolve()?;
+        let connection = self.common.connection.resolve().await?;
         if self.spool.is_none() && self.since.is_none() && self.since_file.is_none() {
             return Err(
                 Failure::usage("no revision to begin after: --since ZEDTOKEN").hint(
@@ -54,7 +54,7 @@ impl Watch {
             }
             None => (None, None),
         };
-        let since = self.start(&head, endpoint, left.as_ref())?;
+        let since = self.start(&head, endpoint, left.as_ref()).await?;
         self.check_types(&client, endpoint).await?;
         self.check_until(&head)?;
         if let Some(left) = &left {
@@ -109,7 +109,12 @@ impl Watch {
     }
 
     /// Where to begin: where the spool ends, else at the file's revision, else at the flag's.
-    fn start(&self, head: &str, endpoint: &str, left: Option<&Left>) -> Result<String, Failure> {
+    async fn start(
+        &self,
+        head: &str,
+        endpoint: &str,
+        left: Option<&Left>,
+    ) -> Result<String, Failure> {
         let here = datastore_id(head);
         let is_here = |token: &String| datastore_id(token) == here;
         if let Some(left) = left {
@@ -136,7 +141,8 @@ impl Watch {
                 )
             });
         };
-        let found = token::find(file)?;
+        let path = file.to_owned();
+        let found = unblocked(move || token::find(&path)).await?;
         // Of a summary or a position, the other end's revision may be the one that belongs here: that
         // is how changes travel back.
         if let Some(target) = found.target.filter(is_here) {

@@ -28,7 +28,9 @@ use spice_pipe::progress::Progress;
 use spice_pipe::settle::SettleArgs;
 use spice_pipe::shutdown::SIGTERM;
 use spice_pipe::stdio::Output;
-use spice_pipe::{Exit, Failure, Program, Shutdown, parse_duration, parse_size, parse_zedtoken};
+use spice_pipe::{
+    Exit, Failure, Program, Shutdown, Stdout, parse_duration, parse_size, parse_zedtoken,
+};
 use spice_record::record::StreamEnd;
 use tokio::time::Instant;
 
@@ -80,11 +82,11 @@ pub struct Watch {
 }
 
 /// How long an end waits for Watches that are being left.
-const LEAVING: Duration = Duration::from_millis(300);
+const LEAVING: Duration = Duration::from_millis(250);
 /// How long a stop may take to end a round.
-const CUTTING: Duration = Duration::from_millis(400);
+const CUTTING: Duration = Duration::from_millis(350);
 /// How long a stop waits for the reader of stdout.
-const PATIENCE: Duration = Duration::from_millis(700);
+const PATIENCE: Duration = Duration::from_millis(450);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -101,12 +103,26 @@ impl Program for Watch {
         &self.common.log
     }
 
+    fn stdout(&self) -> Stdout {
+        match self.spool {
+            Some(_) => Stdout::Unused,
+            None => Stdout::Data,
+        }
+    }
+
+    fn ends_of_sigterm(&self) -> Exit {
+        // A spool is as whole as it was. A stream that ends without a trailer is not.
+        match self.spool {
+            Some(_) => Exit::Done,
+            None => Exit::Signal(SIGTERM),
+        }
+    }
+
     async fn run(self, shutdown: Shutdown) -> Result<Exit, Failure> {
         let begun = tokio::select! {
             begun = self.begin() => begun?,
-            // A spool is as whole as it was. A stream that has no header is not.
             number = shutdown.requested() => return Ok(match number {
-                SIGTERM if self.spool.is_some() => Exit::Done,
+                SIGTERM => self.ends_of_sigterm(),
                 _ => Exit::Signal(number),
             }),
         };
@@ -126,7 +142,8 @@ impl Program for Watch {
             Some(appender) => Sink::Spool(Box::new(appender)),
             None => Sink::Stdout(Output::create(None, None)?),
         };
-        let (emitter, written) = Emitter::start(sink, schema.clone(), progress.clone());
+        shutdown.grace(CUTTING + PATIENCE + Duration::from_millis(100));
+        let (emitter, mut written) = Emitter::start(sink, schema.clone(), progress.clone());
         if let Some(header) = header {
             emitter.send(Event::Header(Box::new(header)), 1).await?;
         }
@@ -148,13 +165,17 @@ impl Program for Watch {
             contended,
             told: Told::default(),
         };
-        let outcome = tokio::select! {
+        let (outcome, written_early) = tokio::select! {
             biased;
-            number = shutdown.requested() => Ok(Ended::Signal(number)),
+            number = shutdown.requested() => (Ok(Ended::Signal(number)), None),
+            // It ends before it is told to only where it cannot write.
+            written = &mut written => {
+                (Err(Failure::new(Exit::Failed, "the output is closed")), Some(written))
+            }
             outcome = async {
                 watcher.remember(continued.as_ref()).await?;
                 self.follow(&mut watcher, settle).await
-            } => outcome,
+            } => (outcome, None),
         };
         watcher.told.say();
         let outcome = self.end_round(&mut watcher, outcome).await;
@@ -181,7 +202,10 @@ impl Program for Watch {
             }
             drop(emitter);
             leaving.done(LEAVING).await;
-            written.await
+            match written_early {
+                Some(written) => written,
+                None => written.await,
+            }
         };
         // The reader of stdout may stand still; a stop must not wait for it.
         let patience = async {

@@ -9,8 +9,9 @@ use spice_record::{
     Change, ChangeCheck, ChangeSealer, Digest, Header, ReadError, Record, RecordReader, Seal,
 };
 
-use super::{Spool, private};
+use super::Spool;
 use crate::exit::{Exit, Failure};
+use crate::files::{open_private, private};
 
 const BUFFER_BYTES: usize = 1 << 20;
 
@@ -220,7 +221,7 @@ impl Appender {
 fn begins_a_header(path: &Path) -> io::Result<bool> {
     const HEADER: &[u8] = b"{\"header\":";
     let mut start = Vec::new();
-    File::open(path)?
+    open_private(path)?
         .take(HEADER.len() as u64)
         .read_to_end(&mut start)?;
     Ok(HEADER.starts_with(&start))
@@ -229,7 +230,7 @@ fn begins_a_header(path: &Path) -> io::Result<bool> {
 /// What is whole in a segment, and where that ends.
 fn scan(spool: &Spool, number: u64) -> Result<(Option<Left>, u64), Failure> {
     let path = spool.segment(number);
-    let file = File::open(&path).map_err(|error| spool.failed("read", &error))?;
+    let file = open_private(&path).map_err(|error| spool.failed("read", &error))?;
     let mut records = RecordReader::new(BufReader::new(file), path.display().to_string());
     let mut left: Option<(Left, ChangeCheck)> = None;
     let mut whole = 0;

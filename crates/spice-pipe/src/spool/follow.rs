@@ -296,7 +296,7 @@ struct Tail {
 
 impl Tail {
     fn open(path: &std::path::Path, offset: u64) -> io::Result<Self> {
-        let mut file = File::open(path)?;
+        let mut file = crate::files::open_private(path)?;
         file.seek(SeekFrom::Start(offset))?;
         Ok(Self {
             file,

@@ -55,6 +55,51 @@ fn plan_then_copy_moves_everything_and_a_second_run_changes_nothing() {
 }
 
 #[test]
+fn printed_commands_can_be_pasted_whatever_the_folder_is_called() {
+    let folder = folder();
+    let state = folder
+        .path()
+        .join("it's $(touch pwned) \"here\"; `touch pwned` *");
+    let refused = || {
+        let program = migrate(&state, &["copy"]).current_folder(folder.path());
+        program.run().expect_code(2).stderr
+    };
+    let said = refused();
+    let next = |said: &str| {
+        let next = said
+            .lines()
+            .find_map(|line| line.strip_prefix("migrate: next: run: "));
+        next.unwrap().to_owned()
+    };
+    let pasted = next(&said).replace("--from CONTEXT --to CONTEXT plan", "copy");
+    let run_as_printed = |command: &str| {
+        let shell = Program::at(Path::new("sh")).args(["-c", command]);
+        shell.current_folder(folder.path()).run()
+    };
+    let again = run_as_printed(&pasted).expect_code(2);
+    assert_eq!(again.stderr, said, "the same command, and nothing else");
+    assert!(!folder.path().join("pwned").exists());
+    // Others could say what is copied, and from where.
+    std::fs::create_dir(&state).unwrap();
+    for mode in [0o777, 0o770] {
+        std::fs::set_permissions(&state, std::fs::Permissions::from_mode(mode)).unwrap();
+        let said = refused();
+        assert!(said.contains("others can write to"), "{said}");
+        let mend = next(&said);
+        let (mend, _) = mend.split_once("; then run: ").unwrap();
+        run_as_printed(mend).expect_success();
+        assert!(refused().contains("there is no plan"));
+    }
+    let state = folder.path().join("a\u{1b}b");
+    let refused = migrate(&state, &["copy"]).run().expect_code(2);
+    assert!(
+        refused.stderr.contains("control characters"),
+        "{}",
+        refused.stderr
+    );
+}
+
+#[test]
 fn fenced_procedure_copies_and_checks_and_captures_nothing() {
     let folder = folder();
     let state = folder.path().join("migration");

@@ -12,7 +12,30 @@ fail() {
     exit "$code"
 }
 
-misuse() { fail 2 "$1" "see $0 --help"; }
+# quoted WORD: as a shell reads it back, so that a printed command can be pasted and does this and nothing else
+quoted() {
+    case $1 in
+    '' | *[!A-Za-z0-9_./:=,+%@-]*) printf "'%s'\n" "$(printf '%s\n' "$1" | sed "s/'/'\\\\''/g")" ;;
+    *) printf '%s\n' "$1" ;;
+    esac
+}
+
+# harmless: stdin, without what could rule a terminal: names come from whoever may write to the source
+harmless() {
+    LC_ALL=C tr '\001-\010\013-\037\177' '[?*]' | LC_ALL=C sed "$hostile"
+}
+# C1 controls, soft hyphen; bidi, separators and what has no width
+hostile=$(printf 's/\302[\200-\237\255]/?/g;s/\330\234/?/g;s/\342\200[\213-\217\250-\256]/?/g;s/\342\201[\240-\257]/?/g;s/\357\273\277/?/g')
+
+# only_ours FOLDER: refuses one that others can write: they would say what is copied, and from where
+only_ours() {
+    [ -O "$1" ] || [ -n "$(find "$1/." -prune -user 0 2>/dev/null)" ] ||
+        fail 2 "$1 belongs to another user, who could change what this does" "give a folder of your own with --state"
+    [ -z "$(find "$1/." -prune \( -perm -020 -o -perm -002 \) 2>/dev/null)" ] ||
+        fail 2 "others can write to $1, and so change what this does" "run: chmod go-w $(quoted "$1"); then run: $same"
+}
+
+misuse() { fail 2 "$1" "see $(quoted "$0") --help"; }
 
 # fail_of PROGRAM CODE WHAT: fails because a program did, which has said why
 fail_of() {

@@ -179,7 +179,7 @@ check() {
     [ "$procedure" = fenced ] ||
         fail 2 "check compares both ends as they are now, and $from is being written: they always differ" \
             "how far $to is: $me status. cutover compares them by itself"
-    [ -r "$state/copy" ] || fail 2 "nothing has been copied" "run: $0$state_flag copy"
+    [ -r "$state/copy" ] || fail 2 "nothing has been copied" "run: $me copy"
     look_at_both
     say "reading $from and $to as they are now"
     as_of='' seconds=$(date +%s)
@@ -189,7 +189,7 @@ check() {
         read_again --settle "$settle" --settle 0s || fail_of spice-export "$status" "the ends could not be compared"
     show "$from" "$to" || fail 3 "$from and $to differ. Do not switch" \
         \
-        "if $from was written since the copy: fence it, then $0$state_flag copy --again --on-conflict touch; then check again" \
+        "if $from was written since the copy: fence it, then $me copy --again --on-conflict touch; then check again" \
         "if that does not help, $to holds what $from does not (deleted there meanwhile, or written by others): empty it, plan with another --state, copy"
     say "equal: $to holds what $from holds$but" "next: if $from is fenced, switch reads and writes to $to now"
 }

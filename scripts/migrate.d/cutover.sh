@@ -119,7 +119,7 @@ leaks() {
         tail -c +$((later + 1)) "$file" | by_others >"$work/leaked"
         [ -s "$work/leaked" ] || continue
         count=$((count + $(wc -l <"$work/leaked")))
-        say "after the fence: $(head -n 1 "$work/leaked" | cut -c 1-300)"
+        say "after the fence: $(head -n 1 "$work/leaked" | cut -c 1-300 | harmless)"
     done
     [ -n "$later" ] || {
         say "the spool has no $segment, where everything before the fence ends"

@@ -18,7 +18,7 @@ END
     else
         cat <<END
    - restart them with --datastore-readonly; not with an in-memory datastore, which a restart empties. It
-     holds when this ends with 77:  spice-revision --context $from --mark
+     holds when this ends with 77:  spice-revision --context $(quoted "$from") --mark
 END
     fi
 }
@@ -75,7 +75,7 @@ look_at_watch() {
     ! grep -q -i -e unimplemented -e WatchService -e 'watch.*disabled' "$work/watch" ||
         fail 1 "$from does not tell of its changes: Watch is off there" \
             "start its SpiceDB without --datastore-disable-watch-support, and its PostgreSQL with track_commit_timestamp=on" \
-            "or migrate with writes stopped from copy to switch: $0$state_flag --from $from --to $to plan --fenced"
+            "or migrate with writes stopped from copy to switch: $me --from $(quoted "$from") --to $(quoted "$to") plan --fenced"
     fail_of spice-watch "$status" "the changes of $from cannot be watched"
 }
 

@@ -127,7 +127,7 @@ ask_both() {
     errors=$((asked - $(grep -c '"item":{"permissionship":"PERMISSIONSHIP_' "$work/asked")))
     [ "$errors" -lt "$asked" ] || {
         undecided "$from answered each of $asked questions with an error"
-        fail 1 "$from answered each of $asked questions with an error, which proves nothing. The first: $(sed -n 's/.*"error":{\(.*\)}}}$/\1/p' "$work/asked" | head -n 1)" \
+        fail 1 "$from answered each of $asked questions with an error, which proves nothing. The first: $(sed -n 's/.*"error":{\(.*\)}}}$/\1/p' "$work/asked" | head -n 1 | harmless)" \
             "see what these errors say of $from; then run: $same"
     }
     tries=1
@@ -203,7 +203,7 @@ verify_step() {
             count=$(grep -c '^{"update"' "$state/differences.ndjson")
             verdict different "$count at $source_revision and $target_revision"
             say "the first of them:"
-            grep '^{"update"' "$state/differences.ndjson" | head -n 5 >&2
+            grep '^{"update"' "$state/differences.ndjson" | head -n 5 | harmless >&2
             fail 3 "$to differs from $from in $count relationships; all of them: $state/differences.ndjson" \
                 "somebody else writes to $to, or something is wrong: find out which" \
                 "to repair it: $me resync; then $me follow; then run: $same"

@@ -4,7 +4,11 @@
 mod connect;
 mod contexts;
 mod export;
+mod numbers;
 mod revision;
+mod signals;
+mod stdout;
+mod strangers;
 mod usage;
 
 use std::time::Duration;

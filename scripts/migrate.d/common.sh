@@ -165,7 +165,7 @@ stopped() {
     trap '' PIPE
     trap 'kill -TERM $children 2>/dev/null' HUP INT TERM
     if [ -n "$children" ]; then
-        say "stopping: a transaction under way is brought to its end (a second signal cuts it)"
+        say "stopping: what is under way has less than a second to come to its end (a second signal cuts it)"
         # Ctrl-C was for them, too, and to them a second signal means "at once": they get time.
         # shellcheck disable=SC2086 # a list
         if [ "$1" = INT ]; then (sleep 2 && kill -TERM $children) 2>/dev/null & else kill -TERM $children & fi 2>/dev/null

@@ -53,6 +53,42 @@ fn refused_update_stops_and_is_named_with_its_revision() {
 }
 
 #[test]
+fn delete_of_what_the_schema_does_not_know_is_refused_where_it_was_made_by_hand() {
+    let folder = folder();
+    for datastore in [Datastore::Memory, Datastore::Postgres] {
+        let server = Server::start(datastore);
+        judge::write_schema(&server, SCHEMA);
+        let mut misspelt = delete("a1");
+        misspelt["relationship"]["relation"] = json!("viewr");
+        let mut foreign = foreign("a1");
+        foreign["operation"] = json!("OPERATION_DELETE");
+        let made = super::lines([
+            &json!({"update": touch("a1")}),
+            &json!({"update": misspelt}),
+            &json!({"update": foreign}),
+        ]);
+        let by_hand = || apply(&server).arg("--unsealed").input(made.clone());
+        let said = by_hand().run().expect_code(1).stderr;
+        assert!(said.contains("document:a1#viewr@user:eve"), "{said}");
+        assert!(said.contains("misspelt"), "{said}");
+        let rejects = folder.path().join(format!("{datastore:?}"));
+        let said = by_hand().arg("--on-reject").arg(&rejects).run();
+        let said = said.expect_code(3).stderr;
+        assert!(said.contains("2 updates were refused"), "{said}");
+        assert_eq!(
+            std::fs::read_to_string(&rejects).unwrap().lines().count(),
+            2
+        );
+        assert_eq!(ids(&server), ["a1"]);
+        // A source that is followed has dropped it together with its relation.
+        let changes = [transaction(2, &[misspelt, delete("a1")]), checkpoint(2)];
+        let followed = apply(&server).input(sealed(&changes, 2));
+        followed.run().expect_success();
+        assert!(ids(&server).is_empty());
+    }
+}
+
+#[test]
 fn refused_updates_are_appended_to_a_file_that_can_be_fed_again() {
     for datastore in [Datastore::Memory, Datastore::Postgres] {
         let (server, folder) = (Server::start(datastore), folder());

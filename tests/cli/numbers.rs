@@ -101,10 +101,12 @@ fn absurd_values_of_every_flag_end_with_usage_or_are_taken_and_nothing_panics() 
             if !argument.get_action().takes_values() || takes(&command, flag, "no number") {
                 continue;
             }
-            let taken: Vec<&&str> = VALUES
-                .iter()
-                .filter(|value| takes(&command, flag, value))
-                .collect();
+            let mut taken: Vec<&str> = VALUES.to_vec();
+            taken.retain(|value| takes(&command, flag, value));
+            // The parser has seen all; the least and the most go further.
+            if taken.len() > 4 {
+                taken.drain(2..taken.len() - 2);
+            }
             for value in taken {
                 let given = format!("--{flag}={value}");
                 let program = program(
@@ -122,7 +124,7 @@ fn absurd_values_of_every_flag_end_with_usage_or_are_taken_and_nothing_panics() 
             }
         }
     }
-    assert!(tried > 60, "{tried}");
+    assert!(tried > 40, "{tried}");
     for (name, flag) in [
         ("spice-apply", "--max-rps=1000000001"),
         ("spice-export", "--request-timeout=600000000000s"),
@@ -176,7 +178,7 @@ fn program(name: &str, flag: &str, context: &str, since: &str, snapshot: &Path) 
 fn runs_or_refuses(program: Program, what: &str) {
     let mut running = program.spawn();
     let began = std::time::Instant::now();
-    while running.is_running() && began.elapsed() < Duration::from_millis(700) {
+    while running.is_running() && began.elapsed() < Duration::from_millis(500) {
         std::thread::sleep(Duration::from_millis(5));
     }
     running.signal("TERM");

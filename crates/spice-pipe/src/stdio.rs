@@ -284,10 +284,11 @@ fn wait_for_room(file: &File) -> Result<(), Failure> {
     loop {
         let mut fds = [PollFd::from_borrowed_fd(file.as_fd(), PollFlags::OUT)];
         match poll(&mut fds, Some(&LOOK_EVERY)) {
-            Ok(0) => match shutdown::hurry() {
-                Some(number) => return Err(Failure::interrupted(number)),
-                None => {}
-            },
+            Ok(0) => {
+                if let Some(number) = shutdown::hurry() {
+                    return Err(Failure::interrupted(number));
+                }
+            }
             // An error shows in the write.
             _ => return Ok(()),
         }

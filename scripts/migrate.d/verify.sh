@@ -199,6 +199,16 @@ verify_step() {
             [ $status -eq 0 ] || undecided "differences, or what has expired meanwhile"
             continue
         }
+        # In memory a snapshot can lack a transaction that was overtaken (docs/reliability.md): what is different must
+        # be so at later pairs, too.
+        if [ $status -eq 3 ] && [ $round -lt 4 ] && [ "$(kind source)" = "memory or Spanner" ]; then
+            undecided "differences, which a snapshot of an in-memory datastore may invent"
+            set_aside=$(grep -c '^{"update"' "$state/differences.ndjson")
+            cp "$state/differences.ndjson" "$work/only"
+            round=$((round + 1))
+            set -- --only "$work/only"
+            continue
+        fi
         [ $status -eq 0 ] || {
             count=$(grep -c '^{"update"' "$state/differences.ndjson")
             verdict different "$count at $source_revision and $target_revision"

@@ -103,7 +103,10 @@ fn all_are_equal(from: Datastore) -> Vec<Moved> {
     let all = Mutex::new(Vec::new());
     let one_after_the_other = || {
         while begun.fetch_add(1, Ordering::Relaxed) < rounds {
-            let one = || all.lock().unwrap().push(migrate(from));
+            let one = || {
+                let moved = migrate(from);
+                all.lock().unwrap().push(moved);
+            };
             match from {
                 Datastore::MySql => but_for_dead_mysql_servers(one),
                 _ => one(),

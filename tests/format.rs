@@ -3,8 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use spice_record::checks::read_checks;
-use spice_record::{Record, RecordReader};
+use spice_record::{CheckReader, Record, RecordReader};
 
 use crate::support::program::Program;
 
@@ -78,7 +77,8 @@ fn answers(path: &Path) -> String {
     let Some(Record::Header(header)) = records.next_record().unwrap() else {
         panic!("no header");
     };
-    let checks = read_checks(&mut records, &header).unwrap();
+    let mut reader = CheckReader::after(records, header).unwrap();
+    let checks: Vec<_> = std::iter::from_fn(|| reader.next_check().unwrap()).collect();
     let count = |wanted: &str| {
         let said = checks.iter().map(|check| check.answer.to_string());
         said.filter(|said| said.starts_with(wanted)).count()

@@ -3,27 +3,27 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::Stream;
+use prost::Message;
 use tokio::time::timeout;
 use tonic::metadata::MetadataValue;
-use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Status};
 
-use crate::connect::{Auth, Config, Target};
+use crate::call::{self, Rpc, Transport};
+use crate::connect::{Config, Target};
 use crate::contact;
-use crate::error::{Error, Kind, was_not_sent};
-use crate::generated::health::HealthCheckRequest;
+use crate::error::{Error, Kind};
 use crate::generated::health::health_check_response::ServingStatus;
-use crate::generated::health::health_client::HealthClient;
+use crate::generated::health::{HealthCheckRequest, HealthCheckResponse};
 use crate::import::{self, EncodedRelationships};
 use crate::stream::Responses;
-use crate::v1::permissions_service_client::PermissionsServiceClient;
 use crate::v1::schema_service_client::SchemaServiceClient;
-use crate::v1::watch_service_client::WatchServiceClient;
 use crate::v1::{self, Consistency, ZedToken};
+use crate::wire::{self, Answer, UnknownFields};
 use crate::zedtoken;
 
 /// A connection to one server, shared by all clones.
@@ -35,6 +35,8 @@ use crate::zedtoken;
 pub struct Client {
     target: Arc<Target>,
     channel: Channel,
+    unknown: UnknownFields,
+    transaction: usize,
 }
 
 /// A server's schema.
@@ -46,48 +48,9 @@ pub struct Schema {
     pub read_at: String,
 }
 
-/// How often a call is made again that its connection gave back unsent.
-const RESENDS: usize = 3;
-
-/// Makes a call, and makes it again where its connection came of age just then. The size of messages
-/// is not limited either way: a response of Watch is one transaction, however large.
-macro_rules! call {
-    ($self:ident, $client:ident.$method:ident($message:expr), $limit:expr) => {{
-        let service = $client::new($self.transport())
-            .max_decoding_message_size(usize::MAX)
-            .max_encoding_message_size(usize::MAX);
-        let (message, limit): (_, Option<Duration>) = ($message, $limit);
-        async move {
-            let mut resends = RESENDS;
-            loop {
-                let mut request = Request::new(message.clone());
-                if let Some(limit) = limit {
-                    request.set_timeout(limit);
-                }
-                match service.clone().$method(request).await {
-                    Err(status) if resends > 0 && was_not_sent(&status) => resends -= 1,
-                    result => break result,
-                }
-            }
-        }
-    }};
-}
-
-/// A call with one answer, which has to come in time.
-macro_rules! unary {
-    ($self:ident, $rpc:literal, $client:ident.$method:ident($message:expr), $limit:expr) => {{
-        let limit = $limit;
-        let call = call!($self, $client.$method($message), Some(limit));
-        $self.unary($rpc, limit, call).await
-    }};
-}
-
-/// A call with a stream of answers, which may take as long as it takes.
-macro_rules! stream {
-    ($self:ident, $rpc:literal, $client:ident.$method:ident($message:expr)) => {
-        $self.responses($rpc, call!($self, $client.$method($message), None))
-    };
-}
+/// The largest transaction that a Watch takes unless told otherwise: what its response may hold in
+/// memory, encoded and decoded. Half a million relationships of average size.
+const TRANSACTION: usize = 256 << 20;
 
 impl Client {
     /// The least time that a write waits for its answer. One that was given up too early may still
@@ -121,6 +84,8 @@ impl Client {
         Ok(Self {
             channel: target.open(),
             target,
+            unknown: UnknownFields::default(),
+            transaction: TRANSACTION,
         })
     }
 
@@ -130,9 +95,31 @@ impl Client {
     #[must_use]
     pub fn reconnect(&self) -> Self {
         Self {
-            target: Arc::clone(&self.target),
             channel: self.target.open(),
+            ..self.clone()
         }
+    }
+
+    /// The same client, which drops fields that it does not know from relationships and updates, and
+    /// counts them, where otherwise such a message is an error: [`Kind::UnknownField`].
+    #[must_use]
+    pub fn ignore_unknown_fields(mut self) -> Self {
+        self.unknown.ignored = true;
+        self
+    }
+
+    /// How many unknown fields this client and its clones have dropped.
+    #[must_use]
+    pub fn unknown_fields(&self) -> u64 {
+        self.unknown.count.load(Ordering::Relaxed)
+    }
+
+    /// The same client, whose Watch takes a transaction of up to this many bytes of memory, encoded and
+    /// decoded together. A larger one is an error: [`Kind::AnswerTooLarge`].
+    #[must_use]
+    pub fn max_transaction(mut self, bytes: usize) -> Self {
+        self.transaction = bytes;
+        self
     }
 
     /// The endpoint as it was configured.
@@ -153,7 +140,7 @@ impl Client {
             .insert("io.spicedb.requestversion", MetadataValue::from_static("1"));
         let mut service = SchemaServiceClient::new(self.transport());
         let call = service.reflect_schema(request);
-        let response = self.unary("ReflectSchema", self.timeout(), call).await?;
+        let response = self.in_time("ReflectSchema", self.timeout(), call).await?;
         let version = response.metadata().get("io.spicedb.debug.version");
         Ok(version
             .and_then(|version| version.to_str().ok())
@@ -167,19 +154,11 @@ impl Client {
     /// Any, but not [`Kind::NoSchema`].
     pub async fn read_schema(&self) -> Result<Option<Schema>, Error> {
         let request = v1::ReadSchemaRequest {};
-        match unary!(
-            self,
-            "ReadSchema",
-            SchemaServiceClient.read_schema(request),
-            self.timeout()
-        ) {
-            Ok(response) => {
-                let response = response.into_inner();
-                Ok(Some(Schema {
-                    text: response.schema_text,
-                    read_at: self.token("ReadSchema", response.read_at)?,
-                }))
-            }
+        match self.unary(Rpc::READ_SCHEMA, request, self.timeout()).await {
+            Ok::<v1::ReadSchemaResponse, _>(response) => Ok(Some(Schema {
+                text: response.schema_text,
+                read_at: self.token("ReadSchema", response.read_at)?,
+            })),
             Err(error) if error.kind() == Kind::NoSchema => Ok(None),
             Err(error) => Err(error),
         }
@@ -194,13 +173,10 @@ impl Client {
         let request = v1::WriteSchemaRequest {
             schema: text.into(),
         };
-        let response = unary!(
-            self,
-            "WriteSchema",
-            SchemaServiceClient.write_schema(request),
-            self.write_timeout()
-        )?;
-        self.token("WriteSchema", response.into_inner().written_at)
+        let response: v1::WriteSchemaResponse = self
+            .unary(Rpc::WRITE_SCHEMA, request, self.write_timeout())
+            .await?;
+        self.token("WriteSchema", response.written_at)
     }
 
     /// The schema's definitions and caveats at a revision; none where there is no schema.
@@ -216,13 +192,8 @@ impl Client {
             consistency: Some(consistency),
             optional_filters: Vec::new(),
         };
-        unary!(
-            self,
-            "ReflectSchema",
-            SchemaServiceClient.reflect_schema(request),
-            self.timeout()
-        )
-        .map(Response::into_inner)
+        self.unary(Rpc::REFLECT_SCHEMA, request, self.timeout())
+            .await
     }
 
     /// How the schema at a revision differs from `text`; no differences: it is the same.
@@ -240,13 +211,7 @@ impl Client {
             consistency: Some(consistency),
             comparison_schema: text.into(),
         };
-        unary!(
-            self,
-            "DiffSchema",
-            SchemaServiceClient.diff_schema(request),
-            self.timeout()
-        )
-        .map(Response::into_inner)
+        self.unary(Rpc::DIFF_SCHEMA, request, self.timeout()).await
     }
 
     /// The zedtoken of the newest revision.
@@ -298,12 +263,8 @@ impl Client {
         &self,
         request: v1::ExportBulkRelationshipsRequest,
     ) -> Responses<v1::ExportBulkRelationshipsResponse> {
-        stream!(
-            self,
-            "ExportBulkRelationships",
-            PermissionsServiceClient.export_bulk_relationships(request)
-        )
-        .within(self.timeout())
+        self.responses(Rpc::EXPORT, request)
+            .within(self.timeout(), Answer::is_progress)
     }
 
     /// Imports relationships in one transaction and returns how many the server loaded.
@@ -319,14 +280,9 @@ impl Client {
         &self,
         requests: impl Stream<Item = EncodedRelationships> + Send + 'static,
     ) -> Result<u64, Error> {
-        timeout(
-            Self::IMPORT_TIMEOUT,
-            import::call(self.transport(), requests),
-        )
-        .await
-        .map_err(|_| self.deadline("ImportBulkRelationships"))?
-        .map(|response| response.into_inner().num_loaded)
-        .map_err(|status| self.error("ImportBulkRelationships", status))
+        let call = import::call(self.transport(), requests);
+        let response = self.in_time(Rpc::IMPORT.name(), Self::IMPORT_TIMEOUT, call);
+        Ok(response.await?.num_loaded)
     }
 
     /// Asks many questions at one revision; the answers come in the order of the questions, and a
@@ -340,13 +296,7 @@ impl Client {
         &self,
         request: v1::CheckBulkPermissionsRequest,
     ) -> Result<v1::CheckBulkPermissionsResponse, Error> {
-        unary!(
-            self,
-            "CheckBulkPermissions",
-            PermissionsServiceClient.check_bulk_permissions(request),
-            self.timeout()
-        )
-        .map(Response::into_inner)
+        self.unary(Rpc::CHECK_BULK, request, self.timeout()).await
     }
 
     /// Reads relationships, one a response.
@@ -354,11 +304,8 @@ impl Client {
         &self,
         request: v1::ReadRelationshipsRequest,
     ) -> Responses<v1::ReadRelationshipsResponse> {
-        stream!(
-            self,
-            "ReadRelationships",
-            PermissionsServiceClient.read_relationships(request)
-        )
+        self.responses(Rpc::READ, request)
+            .within(self.timeout(), Answer::is_progress)
     }
 
     /// Writes in one transaction and returns the zedtoken of the revision that includes it.
@@ -371,13 +318,10 @@ impl Client {
         &self,
         request: v1::WriteRelationshipsRequest,
     ) -> Result<String, Error> {
-        let response = unary!(
-            self,
-            "WriteRelationships",
-            PermissionsServiceClient.write_relationships(request),
-            self.write_timeout()
-        )?;
-        self.token("WriteRelationships", response.into_inner().written_at)
+        let response: v1::WriteRelationshipsResponse = self
+            .unary(Rpc::WRITE, request, self.write_timeout())
+            .await?;
+        self.token("WriteRelationships", response.written_at)
     }
 
     /// Writes an empty transaction and returns its zedtoken.
@@ -397,7 +341,8 @@ impl Client {
     ///
     /// A history that has been lost shows as no error here: [`probe`](Self::probe) the revision.
     pub fn watch(&self, request: v1::WatchRequest) -> Responses<v1::WatchResponse> {
-        stream!(self, "Watch", WatchServiceClient.watch(request))
+        self.responses(Rpc::watch(self.transaction), request)
+            .unending()
     }
 
     /// Whether the server says that it is serving. Needs no token.
@@ -407,13 +352,14 @@ impl Client {
     /// Where it does not answer that.
     pub async fn health(&self) -> Result<bool, Error> {
         let request = HealthCheckRequest::default();
-        let response = unary!(self, "Check", HealthClient.check(request), self.timeout())?;
-        Ok(response.into_inner().status() == ServingStatus::Serving)
+        let response: HealthCheckResponse =
+            self.unary(Rpc::HEALTH, request, self.timeout()).await?;
+        Ok(response.status() == ServingStatus::Serving)
     }
 
     /// The connection with the token added to each request.
-    pub(crate) fn transport(&self) -> InterceptedService<Channel, Auth> {
-        InterceptedService::new(self.channel.clone(), self.target.auth.clone())
+    pub(crate) fn transport(&self) -> Transport {
+        Transport::new(self.channel.clone(), self.target.auth.clone())
     }
 
     pub(crate) fn timeout(&self) -> Duration {
@@ -424,30 +370,53 @@ impl Client {
         self.target.request_timeout.max(Self::MIN_WRITE_TIMEOUT)
     }
 
-    async fn unary<T>(
+    /// A call with one answer, which has to come in time, as a whole.
+    async fn unary<Q, A>(&self, rpc: Rpc, message: Q, limit: Duration) -> Result<A, Error>
+    where
+        Q: Message + Clone + Send + Sync + 'static,
+        A: Answer,
+    {
+        let (transport, unknown) = (self.transport(), self.unknown.clone());
+        let call = async {
+            let opened = call::open(transport, rpc, message, Some(limit), unknown).await?;
+            call::only(opened.into_inner()).await
+        };
+        self.in_time(rpc.name(), limit, call).await
+    }
+
+    async fn in_time<T>(
         &self,
         rpc: &'static str,
         limit: Duration,
-        call: impl Future<Output = Result<Response<T>, Status>>,
-    ) -> Result<Response<T>, Error> {
+        call: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, Error> {
         match timeout(limit, call).await {
             Ok(result) => result.map_err(|status| self.error(rpc, status)),
             Err(_) => Err(self.deadline(rpc)),
         }
     }
 
-    pub(crate) fn responses<T>(
-        &self,
-        rpc: &'static str,
-        call: impl Future<Output = Result<Response<tonic::Streaming<T>>, Status>> + Send + 'static,
-    ) -> Responses<T> {
-        Responses::new(rpc, Arc::clone(&self.target.name), call)
+    /// A call with a stream of answers.
+    fn responses<Q, A>(&self, rpc: Rpc, message: Q) -> Responses<A>
+    where
+        Q: Message + Clone + Send + Sync + 'static,
+        A: Answer,
+    {
+        let call = call::open(self.transport(), rpc, message, None, self.unknown.clone());
+        Responses::new(rpc.name(), self.name(), call)
+    }
+
+    pub(crate) fn name(&self) -> Arc<str> {
+        Arc::clone(&self.target.name)
     }
 
     fn token(&self, rpc: &'static str, token: Option<ZedToken>) -> Result<String, Error> {
-        match token {
-            Some(token) if !token.token.is_empty() => Ok(token.token),
-            _ => Err(self.malformed(rpc, "no zedtoken in the answer")),
+        let Some(token) = token.filter(|token| !token.token.is_empty()) else {
+            return Err(self.malformed(rpc, "no zedtoken in the answer"));
+        };
+        match wire::check_token(&token) {
+            Ok(()) => Ok(token.token),
+            Err(fault) => Err(Error::from_fault(rpc, &self.target.name, &fault)),
         }
     }
 
@@ -460,7 +429,7 @@ impl Client {
     }
 
     pub(crate) fn malformed(&self, rpc: &'static str, what: &str) -> Error {
-        Error::new(Kind::Other, rpc, &self.target.name, what.to_owned())
+        Error::new(Kind::Malformed, rpc, &self.target.name, what.to_owned())
     }
 }
 

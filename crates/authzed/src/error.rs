@@ -11,6 +11,7 @@ use std::sync::Arc;
 use tonic::Code;
 
 pub(crate) use self::classify::was_not_sent;
+use crate::wire::Fault;
 
 /// A call, or an attempt to connect, that failed.
 ///
@@ -96,6 +97,13 @@ pub enum Kind {
     /// cannot hold, such as U+0000 in a caveat's context, or, for seconds, anything at all while the
     /// database restarts. A write may have been applied.
     Internal,
+    /// The server answered with something that is no answer: it cannot be decoded, lacks what it must
+    /// have, or holds what no server stores. A write may have been applied.
+    Malformed,
+    /// The answer holds a field that this version does not know, and that would be lost.
+    UnknownField,
+    /// The answer is larger than this client takes.
+    AnswerTooLarge,
     /// Anything else.
     Other,
 }
@@ -187,6 +195,9 @@ impl Error {
             | Kind::MessageTooLarge
             | Kind::ChangeBufferExceeded
             | Kind::Unimplemented
+            | Kind::Malformed
+            | Kind::UnknownField
+            | Kind::AnswerTooLarge
             | Kind::Other => false,
         }
     }
@@ -196,7 +207,12 @@ impl Error {
     pub fn is_ambiguous_for_writes(&self) -> bool {
         matches!(
             self.0.kind,
-            Kind::Unavailable | Kind::Deadline | Kind::Internal | Kind::Other
+            Kind::Unavailable
+                | Kind::Deadline
+                | Kind::Internal
+                | Kind::Malformed
+                | Kind::AnswerTooLarge
+                | Kind::Other
         )
     }
 
@@ -217,6 +233,14 @@ impl Error {
     pub(crate) fn deadline(rpc: &'static str, endpoint: &Arc<str>) -> Self {
         let message = "no answer in time".to_owned();
         Self::new(Kind::Deadline, rpc, endpoint, message)
+    }
+
+    pub(crate) fn from_fault(rpc: &'static str, endpoint: &Arc<str>, fault: &Fault) -> Self {
+        let error = Self::new(fault.kind, rpc, endpoint, fault.to_string());
+        match fault.hint {
+            Some(hint) => error.with_hint(hint),
+            None => error,
+        }
     }
 
     pub(crate) fn with_kind(mut self, kind: Kind) -> Self {

@@ -4,16 +4,16 @@
 //! the memory, and sending them costs no copy.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
+use futures::Stream;
 use prost::Message as _;
 use prost::encoding::{WireType, encode_key, encode_varint};
 use tonic::codec::{Codec, EncodeBuf, Encoder};
-use tonic::{IntoStreamingRequest, Response, Status};
-use tonic_prost::ProstCodec;
+use tonic::{Request, Status};
 
+use crate::call::{self, Rpc, Transport};
 use crate::v1::{ImportBulkRelationshipsRequest, ImportBulkRelationshipsResponse, Relationship};
+use crate::wire::{AnswerDecoder, UnknownFields};
 
-/// The path of the call, as the generated code has it.
-const PATH: &str = "/authzed.api.v1.PermissionsService/ImportBulkRelationships";
 /// `ImportBulkRelationshipsRequest.relationships`.
 const FIELD: u32 = 1;
 
@@ -83,25 +83,16 @@ impl EncodedRelationships {
     }
 }
 
-/// Opens the call on a transport.
-pub(crate) async fn call<T>(
-    transport: T,
-    requests: impl IntoStreamingRequest<Message = EncodedRelationships>,
-) -> Result<Response<ImportBulkRelationshipsResponse>, Status>
-where
-    T: tonic::client::GrpcService<tonic::body::Body>,
-    T::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    T::ResponseBody: tonic::transport::Body<Data = Bytes> + Send + 'static,
-    <T::ResponseBody as tonic::transport::Body>::Error:
-        Into<Box<dyn std::error::Error + Send + Sync>> + Send,
-{
-    let mut grpc = tonic::client::Grpc::new(transport).max_encoding_message_size(usize::MAX);
-    grpc.ready()
-        .await
-        .map_err(|error| Status::from_error(error.into()))?;
-    let path = http::uri::PathAndQuery::from_static(PATH);
-    grpc.client_streaming(requests.into_streaming_request(), path, EncodedCodec)
-        .await
+/// Makes the call on a transport.
+pub(crate) async fn call(
+    transport: Transport,
+    requests: impl Stream<Item = EncodedRelationships> + Send + 'static,
+) -> Result<ImportBulkRelationshipsResponse, Status> {
+    let mut grpc = call::grpc(transport, Rpc::IMPORT);
+    call::ready(&mut grpc).await?;
+    let request = Request::new(requests);
+    let stream = grpc.streaming(request, Rpc::IMPORT.path(), EncodedCodec);
+    call::only(stream.await?.into_inner()).await
 }
 
 /// Sends bytes as they are, and decodes the answer.
@@ -111,18 +102,14 @@ impl Codec for EncodedCodec {
     type Encode = EncodedRelationships;
     type Decode = ImportBulkRelationshipsResponse;
     type Encoder = CopyEncoder;
-    type Decoder =
-        <ProstCodec<ImportBulkRelationshipsRequest, ImportBulkRelationshipsResponse> as Codec>::Decoder;
+    type Decoder = AnswerDecoder<ImportBulkRelationshipsResponse>;
 
     fn encoder(&mut self) -> CopyEncoder {
         CopyEncoder
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        let mut codec =
-            ProstCodec::<ImportBulkRelationshipsRequest, ImportBulkRelationshipsResponse>::default(
-            );
-        codec.decoder()
+        AnswerDecoder::new(Rpc::IMPORT.limits.memory, UnknownFields::default())
     }
 }
 

@@ -21,6 +21,8 @@ mod generated;
 pub mod zedtoken;
 
 #[cfg(feature = "client")]
+mod call;
+#[cfg(feature = "client")]
 mod client;
 #[cfg(feature = "client")]
 mod connect;
@@ -38,6 +40,8 @@ mod reflection;
 mod stream;
 #[cfg(feature = "client")]
 mod tls;
+#[cfg(feature = "client")]
+mod wire;
 
 pub use generated::{FILE_DESCRIPTOR_SET, rpc, v1};
 pub use prost_types::{Struct, Timestamp};

@@ -18,6 +18,7 @@ use crate::generated::reflection::ServerReflectionRequest;
 use crate::generated::reflection::server_reflection_client::ServerReflectionClient;
 use crate::generated::reflection::server_reflection_request::MessageRequest;
 use crate::generated::reflection::server_reflection_response::MessageResponse;
+use crate::stream::Responses;
 
 const RPC: &str = "ServerReflectionInfo";
 
@@ -170,7 +171,7 @@ impl Client {
             message_request: Some(question),
         };
         let mut service = ServerReflectionClient::new(self.transport());
-        let mut responses = self.responses(RPC, async move {
+        let mut responses = Responses::new(RPC, self.name(), async move {
             service
                 .server_reflection_info(futures::stream::iter([question]))
                 .await

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures::Stream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tonic::{Response, Status, Streaming};
 
 use crate::error::Error;
@@ -26,7 +26,16 @@ pub struct Responses<T> {
     state: State<T>,
     rpc: &'static str,
     endpoint: Arc<str>,
-    patience: Option<Duration>,
+    patience: Option<Patience<T>>,
+    /// The server must not end it.
+    unending: bool,
+}
+
+/// How long a stream may bring nothing that moves it on.
+struct Patience<T> {
+    whole: Duration,
+    left: Duration,
+    is_progress: fn(&T) -> bool,
 }
 
 enum State<T> {
@@ -46,12 +55,24 @@ impl<T> Responses<T> {
             rpc,
             endpoint,
             patience: None,
+            unending: false,
         }
     }
 
-    /// With an end to the waiting for any one response.
-    pub(crate) fn within(mut self, patience: Duration) -> Self {
-        self.patience = Some(patience);
+    /// With an end to the waiting: for the first response, and from one that moves the stream on to
+    /// the next such. Time that passes between two calls of [`message`](Self::message) does not count.
+    pub(crate) fn within(mut self, patience: Duration, is_progress: fn(&T) -> bool) -> Self {
+        self.patience = Some(Patience {
+            whole: patience,
+            left: patience,
+            is_progress,
+        });
+        self
+    }
+
+    /// With an error in place of an end that the server gives it.
+    pub(crate) fn unending(mut self) -> Self {
+        self.unending = true;
         self
     }
 
@@ -59,23 +80,30 @@ impl<T> Responses<T> {
     ///
     /// # Errors
     ///
-    /// The call's error, once; after it the stream is at its end. [`Kind::Deadline`] where an export
-    /// brings nothing for the request timeout; a Watch may be silent for ever.
+    /// The call's error, once; after it the stream is at its end. [`Kind::Deadline`] where nothing
+    /// comes for the request timeout, or only responses that hold nothing; a Watch may be silent for
+    /// ever. [`Kind::Unavailable`] where the server ends a Watch.
     ///
     /// [`Kind::Deadline`]: crate::Kind::Deadline
+    /// [`Kind::Unavailable`]: crate::Kind::Unavailable
     pub async fn message(&mut self) -> Result<Option<T>, Error> {
-        let patience = self.patience;
+        let left = self.patience.as_ref().map(|patience| patience.left);
         let message = std::future::poll_fn(|context| self.poll_message(context));
-        let Some(patience) = patience else {
+        let Some(left) = left else {
             return message.await;
         };
-        match timeout(patience, message).await {
-            Ok(message) => message,
-            Err(_) => {
-                self.state = State::Ended;
-                Err(Error::deadline(self.rpc, &self.endpoint))
-            }
+        let began = Instant::now();
+        let Ok(message) = timeout(left, message).await else {
+            self.state = State::Ended;
+            return Err(Error::deadline(self.rpc, &self.endpoint));
+        };
+        if let Some(patience) = &mut self.patience {
+            patience.left = match &message {
+                Ok(Some(message)) if (patience.is_progress)(message) => patience.whole,
+                _ => left.saturating_sub(began.elapsed()),
+            };
         }
+        message
     }
 
     fn poll_message(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<T>, Error>> {
@@ -88,6 +116,7 @@ impl<T> Responses<T> {
                 State::Open(stream) => match ready!(Pin::new(stream).poll_next(context)) {
                     Some(Ok(message)) => return Poll::Ready(Ok(Some(message))),
                     Some(Err(status)) => break Err(status),
+                    None if self.unending => break Err(Status::unavailable("the server ended it")),
                     None => break Ok(None),
                 },
                 State::Ended => return Poll::Ready(Ok(None)),
@@ -145,7 +174,8 @@ mod tests {
 
     #[tokio::test]
     async fn silence_ends_a_stream_that_has_patience() {
-        let mut responses = responses(std::future::pending()).within(Duration::from_millis(10));
+        let mut responses =
+            responses(std::future::pending()).within(Duration::from_millis(10), |()| true);
         assert_eq!(
             responses.message().await.unwrap_err().kind(),
             Kind::Deadline

@@ -4,7 +4,7 @@ use std::io::BufRead;
 
 use authzed::v1::{Relationship, RelationshipUpdate, relationship_update::Operation};
 use sample::Sample;
-use spice_record::checks::{Check, CheckWriter, read_checks};
+use spice_record::checks::{Check, CheckReader, CheckWriter};
 use spice_record::record::{Checkpoint, SchemaChange, StreamEnd, StreamKind, Transaction};
 use spice_record::relationship::{StructJson, Update};
 use spice_record::{
@@ -199,8 +199,8 @@ impl Kind {
                 }
             }
             Self::Checks => {
-                header.check().map_err(|message| records.fault(message))?;
-                for check in read_checks(&mut records, &header)? {
+                let mut reader = CheckReader::after(records, header)?;
+                while let Some(check) = reader.next_check()? {
                     meaning.push(format!("{check:?}"));
                 }
             }

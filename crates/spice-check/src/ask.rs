@@ -15,6 +15,10 @@ use spice_record::checks::{self, Answer, Check, Fault, Missing, Permissionship, 
 /// Questions in a call. A server takes 10,000 (measured, SpiceDB v1.56); fewer show how far it is.
 const BATCH: usize = 200;
 
+/// The most characters of an error, or of the names that an answer depends on, that are kept: the
+/// answers of a whole sample are held at the same time.
+const LONGEST: usize = 4_000;
+
 /// How often a question is asked again whose error may pass.
 const TRIES: usize = 5;
 
@@ -109,10 +113,12 @@ impl Asker<'_> {
     fn answer(&self, pair: CheckBulkPermissionsPair) -> Result<Answer, Failure> {
         let item = match pair.response {
             Some(Response::Item(item)) => item,
+            // An error that is none.
+            Some(Response::Error(status)) if status.code == 0 => return Err(self.unknown()),
             Some(Response::Error(status)) => {
                 return Ok(Answer::Error(Fault {
                     code: status.code,
-                    message: status.message,
+                    message: status.message.chars().take(LONGEST).collect(),
                 }));
             }
             None => return Err(self.unknown()),
@@ -123,6 +129,12 @@ impl Asker<'_> {
             Wire::ConditionalPermission => Permissionship::Conditional,
             Wire::Unspecified => return Err(self.unknown()),
         };
+        if let Some(info) = &item.partial_caveat_info {
+            let names = info.missing_required_context.iter();
+            if names.map(|name| name.len() + 1).sum::<usize>() > LONGEST {
+                return Err(self.unknown());
+            }
+        }
         let missing = item.partial_caveat_info.map(|info| {
             let mut missing_required_context = info.missing_required_context;
             missing_required_context.sort();

@@ -1,33 +1,37 @@
 //! `spice-check`: asks a server who has which permission, and another one the same.
 //!
-//! [`sample`] draws from a snapshot, [`questions`] makes questions of it, [`ask`] asks them. Two servers
+//! [`input`] reads, [`sample`] draws from a snapshot, [`questions`] makes questions of it, [`ask`] asks
+//! them, [`mod@write`] is the thread that writes. Two servers
 //! with the same schema and relationships must give the same answers; this looks whether they do.
 
 #![forbid(unsafe_code)]
 
 mod ask;
+mod input;
 mod questions;
 mod sample;
+mod write;
 
-use std::io;
 use std::path::{Path, PathBuf};
 
 use authzed::Client;
 use authzed::v1::Consistency;
 use clap::CommandFactory as _;
 use fastrand::Rng;
-use spice_pipe::connection::{CommonArgs, Connection, unblocked};
+use spice_pipe::connection::{CommonArgs, Connection};
 use spice_pipe::log::LogArgs;
 use spice_pipe::progress::Progress;
-use spice_pipe::stdio::{self, Output};
+use spice_pipe::stdio;
 use spice_pipe::{Exit, Failure, Program, Shutdown, VERSION, parse_zedtoken, schema};
-use spice_record::checks::{self, CheckWriter};
+use spice_record::Header;
+use spice_record::checks;
 use spice_record::record::StreamKind;
-use spice_record::{Header, Record, RecordReader, Seal, SnapshotReader};
 
 use crate::ask::Asker;
+use crate::input::{Batches, Input};
 use crate::questions::Schema;
 use crate::sample::Sample;
+use crate::write::Writer;
 
 /// Ask a SpiceDB about what a snapshot stream holds, and write the answers; or ask another one the same,
 /// and write those that differ.
@@ -61,16 +65,8 @@ Examples:
   spice-check --context new --at \"$r2\" asked.ndjson                 # 0: the same answers, 3: not
 ";
 
-/// How many relationships are asked about, unless told.
-const SAMPLE: usize = 1_000;
 /// How many disagreements are named on stderr.
 const NAMED: usize = 5;
-
-/// What the input is.
-enum Input {
-    Sample(Sample, Option<String>),
-    Checks(Box<Header>, Vec<checks::Check>),
-}
 
 impl Program for Check {
     const NAME: &'static str = "spice-check";
@@ -105,11 +101,7 @@ impl Check {
         let input = if self.sample == Some(0) {
             Input::Sample(Sample::default(), None)
         } else {
-            let (args, mut rng) = (self.clone(), rng.fork());
-            let reading = tokio::task::spawn_blocking(move || args.read(&mut rng));
-            reading
-                .await
-                .map_err(|error| Failure::new(Exit::Failed, error.to_string()))??
+            input::read(self, rng.fork()).await?
         };
         let (revision, needed) = match &input {
             Input::Sample(_, revision) => (revision.clone(), "the snapshot has no revision"),
@@ -142,46 +134,6 @@ impl Check {
         }
     }
 
-    fn read(&self, rng: &mut Rng) -> Result<Input, Failure> {
-        let (input, name) = stdio::open(&self.file)?;
-        let mut records = RecordReader::new(input, name);
-        let header = match records.next_record()? {
-            Some(Record::Header(header)) => header,
-            Some(other) => {
-                let kind = other.kind();
-                return Err(records
-                    .fault(format!("expected a header, got a {kind}"))
-                    .into());
-            }
-            None => {
-                let fault = records.stream_fault("empty input: the producer wrote nothing");
-                return Err(fault.into());
-            }
-        };
-        match header.stream {
-            StreamKind::Snapshot if self.ask => Err(Failure::usage(
-                "--ask takes a stream of checks, and this one is a snapshot",
-            )),
-            StreamKind::Checks if self.sample.is_some() || self.seed.is_some() => {
-                Err(Failure::usage(
-                    "--sample and --seed are for a snapshot: this is a stream of checks, all of which \
-                     are asked",
-                ))
-            }
-            StreamKind::Checks => {
-                header.check().map_err(|message| records.fault(message))?;
-                let checks = checks::read_checks(&mut records, &header)?;
-                Ok(Input::Checks(header, checks))
-            }
-            _ => {
-                let revision = header.revision.clone();
-                let mut stream = SnapshotReader::after(records, header, Seal::Sealed)?;
-                let sample = Sample::draw(&mut stream, self.sample.unwrap_or(SAMPLE), rng)?;
-                Ok(Input::Sample(sample, revision))
-            }
-        }
-    }
-
     /// Asks about a sample, and writes the answers.
     async fn answers(
         &self,
@@ -199,8 +151,12 @@ impl Check {
             questions::ask(&mut asker, &schema, sample, rng).await?
         };
         let endpoint = connection.endpoint();
-        tracing::info!("{endpoint} answered {}", Tally::of(&checks));
-        write(header(asker.revision, Some(text)), checks).await?;
+        let mut tally = Tally::default();
+        tally.add(&checks);
+        tracing::info!("{endpoint} answered {tally}");
+        let mut writer = Writer::new(header(asker.revision, Some(text)));
+        writer.write(checks).await?;
+        writer.finish().await?;
         Ok(Exit::Done)
     }
 
@@ -209,17 +165,23 @@ impl Check {
         &self,
         mut asker: Asker<'_>,
         header_before: &Header,
-        asked: Vec<checks::Check>,
+        mut asked: Batches,
     ) -> Result<Exit, Failure> {
         let schema = match header_before.schema {
             Some(_) => Some(schema_at(asker.client, asker.revision).await?),
             None => None,
         };
-        let questions = asked.into_iter().map(|check| check.request.0).collect();
-        let checks = asker.ask(questions).await?;
+        let mut writer = Writer::new(header(asker.revision, schema));
+        let mut tally = Tally::default();
+        while let Some(batch) = asked.next().await? {
+            let questions = batch.into_iter().map(|check| check.request.0).collect();
+            let checks = asker.ask(questions).await?;
+            tally.add(&checks);
+            writer.write(checks).await?;
+        }
         let endpoint = asker.client.endpoint();
-        tracing::info!("{endpoint} answered {}", Tally::of(&checks));
-        write(header(asker.revision, schema), checks).await?;
+        tracing::info!("{endpoint} answered {tally}");
+        writer.finish().await?;
         Ok(Exit::Done)
     }
 
@@ -228,9 +190,10 @@ impl Check {
         &self,
         mut asker: Asker<'_>,
         other: &Header,
-        asked: Vec<checks::Check>,
+        mut asked: Batches,
     ) -> Result<Exit, Failure> {
         let (client, revision) = (asker.client, asker.revision);
+        let endpoint = client.endpoint();
         let differ = match &other.schema {
             Some(text) => {
                 let there = client.read_schema().await?.map(|schema| schema.text);
@@ -239,32 +202,36 @@ impl Check {
             }
             None => None,
         };
-        let questions = asked.iter().map(|check| check.request.0.clone()).collect();
-        let here = asker.ask(questions).await?;
-        let tally = Tally::of(&here);
-        let pairs = asked.into_iter().zip(here);
-        let disagree: Vec<checks::Check> = pairs
-            .filter(|(there, here)| !there.answer.agrees_with(&here.answer))
-            .map(|(there, here)| checks::Check {
-                other: Some(here.answer),
-                ..there
-            })
-            .collect();
-        let endpoint = client.endpoint();
-        for check in disagree.iter().take(NAMED) {
-            let here = check.other.as_ref().map(ToString::to_string);
-            let here = here.unwrap_or_default();
-            tracing::warn!(
-                "{}: {} there, {here} on {endpoint}",
-                check.request,
-                check.answer
-            );
+        let mut writer = Writer::new(header(revision, other.schema.clone()));
+        let (mut tally, mut count) = (Tally::default(), 0);
+        while let Some(batch) = asked.next().await? {
+            let questions = batch.iter().map(|check| check.request.0.clone()).collect();
+            let here = asker.ask(questions).await?;
+            tally.add(&here);
+            let pairs = batch.into_iter().zip(here);
+            let disagree: Vec<checks::Check> = pairs
+                .filter(|(there, here)| !there.answer.agrees_with(&here.answer))
+                .map(|(there, here)| checks::Check {
+                    other: Some(here.answer),
+                    ..there
+                })
+                .collect();
+            for check in disagree.iter().take(NAMED.saturating_sub(count)) {
+                let here = check.other.as_ref().map(ToString::to_string);
+                let here = here.unwrap_or_default();
+                tracing::warn!(
+                    "{}: {} there, {here} on {endpoint}",
+                    check.request,
+                    check.answer
+                );
+            }
+            count += disagree.len();
+            writer.write(disagree).await?;
         }
         if let Some(difference) = &differ {
             tracing::warn!("the schema of {endpoint} is another one: {difference}");
         }
-        let count = disagree.len();
-        write(header(revision, other.schema.clone()), disagree).await?;
+        writer.finish().await?;
         if count == 0 && differ.is_none() {
             tracing::info!("{endpoint} gives the same answers: {tally}");
             return Ok(Exit::Done);
@@ -305,23 +272,6 @@ fn header(revision: &str, schema: Option<String>) -> Header {
     }
 }
 
-/// On a thread of its own: the reader of stdout may stand still.
-async fn write(header: Header, checks: Vec<checks::Check>) -> Result<(), Failure> {
-    unblocked(move || write_all(header, checks)).await
-}
-
-fn write_all(header: Header, checks: Vec<checks::Check>) -> Result<(), Failure> {
-    let stdout = |error: io::Error| Failure::stdout(&error);
-    let output = Output::create(None, None)?;
-    let mut writer = CheckWriter::create(output, header).map_err(stdout)?;
-    for check in checks {
-        writer.write(check).map_err(stdout)?;
-    }
-    let output = writer.finish().map_err(stdout)?;
-    output.finish().map_err(stdout)?;
-    Ok(())
-}
-
 /// How many answers there are of each kind.
 #[derive(Default)]
 struct Tally {
@@ -332,19 +282,17 @@ struct Tally {
 }
 
 impl Tally {
-    fn of(checks: &[checks::Check]) -> Self {
-        let mut tally = Self::default();
+    fn add(&mut self, checks: &[checks::Check]) {
         for check in checks {
             *match &check.answer {
-                checks::Answer::Error(_) => &mut tally.errors,
+                checks::Answer::Error(_) => &mut self.errors,
                 checks::Answer::Item(item) => match item.permissionship {
-                    checks::Permissionship::Yes => &mut tally.yes,
-                    checks::Permissionship::No => &mut tally.no,
-                    checks::Permissionship::Conditional => &mut tally.conditional,
+                    checks::Permissionship::Yes => &mut self.yes,
+                    checks::Permissionship::No => &mut self.no,
+                    checks::Permissionship::Conditional => &mut self.conditional,
                 },
             } += 1;
         }
-        tally
     }
 }
 

@@ -137,11 +137,16 @@ async fn likely(
         optional_cursor: None,
     };
     let mut retry = Retry::new(asker.max_retries);
+    let mut read = 0;
     let mut members: Vec<SubjectReference> = Vec::new();
     let mut responses = asker.client.read_relationships(request.clone());
     loop {
         match responses.message().await {
             Ok(Some(response)) => {
+                read += 1;
+                if read > MEMBERS {
+                    break; // It was asked for no more.
+                }
                 let member = response.relationship.and_then(|one| one.subject);
                 members.extend(member.filter(|member| !is_wildcard(member)));
             }
@@ -153,6 +158,7 @@ async fn likely(
                     .pause(error, "reading the members of a set again")
                     .await?;
                 members.clear();
+                read = 0;
                 responses = asker.client.read_relationships(request.clone());
             }
         }
@@ -199,7 +205,7 @@ fn context(
     let fields = wanted.into_iter().map(|(name, (caveat, kind))| {
         let stored = sample.values.get(&(caveat.clone(), name.to_owned()));
         let stored = stored.and_then(|values| rng.choice(values)).cloned();
-        let value = stored.unwrap_or_else(|| simple(kind, rng));
+        let value = stored.unwrap_or_else(|| simple(kind, rng, 0));
         (name.to_owned(), value)
     });
     Struct {
@@ -207,10 +213,14 @@ fn context(
     }
 }
 
+/// How deep a type of a caveat's parameter is followed: deeper values are refused by decoders.
+const DEEPEST: usize = 16;
+
 /// A plain value of a caveat parameter's type, as ReflectSchema names it.
-fn simple(kind: &str, rng: &mut Rng) -> Value {
+fn simple(kind: &str, rng: &mut Rng, depth: usize) -> Value {
     let inner = kind
         .split_once('<')
+        .filter(|_| depth < DEEPEST)
         .map(|(_, inner)| inner.trim_end_matches('>'));
     let kind = match kind {
         "bool" => Kind::BoolValue(rng.bool()),
@@ -220,10 +230,13 @@ fn simple(kind: &str, rng: &mut Rng) -> Value {
         "timestamp" => Kind::StringValue("2026-01-01T00:00:00Z".to_owned()),
         "ipaddress" => Kind::StringValue("10.1.2.3".to_owned()),
         _ if kind.starts_with("list<") => Kind::ListValue(ListValue {
-            values: inner.map(|inner| simple(inner, rng)).into_iter().collect(),
+            values: inner
+                .map(|inner| simple(inner, rng, depth + 1))
+                .into_iter()
+                .collect(),
         }),
         _ if kind.starts_with("map<") => {
-            let value = inner.map(|inner| ("a".to_owned(), simple(inner, rng)));
+            let value = inner.map(|inner| ("a".to_owned(), simple(inner, rng, depth + 1)));
             Kind::StructValue(Struct {
                 fields: value.into_iter().collect(),
             })
@@ -231,4 +244,18 @@ fn simple(kind: &str, rng: &mut Rng) -> Value {
         _ => Kind::StringValue("a".to_owned()),
     };
     Value { kind: Some(kind) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_nested_without_end_are_cut() {
+        for part in ["list<", "map<"] {
+            let kind = part.repeat(200_000) + "int" + &">".repeat(200_000);
+            let value = simple(&kind, &mut Rng::with_seed(1), 0);
+            assert!(prost::Message::encoded_len(&value) < 1_000);
+        }
+    }
 }

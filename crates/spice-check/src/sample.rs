@@ -5,11 +5,17 @@ use std::io::BufRead;
 
 use authzed::v1::{Relationship, SubjectReference};
 use fastrand::Rng;
+use prost::Message as _;
 use prost_types::Value;
 use spice_record::{ReadError, SnapshotReader};
 
 /// How many stored values are kept of each parameter of a caveat.
 const VALUES: usize = 16;
+
+/// A larger one is not asked with: SpiceDB takes whole contexts of 4 KiB unless told otherwise.
+const LARGEST_VALUE: usize = 1 << 10;
+/// Of how many parameters values are kept: more than any schema has.
+const PARAMETERS: usize = 512;
 
 /// Drawn from all relationships of a snapshot.
 #[derive(Default)]
@@ -45,6 +51,11 @@ impl Sample {
                 }
             }
             if let Some(place) = place(sample.relationships.len(), size, seen, rng) {
+                // The values are kept apart, few of each.
+                let mut relationship = relationship;
+                if let Some(caveat) = &mut relationship.optional_caveat {
+                    caveat.context = None;
+                }
                 put(&mut sample.relationships, place, relationship);
             }
         }
@@ -56,7 +67,13 @@ impl Sample {
             return;
         };
         for (name, value) in caveat.context.iter().flat_map(|context| &context.fields) {
+            if value.encoded_len() > LARGEST_VALUE {
+                continue;
+            }
             let key = (caveat.caveat_name.clone(), name.clone());
+            if self.values.len() >= PARAMETERS && !self.values.contains_key(&key) {
+                continue;
+            }
             let kept = self.values.entry(key).or_default();
             if kept.len() < VALUES {
                 kept.push(value.clone());

@@ -20,6 +20,7 @@ use spice_pipe::progress::Progress;
 use spice_pipe::retry::Retry;
 use spice_pipe::settle::SettleArgs;
 use spice_pipe::stdio::Output;
+use spice_pipe::unknown::{self, UnknownFieldsArgs};
 use spice_pipe::{Exit, Failure, Program, Shutdown, Stdout, parse_zedtoken};
 use spice_record::ExpiryPrecision;
 
@@ -53,6 +54,8 @@ pub struct Export {
     /// How much of an expiry the digest covers: us, or s to compare with a MySQL datastore.
     #[arg(long, value_name = "us|s", default_value_t)]
     expiry_precision: ExpiryPrecision,
+    #[command(flatten)]
+    unknown: UnknownFieldsArgs,
     /// Write to a file, which gets its name only when it is complete.
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -138,7 +141,7 @@ impl Export {
 
     async fn export(&self, writer: &Writer, shutdown: &Shutdown) -> Result<(), Failure> {
         let connection = self.common.connection.resolve().await?;
-        let client = connection.connect().await?;
+        let client = self.unknown.apply(connection.connect().await?);
         let snapshot = snapshot::take(self, &connection, &client, shutdown).await?;
         let definitions = snapshot::definitions(self, &client, &snapshot.revision).await?;
         let endpoint = connection.endpoint();
@@ -170,6 +173,7 @@ impl Export {
                     _ => failure,
                 })?;
         }
+        unknown::warn(&client);
         writer.finish().await
     }
 }

@@ -8,8 +8,8 @@ use authzed::v1::{Consistency, Cursor, ExportBulkRelationshipsRequest, Relations
 use authzed::{Client, Kind};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use prost::Message as _;
-use spice_pipe::Failure;
 use spice_pipe::retry::Retry;
+use spice_pipe::{Exit, Failure};
 
 use crate::write::Writer;
 
@@ -122,11 +122,11 @@ impl Reader<'_> {
         large: Large,
     ) -> Result<bool, Failure> {
         let mut page = Page::new(self.page_size);
-        let mut cursor = None;
+        let mut cursors = Cursors::default();
         let mut retry = Retry::new(self.max_retries);
         loop {
             let ended = self
-                .pages(&filter, large, &mut page, &mut cursor, &mut retry)
+                .pages(&filter, large, &mut page, &mut cursors, &mut retry)
                 .await;
             match ended {
                 Ok(Ended::Done) => return Ok(false),
@@ -138,6 +138,10 @@ impl Reader<'_> {
                         && page.bound(limit)
                     {
                         tracing::info!("the server's largest page is {limit} relationships");
+                        continue;
+                    }
+                    if error.kind() == Kind::AnswerTooLarge && page.shrink() {
+                        tracing::debug!("{error}; asking for {} relationships", page.rows);
                         continue;
                     }
                     retry.pause(error, "resuming the export").await?;
@@ -157,28 +161,45 @@ impl Reader<'_> {
         filter: &Option<RelationshipFilter>,
         large: Large,
         page: &mut Page,
-        cursor: &mut Option<Cursor>,
+        cursors: &mut Cursors,
         retry: &mut Retry,
     ) -> Result<Ended, Stop> {
-        let request = self.request(filter.clone(), page.rows, cursor.clone());
+        let request = self.request(filter.clone(), page.rows, cursors.last.clone());
         let mut stream = self.client.export(request);
         while let Some(message) = stream.message().await.map_err(Stop::Server)? {
-            retry.succeeded();
             let rows = message.relationships.len();
-            if large == Large::GiveBack && cursor.is_none() && rows >= page.rows as usize {
+            if rows == 0 {
+                // It says nothing, and its cursor leads nowhere else.
+                continue;
+            }
+            if large == Large::GiveBack && cursors.last.is_none() && rows >= page.rows as usize {
                 return Ok(Ended::Large);
             }
             let bytes = message.encoded_len();
+            cursors
+                .advance(message.after_result_cursor)
+                .map_err(|what| Stop::Output(self.stuck(what)))?;
+            retry.succeeded();
             self.writer
                 .page(message.relationships)
                 .await
                 .map_err(Stop::Output)?;
-            *cursor = message.after_result_cursor;
             if page.adapt(rows, bytes) {
                 return Ok(Ended::OtherPageSize);
             }
         }
         Ok(Ended::Done)
+    }
+
+    fn stuck(&self, what: &str) -> Failure {
+        Failure::new(
+            Exit::Failed,
+            format!(
+                "{}: ExportBulkRelationships: {what}",
+                self.client.endpoint()
+            ),
+        )
+        .hint("no page of it can be trusted: is a proxy repeating answers?")
     }
 
     fn request(
@@ -207,6 +228,38 @@ enum Stop {
     Output(Failure),
 }
 
+/// Where the pages of a shard have led, and whether they lead on.
+#[derive(Default)]
+struct Cursors {
+    last: Option<Cursor>,
+    /// A cursor of before, against which each new one is compared: it is replaced after 1, 2, 4, 8, ...
+    /// pages, so that pages in a circle of any length meet it (Brent).
+    mark: Option<Cursor>,
+    since_mark: u64,
+    next_mark: u64,
+}
+
+impl Cursors {
+    /// Goes to the cursor of a page that holds relationships.
+    fn advance(&mut self, cursor: Option<Cursor>) -> Result<(), &'static str> {
+        let cursor = cursor.filter(|cursor| !cursor.token.is_empty());
+        let Some(cursor) = cursor else {
+            return Err("a page of relationships without a cursor");
+        };
+        if self.last.as_ref() == Some(&cursor) || self.mark.as_ref() == Some(&cursor) {
+            return Err("the pages do not advance: a cursor came twice");
+        }
+        self.since_mark += 1;
+        if self.since_mark > self.next_mark {
+            self.since_mark = 0;
+            self.next_mark = self.next_mark.saturating_mul(2).max(1);
+            self.mark = Some(cursor.clone());
+        }
+        self.last = Some(cursor);
+        Ok(())
+    }
+}
+
 /// How many relationships to ask for in one message.
 struct Page {
     rows: u32,
@@ -222,6 +275,15 @@ impl Page {
             largest: asked_for.unwrap_or(LARGEST_PAGE),
             grown: asked_for.is_some(),
         }
+    }
+
+    /// A page was larger than is taken; `false` where it held one relationship only.
+    fn shrink(&mut self) -> bool {
+        let before = self.rows;
+        self.rows = (before / 4).max(1);
+        self.largest = self.rows;
+        self.grown = true;
+        self.rows != before
     }
 
     /// Keeps to a limit that the server named; `false` where that changes nothing.
@@ -280,7 +342,59 @@ fn split<'a>(
 
 #[cfg(test)]
 mod tests {
-    use super::Page;
+    use authzed::v1::Cursor;
+
+    use super::{Cursors, Page};
+
+    fn cursor(number: u32) -> Option<Cursor> {
+        Some(Cursor {
+            token: number.to_string(),
+        })
+    }
+
+    #[test]
+    fn cursors_that_repeat_are_found() {
+        let mut cursors = Cursors::default();
+        assert!((0..10_000).all(|number| cursors.advance(cursor(number)).is_ok()));
+        assert!(cursors.advance(cursor(9_999)).is_err(), "the same again");
+        for length in [1, 2, 3, 7, 1_000] {
+            let mut cursors = Cursors::default();
+            let stuck = (0..10 * length).position(|page| {
+                let number = if page < 5 {
+                    5_000 + page
+                } else {
+                    page % length
+                };
+                cursors.advance(cursor(number)).is_err()
+            });
+            assert!(stuck.is_some(), "a circle of {length}");
+        }
+    }
+
+    #[test]
+    fn pages_without_a_cursor_cannot_be_resumed() {
+        assert!(Cursors::default().advance(None).is_err());
+        let empty = Cursor {
+            token: String::new(),
+        };
+        assert!(Cursors::default().advance(Some(empty)).is_err());
+    }
+
+    #[test]
+    fn page_that_is_too_large_shrinks_until_it_holds_one() {
+        let mut page = Page::new(Some(1_000));
+        let sizes: Vec<u32> = std::iter::from_fn(|| page.shrink().then_some(page.rows)).collect();
+        assert_eq!(sizes, [250, 62, 15, 3, 1]);
+    }
+
+    #[test]
+    fn limits_that_make_no_sense_change_nothing_for_ever() {
+        for limit in [0, u64::MAX] {
+            let mut page = Page::new(None);
+            let changes = (0..100).filter(|_| page.bound(limit)).count();
+            assert!(changes <= 1, "{limit}");
+        }
+    }
 
     #[test]
     fn page_grows_once_and_then_only_shrinks() {

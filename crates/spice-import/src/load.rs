@@ -8,18 +8,17 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use authzed::v1::{RelationshipUpdate, WriteRelationshipsRequest, relationship_update::Operation};
-use authzed::{Client, Kind};
+use authzed::{Client, Code, Kind};
 use prost::Message as _;
 use spice_pipe::existing::{self, ByKey, key};
 use spice_pipe::retry::Retry;
 use spice_pipe::{Exit, Failure, lock};
 use spice_record::ExpiryPrecision;
 use spice_record::digest::same;
-use spice_record::relationship::Text;
 
 use crate::OnConflict;
 use crate::chunk::{Chunk, Row};
-use crate::tally::{Rejects, Tally, other};
+use crate::tally::{Rejects, Tally, conflict};
 
 /// A stream is ended before the target ends it (after 30 s); the rest goes into the next one.
 const STREAM_TIME: Duration = Duration::from_secs(20);
@@ -27,6 +26,8 @@ const STREAM_TIME: Duration = Duration::from_secs(20);
 const UPDATES_PER_WRITE: usize = 1_000;
 const TOO_MANY_UPDATES: &str = "TOO_MANY_UPDATES_IN_REQUEST";
 const WRITE_BYTES: usize = 2 << 20;
+/// How often a connection breaks under the same rows before they are sent in halves.
+const BREAKS: usize = 2;
 /// How often an internal error is put down to something else before it is put down to the rows.
 const INTERNAL_RETRIES: usize = 2;
 
@@ -112,6 +113,13 @@ impl Loader {
                     pieces.extend(halves(&chunk.rows()?, conflicts, narrowing));
                 }
                 Imported::TooSlow(error) => return Err(error.into()),
+                Imported::Broken(error) => {
+                    tracing::warn!(
+                        "lines {first} to {last}: the connection breaks under them each time: {error}; \
+                         halving them"
+                    );
+                    pieces.extend(halves(&chunk.rows()?, conflicts, narrowing));
+                }
                 Imported::Refused(error) => {
                     pieces.extend(self.narrow(chunk.rows()?, &error, conflicts, tally)?);
                 }
@@ -127,6 +135,7 @@ impl Loader {
         // On the way from the whole chunk to the one row every repetition would cost a delay.
         let patient = !piece.narrowing || chunk.len() == 1;
         let mut doubts = if patient { INTERNAL_RETRIES } else { 0 };
+        let mut breaks = 0;
         loop {
             // The rest of the messages is left out once the stream has been open for long.
             let started = Instant::now();
@@ -145,8 +154,24 @@ impl Loader {
                     return Ok(Imported::Refused(error));
                 }
                 _ => {
-                    let unknown = error.is_ambiguous_for_writes();
+                    // An answer that is too large for somebody on the way: a proxy, or our own bound of
+                    // headers, which a server exceeds when it names thousands of invalid rows.
+                    let broke = error.kind() == Kind::Unavailable
+                        && error.code().is_none_or(|code| code == Code::Unknown);
+                    if broke && breaks >= BREAKS.min(self.max_retries) && chunk.len() > 1 {
+                        return Ok(Imported::Broken(error));
+                    }
+                    breaks += usize::from(broke);
+                    let (cause, unknown) = (error.clone(), error.is_ambiguous_for_writes());
                     if let Err(failure) = retry.pause(error, "loading again").await {
+                        // It breaks under this one row, and under nothing else.
+                        if broke
+                            && breaks > BREAKS
+                            && chunk.len() == 1
+                            && self.client.reconnect().mark().await.is_ok()
+                        {
+                            return Ok(Imported::Refused(cause));
+                        }
                         tally.unknown += if unknown { chunk.len() as u64 } else { 0 };
                         let (first, last) = chunk.lines();
                         return Err(failure.context(format!("lines {first} to {last}")));
@@ -381,6 +406,8 @@ enum Imported {
     First(usize),
     Conflict,
     TooSlow(authzed::Error),
+    /// The connection broke, again and again.
+    Broken(authzed::Error),
     Refused(authzed::Error),
 }
 
@@ -415,14 +442,4 @@ fn halves(rows: &[Row], conflicts: u8, narrowing: bool) -> Vec<Piece> {
             narrowing,
         })
         .collect()
-}
-
-fn conflict(row: &Row, known: &Row) -> Failure {
-    let (line, text) = (row.line, Text(&row.relationship));
-    let other = other(row, known);
-    Failure::new(
-        Exit::Failed,
-        format!("line {line}: conflict of {text}: {other}"),
-    )
-    .hint("--on-conflict skip keeps what is there, --on-conflict touch writes over it")
 }

@@ -217,9 +217,19 @@ impl Rejects {
     }
 }
 
+pub(crate) fn conflict(row: &Row, known: &Row) -> Failure {
+    let (line, text) = (row.line, Text(&row.relationship));
+    let other = other(row, known);
+    Failure::new(
+        Exit::Failed,
+        format!("line {line}: conflict of {text}: {other}"),
+    )
+    .hint("--on-conflict skip keeps what is there, --on-conflict touch writes over it")
+}
+
 /// What is known under the key of a row that differs from it: on the target (line 0), or on another
 /// line of the stream.
-pub(crate) fn other(row: &Row, known: &Row) -> String {
+fn other(row: &Row, known: &Row) -> String {
     let whose = match known.line {
         0 => "the target holds".to_owned(),
         line => format!("line {line} says"),

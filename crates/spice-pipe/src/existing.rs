@@ -15,7 +15,7 @@ use authzed::{Client, Kind};
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use spice_record::digest::put_key;
 
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
 use crate::retry::Retry;
 
 /// Reads side by side.
@@ -153,7 +153,7 @@ async fn read_range<'a>(
     look: &Look,
 ) -> Result<Read<'a>, Failure> {
     let most = range.rows.len() * WASTE_FACTOR + look.waste_rows;
-    let page = match range.rows.len() {
+    let mut page = match range.rows.len() {
         ..LARGE_PAGE_FROM => u32::try_from(most + 1).map_or(PAGE, |most| most.min(PAGE)),
         _ => LARGEST_PAGE,
     };
@@ -172,6 +172,15 @@ async fn read_range<'a>(
                 Ok(Some(page)) => page,
                 Ok(None) => return Ok(Read::All(found)),
                 Err(error) if error.kind() == Kind::Refused => return Ok(Read::Refused(error)),
+                // Large caveat contexts: fewer of them in a page.
+                Err(error) if error.kind() == Kind::AnswerTooLarge && page != 1 => {
+                    page = if page == LARGEST_PAGE {
+                        PAGE
+                    } else {
+                        page / 10
+                    };
+                    continue 'attempt;
+                }
                 Err(error) => {
                     retry
                         .pause(error, "reading again what the target holds")
@@ -180,6 +189,15 @@ async fn read_range<'a>(
                 }
             };
             seen += page.relationships.len();
+            if seen > most && range.one_by_one {
+                return Err(Failure::new(
+                    Exit::Failed,
+                    format!(
+                        "{}: ExportBulkRelationships: {seen} relationships where one was asked for",
+                        client.endpoint()
+                    ),
+                ));
+            }
             if seen > most {
                 return Ok(Read::TooMany(range));
             }

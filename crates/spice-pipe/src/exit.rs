@@ -241,6 +241,12 @@ fn meaning(kind: Kind) -> (Exit, Option<&'static str>) {
             Exit::Failed,
             Some("raise --datastore-watch-change-buffer-maximum-size on the source's SpiceDB"),
         ),
+        Kind::AnswerTooLarge => (
+            Exit::Failed,
+            Some(
+                "with spice-watch raise --max-memory; docs/design.md, Limits, has the other bounds",
+            ),
+        ),
         Kind::MessageTooLarge => (
             Exit::Failed,
             Some("a server takes no request above 4 MiB (--grpc-max-recv-mb)"),

@@ -15,6 +15,7 @@
 //! | [`position`] | how far a change stream was applied, on disk |
 //! | [`token`] | the zedtoken in any file of the suite |
 //! | [`token_command`] | the command that prints the preshared key |
+//! | [`unknown`] | `--ignore-unknown-fields` |
 //! | [`budget`] | how much may wait between two tasks, in bytes |
 //! | [`stdio`] | stdin, stdout and files as streams, zstd |
 //! | [`retry`] | the one policy of trying again |
@@ -50,6 +51,7 @@ pub mod spool;
 pub mod stdio;
 pub mod token;
 mod token_command;
+pub mod unknown;
 
 use std::time::Duration;
 

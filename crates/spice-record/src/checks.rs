@@ -14,7 +14,7 @@ use crate::context::ContextJson;
 use crate::digest::Digest;
 use crate::lines::Lines;
 use crate::read::{ReadError, RecordReader};
-use crate::record::{Header, Record, Trailer};
+use crate::record::{Header, Record, StreamKind, Trailer};
 use crate::relationship::{ObjectJson, SubjectJson};
 
 /// A question and what a server answered: SpiceDB's CheckBulkPermissionsPair. Where two servers
@@ -34,6 +34,7 @@ pub struct Check {
 
 /// As it is read: serde would take the first of two answers.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct CheckJson {
     request: Question,
     item: Option<Item>,
@@ -71,7 +72,7 @@ pub enum Answer {
 
 /// Whether the subject has the permission.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Item {
     /// Yes, no, or that depends.
     pub permissionship: Permissionship,
@@ -82,7 +83,7 @@ pub struct Item {
 
 /// What an answer depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Missing {
     /// Names of caveat parameters that have no value, sorted.
     pub missing_required_context: Vec<String>,
@@ -104,6 +105,7 @@ pub enum Permissionship {
 
 /// Why a question has no answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Fault {
     /// The gRPC code.
     pub code: i32,
@@ -136,12 +138,17 @@ impl fmt::Display for Answer {
                 match &item.partial_caveat_info {
                     Some(missing) => {
                         let names = missing.missing_required_context.join(", ");
+                        let names: String = names.chars().take(200).collect();
                         write!(f, " (missing: {names})")
                     }
                     None => Ok(()),
                 }
             }
-            Self::Error(fault) => write!(f, "error {} ({})", fault.code, fault.message),
+            Self::Error(fault) => {
+                // For people: as much as tells what it is.
+                let message: String = fault.message.chars().take(200).collect();
+                write!(f, "error {} ({message})", fault.code)
+            }
         }
     }
 }
@@ -282,57 +289,90 @@ impl<W: Write> CheckWriter<W> {
     }
 }
 
-/// Reads the rest of a stream of checks whose header has been read.
-///
-/// # Errors
-///
-/// As [`RecordReader::next_record`], and [`ReadError::Stream`] or [`ReadError::Line`] where the stream is
-/// cut, altered, or goes on after its trailer.
-pub fn read_checks<R: BufRead>(
-    records: &mut RecordReader<R>,
-    header: &Header,
-) -> Result<Vec<Check>, ReadError> {
-    let mut checks = Vec::new();
-    let mut sum = Sum::default();
-    loop {
-        match records.next_record()? {
+/// Reads a stream of checks: the next one, until its trailer has shown that none is missing and none was
+/// altered.
+pub struct CheckReader<R> {
+    records: RecordReader<R>,
+    header: Box<Header>,
+    checks: u64,
+    sum: Sum,
+    ended: bool,
+}
+
+impl<R: BufRead> CheckReader<R> {
+    /// Goes on with a reader that has read the header.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Line`] where the format is another one.
+    pub fn after(records: RecordReader<R>, header: Box<Header>) -> Result<Self, ReadError> {
+        header.check().map_err(|message| records.fault(message))?;
+        Ok(Self {
+            records,
+            header,
+            checks: 0,
+            sum: Sum::default(),
+            ended: false,
+        })
+    }
+
+    /// The header.
+    #[must_use]
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The next check; `None` once the trailer was read and everything before it is proven.
+    ///
+    /// # Errors
+    ///
+    /// As [`RecordReader::next_record`], and [`ReadError::Stream`] or [`ReadError::Line`] where the
+    /// stream is cut, altered, or goes on after its trailer.
+    pub fn next_check(&mut self) -> Result<Option<Check>, ReadError> {
+        if self.ended {
+            return Ok(None);
+        }
+        match self.records.next_record()? {
             Some(Record::Check(check)) => {
-                if let Err(error) = sum.add(&check) {
-                    return Err(records.fault(error.to_string()));
+                if let Err(error) = self.sum.add(&check) {
+                    return Err(self.records.fault(error.to_string()));
                 }
-                checks.push(*check);
+                self.checks += 1;
+                Ok(Some(*check))
             }
-            Some(Record::Trailer(trailer)) => {
-                if trailer.header != Some(header.compute_checksum()) {
-                    return Err(records.fault("header altered: its checksum is not the trailer's"));
-                }
-                let found = checks.len() as u64;
-                if trailer.checks != Some(found) {
-                    let count = trailer.checks.unwrap_or_default();
-                    return Err(
-                        records.fault(format!("the trailer promises {count} checks, {found} came"))
-                    );
-                }
-                if trailer.digest != Some(sum.digest()) {
-                    return Err(records.fault("checks altered: their digest is not the trailer's"));
-                }
-                return match records.next_record()? {
-                    Some(after) => {
-                        Err(records.fault(format!("{} after the trailer", after.kind())))
-                    }
-                    None => Ok(checks),
-                };
-            }
+            Some(Record::Trailer(trailer)) => self.finish(&trailer).map(|()| None),
             Some(other) => {
                 let kind = other.kind();
-                return Err(records.fault(format!("a stream of checks holds no {kind}")));
+                Err(self
+                    .records
+                    .fault(format!("a stream of checks holds no {kind}")))
             }
-            None => {
-                return Err(records.stream_fault(format!(
-                    "cut: the input ends after {} checks without a trailer",
-                    checks.len()
-                )));
-            }
+            None => Err(self.records.cut(format!(
+                "the input ends after {} checks without a trailer",
+                self.checks
+            ))),
         }
     }
+
+    fn finish(&mut self, trailer: &Trailer) -> Result<(), ReadError> {
+        let records = &mut self.records;
+        let checked = trailer.check(StreamKind::Checks, self.header.checksum);
+        checked.map_err(|message| records.fault(message))?;
+        let found = self.checks;
+        if trailer.checks != Some(found) {
+            let count = trailer.checks.unwrap_or_default();
+            return Err(records.fault(format!("the trailer promises {count} checks, {found} came")));
+        }
+        if trailer.digest != Some(self.sum.digest()) {
+            return Err(records.fault("checks altered: their digest is not the trailer's"));
+        }
+        if let Some(after) = records.next_record()? {
+            return Err(records.fault(format!("{} after the trailer", after.kind())));
+        }
+        self.ended = true;
+        Ok(())
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,7 +37,7 @@ pub mod time;
 pub mod updates;
 
 pub use changes::{Change, ChangeCheck, ChangeReader, ChangeSealer};
-pub use checks::{Check, CheckWriter};
+pub use checks::{Check, CheckReader, CheckWriter};
 pub use digest::{Digest, DigestSum, ExpiryPrecision, Hashes};
 pub use read::{ReadError, RecordReader};
 pub use record::{Header, Record, Trailer};

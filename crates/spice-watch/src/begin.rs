@@ -43,7 +43,9 @@ impl Watch {
                 ),
             );
         }
-        let mut client = connection.connect().await?;
+        let client = self.unknown.apply(connection.connect().await?);
+        let max_memory = usize::try_from(self.max_memory).unwrap_or(usize::MAX);
+        let mut client = client.max_transaction(max_memory);
         let endpoint = connection.endpoint();
         let head = client.head().await?;
         let spool = self.spool.as_deref().map(Spool::new);

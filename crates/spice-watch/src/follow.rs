@@ -204,7 +204,6 @@ impl Watcher {
                 self.probe().await?;
                 answered = true;
             }
-            retry.succeeded();
             self.progress.patience = PATIENCE;
             silent_at = Instant::now() + SILENCE;
             // A server ends a Watch whose reader is slow. Ours waits for another program: so the
@@ -213,7 +212,13 @@ impl Watcher {
             if slow {
                 responses.leave();
             }
-            match self.take(response, bound).await? {
+            let before = self.since.clone();
+            let next = self.take(response, bound).await?;
+            // What was said before is no progress: a source that repeats it has to end some time.
+            if self.since != before {
+                retry.succeeded();
+            }
+            match next {
                 Next::Reached => return Ok(Some(Ended::Until)),
                 Next::GoOn if slow => {
                     self.emitter.drained().await;

@@ -28,6 +28,7 @@ use spice_pipe::progress::Progress;
 use spice_pipe::settle::SettleArgs;
 use spice_pipe::shutdown::SIGTERM;
 use spice_pipe::stdio::Output;
+use spice_pipe::unknown::{self, UnknownFieldsArgs};
 use spice_pipe::{
     Exit, Failure, Program, Shutdown, Stdout, parse_duration, parse_size, parse_zedtoken,
 };
@@ -75,6 +76,11 @@ pub struct Watch {
     /// Begin another file (FILE.000001, ...) when one has reached this size.
     #[arg(long, value_name = "SIZE", requires = "spool", value_parser = parse_size)]
     spool_segment: Option<u64>,
+    /// How much memory one transaction of the source may take. A larger one ends with an error.
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_size)]
+    max_memory: u64,
+    #[command(flatten)]
+    unknown: UnknownFieldsArgs,
     #[command(flatten)]
     settle: SettleArgs,
     #[command(flatten)]
@@ -150,6 +156,7 @@ impl Program for Watch {
         let heartbeat = self
             .heartbeat
             .map(|every| Heartbeat::start(client.clone(), every));
+        let counted = client.clone();
         let mut watcher = Watcher {
             client,
             max_retries,
@@ -176,7 +183,9 @@ impl Program for Watch {
                 watcher.remember(continued.as_ref()).await?;
                 self.follow(&mut watcher, settle).await
             } => (outcome, None),
+            never = unknown::watch(&counted) => match never {},
         };
+        unknown::warn(&counted);
         watcher.told.say();
         let outcome = self.end_round(&mut watcher, outcome).await;
         if let Err(failure) = &outcome

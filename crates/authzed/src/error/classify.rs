@@ -13,6 +13,7 @@ use tonic::{Code, Status};
 use super::{Error, Kind};
 use crate::connector::ConnectError;
 use crate::generated::rpc;
+use crate::wire::Fault;
 
 const REASON_PREFIX: &str = "ERROR_REASON_";
 pub(super) const ERROR_INFO_TYPE: &str = "google.rpc.ErrorInfo";
@@ -45,6 +46,9 @@ fn from_transport(rpc: &'static str, endpoint: &Arc<str>, status: Status) -> Err
     while let Some(error) = cause {
         if let Some(connect) = error.downcast_ref::<ConnectError>() {
             return connect.to_error(endpoint);
+        }
+        if let Some(fault) = error.downcast_ref::<Fault>() {
+            return Error::from_fault(rpc, endpoint, fault);
         }
         if error.is::<tonic::TimeoutExpired>() {
             let message = "no answer in time".to_owned();
@@ -135,6 +139,9 @@ fn kind_of_reason(reason: &str) -> Option<Kind> {
 fn kind_of_code(code: Code, message: &str) -> Kind {
     let says = |text: &str| message.contains(text);
     match code {
+        // tonic's words, which come with no source, like an error that the server has sent.
+        Code::OutOfRange if says("decoded message length too large") => Kind::AnswerTooLarge,
+        Code::Internal if TONIC_MALFORMED.iter().any(|text| says(text)) => Kind::Malformed,
         Code::Unauthenticated => Kind::Unauthenticated,
         Code::PermissionDenied => Kind::Denied,
         Code::OutOfRange => Kind::HistoryLost,
@@ -164,6 +171,12 @@ fn kind_of_code(code: Code, message: &str) -> Kind {
         _ => Kind::Other,
     }
 }
+
+/// What tonic says of an answer that breaks the rules of gRPC.
+const TONIC_MALFORMED: [&str; 2] = [
+    "protocol error: received message with",
+    "Unexpected EOF decoding stream",
+];
 
 /// What servers say of a revision whose form is that of another kind of datastore.
 const OTHER_FORM: [&str; 3] = [
@@ -231,7 +244,11 @@ pub(super) fn limit(message: &str, metadata: &BTreeMap<String, String>) -> Optio
     maximum.split_once(')')?.0.parse().ok()
 }
 
-/// One line, without what Go servers put before the text of an error that they pass on.
+/// The most characters of a server's words that are passed on. An import that SpiceDB refuses has 500
+/// bytes of them for each invalid relationship.
+const LONGEST: usize = 1_000;
+
+/// One line of bounded length, without what Go servers put before the text of an error that they pass on.
 pub(super) fn clean(message: &str) -> String {
     let text = match message.rsplit_once(" desc = ") {
         Some((_, text)) if message.contains("rpc error: code = ") => text,
@@ -241,6 +258,10 @@ pub(super) fn clean(message: &str) -> String {
     if words.is_empty() {
         "the server gave no reason".to_owned()
     } else {
-        words.join(" ")
+        let text = words.join(" ");
+        match text.char_indices().nth(LONGEST) {
+            Some((end, _)) => format!("{}…", &text[..end]),
+            None => text,
+        }
     }
 }

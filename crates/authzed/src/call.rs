@@ -1,0 +1,128 @@
+//! How every call is made.
+
+use std::time::Duration;
+
+use http::uri::PathAndQuery;
+use prost::Message;
+use tonic::client::Grpc;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::connect::Auth;
+use crate::error::was_not_sent;
+use crate::wire::{Answer, AnswerCodec, Fault, Limits, UnknownFields};
+
+/// A connection with the token added to each request.
+pub(crate) type Transport = InterceptedService<Channel, Auth>;
+
+/// How often a call is made again that its connection gave back unsent.
+const RESENDS: usize = 3;
+
+/// A call of the API, and how large an answer it may have.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rpc {
+    path: &'static str,
+    pub(crate) limits: Limits,
+}
+
+impl Rpc {
+    pub(crate) const READ_SCHEMA: Self = Self::unary("/authzed.api.v1.SchemaService/ReadSchema");
+    pub(crate) const WRITE_SCHEMA: Self = Self::unary("/authzed.api.v1.SchemaService/WriteSchema");
+    pub(crate) const REFLECT_SCHEMA: Self =
+        Self::unary("/authzed.api.v1.SchemaService/ReflectSchema");
+    pub(crate) const DIFF_SCHEMA: Self = Self::unary("/authzed.api.v1.SchemaService/DiffSchema");
+    pub(crate) const CHECK_BULK: Self =
+        Self::unary("/authzed.api.v1.PermissionsService/CheckBulkPermissions");
+    pub(crate) const WRITE: Self =
+        Self::unary("/authzed.api.v1.PermissionsService/WriteRelationships");
+    pub(crate) const IMPORT: Self =
+        Self::unary("/authzed.api.v1.PermissionsService/ImportBulkRelationships");
+    pub(crate) const HEALTH: Self = Self::unary("/grpc.health.v1.Health/Check");
+    pub(crate) const EXPORT: Self = Self {
+        path: "/authzed.api.v1.PermissionsService/ExportBulkRelationships",
+        limits: Limits::PAGE,
+    };
+    pub(crate) const READ: Self = Self {
+        path: "/authzed.api.v1.PermissionsService/ReadRelationships",
+        limits: Limits::PAGE,
+    };
+
+    pub(crate) const fn watch(memory: usize) -> Self {
+        Self {
+            path: "/authzed.api.v1.WatchService/Watch",
+            limits: Limits::transaction(memory),
+        }
+    }
+
+    const fn unary(path: &'static str) -> Self {
+        Self {
+            path,
+            limits: Limits::UNARY,
+        }
+    }
+
+    /// Its name in the API.
+    pub(crate) fn name(&self) -> &'static str {
+        self.path.rsplit('/').next().unwrap_or(self.path)
+    }
+
+    pub(crate) fn path(&self) -> PathAndQuery {
+        PathAndQuery::from_static(self.path)
+    }
+}
+
+/// Makes a call, and makes it again where its connection came of age just then. With a limit the
+/// server is told how long its answer is waited for.
+pub(crate) async fn open<Q, A>(
+    transport: Transport,
+    rpc: Rpc,
+    message: Q,
+    limit: Option<Duration>,
+    unknown: UnknownFields,
+) -> Result<Response<Streaming<A>>, Status>
+where
+    Q: Message + Clone + Send + Sync + 'static,
+    A: Answer,
+{
+    let mut resends = RESENDS;
+    loop {
+        let mut request = Request::new(message.clone());
+        if let Some(limit) = limit {
+            request.set_timeout(limit);
+        }
+        let mut grpc = grpc(transport.clone(), rpc);
+        let opened = async {
+            ready(&mut grpc).await?;
+            let codec = AnswerCodec::<Q, A>::new(rpc.limits, unknown.clone());
+            grpc.server_streaming(request, rpc.path(), codec).await
+        };
+        match opened.await {
+            Err(status) if resends > 0 && was_not_sent(&status) => resends -= 1,
+            result => return result,
+        }
+    }
+}
+
+pub(crate) fn grpc(transport: Transport, rpc: Rpc) -> Grpc<Transport> {
+    Grpc::new(transport)
+        .max_decoding_message_size(rpc.limits.wire)
+        .max_encoding_message_size(usize::MAX)
+}
+
+pub(crate) async fn ready(grpc: &mut Grpc<Transport>) -> Result<(), Status> {
+    let ready = grpc.ready().await;
+    ready.map_err(|error| Status::from_error(error.into()))
+}
+
+/// The one message of an answer, which must have no other.
+pub(crate) async fn only<A>(mut stream: Streaming<A>) -> Result<A, Status> {
+    let malformed = |what: &str| Status::from_error(Box::new(Fault::malformed(what)));
+    let Some(message) = stream.message().await? else {
+        return Err(malformed("no message in the answer"));
+    };
+    match stream.message().await? {
+        None => Ok(message),
+        Some(_) => Err(malformed("more than one message in the answer")),
+    }
+}

@@ -14,6 +14,7 @@
 //! | [`damage`] | a damaged stream is never taken for a whole one |
 //! | [`fault`] | what breaks on the way costs nothing but time, or is told |
 //! | [`format`] | old streams stay readable, and the documentation's example is one |
+//! | [`hostile`] | a server that lies, hangs or breaks the rules gets an error, in time, and little memory |
 //! | [`migrate`] | `scripts/migrate`, as an operator runs it |
 //! | [`watch`] | a live source is followed without a gap, or not at all |
 #![allow(
@@ -33,6 +34,7 @@ mod cutover;
 mod damage;
 mod fault;
 mod format;
+mod hostile;
 mod migrate;
 mod support;
 mod watch;

@@ -160,3 +160,31 @@ fn ids_that_no_server_takes_do_not_stop_the_conflicts_beside_them() {
         assert_eq!(values(&kept), values(&bad.concat()));
     }
 }
+
+#[test]
+fn thousands_of_invalid_rows_in_one_message_cost_no_neighbour() {
+    // SpiceDB names each of them in its error, in about 500 bytes: together more than 1 MiB of headers.
+    let datastores = [Datastore::Memory, Datastore::Postgres];
+    let count = crate::support::repeat(1, 2) as usize;
+    for datastore in datastores.into_iter().take(count) {
+        let target = with_schema(datastore);
+        let of = |id: String| line(&format!("tenant/document:{id}#owner@user:u"), &Value::Null);
+        let mut lines: Vec<String> = (0..20_000).map(|number| of(format!("d{number}"))).collect();
+        let bad: Vec<String> = (0..5_000)
+            .map(|number| of(format!("no%id%{number}")))
+            .collect();
+        lines.splice(100..100, bad);
+        let folder = crate::support::folder();
+        let rejects = rejects_in(&folder);
+        let finished = by_hand(&target, &lines)
+            .args(["--rejects", &rejects])
+            .timeout(std::time::Duration::from_secs(300))
+            .run()
+            .expect_code(3);
+        assert_eq!(counts(&finished), [20_000, 0, 0, 0, 5_000]);
+        assert_eq!(dump(&target).len(), 20_000);
+        crate::support::figure(&format!("{datastore:?}: {:?}", finished.took));
+        let longest = finished.stderr.lines().map(str::len).max();
+        assert!(longest < Some(2_048), "{longest:?}");
+    }
+}

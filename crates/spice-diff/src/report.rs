@@ -15,7 +15,7 @@ use spice_record::{Header, Record, UpdateWriter};
 use crate::Diff;
 use crate::aside::{self, Keys};
 use crate::side::Read;
-use crate::table::Difference;
+use crate::table::{self, Difference};
 
 /// How many differences there are.
 #[derive(Clone, Copy, Debug, Default)]
@@ -86,6 +86,14 @@ impl Report {
     pub(crate) fn say(&mut self, difference: Difference) -> Result<(), Failure> {
         let mut counts = Counts::default();
         let (count, operation, relationship) = match difference {
+            Difference::Twice(side, relationship) => {
+                return match &mut self.aside {
+                    Some(aside) if aside.unseen.contains(&key_digest(&relationship).0) => {
+                        aside.keep(touch(relationship))
+                    }
+                    _ => Err(table::twice(side, &relationship)),
+                };
+            }
             Difference::Missing(b) => (&mut counts.missing, Operation::Touch, b),
             Difference::Changed(b) => (&mut counts.changed, Operation::Touch, b),
             Difference::Extra(a) => (&mut counts.extra, Operation::Delete, a),
@@ -178,6 +186,13 @@ impl Aside {
 
     fn failed(&self, error: &io::Error) -> Failure {
         Failure::new(Exit::Failed, format!("--set-aside {}: {error}", self.name))
+    }
+}
+
+fn touch(relationship: Relationship) -> RelationshipUpdate {
+    RelationshipUpdate {
+        operation: Operation::Touch.into(),
+        relationship: Some(relationship),
     }
 }
 

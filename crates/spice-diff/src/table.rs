@@ -20,6 +20,8 @@ use crate::spill::{Folder, PART_BITS, Spill};
 const PLACE_BYTES: usize = 160;
 /// Cut so often, what shares a part shares its key.
 const DEEPEST: u32 = 128 / PART_BITS - 1;
+/// How much may be held twice, in bytes, before that is the end.
+const MOST_TWICE: usize = 4 << 20;
 
 /// From which stream something comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +49,10 @@ pub(crate) enum Difference {
     Changed(Relationship),
     /// Only A holds it.
     Extra(Relationship),
+    /// One side holds it more than once. No whole snapshot does, but on PostgreSQL one at a revision
+    /// that Watch gave can hold a relationship as it was before and after a deletion that the revision
+    /// does not see (measured, SpiceDB v1.56).
+    Twice(Side, Relationship),
 }
 
 #[derive(Default)]
@@ -61,6 +67,9 @@ pub(crate) struct Table {
     depth: u32,
     folder: Folder,
     spill: Option<Spill>,
+    /// What a side holds a second time.
+    twice: Vec<Row>,
+    twice_bytes: usize,
 }
 
 impl Table {
@@ -76,6 +85,8 @@ impl Table {
             depth,
             folder,
             spill: None,
+            twice: Vec::new(),
+            twice_bytes: 0,
         }
     }
 
@@ -83,7 +94,7 @@ impl Table {
     ///
     /// # Errors
     ///
-    /// Exit 65 where a side holds it twice, 1 where the temporary files say no.
+    /// Exit 65 where a side holds very many of them twice, 1 where the temporary files say no.
     pub(crate) fn add(&mut self, row: Row) -> Result<(), Failure> {
         let (this, other) = match row.side {
             Side::A => (0, 1),
@@ -98,7 +109,12 @@ impl Table {
             }
         };
         if place.get().sides[this].is_some() {
-            return Err(twice(&row));
+            self.twice_bytes += row.message.len() + PLACE_BYTES;
+            if self.twice_bytes > MOST_TWICE {
+                return Err(twice(row.side, &decode(&row.message)?));
+            }
+            self.twice.push(row);
+            return Ok(());
         }
         match &place.get().sides[other] {
             Some(message) if *message == row.message => {
@@ -150,6 +166,9 @@ impl Table {
         precision: ExpiryPrecision,
         say: &mut dyn FnMut(Difference) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
+        for row in std::mem::take(&mut self.twice) {
+            say(Difference::Twice(row.side, decode(&row.message)?))?;
+        }
         if self.spill.is_none() {
             return self
                 .places
@@ -198,19 +217,16 @@ fn decode(message: &[u8]) -> Result<Relationship, Failure> {
     })
 }
 
-fn twice(row: &Row) -> Failure {
-    let side = match row.side {
-        Side::A => "A",
-        Side::B => "B",
-    };
-    match decode(&row.message) {
-        Ok(relationship) => Failure::new(
-            Exit::BadData,
-            format!("{side} holds {} twice", Text(&relationship)),
-        )
-        .hint("no server's export does: the stream was put together by hand"),
-        Err(failure) => failure,
-    }
+/// The error of a relationship that a side holds twice.
+pub(crate) fn twice(side: Side, relationship: &Relationship) -> Failure {
+    Failure::new(
+        Exit::BadData,
+        format!("{side:?} holds {} twice", Text(relationship)),
+    )
+    .hint(
+        "no whole snapshot does: the stream was put together by hand, or taken on PostgreSQL at a \
+         revision that overlaps a deletion; export at another revision",
+    )
 }
 
 #[cfg(test)]

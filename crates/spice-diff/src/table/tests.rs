@@ -124,11 +124,30 @@ proptest! {
 }
 
 #[test]
-fn relationship_that_one_side_holds_twice_is_bad_data() {
-    let mut table = Table::new(1 << 20, Folder::new(&std::env::temp_dir()));
-    let one = relationship(1, (None, None));
-    table.add(row(Side::A, &one)).unwrap();
-    let failure = table.add(row(Side::A, &one)).unwrap_err();
+fn relationship_that_one_side_holds_twice_is_said_so() {
+    for memory in [1 << 20, 1] {
+        let mut table = Table::new(memory, Folder::new(&std::env::temp_dir()));
+        let one = relationship(1, (None, None));
+        let other = relationship(1, (Some(7), None));
+        for relationship in [&one, &other] {
+            table.add(row(Side::A, relationship)).unwrap();
+        }
+        let mut said = Vec::new();
+        let finished = table.finish(ExpiryPrecision::Micros, &mut |difference| {
+            said.push(difference);
+            Ok(())
+        });
+        finished.unwrap();
+        assert!(
+            matches!(said.first(), Some(Difference::Twice(Side::A, _))),
+            "{said:?}"
+        );
+    }
+    let failure = super::twice(Side::B, &relationship(1, (None, None)));
     assert_eq!(failure.exit, spice_pipe::Exit::BadData);
-    assert!(failure.message().contains("twice"), "{}", failure.message());
+    assert!(
+        failure.message().contains("B holds"),
+        "{}",
+        failure.message()
+    );
 }

@@ -3,6 +3,7 @@
 use std::io::BufRead;
 use std::path::Path;
 
+use authzed::zedtoken;
 use spice_record::record::StreamKind;
 use spice_record::{Change, ChangeCheck, ReadError, Record, RecordReader, Seal};
 
@@ -69,6 +70,9 @@ fn find_in(path: &Path) -> Result<Found, Failure> {
 fn last<R: BufRead>(records: &mut RecordReader<R>) -> Result<Found, ReadError> {
     let mut last = Found::default();
     let mut check = None;
+    // Where a change stream can be resumed whose revisions have to settle: what collided is corrected
+    // between its transactions and their checkpoint.
+    let mut settled = None;
     loop {
         let record = match records.next_record() {
             Ok(Some(record)) => record,
@@ -83,6 +87,7 @@ fn last<R: BufRead>(records: &mut RecordReader<R>) -> Result<Found, ReadError> {
                 let faulty = |message| records.fault(message);
                 header.check().map_err(faulty)?;
                 last.source.clone_from(&header.revision);
+                settled.clone_from(&header.revision);
                 match header.stream {
                     StreamKind::Changes => {
                         check = Some(ChangeCheck::begin(&header, Seal::Sealed).map_err(faulty)?);
@@ -117,16 +122,34 @@ fn last<R: BufRead>(records: &mut RecordReader<R>) -> Result<Found, ReadError> {
                 // Lines that `tail` or jq has picked: what they have of checksums is right.
                 let check = check.get_or_insert_with(|| ChangeCheck::in_the_middle(Seal::Unsealed));
                 let checked = match Change::try_from(record) {
-                    Ok(change) => check.check(&change),
-                    Err(Record::Trailer(trailer)) => check.check_trailer(&trailer),
+                    Ok(change) => {
+                        if !matches!(change, Change::Transaction(_)) {
+                            settled = change.completed_revision().map(str::to_owned);
+                        }
+                        check.check(&change)
+                    }
+                    Err(Record::Trailer(trailer)) => {
+                        settled.clone_from(&trailer.revision);
+                        check.check_trailer(&trailer)
+                    }
                     Err(other) => Err(format!("a change stream holds no {}", other.kind())),
                 };
                 checked.map_err(|message| records.fault(message))?;
-                last.source = check.through().map(str::to_owned);
+                let through = check.through().map(str::to_owned);
+                last.source = match &settled {
+                    Some(settled) if through.as_deref().is_some_and(needs_settling) => {
+                        Some(settled.clone())
+                    }
+                    _ => through,
+                };
             }
         }
     }
     Ok(last)
+}
+
+fn needs_settling(token: &str) -> bool {
+    zedtoken::decode(token).is_ok_and(|decoded| decoded.revision.needs_settling())
 }
 
 fn summary(source: Option<String>, target: Option<String>) -> Found {
@@ -139,9 +162,45 @@ fn summary(source: Option<String>, target: Option<String>) -> Found {
 
 #[cfg(test)]
 mod tests {
-    use spice_record::{Header, Record, record::StreamKind};
+    use spice_record::record::{Checkpoint, StreamKind, Transaction};
+    use spice_record::{Change, ChangeSealer, Header, Record};
 
     use super::find;
+
+    /// What collided is corrected between its transactions and their checkpoint: a stream that was cut
+    /// there is resumed at the checkpoint before, where revisions are numbers of the beginning.
+    #[test]
+    fn stream_cut_before_a_correction_is_resumed_at_the_checkpoint_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("changes");
+        // Revisions 1 and 2 of an integer source; of another form, each whole revision will do.
+        let integers = ["GgcKATESAmFi", "GgcKATISAmFi"];
+        for (tokens, expected) in [(integers, 0), (["a", "b"], 1)] {
+            let header = Header {
+                revision: Some(tokens[0].to_owned()),
+                ..Header::new(StreamKind::Changes, "test", "2026-11-24T00:00:00Z")
+            };
+            let (mut sealer, header) = ChangeSealer::begin(header);
+            let checkpoint = Change::Checkpoint(Box::new(Checkpoint {
+                revision: tokens[0].to_owned(),
+                ..Checkpoint::default()
+            }));
+            let transaction = Change::Transaction(Box::new(Transaction {
+                revision: tokens[1].to_owned(),
+                ..Transaction::default()
+            }));
+            let mut records = vec![Record::Header(Box::new(header))];
+            records.extend([checkpoint, transaction].map(|change| sealer.seal(change)));
+            let lines = records
+                .iter()
+                .map(|record| serde_json::to_string(record).unwrap() + "\n");
+            std::fs::write(&path, lines.collect::<String>()).unwrap();
+            assert_eq!(
+                find(&path).unwrap().source.as_deref(),
+                Some(tokens[expected])
+            );
+        }
+    }
 
     #[test]
     fn revision_of_a_spool_is_that_of_its_newest_segment_that_holds_any() {

@@ -137,7 +137,7 @@ fn messages_are_escaped_in_both_formats_and_at_most_2_kib_long() {
 fn revision_that_is_no_token_is_refused_and_not_printed() {
     let folder = folder();
     let file = folder.path().join("file");
-    let line = |revision: &str| serde_json::json!({"position": {"source": "a", "target": "b", "sourceRevision": revision}});
+    let line = |revision: &str| crate::support::seal::position(revision, "b");
     std::fs::write(&file, format!("{}\n", line("Gh\u{1b}[2J"))).unwrap();
     let finished = run(Program::new("spice-revision").arg(&file));
     assert_says(&finished, 65, &["not a zedtoken", "\\u{1b}"], "a revision");

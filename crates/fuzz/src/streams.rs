@@ -82,11 +82,11 @@ pub(crate) fn changes(relationships_: u64) -> Vec<Change> {
                 ..Transaction::default()
             })));
         }
-        if number % 3 == 0 {
+        if number.is_multiple_of(3) {
             changes.push(Change::Checkpoint(Box::new(Checkpoint {
                 revision: format!("checkpoint-{number}"),
                 at: Some("2026-11-25T00:00:01Z".to_owned()),
-                lag: (number % 2 == 0).then_some(0.25),
+                lag: number.is_multiple_of(2).then_some(0.25),
                 ..Checkpoint::default()
             })));
         }
@@ -218,7 +218,7 @@ fn check(number: u64) -> serde_json::Result<Check> {
         }
         _ => r#""error":{"code":9,"message":"max depth exceeded"}"#,
     };
-    let other = if number % 3 == 0 {
+    let other = if number.is_multiple_of(3) {
         r#","other":{"item":{"permissionship":"PERMISSIONSHIP_NO_PERMISSION"}}"#
     } else {
         ""

@@ -252,10 +252,9 @@ fn a_flipped_bit_anywhere_in_a_spool_is_refused_and_nothing_after_it_is_given_ou
             damaged[bit / 8] ^= 1 << (bit % 8);
             fs::write(&path, &damaged).unwrap();
             let mut given = Vec::new();
-            let failed = loop {
-                match Follower::open(&spool).map(|mut follower| {
-                    given.clear();
-                    let follower = follower.as_mut().expect("a header");
+            let failed = match Follower::open(&spool) {
+                Ok(follower) => {
+                    let mut follower = follower.expect("a header");
                     loop {
                         match follower.next() {
                             Ok(Followed::Change(change, ..)) => given.push(change),
@@ -263,10 +262,8 @@ fn a_flipped_bit_anywhere_in_a_spool_is_refused_and_nothing_after_it_is_given_ou
                             Err(_) => break true,
                         }
                     }
-                }) {
-                    Ok(failed) => break failed,
-                    Err(_) => break true,
                 }
+                Err(_) => true,
             };
             assert_eq!(given, sound[..given.len()], "segment {number}, bit {bit}");
             // A newline of the last line that is gone makes it a torn one: its writer may yet end it.

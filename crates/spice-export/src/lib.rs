@@ -49,7 +49,7 @@ pub struct Export {
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     jobs: u16,
     /// Relationships in one message from the server; shrinks where they are large [default: fits 1 MiB].
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000_000))]
     page_size: Option<u32>,
     /// How much of an expiry the digest covers: us, or s to compare with a MySQL datastore.
     #[arg(long, value_name = "us|s", default_value_t)]

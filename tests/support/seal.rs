@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
-use spice_record::record::{Position, StreamEnd, StreamKind};
+use spice_record::record::{Position, StreamEnd, StreamKind, Trailer};
 use spice_record::{Change, ChangeSealer, Header, Record};
 
 /// The lines of a stream. Of changes, header, lines and trailer get their checksums, as if they had
@@ -74,7 +74,8 @@ impl Lines {
             for (name, value) in trailer.as_object().unwrap() {
                 whole["trailer"][name] = value.clone();
             }
-            return whole;
+            let changed = serde_json::from_value::<Trailer>(whole["trailer"].clone());
+            return changed.map_or(whole, |trailer| json!({ "trailer": trailer.sealed() }));
         }
         match serde_json::from_value::<Record>(record.clone()).map(Change::try_from) {
             Ok(Ok(change)) => serde_json::to_value(sealer.seal(change)).unwrap(),

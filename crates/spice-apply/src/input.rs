@@ -12,6 +12,7 @@ use spice_pipe::budget::{self, Receiver, Sender};
 use spice_pipe::spool::{Followed, Follower, Spool};
 use spice_pipe::{Exit, Failure, stdio};
 use spice_record::record::{Place, Position, SchemaChange, StreamKind, Transaction};
+use spice_record::relationship::{Update, context_values, struct_values};
 use spice_record::{
     Change, ChangeReader, Header, ReadError, Record, RecordReader, Seal, SnapshotReader,
     UpdateReader,
@@ -27,6 +28,8 @@ const STEP_BYTES: usize = 512;
 /// Updates without revisions are handed on in groups.
 const GROUP: usize = 1_000;
 const GROUP_BYTES: usize = 4 << 20;
+/// What a value of a context takes at worst.
+const VALUE_BYTES: usize = 700;
 /// How long a follower sleeps at the end of a spool.
 const NAP: Duration = Duration::from_millis(5);
 /// How long no writer may be seen before that is taken for its end, and how often it is said.
@@ -196,6 +199,7 @@ impl Input {
             if let Some(revision) = change.completed_revision() {
                 last = Some(revision.to_owned());
             }
+            let bytes = bytes + weight(&change);
             let step = step(change, place);
             if !send(step, bytes) {
                 return Ok(());
@@ -278,6 +282,28 @@ impl<'a> Neighbour<'a> {
     }
 }
 
+/// What a line takes in memory beyond its text: a value of a context can be seven bytes of text, and a
+/// map of its own.
+fn weight(change: &Change) -> usize {
+    let Change::Transaction(change) = change else {
+        return 0;
+    };
+    let metadata = change
+        .metadata
+        .iter()
+        .map(|metadata| struct_values(&metadata.0));
+    let updates = change
+        .updates
+        .iter()
+        .map(|Update(update)| weight_of(update));
+    VALUE_BYTES * metadata.sum::<usize>() + updates.sum::<usize>()
+}
+
+fn weight_of(update: &RelationshipUpdate) -> usize {
+    let values = update.relationship.as_ref().map_or(0, context_values);
+    VALUE_BYTES * values
+}
+
 fn step(change: Change, place: Place) -> Step {
     match change {
         Change::Transaction(change) => Step::Transaction(change, place),
@@ -293,15 +319,19 @@ fn changes<R: BufRead>(
 ) -> Result<(), Failure> {
     loop {
         let begin = reader.offset();
+        let mut decoded = 0;
         let next = match reader.next_change() {
-            Ok(Some(change)) => step(change, Place::default()),
+            Ok(Some(change)) => {
+                decoded = weight(&change);
+                step(change, Place::default())
+            }
             Ok(None) => Step::End(reader.through().map(str::to_owned)),
             Err(fault @ (ReadError::Cut { .. } | ReadError::Torn { .. })) => Step::Cut(cut(fault)),
             Err(error) => return Err(error.into()),
         };
         let is_last = matches!(next, Step::End(_) | Step::Cut(_));
         let bytes = usize::try_from(reader.offset() - begin).unwrap_or(usize::MAX);
-        if !send(next, bytes) || is_last {
+        if !send(next, bytes.saturating_add(decoded)) || is_last {
             return Ok(());
         }
     }
@@ -341,7 +371,7 @@ fn updates(mut reader: impl Updates, send: &dyn Fn(Step, usize) -> bool) -> Resu
             }
             return Ok(());
         };
-        bytes += 2 * update.encoded_len();
+        bytes += 2 * update.encoded_len() + weight_of(&update);
         group.push(update);
         if group.len() >= GROUP || bytes >= GROUP_BYTES {
             if !send(Step::Updates(std::mem::take(&mut group)), bytes) {

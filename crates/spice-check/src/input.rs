@@ -3,7 +3,7 @@
 
 use fastrand::Rng;
 use spice_pipe::{Exit, Failure, stdio};
-use spice_record::checks::{Check, CheckReader};
+use spice_record::checks::{Answer, Check, CheckReader};
 use spice_record::record::StreamKind;
 use spice_record::{Header, Record, RecordReader, Seal, SnapshotReader};
 use tokio::sync::{mpsc, oneshot};
@@ -81,9 +81,21 @@ fn next_batch(checks: &mut Reader) -> Result<Option<Vec<Check>>, Failure> {
             break;
         };
         bytes += prost::Message::encoded_len(&check.request.0);
+        bytes += answer_bytes(&check.answer) + check.other.as_ref().map_or(0, answer_bytes);
         batch.push(check);
     }
     Ok(Some(batch).filter(|batch| !batch.is_empty()))
+}
+
+/// The message of an error can be long, and so can the names of missing context.
+fn answer_bytes(answer: &Answer) -> usize {
+    match answer {
+        Answer::Error(fault) => fault.message.len(),
+        Answer::Item(item) => item.partial_caveat_info.as_ref().map_or(0, |missing| {
+            let names = missing.missing_required_context.iter();
+            names.map(|name| name.len() + 32).sum()
+        }),
+    }
 }
 
 fn begin(args: &crate::Check, rng: &mut Rng) -> Result<Begun, Failure> {

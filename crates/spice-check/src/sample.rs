@@ -67,7 +67,7 @@ impl Sample {
             return;
         };
         for (name, value) in caveat.context.iter().flat_map(|context| &context.fields) {
-            if value.encoded_len() > LARGEST_VALUE {
+            if value.encoded_len() + name.len() > LARGEST_VALUE {
                 continue;
             }
             let key = (caveat.caveat_name.clone(), name.clone());

@@ -78,6 +78,10 @@ pub(crate) fn named(path: &Path) -> Result<Keys, Failure> {
     let mut records = RecordReader::new(input, name);
     let mut updates = match records.next_record()? {
         Some(Record::Header(header)) => UpdateReader::after(records, header, Seal::Sealed)?,
+        Some(Record::Update(line)) if line.checksum.is_some() => {
+            let fault = "an update stream without its header: lines are missing";
+            return Err(records.fault(fault).into());
+        }
         Some(first @ Record::Update(_)) => UpdateReader::by_hand(records, first),
         Some(other) => {
             let kind = other.kind();

@@ -18,7 +18,7 @@ use crate::table::{Row, Side, Table};
 
 /// Rows travel in groups of about so many bytes, a few of them at a time.
 const GROUP_BYTES: usize = 256 << 10;
-const GROUPS: usize = 2;
+const GROUPS: usize = 1;
 
 /// What was read of both.
 pub(crate) struct Read {

@@ -93,15 +93,25 @@ impl Sum {
     }
 }
 
+/// What a relation takes in a schema beside its names, and the most that they take together.
+const RELATION_BYTES: usize = 40;
+const MOST_NAMES: usize = 8 << 20;
+/// A longer name does not move the columns of the others.
+const WIDEST: usize = 80;
+
 /// By definition and relation.
 #[derive(Default)]
 struct Sums {
     places: BTreeMap<String, BTreeMap<String, usize>>,
     sums: Vec<Sum>,
+    names: usize,
 }
 
 impl Sums {
-    fn of(&mut self, relationship: &Relationship) -> &mut Sum {
+    /// # Errors
+    ///
+    /// Exit 65 where there are more relations than a schema can have, for each is kept.
+    fn of(&mut self, relationship: &Relationship) -> Result<&mut Sum, Failure> {
         let resource = relationship.resource.as_ref();
         let definition = resource.map_or("", |resource| resource.object_type.as_str());
         let relation = relationship.relation.as_str();
@@ -109,6 +119,13 @@ impl Sums {
         let place = match known.and_then(|relations| relations.get(relation)) {
             Some(place) => *place,
             None => {
+                self.names += definition.len() + relation.len() + RELATION_BYTES;
+                if self.names > MOST_NAMES {
+                    return Err(Failure::new(
+                        Exit::BadData,
+                        "more definitions and relations than a schema of 4 MiB can have",
+                    ));
+                }
                 let place = self.sums.len();
                 self.sums.push(Sum::default());
                 let relations = self.places.entry(definition.to_owned()).or_default();
@@ -116,7 +133,7 @@ impl Sums {
                 place
             }
         };
-        &mut self.sums[place]
+        Ok(&mut self.sums[place])
     }
 }
 
@@ -128,7 +145,7 @@ impl Digest {
             let mut stream = SnapshotReader::open(RecordReader::new(input, name), Seal::Sealed)?;
             while let Some(relationship) = stream.next_relationship()? {
                 if !self.compare.leaves_out(&relationship) {
-                    sums.of(&relationship).add(&relationship, stream.hashes());
+                    sums.of(&relationship)?.add(&relationship, stream.hashes());
                 }
             }
             revisions.extend(stream.header().and_then(|header| header.revision.clone()));
@@ -161,7 +178,7 @@ fn table(digests: &Digests) -> String {
     let name = |counted: &Counted| counted.relation.as_deref().map_or("total".to_owned(), cell);
     let rows = || digests.relations.iter().chain([&digests.total]);
     let width = rows().map(|row| name(row).chars().count()).max();
-    let width = width.unwrap_or(0).max("relation".len());
+    let width = width.unwrap_or(0).clamp("relation".len(), WIDEST);
     let mut lines = vec![format!(
         "{:width$}  {:>13}  {:>9}  {:>9}  digest ({})",
         "relation", "relationships", "caveated", "expiring", digests.expiry_precision

@@ -44,6 +44,9 @@ pub fn open_private(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// The largest state file: a line, and far below it.
+const MAX_STATE_BYTES: u64 = 1 << 20;
+
 /// Reads a state file as [`open_private`] opens it.
 ///
 /// # Errors
@@ -51,7 +54,11 @@ pub fn open_private(path: &Path) -> io::Result<File> {
 /// As [`open_private`].
 pub fn read_private(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    open_private(path)?.read_to_end(&mut bytes)?;
+    let file = open_private(path)?;
+    file.take(MAX_STATE_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_STATE_BYTES {
+        return Err(io::Error::other("larger than any state file"));
+    }
     Ok(bytes)
 }
 

@@ -30,6 +30,9 @@ pub use self::follow::{Followed, Follower};
 #[derive(Clone, Debug)]
 pub struct Spool(PathBuf);
 
+/// No spool has so many segments.
+const MAX_SEGMENT: u64 = 1 << 40;
+
 impl Spool {
     /// A spool that need not be there yet.
     #[must_use]
@@ -71,8 +74,13 @@ impl Spool {
             match entry.strip_prefix(name.as_ref()) {
                 Some("") => numbers.push(0),
                 Some(rest) => {
-                    let digits = rest.strip_prefix('.').filter(|digits| digits.len() >= 6);
-                    numbers.extend(digits.and_then(|digits| digits.parse::<u64>().ok()));
+                    // Only as they are written: no segment has another spelling of its number.
+                    let number = rest
+                        .strip_prefix('.')
+                        .and_then(|digits| digits.parse::<u64>().ok());
+                    numbers.extend(number.filter(|number| {
+                        (1..MAX_SEGMENT).contains(number) && rest == format!(".{number:06}")
+                    }));
                 }
                 None => {}
             }

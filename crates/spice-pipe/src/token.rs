@@ -1,9 +1,10 @@
 //! The zedtoken in any file of the suite: a stream, a spool, a summary or a position.
 
-use std::io::BufRead;
+use std::io::{BufRead, Read as _};
 use std::path::Path;
 
 use authzed::zedtoken;
+use spice_record::read::MAX_LINE_BYTES;
 use spice_record::record::StreamKind;
 use spice_record::{Change, ChangeCheck, ReadError, Record, RecordReader, Seal};
 
@@ -47,6 +48,7 @@ pub fn find(path: &Path) -> Result<Found, Failure> {
 fn is_begun(segment: &Path) -> bool {
     let mut first = Vec::new();
     std::fs::File::open(segment).is_ok_and(|file| {
+        let file = file.take(MAX_LINE_BYTES as u64 + 1);
         let read = std::io::BufReader::new(file).read_until(b'\n', &mut first);
         read.is_ok() && !first.ends_with(b"\n")
     })
@@ -119,8 +121,13 @@ fn last<R: BufRead>(records: &mut RecordReader<R>) -> Result<Found, ReadError> {
                 last = summary(Some(position.source_revision), position.target_revision);
             }
             record => {
-                // Lines that `tail` or jq has picked: what they have of checksums is right.
-                let check = check.get_or_insert_with(|| ChangeCheck::in_the_middle(Seal::Unsealed));
+                // Lines that `tail` has picked follow each other. Those made by hand have no checksums.
+                let seal = if is_sealed(&record) {
+                    Seal::Sealed
+                } else {
+                    Seal::Unsealed
+                };
+                let check = check.get_or_insert_with(|| ChangeCheck::in_the_middle(seal));
                 let checked = match Change::try_from(record) {
                     Ok(change) => {
                         if !matches!(change, Change::Transaction(_)) {
@@ -146,6 +153,15 @@ fn last<R: BufRead>(records: &mut RecordReader<R>) -> Result<Found, ReadError> {
         }
     }
     Ok(last)
+}
+
+fn is_sealed(record: &Record) -> bool {
+    match record {
+        Record::Transaction(change) => change.checksum.is_some(),
+        Record::Schema(change) => change.checksum.is_some(),
+        Record::Checkpoint(checkpoint) => checkpoint.checksum.is_some(),
+        _ => true,
+    }
 }
 
 fn needs_settling(token: &str) -> bool {

@@ -6,6 +6,7 @@ use std::io::BufRead;
 use crate::chain::Chain;
 use crate::digest::Digest;
 use crate::read::{ReadError, RecordReader};
+use crate::record::frame::MAX_SCHEMA_BYTES;
 use crate::record::{
     Checkpoint, Header, Record, SchemaChange, StreamEnd, StreamKind, Trailer, Transaction,
 };
@@ -116,13 +117,14 @@ impl ChangeSealer {
     /// The last line of a stream.
     #[must_use]
     pub fn trailer(&self, ended: StreamEnd) -> Record {
-        Record::Trailer(Box::new(Trailer {
+        let trailer = Trailer {
             revision: self.through.clone(),
             ended: Some(ended),
             digest: self.chain.last(),
             header: self.header,
             ..Trailer::default()
-        }))
+        };
+        Record::Trailer(Box::new(trailer.sealed()))
     }
 }
 
@@ -213,6 +215,9 @@ impl ChangeCheck {
     pub fn check(&mut self, change: &Change) -> Result<(), String> {
         match change {
             Change::Transaction(change) => self.chain.check(&**change, self.seal)?,
+            Change::Schema(change) if change.text.len() > MAX_SCHEMA_BYTES => {
+                return Err("a schema of more than 4 MiB: no server takes it".to_owned());
+            }
             Change::Schema(change) => self.chain.check(&**change, self.seal)?,
             Change::Checkpoint(checkpoint) => self.chain.check(&**checkpoint, self.seal)?,
         }

@@ -35,6 +35,14 @@ impl Serialize for ContextJson<'_> {
 impl<'de> Deserialize<'de> for ContextJson<'_> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let context = Option::<StructJson>::deserialize(deserializer)?;
+        if context
+            .as_ref()
+            .is_some_and(|context| depth(&context.0) > MAX_DEPTH)
+        {
+            return Err(de::Error::custom(format!(
+                "a caveat context nested more than {MAX_DEPTH} levels deep"
+            )));
+        }
         Ok(Self(context.map(|StructJson(context)| Cow::Owned(context))))
     }
 }
@@ -105,17 +113,39 @@ impl Serialize for ValueRef<'_> {
 /// How many values a relationship's caveat context holds.
 #[must_use]
 pub fn context_values(relationship: &Relationship) -> usize {
+    let caveat = relationship.optional_caveat.as_ref();
+    let context = caveat.and_then(|caveat| caveat.context.as_ref());
+    context.map_or(0, struct_values)
+}
+
+/// How many values a struct holds. In memory each can take about 1 KiB, however short it is as text.
+#[must_use]
+pub fn struct_values(context: &Struct) -> usize {
     fn count(value: &Value) -> usize {
         1 + match &value.kind {
-            Some(Kind::StructValue(value)) => value.fields.values().map(count).sum(),
+            Some(Kind::StructValue(value)) => struct_values(value),
             Some(Kind::ListValue(list)) => list.values.iter().map(count).sum(),
             _ => 0,
         }
     }
-    let caveat = relationship.optional_caveat.as_ref();
-    let context = caveat.and_then(|caveat| caveat.context.as_ref());
-    context.map_or(0, |context| context.fields.values().map(count).sum())
+    context.fields.values().map(count).sum()
 }
+
+/// How many objects and lists stand within each other at most.
+fn depth(context: &Struct) -> usize {
+    fn of(value: &Value) -> usize {
+        match &value.kind {
+            Some(Kind::StructValue(value)) => depth(value),
+            Some(Kind::ListValue(list)) => 1 + list.values.iter().map(of).max().unwrap_or(0),
+            _ => 0,
+        }
+    }
+    1 + context.fields.values().map(of).max().unwrap_or(0)
+}
+
+/// The deepest context that can be sent and read as a message (prost stops at 100 messages within each
+/// other, and an object takes three).
+const MAX_DEPTH: usize = 30;
 
 struct ValueJson(Value);
 

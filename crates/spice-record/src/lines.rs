@@ -60,7 +60,8 @@ impl<W: Write> Lines<W> {
         let trailer = Trailer {
             header: Some(self.header),
             ..trailer
-        };
+        }
+        .sealed();
         self.put(&Record::Trailer(Box::new(trailer.clone())))?;
         self.out.flush()?;
         Ok((trailer, self.out))

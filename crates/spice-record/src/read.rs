@@ -13,7 +13,7 @@ use crate::record::Record;
 
 /// The longest line, in bytes. Writers cut a revision into parts far below it; the text of a schema is
 /// at most 4 MiB, for a server takes no larger request.
-pub const MAX_LINE_BYTES: usize = 16 << 20;
+pub const MAX_LINE_BYTES: usize = 8 << 20;
 /// The longest line of one relationship, update or check. No server takes a request above 4 MiB.
 pub const MAX_RELATIONSHIP_BYTES: usize = 4 << 20;
 /// The most JSON values on a line. Decoded, an object takes about 1 KiB however small it is, so the
@@ -48,8 +48,9 @@ pub fn check_line(line: &[u8]) -> Result<(), String> {
 
 /// How long a line may become that begins so.
 fn longest(line: &[u8]) -> usize {
-    const SHORT: [&[u8]; 3] = [b"{\"relationship\"", b"{\"update\"", b"{\"check\""];
+    const SHORT: [&[u8]; 3] = [b"\"relationship\"", b"\"update\"", b"\"check\""];
     let start = line.trim_ascii_start();
+    let start = start.strip_prefix(b"{").unwrap_or(start).trim_ascii_start();
     if SHORT.iter().any(|kind| start.starts_with(kind)) {
         MAX_RELATIONSHIP_BYTES
     } else {
@@ -132,6 +133,8 @@ pub struct RecordReader<R> {
     offset: u64,
     carry: Vec<u8>,
     blank: usize,
+    /// Of the line read last, in bytes.
+    length: usize,
     engine: NdjsonEngine<Record>,
 }
 
@@ -146,6 +149,7 @@ impl<R: BufRead> RecordReader<R> {
             offset: 0,
             carry: Vec::new(),
             blank: 0,
+            length: 0,
             engine,
         }
     }
@@ -228,7 +232,18 @@ impl<R: BufRead> RecordReader<R> {
                 return Ok(None);
             }
             match self.engine.pop() {
-                Some(Ok(record)) => return Ok(Some(record)),
+                Some(Ok(record)) => {
+                    // However the key is spelt.
+                    let is_short = matches!(
+                        record,
+                        Record::Relationship(_) | Record::Update(_) | Record::Check(_)
+                    );
+                    if is_short && self.length > MAX_RELATIONSHIP_BYTES {
+                        let most = MAX_RELATIONSHIP_BYTES >> 20;
+                        return Err(self.fault(format!("line longer than {most} MiB")));
+                    }
+                    return Ok(Some(record));
+                }
                 Some(Err(error)) => return Err(self.malformed(&error)),
                 None => {}
             }
@@ -297,6 +312,7 @@ impl<R: BufRead> RecordReader<R> {
                 &self.carry
             };
             let length = line.len();
+            self.length = length;
             let checked = if line.trim_ascii().is_empty() {
                 self.blank += length;
                 match self.blank {
@@ -378,8 +394,8 @@ mod tests {
     fn lines_are_bounded_by_their_kind_before_they_are_whole() {
         for (start, mib) in [
             ("{\"relationship\":", 4),
-            (" {\"update\":", 4),
-            ("{\"header\":", 16),
+            (" { \"update\":", 4),
+            ("{\"header\":", 8),
         ] {
             // 20 MiB without an end.
             let input = format!("{start}\"{}", "x".repeat(20 << 20));

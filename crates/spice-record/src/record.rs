@@ -10,7 +10,7 @@ use crate::checks::Check;
 use crate::relationship::relationship_json;
 
 pub(crate) mod change;
-mod frame;
+pub(crate) mod frame;
 mod summary;
 
 pub use self::change::{Checkpoint, SchemaChange, Transaction, UpdateLine};

@@ -20,7 +20,7 @@ use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 
 use crate::context::ContextJson;
-pub use crate::context::{StructJson, context_values};
+pub use crate::context::{StructJson, context_values, struct_values};
 use crate::object::objects;
 use crate::time::is_rfc3339;
 
@@ -74,12 +74,26 @@ const UNIX_EPOCH: DateTime = jiff::civil::datetime(1970, 1, 1, 0, 0, 0, 0);
 const YEAR_1: i64 = -62_135_596_800;
 const YEAR_9999: i64 = 253_402_300_799;
 
+/// The longest name or id, in bytes: four times the longest that SpiceDB accepts (an object's id, 1,024).
+const MAX_NAME_BYTES: usize = 4_096;
+
+fn name<'de, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Cow<'a, str>, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    if name.len() > MAX_NAME_BYTES {
+        let bytes = name.len();
+        return Err(de::Error::custom(format!(
+            "a name of {bytes} bytes: no server accepts more than 1,024"
+        )));
+    }
+    Ok(Cow::Owned(name))
+}
+
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "Self", rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct ObjectJson<'a> {
-    #[serde(alias = "object_type")]
+    #[serde(alias = "object_type", deserialize_with = "name")]
     object_type: Cow<'a, str>,
-    #[serde(alias = "object_id")]
+    #[serde(alias = "object_id", deserialize_with = "name")]
     object_id: Cow<'a, str>,
 }
 
@@ -90,6 +104,7 @@ pub(crate) struct SubjectJson<'a> {
     #[serde(
         default,
         alias = "optional_relation",
+        deserialize_with = "name",
         skip_serializing_if = "str::is_empty"
     )]
     optional_relation: Cow<'a, str>,
@@ -98,7 +113,7 @@ pub(crate) struct SubjectJson<'a> {
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "Self", rename_all = "camelCase", deny_unknown_fields)]
 struct CaveatJson<'a> {
-    #[serde(alias = "caveat_name")]
+    #[serde(alias = "caveat_name", deserialize_with = "name")]
     caveat_name: Cow<'a, str>,
     #[serde(default, skip_serializing_if = "ContextJson::is_empty")]
     context: ContextJson<'a>,
@@ -108,6 +123,7 @@ struct CaveatJson<'a> {
 #[serde(remote = "Self", rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct RelationshipJson<'a> {
     resource: ObjectJson<'a>,
+    #[serde(deserialize_with = "name")]
     relation: Cow<'a, str>,
     subject: SubjectJson<'a>,
     #[serde(

@@ -5,9 +5,12 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::FORMAT;
-use crate::digest::{Digest, ExpiryPrecision, digest_fields};
+use crate::digest::{Digest, ExpiryPrecision, digest_fields, digest_text};
 use crate::object::objects;
 use crate::time::is_rfc3339;
+
+/// The longest text of a schema: a server takes no larger request.
+pub(crate) const MAX_SCHEMA_BYTES: usize = 4 << 20;
 
 /// What kind of stream a header opens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,6 +141,13 @@ impl Header {
         if !is_rfc3339(&self.created_at) {
             return Err("createdAt is no RFC 3339 time".to_owned());
         }
+        if self
+            .schema
+            .as_ref()
+            .is_some_and(|text| text.len() > MAX_SCHEMA_BYTES)
+        {
+            return Err("a schema of more than 4 MiB: no server takes it".to_owned());
+        }
         match self.checksum {
             None => Err("header without a checksum: it is damaged, or was made by hand".to_owned()),
             Some(checksum) if checksum != self.compute_checksum() => {
@@ -180,6 +190,9 @@ pub struct Trailer {
     /// Changes: why the stream ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<StreamEnd>,
+    /// The [checksum](Trailer::sealed) of all the other fields. A writer sets it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checksum: Option<Digest>,
 }
 
 /// Why a change stream ended.
@@ -207,6 +220,22 @@ fn required(kind: StreamKind) -> &'static [&'static str] {
 }
 
 impl Trailer {
+    /// The same with its checksum: the digest of the trailer as compact JSON without it, fields in the
+    /// order in which they are written.
+    #[must_use]
+    pub fn sealed(self) -> Self {
+        let bare = Self {
+            checksum: None,
+            ..self
+        };
+        // Each field can be said in JSON.
+        let checksum = serde_json::to_string(&bare).map(|text| digest_text(&text));
+        Self {
+            checksum: checksum.ok(),
+            ..bare
+        }
+    }
+
     /// Whether this is the trailer of such a stream, and of the one that `header` opens. Counts and
     /// digests are for the reader to compare.
     ///
@@ -236,6 +265,12 @@ impl Trailer {
             if is_required && !given {
                 return Err(format!("not the trailer of a stream of {kind}: no {name}"));
             }
+        }
+        if self.clone().sealed().checksum != self.checksum {
+            return Err(match self.checksum {
+                Some(_) => "trailer altered: it does not have its checksum".to_owned(),
+                None => "trailer without a checksum: it is damaged, or was made by hand".to_owned(),
+            });
         }
         if header.is_some() && self.header != header {
             return Err("header altered: its checksum is not the trailer's".to_owned());

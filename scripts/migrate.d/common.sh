@@ -44,6 +44,7 @@ fail_of() {
     case $2 in
     2) next="mend what $1 says above; then run: $same" ;;
     4) next="let the server keep its history for longer (--datastore-gc-window of SpiceDB); then run: $same" ;;
+    65) next="what is damaged is named above; if it is $spool or $state/position, a resync begins a new one: $me resync; then: $me follow" ;;
     75) next="when the server answers, run: $same" ;;
     77) next="mend what $1 says above: token, TLS or permission; then run: $same" ;;
     *) next="see what $1 says above, and mend it; then run: $same" ;;

@@ -38,10 +38,10 @@ kind() {
     esac
 }
 
-# fit: can the source be exported, and does the target take it? Writes nothing
-fit() {
+# header_of FLAGS...: the first line of an export of the source with these flags, into $work/header
+header_of() {
     mkfifo "$work/stream"
-    spice-export --context="$from" --settle 0s --quiet >"$work/stream" &
+    spice-export --context="$from" "$@" --quiet >"$work/stream" &
     exporter=$!
     started $exporter
     head -n 1 <"$work/stream" >"$work/header" &
@@ -53,6 +53,11 @@ fit() {
     children=''
     rm -f "$work/stream"
     [ -s "$work/header" ] || fail_of spice-export $status "$from cannot be exported"
+}
+
+# fit: can the source be exported, and does the target take it? Writes nothing
+fit() {
+    header_of --settle 0s
     run spice-import --context="$to" --dry-run --unsealed --quiet ${policy:+--on-conflict "$policy"} "$work/header" ||
         case $status in
         1) fail 1 "$to does not take the schema of $from" "empty $to, its schema too, or make the schema equal; then run: $same" ;;

@@ -23,9 +23,10 @@ resync() {
     capture
     # Relationships of the source may need its schema. Where others stand against it, the comparison removes them,
     # and follow brings it.
-    head -n 1 "$spool" | sed 's/"stream":"changes"/"stream":"snapshot"/' >"$work/header"
+    header_of --at "$revision"
     run spice-import --context="$to" --unsealed --schema write --on-conflict skip --quiet "$work/header" >"$work/imported" ||
-        say "$to does not take the schema of $from yet; going on"
+        [ "$status" -eq 1 ] || fail_of spice-import "$status" "the schema of $from could not be brought to $to"
+    [ "$status" -eq 0 ] || say "$to does not take the schema of $from yet; going on"
     mkfifo "$work/a" "$work/b" "$work/updates"
     spice-export --context="$to" --settle 0s --no-schema --expiry-precision "$precision" ${jobs:+--jobs "$jobs"} >"$work/a" &
     target_reader=$!

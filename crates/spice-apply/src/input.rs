@@ -327,7 +327,7 @@ fn changes<R: BufRead>(
             }
             Ok(None) => Step::End(reader.through().map(str::to_owned)),
             Err(fault @ (ReadError::Cut { .. } | ReadError::Torn { .. })) => Step::Cut(cut(fault)),
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(damaged(error)),
         };
         let is_last = matches!(next, Step::End(_) | Step::Cut(_));
         let bytes = usize::try_from(reader.offset() - begin).unwrap_or(usize::MAX);
@@ -365,7 +365,7 @@ fn updates(mut reader: impl Updates, send: &dyn Fn(Step, usize) -> bool) -> Resu
     let mut group = Vec::with_capacity(GROUP);
     let mut bytes = 0;
     loop {
-        let Some(update) = reader.next()? else {
+        let Some(update) = reader.next().map_err(damaged)? else {
             if send(Step::Updates(group), bytes) {
                 send(Step::End(None), 1);
             }
@@ -380,6 +380,14 @@ fn updates(mut reader: impl Updates, send: &dyn Fn(Step, usize) -> bool) -> Resu
             bytes = 0;
         }
     }
+}
+
+/// What came before is good.
+fn damaged(error: ReadError) -> Failure {
+    Failure::from(error).hint(
+        "get the stream again from where it was made; if a filter changed it on purpose, --partial \
+         accepts that, once the filter removes the checksum of each line that it changes",
+    )
 }
 
 /// A producer that died: everything whole that it wrote is applied, and the same command goes on.

@@ -97,7 +97,7 @@ impl Sum {
 const RELATION_BYTES: usize = 40;
 const MOST_NAMES: usize = 8 << 20;
 /// A longer name does not move the columns of the others.
-const WIDEST: usize = 80;
+const WIDEST: usize = 200;
 
 /// By definition and relation.
 #[derive(Default)]

@@ -247,10 +247,7 @@ fn meaning(kind: Kind) -> (Exit, Option<&'static str>) {
                 "with spice-watch raise --max-memory; docs/design.md, Limits, has the other bounds",
             ),
         ),
-        Kind::MessageTooLarge => (
-            Exit::Failed,
-            Some("a server takes no request above 4 MiB (--grpc-max-recv-mb)"),
-        ),
+        Kind::MessageTooLarge => (Exit::Failed, Some("a server takes no request above 4 MiB")),
         _ => (Exit::Failed, None),
     }
 }

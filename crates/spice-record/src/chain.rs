@@ -41,24 +41,19 @@ impl Chain {
         let kind = T::KIND;
         let (previous, checksum) = line.seal();
         if checksum.is_some() && checksum != Some(checksum_of(line, &mut self.scratch)) {
-            return Err(format!(
-                "{kind} altered: it does not have its checksum; a filter that changes lines on purpose \
-                 removes the checksum from them, and --partial accepts that"
-            ));
+            return Err(format!("{kind} altered: it does not have its checksum"));
         }
         if seal != Seal::Sealed {
             self.last = None;
             return Ok(());
         }
         if checksum.is_none() || previous.is_none() {
-            return Err(format!(
-                "{kind} without its checksums; if a filter changed it on purpose, say --partial"
-            ));
+            return Err(format!("{kind} without its checksums"));
         }
         if self.last.is_some() && previous != self.last {
             return Err(format!(
                 "lines are missing, repeated or moved before this {kind}: it does not follow the line \
-                 before; if they were filtered on purpose, say --partial"
+                 before"
             ));
         }
         self.last = checksum;

@@ -182,8 +182,7 @@ impl<R: BufRead> UpdateReader<R> {
         let (promised, came) = (trailer.updates.unwrap_or_default(), self.updates);
         if came > promised || (self.seal == Seal::Sealed && came != promised) {
             return Err(format!(
-                "the trailer promises {promised} updates, {came} came; if some were filtered out on \
-                 purpose, say --partial"
+                "the trailer promises {promised} updates, {came} came"
             ));
         }
         if self.seal == Seal::Sealed && trailer.digest != self.chain.last() {

@@ -198,14 +198,15 @@ impl Contended {
     }
 
     /// What has to be said, where these were read and those were there: the states that the stream
-    /// gives otherwise.
+    /// gives otherwise, and how many these are. At the last end all of them are said, so that whoever
+    /// applies the stream compares them with the target.
     pub(crate) fn judge(
         &mut self,
         due: &[RelationshipUpdate],
         there: &ByKey<Relationship>,
         now: jiff::Timestamp,
-    ) -> Vec<RelationshipUpdate> {
-        let mut wrong = Vec::new();
+    ) -> (Vec<RelationshipUpdate>, usize) {
+        let (mut states, mut wrong) = (Vec::new(), 0);
         for last in due {
             let Some(relationship) = &last.relationship else {
                 continue;
@@ -217,16 +218,18 @@ impl Contended {
             let state = match says(last, is, now) {
                 true => last.clone(),
                 false => {
-                    let state = state(relationship, is);
-                    wrong.push(state.clone());
-                    state
+                    wrong += 1;
+                    state(relationship, is)
                 }
             };
+            if self.is_last || !says(last, is, now) {
+                states.push(state.clone());
+            }
             if self.doubtful && !was_read_before && !self.later.is_full() {
                 self.put(digest, state, Some(self.ends + self.settle));
             }
         }
-        wrong
+        (states, wrong)
     }
 
     /// Everything so far was said, and a checkpoint follows; at the end of a round, too.

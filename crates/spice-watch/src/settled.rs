@@ -47,9 +47,12 @@ impl Told {
         }
         tracing::info!(
             "contended: read {} relationships that changed more than once within a short time, or may \
-             have; {} of them stand otherwise than their last change says, and were corrected",
+             have; {}",
             self.read,
-            self.wrong
+            match self.wrong {
+                0 => "all are as their last change says".to_owned(),
+                wrong => format!("{wrong} are otherwise, and were corrected"),
+            }
         );
         *self = Self {
             said: Some(Instant::now()),
@@ -208,8 +211,8 @@ impl Watcher {
                 "cannot read contended relationships at revision {token}"
             ))
         })?;
-        let states = contended.judge(&due, &there, jiff::Timestamp::now());
-        self.told.count(due.len(), states.len());
+        let (states, wrong) = contended.judge(&due, &there, jiff::Timestamp::now());
+        self.told.count(due.len(), wrong);
         Ok(states)
     }
 

@@ -128,10 +128,11 @@ impl Worker {
             return Ok(());
         }
         let (count, left_out) = (states.len(), self.contended.left_out);
-        let more = match left_out {
-            0 => String::new(),
-            _ => format!(" ({left_out} more are not compared)"),
-        };
+        if left_out > 0 {
+            tracing::warn!(
+                "{left_out} contended relationships more are not compared with the target"
+            );
+        }
         let client = self.target.client();
         let mut wrong =
             doubt::differing(&client, &states, self.max_retries, self.precision).await?;
@@ -172,7 +173,7 @@ impl Worker {
             )
             .hint("somebody else writes to the target: find out who, then run the same command again"));
         }
-        tracing::info!("compared {count} contended relationships with the target: equal{more}");
+        tracing::info!("compared {count} contended relationships with the target: equal");
         Ok(())
     }
 

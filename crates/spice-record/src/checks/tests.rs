@@ -75,11 +75,11 @@ fn what_is_not_whole_is_refused() {
         (format!("{whole}{}", lines[1]), "after the trailer"),
         (
             whole.replacen("\"checks\":3", "\"checks\":3,\"updates\":3", 1),
-            "another kind",
+            "not the trailer",
         ),
         (
             whole.replacen("\"checks\":3", "\"relationships\":3", 1),
-            "another kind",
+            "not the trailer",
         ),
     ];
     for (text, what) in cases {

@@ -100,7 +100,7 @@ impl Source {
     fn end(&mut self) -> (usize, Vec<RelationshipUpdate>) {
         let due = self.contended.due(true);
         let now = jiff::Timestamp::now();
-        let wrong = self.contended.judge(&due, &self.there, now);
+        let (wrong, _) = self.contended.judge(&due, &self.there, now);
         self.contended.checkpoint(true);
         (due.len(), wrong)
     }

@@ -198,8 +198,9 @@ impl Contended {
     }
 
     /// What has to be said, where these were read and those were there: the states that the stream
-    /// gives otherwise, and how many these are. At the last end all of them are said, so that whoever
-    /// applies the stream compares them with the target.
+    /// gives otherwise, and how many these are. At the last end all that collided are said, so that
+    /// whoever applies the stream compares them with the target; but not what was read only because the
+    /// past is not known.
     pub(crate) fn judge(
         &mut self,
         due: &[RelationshipUpdate],
@@ -207,6 +208,7 @@ impl Contended {
         now: jiff::Timestamp,
     ) -> (Vec<RelationshipUpdate>, usize) {
         let (mut states, mut wrong) = (Vec::new(), 0);
+        let says_all = self.is_last && self.unknown_until.is_none();
         for last in due {
             let Some(relationship) = &last.relationship else {
                 continue;
@@ -222,7 +224,7 @@ impl Contended {
                     state(relationship, is)
                 }
             };
-            if self.is_last || !says(last, is, now) {
+            if says_all || !says(last, is, now) {
                 states.push(state.clone());
             }
             if self.doubtful && !was_read_before && !self.later.is_full() {

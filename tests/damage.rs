@@ -252,7 +252,7 @@ fn endless_line_is_refused_without_being_held() {
         .spawn();
     let mut stdin = program.take_stdin();
     let block = vec![b'x'; 1 << 20];
-    // Far more than the limit of 16 MiB; the program leaves long before the end.
+    // Far more than the limit of 8 MiB; the program leaves long before the end.
     let written = (0..1_000)
         .take_while(|_| std::io::Write::write_all(&mut stdin, &block).is_ok())
         .count();
@@ -260,7 +260,7 @@ fn endless_line_is_refused_without_being_held() {
     let finished = program.wait().expect_code(65);
     assert!(written < 100, "{written} MiB were taken");
     assert!(
-        finished.stderr.contains("line longer than 16 MiB"),
+        finished.stderr.contains("line longer than 8 MiB"),
         "{}",
         finished.stderr
     );

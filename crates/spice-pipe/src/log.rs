@@ -8,7 +8,9 @@ use std::sync::OnceLock;
 
 use indicatif::ProgressBar;
 use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber};
+use tracing::level_filters::LevelFilter;
+use tracing::subscriber::Interest;
+use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -86,13 +88,23 @@ struct Stderr {
 }
 
 impl<S: Subscriber> Layer<S> for Stderr {
+    /// Asked once for each place in the code. The transport's crates log what their errors will say
+    /// again, and open a span for every frame: left enabled, these are a tenth of a program's work.
+    fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
+        let ours = metadata.target().starts_with("spice") || metadata.target() == "authzed";
+        if metadata.is_event() && ours && *metadata.level() <= self.level {
+            Interest::always()
+        } else {
+            Interest::never()
+        }
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(self.level.into())
+    }
+
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let metadata = event.metadata();
-        // The transport's crates log what their errors will say again.
-        let ours = metadata.target().starts_with("spice") || metadata.target() == "authzed";
-        if *metadata.level() > self.level || !ours {
-            return;
-        }
         let mut fields = Fields::default();
         event.record(&mut fields);
         let line = match self.format {

@@ -26,6 +26,10 @@ pub trait Program: clap::Parser {
     /// What it is called, also in messages.
     const NAME: &'static str;
 
+    /// Whether it answers many small events and computes little: its work is then done on one thread,
+    /// so that none has to be woken for another. What may block has a thread of its own all the same.
+    const IS_SINGLE_THREADED: bool = false;
+
     /// The flags about messages.
     fn log_args(&self) -> &LogArgs;
 
@@ -95,9 +99,11 @@ fn start<P: Program>(program: &P) -> Result<(tokio::runtime::Runtime, Shutdown),
                 .hint("nothing was done; >/dev/null is how to throw the output away"),
         );
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(failed)?;
+    let mut builder = if P::IS_SINGLE_THREADED {
+        tokio::runtime::Builder::new_current_thread()
+    } else {
+        tokio::runtime::Builder::new_multi_thread()
+    };
+    let runtime = builder.enable_all().build().map_err(failed)?;
     Ok((runtime, shutdown))
 }

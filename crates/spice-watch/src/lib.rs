@@ -104,6 +104,7 @@ Examples:
 
 impl Program for Watch {
     const NAME: &'static str = "spice-watch";
+    const IS_SINGLE_THREADED: bool = true;
 
     fn log_args(&self) -> &LogArgs {
         &self.common.log

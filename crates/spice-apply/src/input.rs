@@ -130,13 +130,10 @@ impl Input {
                 }
                 updates(UpdateReader::by_hand(records, first), send)
             }
-            other => {
-                let kind = other.kind();
-                Err(Failure::from(records.fault(format!("expected a header, got a {kind}"))).hint(
-                    "relationships and updates made by hand need --unsealed; nothing proves then that \
+            other => Err(Failure::from(records.unexpected("a header", &other)).hint(
+                "relationships and updates made by hand need --unsealed; nothing proves then that \
                      they are whole",
-                ))
-            }
+            )),
         }
     }
 

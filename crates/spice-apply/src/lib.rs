@@ -139,7 +139,13 @@ impl Program for Apply {
             }
             (_, Ok(())) if rejected > 0 => {
                 let file = &self.on_reject;
-                tracing::warn!("applied, but {rejected} updates were refused: they are in {file}");
+                tracing::warn!(
+                    "applied, but {} in {file}",
+                    match rejected {
+                        1 => "1 update was refused: it is".to_owned(),
+                        _ => format!("{rejected} updates were refused: they are"),
+                    }
+                );
                 Ok(Exit::Partial)
             }
             _ => Ok(Exit::Done),

@@ -103,12 +103,7 @@ fn begin(args: &crate::Check, rng: &mut Rng) -> Result<Begun, Failure> {
     let mut records = RecordReader::new(input, name);
     let header = match records.next_record()? {
         Some(Record::Header(header)) => header,
-        Some(other) => {
-            let kind = other.kind();
-            return Err(records
-                .fault(format!("expected a header, got a {kind}"))
-                .into());
-        }
+        Some(other) => return Err(records.unexpected("a header", &other).into()),
         None => {
             let fault = records.stream_fault("empty input: the producer wrote nothing");
             return Err(fault.into());

@@ -83,12 +83,7 @@ pub(crate) fn named(path: &Path) -> Result<Keys, Failure> {
             return Err(records.fault(fault).into());
         }
         Some(first @ Record::Update(_)) => UpdateReader::by_hand(records, first),
-        Some(other) => {
-            let kind = other.kind();
-            return Err(records
-                .fault(format!("expected updates, got a {kind}"))
-                .into());
-        }
+        Some(other) => return Err(records.unexpected("updates", &other).into()),
         None => return Err(records.stream_fault("empty: no updates").into()),
     };
     let mut keys = Keys::new();

@@ -189,6 +189,18 @@ impl<R: BufRead> RecordReader<R> {
         }
     }
 
+    /// An error about the line read last: it is not what has to be there.
+    #[must_use]
+    pub fn unexpected(&self, expected: &str, found: &Record) -> ReadError {
+        let kind = found.kind();
+        let article = if kind.starts_with(['a', 'i', 'u']) {
+            "an"
+        } else {
+            "a"
+        };
+        self.fault(format!("expected {expected}, found {article} {kind}"))
+    }
+
     /// An error about the stream as a whole.
     #[must_use]
     pub fn stream_fault(&self, message: impl Into<String>) -> ReadError {

@@ -89,7 +89,12 @@ fn name<'de, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Cow<'a, str>, 
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(remote = "Self", rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    remote = "Self",
+    expecting = "a JSON object",
+    rename_all = "camelCase",
+    deny_unknown_fields
+)]
 pub(crate) struct ObjectJson<'a> {
     #[serde(alias = "object_type", deserialize_with = "name")]
     object_type: Cow<'a, str>,
@@ -98,7 +103,12 @@ pub(crate) struct ObjectJson<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(remote = "Self", rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    remote = "Self",
+    expecting = "a JSON object",
+    rename_all = "camelCase",
+    deny_unknown_fields
+)]
 pub(crate) struct SubjectJson<'a> {
     object: ObjectJson<'a>,
     #[serde(
@@ -111,7 +121,12 @@ pub(crate) struct SubjectJson<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(remote = "Self", rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    remote = "Self",
+    expecting = "a JSON object",
+    rename_all = "camelCase",
+    deny_unknown_fields
+)]
 struct CaveatJson<'a> {
     #[serde(alias = "caveat_name", deserialize_with = "name")]
     caveat_name: Cow<'a, str>,
@@ -120,7 +135,12 @@ struct CaveatJson<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(remote = "Self", rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    remote = "Self",
+    expecting = "a JSON object",
+    rename_all = "camelCase",
+    deny_unknown_fields
+)]
 pub(crate) struct RelationshipJson<'a> {
     resource: ObjectJson<'a>,
     #[serde(deserialize_with = "name")]
@@ -141,7 +161,7 @@ pub(crate) struct RelationshipJson<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(remote = "Self", deny_unknown_fields)]
+#[serde(remote = "Self", expecting = "a JSON object", deny_unknown_fields)]
 struct UpdateJson<'a> {
     operation: OperationJson,
     relationship: RelationshipJson<'a>,

@@ -138,9 +138,7 @@ impl<R: BufRead> SnapshotReader<R> {
                      if it was made by hand, say --unsealed",
                 ));
             }
-            Some(other) => {
-                return Err(records.fault(format!("expected a header, got a {}", other.kind())));
-            }
+            Some(other) => return Err(records.unexpected("a header", &other)),
             None => return Err(records.stream_fault("empty input: the producer wrote nothing")),
         };
         Ok(Self::new(records, seal, None, Some(first)))

@@ -66,12 +66,7 @@ impl Follower {
         let mut records = reader(spool, segment, 0)?;
         let header = match records.next_record().map_err(damaged)? {
             Some(Record::Header(header)) => *header,
-            Some(other) => {
-                let kind = other.kind();
-                return Err(records
-                    .fault(format!("expected a header, got a {kind}"))
-                    .into());
-            }
+            Some(other) => return Err(records.unexpected("a header", &other).into()),
             None => return Ok(None),
         };
         let check = ChangeCheck::begin(&header, Seal::Sealed);

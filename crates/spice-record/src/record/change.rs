@@ -14,7 +14,12 @@ use crate::relationship::{OperationJson, RelationshipJson, StructJson, Update};
 /// All changes of one revision. A huge revision stands on several lines: each has a `part`, counted
 /// from 1, and only the one with `last_part` completes it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(remote = "Self", rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    remote = "Self",
+    expecting = "a JSON object",
+    rename_all = "camelCase",
+    deny_unknown_fields
+)]
 pub struct Transaction {
     /// The zedtoken of the revision.
     pub revision: String,
@@ -51,7 +56,7 @@ impl Transaction {
 
 /// The schema changed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(remote = "Self", deny_unknown_fields)]
+#[serde(remote = "Self", expecting = "a JSON object", deny_unknown_fields)]
 pub struct SchemaChange {
     /// The zedtoken of the change.
     pub revision: String,
@@ -67,7 +72,7 @@ pub struct SchemaChange {
 
 /// Everything up to a revision has been said.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(remote = "Self", deny_unknown_fields)]
+#[serde(remote = "Self", expecting = "a JSON object", deny_unknown_fields)]
 pub struct Checkpoint {
     /// The zedtoken.
     pub revision: String,
@@ -108,7 +113,7 @@ impl From<RelationshipUpdate> for UpdateLine {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(remote = "Self", deny_unknown_fields)]
+#[serde(remote = "Self", expecting = "a JSON object", deny_unknown_fields)]
 struct UpdateLineJson<'a> {
     operation: OperationJson,
     relationship: RelationshipJson<'a>,

@@ -39,7 +39,12 @@ impl fmt::Display for StreamKind {
 
 /// First line of a stream.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(remote = "Self", rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    remote = "Self",
+    expecting = "a JSON object",
+    rename_all = "camelCase",
+    deny_unknown_fields
+)]
 pub struct Header {
     /// [`crate::FORMAT`].
     pub format: String,
@@ -68,7 +73,12 @@ pub struct Header {
 
 /// Which relationships a stream is about.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(remote = "Self", rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    remote = "Self",
+    expecting = "a JSON object",
+    rename_all = "camelCase",
+    deny_unknown_fields
+)]
 pub struct Filter {
     /// Resource types; empty means all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -160,7 +170,12 @@ impl Header {
 
 /// Last line of a stream that ended as it should.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(remote = "Self", rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    remote = "Self",
+    expecting = "a JSON object",
+    rename_all = "camelCase",
+    deny_unknown_fields
+)]
 pub struct Trailer {
     /// Snapshot: how many relationships stand between header and trailer.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -9,7 +9,12 @@ use crate::object::objects;
 
 /// What an import did. `relationships` is the sum of the five counts after it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(remote = "Self", rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    remote = "Self",
+    expecting = "a JSON object",
+    rename_all = "camelCase",
+    deny_unknown_fields
+)]
 pub struct Imported {
     /// Relationships in the stream.
     pub relationships: u64,
@@ -44,7 +49,12 @@ pub struct Imported {
 
 /// What an apply committed to a target.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(remote = "Self", rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    remote = "Self",
+    expecting = "a JSON object",
+    rename_all = "camelCase",
+    deny_unknown_fields
+)]
 pub struct Applied {
     /// The source's revision through which everything is on the target; absent for updates that have
     /// none.
@@ -83,7 +93,12 @@ pub struct Applied {
 
 /// How far the changes of a source have been written to a target: the position file of an apply.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(remote = "Self", rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    remote = "Self",
+    expecting = "a JSON object",
+    rename_all = "camelCase",
+    deny_unknown_fields
+)]
 pub struct Position {
     /// The source's datastore id, as in its zedtokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -138,7 +153,12 @@ impl Position {
 
 /// Counts and digests of a set of relationships: of one stream, or of several that are its shards.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(remote = "Self", rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    remote = "Self",
+    expecting = "a JSON object",
+    rename_all = "camelCase",
+    deny_unknown_fields
+)]
 pub struct Digests {
     /// How much of an expiry takes part in the digests.
     pub expiry_precision: ExpiryPrecision,
@@ -157,7 +177,12 @@ pub struct Digests {
 
 /// How many relationships there are, and the sum of their digests.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(remote = "Self", rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    remote = "Self",
+    expecting = "a JSON object",
+    rename_all = "camelCase",
+    deny_unknown_fields
+)]
 pub struct Counted {
     /// `definition#relation`; absent for all of them together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -174,7 +199,7 @@ pub struct Counted {
 
 /// A place in a spool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(remote = "Self", deny_unknown_fields)]
+#[serde(remote = "Self", expecting = "a JSON object", deny_unknown_fields)]
 pub struct Place {
     /// Number of the segment, from 0.
     #[serde(default)]

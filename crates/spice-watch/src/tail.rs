@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
+use std::io::{self, BufReader, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,10 +10,9 @@ use jiff::Timestamp;
 use spice_pipe::spool::Spool;
 use spice_pipe::{Exit, Failure};
 use spice_record::record::Transaction;
-use spice_record::{Change, ChangeCheck, Record, Seal};
+use spice_record::{Change, ChangeCheck, Record, RecordReader, Seal};
 
 const CHECKPOINT: &[u8] = b"{\"checkpoint\":";
-const TRANSACTION: &[u8] = b"{\"transaction\":";
 const BLOCK_BYTES: u64 = 1 << 20;
 /// A checkpoint is shorter than this.
 const LINE_BYTES: u64 = 4 << 10;
@@ -23,8 +22,7 @@ pub(crate) struct Tail {
     spool: Spool,
     /// Segments, and where to begin in each.
     files: VecDeque<(PathBuf, u64)>,
-    lines: Option<BufReader<File>>,
-    line: Vec<u8>,
+    records: Option<RecordReader<BufReader<File>>>,
     /// Whether all of that time is there.
     pub(crate) is_whole: bool,
 }
@@ -52,8 +50,7 @@ impl Tail {
         Ok(Self {
             spool: spool.clone(),
             files,
-            lines: None,
-            line: Vec::new(),
+            records: None,
             is_whole,
         })
     }
@@ -65,41 +62,32 @@ impl Tail {
     /// Exit 1 where the spool cannot be read, 65 where it is damaged.
     pub(crate) fn next(&mut self) -> Result<Option<Transaction>, Failure> {
         loop {
-            let Some(lines) = &mut self.lines else {
+            let Some(records) = &mut self.records else {
                 let Some((path, begin)) = self.files.pop_front() else {
                     return Ok(None);
                 };
                 let opened = open_at(&path, begin).map_err(|error| failed(&self.spool, &error))?;
-                self.lines = Some(BufReader::with_capacity(BLOCK_BYTES as usize, opened));
+                let lines = BufReader::with_capacity(BLOCK_BYTES as usize, opened);
+                self.records = Some(RecordReader::new(lines, path.display().to_string()));
                 continue;
             };
-            self.line.clear();
-            let read = lines.read_until(b'\n', &mut self.line);
-            if read.map_err(|error| failed(&self.spool, &error))? == 0 {
-                self.lines = None;
-            } else if self.line.starts_with(TRANSACTION) {
-                let read = transaction(&self.line).map_err(|error| {
-                    let path = self.spool.path().display();
-                    let message = format!("the end of the spool {path} is damaged: {error}");
-                    Failure::new(Exit::BadData, message)
-                })?;
-                return Ok(Some(read));
+            let damaged =
+                |error| Failure::from(error).context("the end of the spool cannot be read");
+            match records.next_record().map_err(damaged)? {
+                Some(Record::Transaction(transaction)) => {
+                    let change = Change::Transaction(transaction);
+                    let mut check = ChangeCheck::in_the_middle(Seal::Unsealed);
+                    check
+                        .check(&change)
+                        .map_err(|message| damaged(records.fault(message)))?;
+                    if let Change::Transaction(transaction) = change {
+                        return Ok(Some(*transaction));
+                    }
+                }
+                Some(_) => {}
+                None => self.records = None,
             }
         }
-    }
-}
-
-/// A line that has its checksum.
-fn transaction(line: &[u8]) -> Result<Transaction, String> {
-    let record = serde_json::from_slice(line).map_err(|error| error.to_string())?;
-    let Record::Transaction(transaction) = record else {
-        return Err(format!("expected a transaction, got a {}", record.kind()));
-    };
-    let change = Change::Transaction(transaction);
-    ChangeCheck::in_the_middle(Seal::Unsealed).check(&change)?;
-    match change {
-        Change::Transaction(transaction) => Ok(*transaction),
-        _ => Err("not a transaction".to_owned()),
     }
 }
 
@@ -191,15 +179,16 @@ mod tests {
 
     #[test]
     fn the_tail_begins_at_the_last_checkpoint_before_the_time_and_goes_on_to_the_end() {
-        let old = format!("{{}}\n{}{}", transaction("a"), checkpoint(5));
+        let first = checkpoint(0);
+        let old = format!("{first}{}{}", transaction("a"), checkpoint(5));
         let mid = format!("{}{}{}", transaction("b"), checkpoint(20), transaction("d"));
-        let new = format!("{{}}\n{}{}", checkpoint(25), transaction("e"));
-        let all = format!("{old}{mid}{}", &new[3..]);
+        let new = format!("{}{}", checkpoint(25), transaction("e"));
+        let all = format!("{old}{mid}{new}");
         let found = ["b", "d", "e"].map(str::to_owned).to_vec();
         assert_eq!(tail(&[all]), (found.clone(), true));
-        assert_eq!(tail(&[old + &mid, new.clone()]), (found, true));
+        assert_eq!(tail(&[format!("{old}{mid}"), new.clone()]), (found, true));
         let short = ["b", "d", "e"].map(str::to_owned).to_vec();
-        assert_eq!(tail(&[format!("{{}}\n{mid}"), new]), (short, false));
+        assert_eq!(tail(&[mid, new]), (short, false));
         assert_eq!(tail(&[]), (vec![], false));
     }
 
@@ -208,12 +197,13 @@ mod tests {
         for padding in (1 << 20) - 120..(1 << 20) + 20 {
             let filler = "x".repeat(padding);
             let text = format!(
-                "{{}}\n{}{}{filler}\n{}",
+                "{}{}{}{}",
+                checkpoint(0),
                 checkpoint(1),
-                transaction("a"),
+                transaction(&filler),
                 checkpoint(59)
             );
-            assert_eq!(tail(&[text]), (vec!["a".to_owned()], true), "{padding}");
+            assert_eq!(tail(&[text]), (vec![filler], true), "{padding}");
         }
     }
 }

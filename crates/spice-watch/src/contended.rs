@@ -217,14 +217,15 @@ impl Contended {
             let pending = self.remove(digest);
             let was_read_before = pending.is_some_and(|pending| pending.from.is_some());
             let is = there.get(&key(relationship));
-            let state = match says(last, is, now) {
+            let is_right = says(last, is, now);
+            let state = match is_right {
                 true => last.clone(),
-                false => {
-                    wrong += 1;
-                    state(relationship, is)
-                }
+                false => state(relationship, is),
             };
-            if says_all || !says(last, is, now) {
+            if !is_right {
+                wrong += 1;
+            }
+            if says_all || !is_right {
                 states.push(state.clone());
             }
             if self.doubtful && !was_read_before && !self.later.is_full() {

@@ -1,8 +1,14 @@
 //! Inputs that were made to harm: each program refuses each of them, takes little memory, says little,
 //! and nothing that a terminal obeys. The inputs are in `tests/data/attack`.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use authzed::v1::Relationship;
+use serde_json::{Value, json};
+use spice_record::record::StreamKind;
+use spice_record::{ExpiryPrecision, Header, Record, SnapshotWriter};
 
 use crate::support::program::Program;
 use crate::support::running::Finished;
@@ -203,4 +209,75 @@ fn little_memory_is_an_error_and_no_abort() {
         .arg(sound)
         .status();
     assert!(status.unwrap().success());
+}
+
+/// A sealed snapshot of relationships as large as a line may be, each with a context that `context`
+/// makes, other ones for another `seed`.
+fn large(folder: &Path, seed: usize, context: impl Fn(usize) -> Value) -> PathBuf {
+    let path = folder.join(format!("large-{seed}.ndjson.zst"));
+    let file = zstd::Encoder::new(File::create(&path).unwrap(), 1).unwrap();
+    let header = Header::new(StreamKind::Snapshot, "test", "2026-11-25T00:00:00Z");
+    let mut stream = SnapshotWriter::create(file, header, ExpiryPrecision::Micros).unwrap();
+    for number in 0..24 {
+        let line = json!({
+            "resource": {"objectType": "doc", "objectId": number.to_string()},
+            "relation": "reader",
+            "subject": {"object": {"objectType": "user", "objectId": "u"}},
+            "optionalCaveat": {"caveatName": "within", "context": context(seed + number)},
+        });
+        let relationship = relationship_of(&line);
+        stream.write(&relationship).unwrap();
+    }
+    stream.finish().unwrap().1.finish().unwrap();
+    path
+}
+
+fn relationship_of(line: &Value) -> Relationship {
+    let line = json!({ "relationship": line });
+    match serde_json::from_value(line).unwrap() {
+        Record::Relationship(relationship) => relationship,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What is within all bounds is taken, in as little memory.
+#[test]
+fn the_largest_relationships_take_as_little_memory() {
+    let servers = [Datastore::Memory; 2].map(Server::start);
+    let folder = crate::support::folder();
+    let long = |seed: usize| json!({"text": "x".repeat(3_900_000), "seed": seed});
+    let many = |seed: usize| {
+        let values: Vec<Value> = (0..24_000)
+            .map(|n| json!(format!("v{}", seed + n)))
+            .collect();
+        json!({ "values": values })
+    };
+    let mut peak = (0, String::new());
+    let mut run = |what: &str, program: Program| {
+        let finished = program.run();
+        assert_harmless(what, &finished);
+        if finished.peak_kib > peak.0 {
+            peak = (finished.peak_kib, what.to_owned());
+        }
+        finished
+    };
+    for (form, context) in [("long", &long as &dyn Fn(usize) -> Value), ("many", &many)] {
+        let (a, b) = (
+            large(folder.path(), 0, context),
+            large(folder.path(), 100, context),
+        );
+        let diff = || Program::new("spice-diff").args(["--memory", "21MiB"]);
+        let what = |name: &str| format!("{name} of {form} contexts");
+        let finished = run(&what("digest"), Program::new("spice-digest").arg(&a));
+        finished.expect_success();
+        let finished = run(&what("equal diff"), diff().arg(&a).arg(&a));
+        finished.expect_success();
+        let finished = run(&what("diff"), diff().arg("--summary").arg(&a).arg(&b));
+        finished.expect_code(3);
+        run(&what("diff of all"), diff().arg(&a).arg(&b)).expect_code(3);
+        for (name, program) in programs(&servers, &a) {
+            run(&what(name), program);
+        }
+    }
+    figure(&format!("{} MiB at most: {}", peak.0 >> 10, peak.1));
 }

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{Migration, fenced, precision};
+use super::{Migration, PATIENCE, fenced, precision};
 use crate::support::judge::{self, Writers};
 use crate::support::spicedb::{Datastore, but_for_dead_mysql_servers};
-use crate::support::{figure, repeat};
+use crate::support::{figure, repeat, wait_until};
 use crate::watch::{Folded, spool_of};
 
 /// How many migrations run at the same time: mostly they wait.
@@ -148,4 +148,36 @@ fn colliding_writers_of_mysql_leave_both_ends_equal() {
 #[test]
 fn colliding_writers_of_memory_leave_both_ends_equal() {
     read_what_collided(&all_are_equal(Datastore::Memory));
+}
+
+#[test]
+fn contended_relationships_that_are_gone_from_the_target_are_there_again_before_the_switch() {
+    let migration = Migration::between(Datastore::Memory, Datastore::Memory).settling("3s");
+    let stop = migration.folder.path().join("stop");
+    let writers = Writers::colliding(
+        &migration.from,
+        &stop,
+        &["--seconds", "200", "--groups", "1"],
+    );
+    migration.plan_and_copy();
+    let following = migration.follow();
+    std::thread::sleep(COLLIDING / 2);
+    std::fs::write(&stop, "").unwrap();
+    writers.finish();
+    let precision = precision(Datastore::Memory, Datastore::Memory);
+    let source = judge::dump(&migration.from, precision);
+    wait_until("the target holds all", PATIENCE, || {
+        judge::dump(&migration.to, precision) == source
+    });
+    let delete = |line: &String| line.replacen('{', r#"{"op":"delete","#, 1) + "\n";
+    let all: String = source.iter().map(delete).collect();
+    judge::load(&migration.to, &all);
+    assert!(judge::dump(&migration.to, precision).is_empty());
+    let mut cutover = migration.cutover(&[]);
+    fenced(&mut cutover);
+    let cutover = cutover.wait().expect_success();
+    following.wait().expect_success();
+    assert!(cutover.stderr.contains("equal: "), "{}", cutover.stderr);
+    let target = judge::dump(&migration.to, precision);
+    judge::assert_same_lines("the source", &source, "the target", &target);
 }

@@ -67,6 +67,8 @@ struct Pending {
     last: RelationshipUpdate,
     /// To be read at a revision that was seen as head at this time or later.
     from: Option<Instant>,
+    /// Whether it was seen to change more than once, and is not read only because it may have.
+    collided: bool,
 }
 
 impl Contended {
@@ -121,9 +123,11 @@ impl Contended {
                 continue;
             };
             let key = key_digest(relationship).0;
-            let again = self.recent.insert(key) || self.unknown_until.is_some();
-            if again || self.pending.contains_key(&key) {
-                self.put(key, update.clone(), None);
+            let again = self.recent.insert(key);
+            let pending = self.pending.get(&key);
+            let collided = again || pending.is_some_and(|pending| pending.collided);
+            if again || pending.is_some() || self.unknown_until.is_some() {
+                self.put(key, update.clone(), None, collided);
             }
         }
     }
@@ -142,18 +146,23 @@ impl Contended {
                 continue;
             };
             let key = key_digest(relationship).0;
-            if self.pending.contains_key(&key) {
-                self.put(key, update.clone(), None);
+            if let Some(Pending { collided, .. }) = self.pending.get(&key) {
+                self.put(key, update.clone(), None, *collided);
             }
         }
     }
 
-    fn put(&mut self, key: u128, last: RelationshipUpdate, from: Option<Instant>) {
+    fn put(&mut self, key: u128, last: RelationshipUpdate, from: Option<Instant>, collided: bool) {
         self.remove(key);
         let load = self.load(from);
         load.count += 1;
         load.bytes += weight(&last);
-        self.pending.insert(key, Pending { last, from });
+        let pending = Pending {
+            last,
+            from,
+            collided,
+        };
+        self.pending.insert(key, pending);
     }
 
     fn remove(&mut self, key: u128) -> Option<Pending> {
@@ -199,8 +208,7 @@ impl Contended {
 
     /// What has to be said, where these were read and those were there: the states that the stream
     /// gives otherwise, and how many these are. At the last end all that collided are said, so that
-    /// whoever applies the stream compares them with the target; but not what was read only because the
-    /// past is not known.
+    /// whoever applies the stream compares them with the target.
     pub(crate) fn judge(
         &mut self,
         due: &[RelationshipUpdate],
@@ -208,14 +216,16 @@ impl Contended {
         now: jiff::Timestamp,
     ) -> (Vec<RelationshipUpdate>, usize) {
         let (mut states, mut wrong) = (Vec::new(), 0);
-        let says_all = self.is_last && self.unknown_until.is_none();
         for last in due {
             let Some(relationship) = &last.relationship else {
                 continue;
             };
             let digest = key_digest(relationship).0;
             let pending = self.remove(digest);
-            let was_read_before = pending.is_some_and(|pending| pending.from.is_some());
+            let was_read_before = pending
+                .as_ref()
+                .is_some_and(|pending| pending.from.is_some());
+            let collided = pending.is_some_and(|pending| pending.collided);
             let is = there.get(&key(relationship));
             let is_right = says(last, is, now);
             let state = match is_right {
@@ -225,11 +235,11 @@ impl Contended {
             if !is_right {
                 wrong += 1;
             }
-            if says_all || !is_right {
+            if !is_right || (self.is_last && collided) {
                 states.push(state.clone());
             }
             if self.doubtful && !was_read_before && !self.later.is_full() {
-                self.put(digest, state, Some(self.ends + self.settle));
+                self.put(digest, state, Some(self.ends + self.settle), collided);
             }
         }
         (states, wrong)

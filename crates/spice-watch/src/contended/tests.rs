@@ -182,6 +182,24 @@ fn without_a_known_past_every_change_is_read_until_nothing_can_overlap_it() {
 }
 
 #[test]
+fn at_the_last_end_all_that_collided_is_said_however_young_the_stream_is() {
+    for is_past_known in [true, false] {
+        let mut source = Source::new(false).holds(&[relationship("a"), relationship("b")]);
+        if !is_past_known {
+            source.contended.past_is_unknown(source.began);
+        }
+        let twice = [vec![delete("a")], vec![touch(relationship("a"))]];
+        source.contended.note(&twice.concat());
+        source.contended.note(&[touch(relationship("b"))]);
+        source
+            .contended
+            .begin_last(source.began + Duration::from_secs(1));
+        // The other one was seen to change once.
+        assert_eq!(source.end().1, [touch(relationship("a"))]);
+    }
+}
+
+#[test]
 fn what_memory_says_is_read_again_a_settle_time_later_and_at_the_marker() {
     let mut source = Source::new(true).holds(&[relationship("a")]);
     let revisions = [vec![delete("a")], vec![touch(relationship("a"))]];

@@ -93,7 +93,9 @@ impl Spill {
         let packed = packer
             .compress(&part.buffer)
             .map_err(|error| failed(&error))?;
+        // A relationship of 4 MiB must not leave so much room in each part.
         part.buffer.clear();
+        part.buffer.shrink_to(2 * BLOCK_BYTES);
         let file = match &mut part.file {
             Some(file) => file,
             None => part.file.insert(self.folder.file()?),

@@ -11,7 +11,7 @@ use spice_pipe::{Exit, Failure};
 /// What a target bears in one transaction: PostgreSQL and MySQL give an import 30 s in all (measured,
 /// SpiceDB v1.56), and all of it is held for a retry.
 const CHUNK_RELATIONSHIPS: usize = 50_000;
-const CHUNK_BYTES: usize = 16 << 20;
+const CHUNK_BYTES: usize = 6 << 20;
 /// A server takes no message above 4 MiB; smaller ones keep both sides busy.
 const MESSAGE_BYTES: usize = 256 << 10;
 

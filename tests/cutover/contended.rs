@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{Migration, PATIENCE, fenced, precision};
+use super::{Migration, PATIENCE, fenced, precision, relationship};
 use crate::support::judge::{self, Writers};
-use crate::support::spicedb::{Datastore, but_for_dead_mysql_servers};
+use crate::support::spicedb::{Datastore, Server, but_for_dead_mysql_servers};
 use crate::support::{figure, repeat, wait_until};
 use crate::watch::{Folded, spool_of};
 
@@ -153,25 +153,23 @@ fn colliding_writers_of_memory_leave_both_ends_equal() {
 #[test]
 fn contended_relationships_that_are_gone_from_the_target_are_there_again_before_the_switch() {
     let migration = Migration::between(Datastore::Memory, Datastore::Memory).settling("3s");
-    let stop = migration.folder.path().join("stop");
-    let writers = Writers::colliding(
-        &migration.from,
-        &stop,
-        &["--seconds", "200", "--groups", "1"],
-    );
     migration.plan_and_copy();
     let following = migration.follow();
-    std::thread::sleep(COLLIDING / 2);
-    std::fs::write(&stop, "").unwrap();
-    writers.finish();
+    let contended: Vec<String> = (0..20).map(|n| relationship(&format!("c{n}"))).collect();
+    let write = |server: &Server, operation: &str| {
+        let line = |one: &String| one.replacen('{', &format!(r#"{{"op":"{operation}","#), 1) + "\n";
+        let lines: String = contended.iter().map(line).collect();
+        judge::load(server, &lines);
+    };
+    for operation in ["touch", "delete", "touch"] {
+        write(&migration.from, operation);
+    }
     let precision = precision(Datastore::Memory, Datastore::Memory);
     let source = judge::dump(&migration.from, precision);
     wait_until("the target holds all", PATIENCE, || {
         judge::dump(&migration.to, precision) == source
     });
-    let delete = |line: &String| line.replacen('{', r#"{"op":"delete","#, 1) + "\n";
-    let all: String = source.iter().map(delete).collect();
-    judge::load(&migration.to, &all);
+    write(&migration.to, "delete");
     assert!(judge::dump(&migration.to, precision).is_empty());
     let mut cutover = migration.cutover(&[]);
     fenced(&mut cutover);

@@ -3,9 +3,10 @@
 //! --all`.
 
 use super::{output_of, spicedb_script, state_folder};
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::Once;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Datastore {
@@ -68,17 +69,20 @@ impl Builder {
     }
 }
 
-/// Whether a server died of the fault that SpiceDB v1.56.0 has on MySQL (docs/reliability.md).
-static DIED_OF_WATCH: AtomicBool = AtomicBool::new(false);
+thread_local! {
+    /// Whether a server of this thread died of the fault that SpiceDB v1.56.0 has on MySQL
+    /// (docs/reliability.md).
+    static DIED_OF_WATCH: Cell<bool> = const { Cell::new(false) };
+}
 
 /// Runs a test again, twice at most, where it failed because a server died of that fault: it is not ours.
 pub fn but_for_dead_mysql_servers(test: impl Fn() + std::panic::RefUnwindSafe) {
     for _ in 0..2 {
-        DIED_OF_WATCH.store(false, Ordering::Relaxed);
+        DIED_OF_WATCH.set(false);
         let Err(panic) = std::panic::catch_unwind(&test) else {
             return;
         };
-        if !DIED_OF_WATCH.load(Ordering::Relaxed) {
+        if !DIED_OF_WATCH.get() {
             std::panic::resume_unwind(panic);
         }
         eprintln!("once more: SpiceDB died of a nil pointer in its Watch of MySQL");
@@ -202,7 +206,7 @@ impl Drop for Server {
         if std::thread::panicking() {
             let log = self.log();
             if log.contains("panic: runtime error") && log.contains("(*mysqlDatastore).Watch") {
-                DIED_OF_WATCH.store(true, Ordering::Relaxed);
+                DIED_OF_WATCH.set(true);
             }
             let telling = |line: &&str| {
                 !line.contains(r#""level":"info""#) || line.contains(r#""grpc.code":"#)

@@ -3,16 +3,20 @@
 mod back;
 mod contended;
 mod fence;
+mod gateway;
 mod resync;
 mod under_load;
 mod verify;
 
+use std::fs::Permissions;
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::support::gateway::Gateway;
 use crate::support::judge::{self, Precision, Writers};
 use crate::support::program::Program;
 use crate::support::running::{Finished, Running};
@@ -53,13 +57,37 @@ impl Migration {
         self
     }
 
+    /// With a gateway in front of each end.
+    fn behind(&self, from: &Gateway, to: &Gateway) {
+        let mut contexts = String::new();
+        for (server, gateway) in [(&self.from, from), (&self.to, to)] {
+            contexts += &format!(
+                "[{}]\nendpoint = \"{}\"\ntoken-file = \"{}\"\ninsecure = true\n",
+                server.context(),
+                gateway.endpoint(),
+                server.token_file().display()
+            );
+        }
+        let path = self.contexts();
+        std::fs::write(&path, contexts).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+    }
+
+    fn contexts(&self) -> PathBuf {
+        self.folder.path().join("contexts.toml")
+    }
+
     /// A step, to be run or started.
     fn step(&self, arguments: &[&str]) -> Program {
-        Program::script("scripts/migrate")
+        let step = Program::script("scripts/migrate")
             .arg("--state")
             .arg(self.state())
             .args(arguments)
-            .timeout(PATIENCE)
+            .timeout(PATIENCE);
+        match self.contexts() {
+            contexts if contexts.exists() => step.env("SPICE_CONTEXTS", contexts),
+            _ => step,
+        }
     }
 
     fn state(&self) -> PathBuf {

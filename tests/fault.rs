@@ -4,6 +4,7 @@
 //! the independent judge; that the fault was really met is asserted, too.
 
 mod export;
+mod gateway;
 mod history;
 mod import;
 mod killed;

@@ -10,6 +10,7 @@
 )]
 
 pub mod disk;
+pub mod gateway;
 pub mod judge;
 pub mod pipe;
 pub mod program;

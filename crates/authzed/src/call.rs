@@ -6,15 +6,15 @@ use http::uri::PathAndQuery;
 use prost::Message;
 use tonic::client::Grpc;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::connect::Auth;
 use crate::error::was_not_sent;
+use crate::not_grpc::GrpcOnly;
 use crate::wire::{Answer, AnswerCodec, Fault, Limits, UnknownFields};
 
 /// A connection with the token added to each request.
-pub(crate) type Transport = InterceptedService<Channel, Auth>;
+pub(crate) type Transport = InterceptedService<GrpcOnly, Auth>;
 
 /// How often a call is made again that its connection gave back unsent.
 const RESENDS: usize = 3;
@@ -111,8 +111,7 @@ pub(crate) fn grpc(transport: Transport, rpc: Rpc) -> Grpc<Transport> {
 }
 
 pub(crate) async fn ready(grpc: &mut Grpc<Transport>) -> Result<(), Status> {
-    let ready = grpc.ready().await;
-    ready.map_err(|error| Status::from_error(error.into()))
+    grpc.ready().await.map_err(Status::from_error)
 }
 
 /// The one message of an answer, which must have no other.

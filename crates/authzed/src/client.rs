@@ -20,6 +20,7 @@ use crate::error::{Error, Kind};
 use crate::generated::health::health_check_response::ServingStatus;
 use crate::generated::health::{HealthCheckRequest, HealthCheckResponse};
 use crate::import::{self, EncodedRelationships};
+use crate::not_grpc::GrpcOnly;
 use crate::stream::Responses;
 use crate::v1::schema_service_client::SchemaServiceClient;
 use crate::v1::{self, Consistency, ZedToken};
@@ -359,7 +360,8 @@ impl Client {
 
     /// The connection with the token added to each request.
     pub(crate) fn transport(&self) -> Transport {
-        Transport::new(self.channel.clone(), self.target.auth.clone())
+        let channel = GrpcOnly(self.channel.clone());
+        Transport::new(channel, self.target.auth.clone())
     }
 
     pub(crate) fn timeout(&self) -> Duration {

@@ -22,6 +22,8 @@ pub(crate) async fn first(client: &Client, target: &Target) -> Result<(), Error>
     let deadline = Instant::now() + FIRST_CONTACT;
     let error = match timeout_at(deadline, client.read_schema()).await {
         Ok(Ok(_)) => return Ok(()),
+        // Whoever answered speaks what we speak.
+        Ok(Err(error)) if error.http_status().is_some() => return Err(error),
         Ok(Err(error)) => error,
         Err(_) => {
             let message = format!("no answer within {} seconds", FIRST_CONTACT.as_secs());

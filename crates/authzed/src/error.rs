@@ -27,6 +27,7 @@ struct Inner {
     rpc: &'static str,
     endpoint: Arc<str>,
     code: Option<Code>,
+    http_status: Option<u16>,
     message: String,
     reason: Option<String>,
     metadata: BTreeMap<String, String>,
@@ -133,6 +134,12 @@ impl Error {
         self.0.code
     }
 
+    /// The HTTP status, where a proxy or a web server answered in the server's place.
+    #[must_use]
+    pub fn http_status(&self) -> Option<u16> {
+        self.0.http_status
+    }
+
     /// What the server said, or what happened to the connection, on one line.
     #[must_use]
     pub fn message(&self) -> &str {
@@ -222,6 +229,7 @@ impl Error {
             rpc,
             endpoint: Arc::clone(endpoint),
             code: None,
+            http_status: None,
             message,
             reason: None,
             metadata: BTreeMap::new(),

@@ -35,6 +35,8 @@ mod error;
 #[cfg(feature = "client")]
 mod import;
 #[cfg(feature = "client")]
+mod not_grpc;
+#[cfg(feature = "client")]
 mod reflection;
 #[cfg(feature = "client")]
 mod stream;

@@ -178,11 +178,35 @@ impl From<authzed::Error> for Failure {
     fn from(error: authzed::Error) -> Self {
         let (exit, hint) = meaning(error.kind());
         let failure = Self::new(exit, error.to_string());
-        match error.hint().or(hint) {
+        // The one call, not the key: the key was good for the first contact.
+        let is_one_right =
+            error.kind() == Kind::Denied && !error.message().contains("preshared key");
+        match error.hint() {
             Some(hint) => failure.hint(hint),
-            None => failure,
+            None if is_one_right => failure.hint(missing_right(error.rpc())),
+            None => match hint {
+                Some(hint) => failure.hint(hint),
+                None => failure,
+            },
         }
     }
+}
+
+/// What a token lacks with which a server does not take one call.
+fn missing_right(rpc: &str) -> String {
+    let right = match rpc {
+        "ReadSchema" | "ReflectSchema" | "DiffSchema" => "to read the schema",
+        "WriteSchema" => "to write the schema",
+        "ExportBulkRelationships" | "ReadRelationships" => "to read relationships",
+        "ImportBulkRelationships" | "WriteRelationships" => "to write relationships",
+        "Watch" => "to watch changes",
+        "CheckBulkPermissions" => "to check permissions",
+        _ => "to make this call",
+    };
+    format!(
+        "the server knows this token, but does not allow it {right}: give it the right to call {rpc}, or \
+         use a token that has it"
+    )
 }
 
 /// The code of a kind of error, and the way on where it is always the same.

@@ -13,6 +13,7 @@ use tonic::{Code, Status};
 use super::{Error, Kind};
 use crate::connector::ConnectError;
 use crate::generated::rpc;
+use crate::not_grpc::NotGrpc;
 use crate::wire::Fault;
 
 const REASON_PREFIX: &str = "ERROR_REASON_";
@@ -46,6 +47,11 @@ fn from_transport(rpc: &'static str, endpoint: &Arc<str>, status: Status) -> Err
     while let Some(error) = cause {
         if let Some(connect) = error.downcast_ref::<ConnectError>() {
             return connect.to_error(endpoint);
+        }
+        if let Some(answer) = error.downcast_ref::<NotGrpc>() {
+            let mut error = Error::new(answer.kind(), rpc, endpoint, answer.to_string());
+            error.0.http_status = Some(answer.status());
+            return error.with_hint(answer.hint());
         }
         if let Some(fault) = error.downcast_ref::<Fault>() {
             return Error::from_fault(rpc, endpoint, fault);

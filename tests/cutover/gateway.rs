@@ -1,0 +1,59 @@
+//! A gateway that answers in place of either end, while everything is followed.
+
+use std::time::Duration;
+
+use super::{Migration, PATIENCE, relationship, touch};
+use crate::support::gateway::Gateway;
+use crate::support::judge::{self, Precision};
+use crate::support::spicedb::Datastore;
+use crate::support::wait_until;
+
+const AWAY: Duration = Duration::from_secs(8);
+
+#[test]
+fn follow_goes_on_when_a_gateway_has_answered_in_place_of_either_end() {
+    let migration = Migration::between(Datastore::Postgres, Datastore::Postgres);
+    let gateways = [&migration.from, &migration.to].map(|end| Gateway::to(end.endpoint()));
+    migration.behind(&gateways[0], &gateways[1]);
+    migration.plan_and_copy();
+    let following = migration.follow();
+    for (round, status) in [503, 429, 504].into_iter().enumerate() {
+        for gateway in &gateways {
+            gateway.answer(status);
+        }
+        let id = format!("during-{round}");
+        touch(&migration.from, &id);
+        std::thread::sleep(AWAY);
+        for gateway in &gateways {
+            gateway.pass();
+        }
+        wait_until("it is on the target", PATIENCE, || {
+            judge::dump(&migration.to, Precision::Microseconds).contains(&relationship(&id))
+        });
+    }
+    let log = std::fs::read_to_string(migration.file("follow.log")).unwrap();
+    assert!(log.contains("HTTP 503 "), "{log}");
+    following.signal("TERM");
+    following.wait();
+}
+
+/// A start meets what the gateway says, too, and waits as long.
+#[test]
+fn follow_that_begins_behind_a_gateway_that_answers_goes_on_when_it_passes() {
+    let migration = Migration::between(Datastore::Postgres, Datastore::Postgres);
+    let gateways = [&migration.from, &migration.to].map(|end| Gateway::to(end.endpoint()));
+    migration.behind(&gateways[0], &gateways[1]);
+    migration.plan_and_copy();
+    touch(&migration.from, "before");
+    gateways[1].answer(502);
+    let status = migration.step(&["follow"]).run();
+    assert_eq!(status.code(), Some(75), "{}", status.stderr);
+    assert!(status.stderr.contains("HTTP 502 "), "{}", status.stderr);
+    gateways[1].pass();
+    let following = migration.follow();
+    wait_until("it is on the target", PATIENCE, || {
+        judge::dump(&migration.to, Precision::Microseconds).contains(&relationship("before"))
+    });
+    following.signal("TERM");
+    following.wait();
+}

@@ -165,17 +165,24 @@ pub fn from_environment() -> Result<Settings, Failure> {
     })
 }
 
-/// Where the contexts file is: `$SPICE_CONTEXTS`, else in the user's config folder.
-#[must_use]
-pub fn file() -> PathBuf {
+/// Where the contexts file is: `$SPICE_CONTEXTS`, else in the user's config folder; `None` where nobody
+/// says which folder that is. It is never looked for in the working directory, where a stranger may
+/// have put one, with a `token-command` in it.
+fn file() -> Option<PathBuf> {
+    find_file(variable)
+}
+
+fn find_file(variable: impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
     if let Some(path) = variable("SPICE_CONTEXTS") {
-        return path.into();
+        return Some(path.into());
     }
-    let config = variable("XDG_CONFIG_HOME").map_or_else(
-        || PathBuf::from(variable("HOME").unwrap_or_default()).join(".config"),
-        PathBuf::from,
-    );
-    config.join("spice-pipes/contexts.toml")
+    let absolute = |name| {
+        variable(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    let config = absolute("XDG_CONFIG_HOME").or_else(|| Some(absolute("HOME")?.join(".config")))?;
+    Some(config.join("spice-pipes/contexts.toml"))
 }
 
 /// Reads one table of the contexts file. Paths in it are relative to the file's folder.
@@ -184,8 +191,6 @@ pub fn file() -> PathBuf {
 ///
 /// Exit 2 where the file or the table is missing or is not of the right form.
 pub fn read(name: &str) -> Result<Settings, Failure> {
-    let path = file();
-    let shown = path.display();
     let form = format!(
         "the contexts file has a table for each server: [{name}], endpoint = \"host:50051\", \
          token-file = \"{name}.token\"; its place is $SPICE_CONTEXTS or \
@@ -196,6 +201,13 @@ pub fn read(name: &str) -> Result<Settings, Failure> {
             "--context {name:?}: a name has no control characters"
         )));
     }
+    let Some(path) = file() else {
+        return Err(Failure::usage(format!(
+            "--context {name}: there is no contexts file: neither $HOME nor $XDG_CONFIG_HOME is an absolute path"
+        ))
+        .hint("say where it is with $SPICE_CONTEXTS"));
+    };
+    let shown = path.display();
     let file = File::open(&path).map_err(|e| {
         Failure::usage(format!("--context {name}: cannot read {shown}: {e}")).hint(&form)
     })?;
@@ -340,5 +352,34 @@ pub fn token(settings: &Settings) -> Result<Option<SecretString>, Failure> {
         _ => Err(Failure::usage(format!(
             "{source}: not a preshared key, which is one word of ASCII"
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::find_file;
+
+    #[test]
+    fn the_contexts_file_is_never_looked_for_in_the_working_directory() {
+        let find = |set: &[(&str, &str)]| {
+            find_file(|name| {
+                let found = set.iter().find(|(set, _)| *set == name);
+                found.map(|(_, value)| (*value).to_owned())
+            })
+        };
+        let place = |path: &str| Some(PathBuf::from(path));
+        let below = "/home/u/.config/spice-pipes/contexts.toml";
+        assert_eq!(find(&[("HOME", "/home/u")]), place(below));
+        let both = [("HOME", "/home/u"), ("XDG_CONFIG_HOME", "/etc/u")];
+        assert_eq!(find(&both), place("/etc/u/spice-pipes/contexts.toml"));
+        let relative = [("HOME", "/home/u"), ("XDG_CONFIG_HOME", "config")];
+        assert_eq!(find(&relative), place(below));
+        for nowhere in [&[][..], &[("HOME", ".")], &[("XDG_CONFIG_HOME", "x")]] {
+            assert_eq!(find(nowhere), None);
+        }
+        // What is said is taken as it is said.
+        assert_eq!(find(&[("SPICE_CONTEXTS", "c.toml")]), place("c.toml"));
     }
 }

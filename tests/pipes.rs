@@ -16,6 +16,7 @@
 //! | [`format`] | old streams stay readable, and the documentation's example is one |
 //! | [`hostile`] | a server that lies, hangs or breaks the rules gets an error, in time, and little memory |
 //! | [`migrate`] | `scripts/migrate`, as an operator runs it |
+//! | [`schema`] | schemas of every form of comment and syntax are moved, and known again |
 //! | [`watch`] | a live source is followed without a gap, or not at all |
 #![allow(
     clippy::unwrap_used,
@@ -36,5 +37,6 @@ mod fault;
 mod format;
 mod hostile;
 mod migrate;
+mod schema;
 mod support;
 mod watch;

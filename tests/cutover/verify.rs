@@ -322,3 +322,30 @@ fn resync_under_load_brings_back_what_is_missing_and_removes_what_is_extra() {
     following.signal("TERM");
     following.wait();
 }
+
+/// As people write comments, and not as SpiceDB gives them back.
+fn commented(words: &str) -> String {
+    format!(
+        "/**\n *   {words}\n */\ndefinition user {{}}\n\n//////\n//things\n//////\ndefinition item {{\n  /**who*/ relation holder: user\n}}\n"
+    )
+}
+
+#[test]
+fn comments_are_no_difference_for_their_form_and_arrive_when_their_words_change() {
+    let migration = Migration::between(Datastore::Postgres, Datastore::Memory);
+    judge::write_schema(&migration.from, &commented("somebody"));
+    // Deployed by somebody's own pipeline, from the same file.
+    judge::write_schema(&migration.to, &commented("somebody"));
+    touch(&migration.from, "a");
+    migration.plan_and_copy();
+    let following = migration.follow();
+    migration.step(&["verify"]).run().expect_success();
+    judge::write_schema(&migration.from, &commented("anybody"));
+    touch(&migration.from, "b");
+    wait_until("the comment arrives", PATIENCE, || {
+        judge::read_schema(&migration.to) == judge::read_schema(&migration.from)
+    });
+    migration.step(&["verify"]).run().expect_success();
+    migration.cut_over();
+    following.wait().expect_success();
+}

@@ -4,15 +4,20 @@ use std::collections::HashMap;
 
 use authzed::Client;
 use authzed::v1::reflection_schema_diff::Diff;
-use authzed::v1::{Consistency, ReflectionSchemaDiff};
+use authzed::v1::{Consistency, ReflectSchemaResponse, ReflectionSchemaDiff};
 
 use crate::exit::Failure;
 
 /// What tells a server's schema from `text`, in words; `None` if nothing does.
 ///
-/// DiffSchema compares the parsed expressions of caveats, not what they say, so that a caveat that was
-/// once written with redundant parentheses differs from the very text that the server gives for it
-/// (measured, SpiceDB v1.56). Such an expression counts as changed only if its text has.
+/// DiffSchema compares what is stored with what it parses, so that a schema differs from the very text
+/// that the server gives for it (measured, SpiceDB v1.56):
+///
+/// - It keeps comments as they were written, and ReadSchema renders them anew: spaces, slashes and
+///   stars at both ends of their lines come and go. A comment counts as changed only if more than these
+///   has.
+/// - It compares the parsed expressions of caveats, not what they say: one that was written with
+///   redundant parentheses is another one. Such an expression counts as changed only if its text has.
 ///
 /// # Errors
 ///
@@ -30,19 +35,9 @@ pub async fn differences(
         .into_iter()
         .filter_map(|ReflectionSchemaDiff { diff }| diff)
         .collect();
-    if diffs
-        .iter()
-        .any(|diff| matches!(diff, Diff::CaveatExprChanged(_)))
-    {
-        let caveats = client.reflect_schema(consistency).await?.caveats;
-        let expressions: HashMap<String, String> = caveats
-            .into_iter()
-            .map(|caveat| (caveat.name, caveat.expression))
-            .collect();
-        diffs.retain(|diff| match diff {
-            Diff::CaveatExprChanged(c) => expressions.get(&c.name) != Some(&c.expression),
-            _ => true,
-        });
+    if diffs.iter().any(may_be_rendering) {
+        let there = There::of(client.reflect_schema(consistency).await?);
+        diffs.retain(|diff| !there.is_only_rendered_otherwise(diff));
     }
     if diffs.is_empty() {
         return Ok(None);
@@ -53,6 +48,82 @@ pub async fn differences(
         more => format!(", and {more} more"),
     };
     Ok(Some(format!("{}{more}", named.join(", "))))
+}
+
+/// Whether a difference is of a kind that two renderings of one schema can have.
+fn may_be_rendering(diff: &Diff) -> bool {
+    matches!(
+        diff,
+        Diff::DefinitionDocCommentChanged(_)
+            | Diff::RelationDocCommentChanged(_)
+            | Diff::PermissionDocCommentChanged(_)
+            | Diff::CaveatDocCommentChanged(_)
+            | Diff::CaveatExprChanged(_)
+    )
+}
+
+/// What a server has stored of what it renders: comments by definition and name in it, the name empty for
+/// the definition's own; comments and expressions of caveats.
+#[derive(Default)]
+struct There {
+    comments: HashMap<(String, String), String>,
+    caveats: HashMap<String, (String, String)>,
+}
+
+impl There {
+    fn of(reflected: ReflectSchemaResponse) -> Self {
+        let mut there = Self::default();
+        for definition in reflected.definitions {
+            let relations = definition.relations.into_iter();
+            let relations = relations.map(|found| (found.name, found.comment));
+            let permissions = definition.permissions.into_iter();
+            let permissions = permissions.map(|found| (found.name, found.comment));
+            for (name, comment) in relations.chain(permissions) {
+                there
+                    .comments
+                    .insert((definition.name.clone(), name), comment);
+            }
+            let own = (definition.name, String::new());
+            there.comments.insert(own, definition.comment);
+        }
+        for found in reflected.caveats {
+            let caveat = (found.comment, found.expression);
+            there.caveats.insert(found.name, caveat);
+        }
+        there
+    }
+
+    fn is_only_rendered_otherwise(&self, diff: &Diff) -> bool {
+        let comment = |definition: &str, name: &str, comment: &str| {
+            let there = self.comments.get(&(definition.to_owned(), name.to_owned()));
+            there.is_some_and(|there| words(there) == words(comment))
+        };
+        match diff {
+            Diff::DefinitionDocCommentChanged(d) => comment(&d.name, "", &d.comment),
+            Diff::RelationDocCommentChanged(r) => {
+                comment(&r.parent_definition_name, &r.name, &r.comment)
+            }
+            Diff::PermissionDocCommentChanged(p) => {
+                comment(&p.parent_definition_name, &p.name, &p.comment)
+            }
+            Diff::CaveatDocCommentChanged(c) => {
+                let there = self.caveats.get(&c.name);
+                there.is_some_and(|(comment, _)| words(comment) == words(&c.comment))
+            }
+            Diff::CaveatExprChanged(c) => {
+                let there = self.caveats.get(&c.name);
+                there.is_some_and(|(_, expression)| *expression == c.expression)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The lines of a comment, without what a renderer adds to their ends or takes from them.
+fn words(comment: &str) -> Vec<&str> {
+    let is_rendering = |c: char| c.is_whitespace() || matches!(c, '/' | '*');
+    let lines = comment.lines().map(|line| line.trim_matches(is_rendering));
+    lines.filter(|line| !line.is_empty()).collect()
 }
 
 /// As [`differences`], where the server may have no schema, and an empty text is none either: DiffSchema
@@ -154,5 +225,93 @@ fn describe(diff: &Diff) -> String {
                 },
             )
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use authzed::v1::reflection_schema_diff::Diff;
+    use authzed::v1::{
+        ReflectSchemaResponse, ReflectionCaveat, ReflectionDefinition, ReflectionRelation,
+    };
+
+    use super::{There, may_be_rendering, words};
+
+    #[test]
+    fn comment_is_the_same_however_it_is_rendered() {
+        // As they were written, and as SpiceDB v1.56 gives them back.
+        for (written, rendered) in [
+            ("/**\n* a person\n*/", "/** a person */"),
+            ("/**one*/", "/** one */"),
+            ("//no space", "// no space"),
+            ("//  two spaces", "// two spaces"),
+            ("//\ttab", "// tab"),
+            (
+                "////////\n// Users\n////////",
+                "// //////\n// Users\n// //////",
+            ),
+            ("// list:\n//   - three", "// list:\n// - three"),
+            ("/**\n*   * two\n*/", "/**\n* * two\n*/"),
+            (
+                "/** a caveat\nwith two lines */",
+                "/**\n* a caveat\n* with two lines\n*/",
+            ),
+            ("/***\n*** a ***\n***/", "/**\n*\n* ** a ***\n* *\n*/"),
+            ("/// rust doc", "// / rust doc"),
+            ("/** */", "/**  */"),
+            ("/**\n\n* a\n\n*\n* b\n\n*/", "/**\n* a\n*\n*\n* b\n*/"),
+        ] {
+            assert_eq!(words(written), words(rendered), "{written:?}");
+        }
+        for (one, other) in [
+            ("// a person", "// a robot"),
+            ("// read/write", "// read write"),
+            ("// a\n// b", "// b\n// a"),
+            ("// a b", "// ab"),
+            ("// ----", "// ===="),
+            ("// a", ""),
+        ] {
+            assert_ne!(words(one), words(other), "{one:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_rendered_otherwise_is_told_from_what_is_otherwise() {
+        let relation = |comment: &str| ReflectionRelation {
+            name: "viewer".to_owned(),
+            parent_definition_name: "doc".to_owned(),
+            comment: comment.to_owned(),
+            ..ReflectionRelation::default()
+        };
+        let caveat = |comment: &str, expression: &str| ReflectionCaveat {
+            name: "c".to_owned(),
+            comment: comment.to_owned(),
+            expression: expression.to_owned(),
+            ..ReflectionCaveat::default()
+        };
+        let there = There::of(ReflectSchemaResponse {
+            definitions: vec![ReflectionDefinition {
+                name: "doc".to_owned(),
+                relations: vec![relation("//who reads")],
+                ..ReflectionDefinition::default()
+            }],
+            caveats: vec![caveat("/**one*/", "a > 1")],
+            read_at: None,
+        });
+        let only_rendered = |diff: Diff| {
+            assert!(may_be_rendering(&diff));
+            there.is_only_rendered_otherwise(&diff)
+        };
+        let changed = Diff::RelationDocCommentChanged;
+        assert!(only_rendered(changed(relation("// who reads"))));
+        assert!(!only_rendered(changed(relation("// who writes"))));
+        let changed = Diff::CaveatDocCommentChanged;
+        assert!(only_rendered(changed(caveat("/** one */", ""))));
+        assert!(!only_rendered(changed(caveat("/** two */", ""))));
+        let changed = Diff::CaveatExprChanged;
+        assert!(only_rendered(changed(caveat("", "a > 1"))));
+        assert!(!only_rendered(changed(caveat("", "a > 2"))));
+        let other = Diff::RelationAdded(relation("//who reads"));
+        assert!(!may_be_rendering(&other) && !there.is_only_rendered_otherwise(&other));
     }
 }

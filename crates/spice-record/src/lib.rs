@@ -25,6 +25,7 @@ pub mod changes;
 pub mod checks;
 mod context;
 pub mod digest;
+mod foreign;
 mod lines;
 mod object;
 pub mod read;

@@ -9,6 +9,7 @@ use std::io::{self, BufRead};
 use ndjson_stream::config::NdjsonConfig;
 use ndjson_stream::engine::NdjsonEngine;
 
+use crate::foreign;
 use crate::record::Record;
 
 /// The longest line, in bytes. Writers cut a revision into parts far below it; the text of a schema is
@@ -279,6 +280,13 @@ impl<R: BufRead> RecordReader<R> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(self.failed(error)),
             };
+            if self.offset == 0
+                && self.carry.is_empty()
+                && let Some(name) = foreign::name(available)
+            {
+                self.line = 1;
+                return Err(self.fault(format!("no stream of this format, but {name}")));
+            }
             if available.is_empty() {
                 if self.carry.is_empty() {
                     return Ok(false);

@@ -135,7 +135,7 @@ impl<R: BufRead> SnapshotReader<R> {
             Some(Record::Relationship(_)) => {
                 return Err(records.fault(
                     "no header: this stream is not sealed, so nothing proves it whole; \
-                     if it was made by hand, say --unsealed",
+                     if it was made by hand, spice-import --unsealed takes it",
                 ));
             }
             Some(other) => return Err(records.unexpected("a header", &other)),
@@ -274,7 +274,7 @@ impl<R: BufRead> SnapshotReader<R> {
         if found != count {
             return Err(self.records.fault(format!(
                 "the trailer promises {count} relationships, {found} came; \
-                 if they were filtered on purpose, say --partial"
+                 if they were filtered on purpose, spice-import --partial takes them"
             )));
         }
         let exact = trailer.exact_digest.unwrap_or(digest);

@@ -160,9 +160,11 @@ impl Header {
         }
         match self.checksum {
             None => Err("header without a checksum: it is damaged, or was made by hand".to_owned()),
-            Some(checksum) if checksum != self.compute_checksum() => {
-                Err("header altered: it does not have its checksum".to_owned())
-            }
+            Some(checksum) if checksum != self.compute_checksum() => Err(
+                "header altered: it does not have its checksum; if it was edited on purpose, drop \
+                     it and the trailer: spice-import and spice-apply take the rest with --unsealed"
+                    .to_owned(),
+            ),
             Some(_) => Ok(()),
         }
     }

@@ -4,34 +4,41 @@
 //! transactions (v1.56.0: it calls a function that is nil; seen 2 times in some hundreds of rounds under
 //! 4 writers). It reads as long as transactions come, and sleeps for 100 ms when none has. So a Watch is
 //! left only after a moment of silence, and what comes until then is thrown away. A server that is slow
-//! is silent, too, while it reads (seen once more, on a machine at its limit): so it must also have
-//! answered a small read at once.
+//! is silent, too, while it reads: so it must also have answered lately at once. It is not asked for
+//! that: every round looks at its head, and more calls would make a slow server slower.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use authzed::Responses;
 use authzed::v1::WatchResponse;
-use authzed::{Client, Responses};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
-/// Longer than a look for new transactions takes. With [`AT_ONCE`], much shorter than the sleep after it.
-const SILENCE: Duration = Duration::from_millis(30);
+/// Longer than a look for new transactions takes, shorter than the sleep after it.
+const SILENCE: Duration = Duration::from_millis(40);
+/// The server is not slow if it shows its head within this.
 const AT_ONCE: Duration = Duration::from_millis(15);
 /// When it is left all the same: a source that is never silent, or always slow.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The Watches that are being left.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct Leaving {
-    client: Client,
     count: Arc<AtomicUsize>,
+    /// How long the server took to show its head, in microseconds.
+    took: Arc<AtomicU64>,
 }
 
 impl Leaving {
-    pub(crate) fn new(client: Client) -> Self {
-        let count = Arc::default();
-        Self { client, count }
+    /// The server took so long to show its head.
+    pub(crate) fn took(&self, time: Duration) {
+        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        self.took.store(micros, Ordering::Relaxed);
+    }
+
+    fn is_fast(&self) -> bool {
+        Duration::from_micros(self.took.load(Ordering::Relaxed)) <= AT_ONCE
     }
 
     /// Waits until all are left, so that the program can end; not for long.
@@ -43,41 +50,22 @@ impl Leaving {
     }
 
     fn leave(&self, mut responses: Responses<WatchResponse>) {
-        let Self { client, count } = self.clone();
-        count.fetch_add(1, Ordering::Relaxed);
+        let leaving = self.clone();
+        leaving.count.fetch_add(1, Ordering::Relaxed);
         tokio::spawn(async move {
             let until = Instant::now() + PATIENCE;
             while Instant::now() < until {
-                match is_asleep(&client, &mut responses).await {
-                    Ok(false) => {}
-                    Ok(true) | Err(AtItsEnd) => break,
+                match timeout(SILENCE, responses.message()).await {
+                    Err(_) if leaving.is_fast() => break,
+                    // Silent, but slow; or not silent.
+                    Err(_) | Ok(Ok(Some(_))) => {}
+                    // At its end.
+                    Ok(_) => break,
                 }
             }
             drop(responses);
-            count.fetch_sub(1, Ordering::Relaxed);
+            leaving.count.fetch_sub(1, Ordering::Relaxed);
         });
-    }
-}
-
-struct AtItsEnd;
-
-/// Waits for a moment of silence, or a message.
-async fn is_asleep(
-    client: &Client,
-    responses: &mut Responses<WatchResponse>,
-) -> Result<bool, AtItsEnd> {
-    let silent = async {
-        sleep(SILENCE).await;
-        let asked = Instant::now();
-        client.head().await.is_ok() && asked.elapsed() <= AT_ONCE
-    };
-    tokio::select! {
-        biased;
-        message = responses.message() => match message {
-            Ok(Some(_)) => Ok(false),
-            _ => Err(AtItsEnd),
-        },
-        silent = silent => Ok(silent),
     }
 }
 

@@ -165,7 +165,7 @@ impl Program for Watch {
             skip_applied: self.skip_applied,
             quiet: self.until_quiet,
             emitter,
-            leaving: Leaving::new(counted.clone()),
+            leaving: Leaving::default(),
             since,
             schema,
             heartbeat,

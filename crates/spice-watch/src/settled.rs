@@ -121,7 +121,9 @@ impl Watcher {
         &mut self,
         heads: &mut VecDeque<(String, Instant)>,
     ) -> Result<(), authzed::Error> {
+        let asked = Instant::now();
         let head = self.client.head().await?;
+        self.leaving.took(asked.elapsed());
         let newest = heads.back().map_or(&self.since, |(token, _)| token);
         let newer = match (zedtoken::decode(&head), zedtoken::decode(newest)) {
             (Ok(head), Ok(newest)) => newest.revision.sees(&head.revision) == Some(false),

@@ -115,10 +115,16 @@ impl Bench {
     }
 
     pub(super) fn run(&self, who: Who, treatment: &str) -> Finished {
-        self.run_within(who, treatment, "1s")
+        self.run_within(who, treatment, "1s", IN_TIME * 4)
     }
 
-    fn run_within(&self, who: Who, treatment: &str, request_timeout: &str) -> Finished {
+    pub(super) fn run_within(
+        &self,
+        who: Who,
+        treatment: &str,
+        request_timeout: &str,
+        limit: Duration,
+    ) -> Finished {
         // What is written to has to be another datastore than what was read.
         let target = format!("id=cafecafe;{treatment}");
         let treatment = match who {
@@ -129,7 +135,7 @@ impl Bench {
             self.server
                 .program(name, treatment)
                 .args(["--request-timeout", request_timeout])
-                .timeout(IN_TIME * 4)
+                .timeout(limit)
         };
         let (since, until) = (&self.server.since, &self.server.until);
         let program = match who {
@@ -184,7 +190,7 @@ pub(super) fn run_with(cases: Vec<Case>, workers: usize, request_timeout: &str) 
                     let Some((who, treatment, codes)) = next else {
                         return;
                     };
-                    let finished = bench.run_within(who, &treatment, request_timeout);
+                    let finished = bench.run_within(who, &treatment, request_timeout, IN_TIME * 4);
                     let mut figures = figures.lock().unwrap();
                     let most = figures.entry(who).or_default();
                     *most = (most.0.max(finished.peak_kib), most.1.max(finished.took));

@@ -2,8 +2,10 @@
 //! gone. Sets are compared as the independent client sees them.
 
 mod invisible;
+mod limits;
 mod refused;
 mod rejects;
+
 mod schema;
 mod sealed;
 

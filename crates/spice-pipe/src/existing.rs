@@ -6,6 +6,7 @@
 //! relationships one by one. A chunk of an export is sorted, so mostly one read finds all of it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use authzed::v1::{
     Consistency, ExportBulkRelationshipsRequest, Relationship, RelationshipFilter, SubjectFilter,
@@ -64,6 +65,7 @@ pub async fn read(
         waste_rows: WASTE_ROWS,
         few: 1,
         reads: READS,
+        largest_page: AtomicU32::new(u32::MAX),
         max_retries,
     };
     read_with(client, rows, &look).await
@@ -85,6 +87,7 @@ pub async fn read_few(
         waste_rows: WASTE_ROWS_OF_FEW,
         few: FEW,
         reads: READS_OF_FEW,
+        largest_page: AtomicU32::new(u32::MAX),
         max_retries,
     };
     read_with(client, rows, &look).await
@@ -99,6 +102,9 @@ struct Look {
     few: usize,
     /// How many reads are made side by side.
     reads: usize,
+    /// The largest page that the server gives, once it has said so
+    /// (`--max-bulk-export-relationships-limit`).
+    largest_page: AtomicU32,
     max_retries: usize,
 }
 
@@ -165,6 +171,7 @@ async fn read_range<'a>(
     };
     let mut retry = Retry::new(look.max_retries);
     'attempt: loop {
+        page = page.min(look.largest_page.load(Ordering::Relaxed));
         let mut found = HashMap::new();
         let mut seen = 0;
         let mut stream = client.export(ExportBulkRelationshipsRequest {
@@ -178,6 +185,14 @@ async fn read_range<'a>(
                 Ok(Some(page)) => page,
                 Ok(None) => return Ok(Read::All(found)),
                 Err(error) if error.kind() == Kind::Refused => return Ok(Read::Refused(error)),
+                Err(error)
+                    if let (Kind::LimitExceeded, Some(limit)) = (error.kind(), error.limit())
+                        && let Ok(limit) = u32::try_from(limit)
+                        && (1..page).contains(&limit) =>
+                {
+                    look.largest_page.fetch_min(limit, Ordering::Relaxed);
+                    continue 'attempt;
+                }
                 // Large caveat contexts: fewer of them in a page.
                 Err(error) if error.kind() == Kind::AnswerTooLarge && page != 1 => {
                     page = if page == LARGEST_PAGE {

@@ -1,5 +1,7 @@
 //! Values that the target does not take: each is named and kept, and its neighbours arrive.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::rejects::{rejects_in, values};
@@ -161,6 +163,31 @@ fn ids_that_no_server_takes_do_not_stop_the_conflicts_beside_them() {
     }
 }
 
+/// A bulk import answers these with UNKNOWN, as it does a database that goes away.
+#[test]
+fn ids_that_no_server_takes_are_named_at_once() {
+    let target = with_schema(Datastore::Postgres);
+    let long = "x".repeat(1_025);
+    let texts = [
+        "tenant/group:*#member@user:a".to_owned(),
+        "tenant/group:a b#member@user:a".to_owned(),
+        format!("tenant/group:{long}#member@user:a"),
+        "tenant/group:g#member@user:a b".to_owned(),
+        format!("tenant/group:g#member@user:{long}"),
+    ];
+    for text in &texts {
+        let bad = line(text, &Value::Null);
+        let finished = by_hand(&target, &[bad]).run().expect_code(1);
+        assert_says(&finished, &["line 1: the target refuses tenant/group:"]);
+        assert!(finished.took < Duration::from_secs(5), "{text}");
+    }
+    let bad: Vec<String> = texts.iter().map(|text| line(text, &Value::Null)).collect();
+    let folder = crate::support::folder();
+    let load = by_hand(&target, &among_good_ones(&bad)).args(["--rejects", &rejects_in(&folder)]);
+    let finished = load.run().expect_code(3);
+    assert_eq!(counts(&finished), [500, 0, 0, 0, bad.len() as u64]);
+}
+
 #[test]
 fn thousands_of_invalid_rows_in_one_message_cost_no_neighbour() {
     // SpiceDB names each of them in its error, in about 500 bytes: together more than 1 MiB of headers.
@@ -178,7 +205,7 @@ fn thousands_of_invalid_rows_in_one_message_cost_no_neighbour() {
         let rejects = rejects_in(&folder);
         let finished = by_hand(&target, &lines)
             .args(["--rejects", &rejects])
-            .timeout(std::time::Duration::from_secs(300))
+            .timeout(Duration::from_secs(300))
             .run()
             .expect_code(3);
         assert_eq!(counts(&finished), [20_000, 0, 0, 0, 5_000]);

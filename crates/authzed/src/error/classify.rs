@@ -205,6 +205,9 @@ fn kind_of_unknown(message: &str) -> Kind {
         Kind::StreamTimeout
     } else if says("could not convert context parameter")
         || says("unknown parameter `")
+        // An id that is not checked before it is put together, with a bulk import.
+        || says("invalid resource id")
+        || says("invalid subject id")
         || says("at least one filter field must be set")
         || says("cannot specify both")
     {

@@ -143,6 +143,16 @@ fn kinds_without_a_reason_are_told_by_code_and_text() {
         (Unknown, "unknown parameter `zzz`", Kind::Refused),
         (
             Unknown,
+            r"invalid resource id; must match ([a-zA-Z0-9/_|\-=+]{1,})",
+            Kind::Refused,
+        ),
+        (
+            Unknown,
+            "invalid subject id; must be alphanumeric and between 1 and 127 characters or a star for public",
+            Kind::Refused,
+        ),
+        (
+            Unknown,
             "at least one filter field must be set",
             Kind::Refused,
         ),

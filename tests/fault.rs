@@ -11,6 +11,7 @@ mod killed;
 mod memory;
 mod settle;
 mod signals;
+mod slow;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

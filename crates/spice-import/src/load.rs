@@ -5,6 +5,7 @@
 //! dropped because its neighbour is in the way.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use authzed::v1::{RelationshipUpdate, WriteRelationshipsRequest, relationship_update::Operation};
@@ -22,6 +23,12 @@ use crate::tally::{Rejects, Tally, conflict};
 
 /// A stream is ended before the target ends it (after 30 s); the rest goes into the next one.
 const STREAM_TIME: Duration = Duration::from_secs(20);
+/// A transaction that fails after this, half of the time that SpiceDB gives it, was too much for the target
+/// whatever the error says: on Spanner it is UNKNOWN or INTERNAL ("failed to lookup namespaces: ...
+/// Canceled", measured on its emulator, v1.56.0).
+const SLOW: Duration = Duration::from_secs(15);
+/// So few are not too much: the target was away.
+const SLOW_FROM: usize = 500;
 /// SpiceDB's default for WriteRelationships; the true one is learned when it is lower.
 const UPDATES_PER_WRITE: usize = 1_000;
 const TOO_MANY_UPDATES: &str = "TOO_MANY_UPDATES_IN_REQUEST";
@@ -39,6 +46,8 @@ pub(crate) struct Loader {
     /// How precisely the target keeps expiries.
     pub(crate) precision: ExpiryPrecision,
     pub(crate) rejects: Mutex<Rejects>,
+    /// How many rows the target bears in one transaction, as far as is known.
+    pub(crate) bearable: AtomicUsize,
 }
 
 /// Rows on their way.
@@ -70,6 +79,11 @@ impl Loader {
             narrowing: false,
         }];
         while let Some(piece) = pieces.pop() {
+            if piece.chunk.len() > self.bearable.load(Ordering::Relaxed) {
+                let rows = piece.chunk.rows()?;
+                pieces.extend(halves(&rows, piece.conflicts, piece.narrowing));
+                continue;
+            }
             let ended = self.import(&piece, tally).await?;
             let chunk = piece.chunk;
             let (conflicts, narrowing) = (piece.conflicts, piece.narrowing);
@@ -108,8 +122,11 @@ impl Loader {
                 }
                 Imported::TooSlow(error) if chunk.len() > 1 => {
                     tracing::warn!(
-                        "lines {first} to {last} take too long in one transaction: {error}; halving it"
+                        "lines {first} to {last} take too long in one transaction: {error}; halving it, and \
+                         what comes after it"
                     );
+                    let half = chunk.len().div_ceil(2);
+                    self.bearable.fetch_min(half, Ordering::Relaxed);
                     pieces.extend(halves(&chunk.rows()?, conflicts, narrowing));
                 }
                 Imported::TooSlow(error) => return Err(error.into()),
@@ -150,6 +167,9 @@ impl Loader {
             match error.kind() {
                 Kind::AlreadyExists => return Ok(Imported::Conflict),
                 Kind::StreamTimeout => return Ok(Imported::TooSlow(error)),
+                _ if is_too_slow(&error, chunk.len(), started.elapsed()) => {
+                    return Ok(Imported::TooSlow(error));
+                }
                 _ if self.lies_with_the_rows(&error, &mut doubts).await => {
                     return Ok(Imported::Refused(error));
                 }
@@ -429,6 +449,11 @@ fn imported(chunk: &Chunk, loaded: u64) -> Result<Imported, Failure> {
             ))
         }
     }
+}
+
+/// Whether a transaction of so many rows that failed after this time was too much for the target.
+fn is_too_slow(error: &authzed::Error, rows: usize, after: Duration) -> bool {
+    error.is_transient() && rows > SLOW_FROM && after > SLOW
 }
 
 fn halves(rows: &[Row], conflicts: u8, narrowing: bool) -> Vec<Piece> {

@@ -1,6 +1,7 @@
 //! The target: whether it is fit to be loaded into, and what is there afterwards.
 
 use std::sync::Mutex;
+use std::sync::atomic::AtomicUsize;
 
 use authzed::Client;
 use authzed::v1::{Consistency, ExportBulkRelationshipsRequest};
@@ -77,6 +78,7 @@ impl Target {
             on_conflict,
             precision: keeps::precision(&self.head),
             rejects,
+            bearable: AtomicUsize::new(usize::MAX),
         }
     }
 

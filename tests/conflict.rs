@@ -5,6 +5,7 @@ mod invisible;
 mod limits;
 mod refused;
 mod rejects;
+mod restore;
 
 mod schema;
 mod sealed;

@@ -85,6 +85,10 @@ pub struct Apply {
     /// they are all.
     #[arg(long, conflicts_with_all = ["spool", "position"])]
     unsealed: bool,
+    /// Take a stream that comes from this very datastore: a backup that is put back, or a clone of the
+    /// database that is brought up to date. Otherwise both ends are taken for mixed up.
+    #[arg(long)]
+    same_datastore: bool,
     #[command(flatten)]
     common: CommonArgs,
 }
@@ -213,7 +217,9 @@ impl Apply {
             .as_ref()
             .and_then(|header| header.revision.as_deref())
         {
-            refuse_same_datastore(revision, &head, endpoint)?;
+            if !self.same_datastore {
+                refuse_same_datastore(revision, &head, endpoint)?;
+            }
             if let Some(until) = &until
                 && until.datastore_id != datastore_id(revision)
             {

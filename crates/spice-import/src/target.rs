@@ -64,7 +64,9 @@ impl Target {
         header: Option<&Header>,
     ) -> Result<bool, Failure> {
         let endpoint = self.connection.endpoint();
-        if let Some(source) = header.and_then(|header| header.revision.as_deref()) {
+        if !args.same_datastore
+            && let Some(source) = header.and_then(|header| header.revision.as_deref())
+        {
             refuse_same_datastore(source, &self.head, endpoint)?;
         }
         let schema = header.and_then(|header| header.schema.as_deref());

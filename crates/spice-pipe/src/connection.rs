@@ -235,7 +235,10 @@ pub fn refuse_same_datastore(source: &str, target: &str, endpoint: &str) -> Resu
                 "the stream comes from the target's own datastore ({target} behind {endpoint})"
             ),
         )
-        .hint("source and target are the same: check --context or --endpoint of both ends")),
+        .hint(
+            "source and target are the same: check --context or --endpoint of both ends; to put a backup \
+             back where it came from, or to load a clone of the database: --same-datastore",
+        )),
         _ => Ok(()),
     }
 }

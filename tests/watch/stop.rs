@@ -202,3 +202,52 @@ fn quiet_is_not_what_an_outage_makes() {
         Folded::of(&finished.stdout).assert_is(&server);
     }
 }
+
+/// As a spool is left by a program that ends after the last change of a round, before it has read which of
+/// them collided.
+#[test]
+fn spool_that_ends_before_its_contended_relationships_were_read_has_them_read_by_the_next_drain() {
+    let server = source(Datastore::Memory);
+    let folder = folder();
+    let spool = folder.path().join("spool");
+    let since = judge::head(&server);
+    for operation in ["touch", "delete", "touch"] {
+        write(&server, operation, "contended");
+    }
+    let until = mark(&server);
+    // Somebody writes after the mark: so the spool tells more than is asked for.
+    write(&server, "touch", "stray");
+    let later = mark(&server);
+    let drain = |until: &str| {
+        watch(&server)
+            .args(["--since", &since, "--settle", "2s", "--until", until])
+            .arg("--spool")
+            .arg(&spool)
+            .run()
+            .expect_success()
+    };
+    drain(&later);
+    let whole = std::fs::read_to_string(&spool).unwrap();
+    let is_corrected = |text: &str| text.contains(r#""contended":true"#);
+    assert!(is_corrected(&whole), "{whole}");
+    let changes = |line: &&str| line.contains("stray") && !is_corrected(line);
+    let last = whole.lines().find(changes).expect("the stray write");
+    let end = whole.find(last).unwrap() + last.len() + 1;
+    std::fs::write(&spool, &whole[..end]).unwrap();
+    assert!(!is_corrected(&whole[..end]));
+    let drained = drain(&until);
+    assert!(
+        drained.stderr.contains("contended: read"),
+        "{}",
+        drained.stderr
+    );
+    let text = std::fs::read_to_string(&spool).unwrap();
+    let read = text.lines().filter(|line| is_corrected(line));
+    let read: Vec<&str> = read.collect();
+    assert!(
+        read.iter()
+            .any(|line| line.contains("item\",\"objectId\":\"contended")),
+        "{read:?}"
+    );
+    assert!(text.lines().last().unwrap().contains("checkpoint") || text.contains("trailer"));
+}

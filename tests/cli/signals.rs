@@ -139,13 +139,13 @@ fn signal_ends_what_waits_before_the_first_request() {
         state("watch into a spool, token command", Well, &|| {
             spooling().args(command)
         }),
-        state("apply, token command", Well, &|| {
+        state("apply, token command", Killed, &|| {
             bare("spice-apply").args(command).input("")
         }),
         state("export, token file", Killed, &|| {
             bare("spice-export").arg("--token-file").arg(&pipe)
         }),
-        state("apply, token file", Well, &|| {
+        state("apply, token file", Killed, &|| {
             bare("spice-apply").arg("--token-file").arg(&pipe)
         }),
         state("export, certificate", Killed, &|| {
@@ -165,7 +165,7 @@ fn signal_ends_what_waits_before_the_first_request() {
             bare("spice-export").arg("--output").arg(&pipe)
         }),
         state("export, silent server", Killed, &|| bare("spice-export")),
-        state("apply, silent server", Well, &|| {
+        state("apply, silent server", Killed, &|| {
             bare("spice-apply").input("")
         }),
         state("digest, file", Killed, &|| {
@@ -229,7 +229,7 @@ fn signal_ends_what_waits_between_requests() {
             to("spice-import").input_later()
         }),
         state("check, stdin", Killed, &|| to("spice-check").input_later()),
-        state("apply, stdin", Well, &|| to("spice-apply").input_later()),
+        state("apply, stdin", Killed, &|| to("spice-apply").input_later()),
         state("apply, spool that is not there", Well, &|| {
             to("spice-apply")
                 .arg("--spool")
@@ -239,7 +239,7 @@ fn signal_ends_what_waits_between_requests() {
             let stream = stream_of(Sample::portable(3));
             to("spice-import").arg("--rejects").arg(&pipe).input(stream)
         }),
-        state("apply, rejects", Well, &|| {
+        state("apply, rejects", Killed, &|| {
             let program = to("spice-apply")
                 .arg("--unsealed")
                 .input(format!("{update}\n"));
@@ -272,7 +272,7 @@ fn signal_ends_what_waits_between_requests() {
             let program = to("spice-import").args(["--on-conflict", "skip"]);
             program.input(stream).stdout_to(full())
         }),
-        state("apply, full stdout", Well, &|| {
+        state("apply, full stdout", Killed, &|| {
             let program = to("spice-apply").arg("--unsealed");
             program.input(format!("{update}\n")).stdout_to(full())
         }),

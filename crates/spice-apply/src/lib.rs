@@ -108,7 +108,7 @@ impl Program for Apply {
     }
 
     fn ends_of_sigterm(&self) -> Exit {
-        stopped(SIGTERM)
+        stopped(SIGTERM, self.keeps_a_place())
     }
 
     async fn run(self, shutdown: Shutdown) -> Result<Exit, Failure> {
@@ -119,10 +119,13 @@ impl Program for Apply {
         let stop = Arc::new(AtomicBool::new(false));
         let begun = tokio::select! {
             begun = self.begin(&stop) => begun,
-            number = shutdown.requested() => return Ok(stopped(number)),
+            number = shutdown.requested() => return Ok(stopped(number, self.keeps_a_place())),
         };
-        let mut worker = match begun? {
-            Begun::Work(worker) => worker,
+        let (mut worker, has_revisions) = match begun? {
+            Begun::Work {
+                worker,
+                has_revisions,
+            } => (worker, has_revisions),
             Begun::Done => return Ok(Exit::Done),
         };
         shutdown.grace(GRACE + SAVING);
@@ -138,8 +141,15 @@ impl Program for Apply {
         let kept = worker.target.finish();
         match (ended?, kept) {
             (_, Err(failure)) => Err(failure),
+            (Ended::Signal(number), Ok(())) if !has_revisions => {
+                tracing::warn!(
+                    "stopped before the end of the stream: feed it again from its beginning, for nothing \
+                     says how far this came; what was applied is applied again without harm"
+                );
+                Ok(Exit::Signal(number))
+            }
             (Ended::Signal(number), Ok(())) if number != SIGTERM || rejected == 0 => {
-                Ok(stopped(number))
+                Ok(stopped(number, true))
             }
             (_, Ok(())) if rejected > 0 => {
                 let file = &self.on_reject;
@@ -158,12 +168,21 @@ impl Program for Apply {
 }
 
 enum Begun {
-    Work(Box<Worker>),
+    Work {
+        worker: Box<Worker>,
+        /// Whether the stream has revisions, so that one can go on from what was acknowledged.
+        has_revisions: bool,
+    },
     /// There is nothing left to do.
     Done,
 }
 
 impl Apply {
+    /// Whether the same command goes on where this one stopped.
+    fn keeps_a_place(&self) -> bool {
+        self.spool.is_some() || self.position.is_some()
+    }
+
     async fn begin(&self, stop: &Arc<AtomicBool>) -> Result<Begun, Failure> {
         let connection = self.common.connection.resolve().await?;
         let endpoint = connection.endpoint();
@@ -286,7 +305,10 @@ impl Apply {
         }
         let keeper = file.map(|file| Keeper::new(file, position.clone()));
         worker.stands(keeper, position, header.as_deref())?;
-        Ok(Begun::Work(worker))
+        Ok(Begun::Work {
+            worker,
+            has_revisions: header.is_some_and(|header| header.stream == StreamKind::Changes),
+        })
     }
 }
 
@@ -302,9 +324,9 @@ fn until(token: &str) -> Result<zedtoken::DecodedToken, Failure> {
     Ok(decoded)
 }
 
-/// Everything acknowledged was saved, so a polite request to stop ends well.
-fn stopped(number: i32) -> Exit {
-    if number == SIGTERM {
+/// Where everything acknowledged was saved a polite request to stop ends well.
+fn stopped(number: i32, keeps_a_place: bool) -> Exit {
+    if number == SIGTERM && keeps_a_place {
         Exit::Done
     } else {
         Exit::Signal(number)

@@ -28,6 +28,8 @@ const STEP_BYTES: usize = 512;
 /// Updates without revisions are handed on in groups.
 const GROUP: usize = 1_000;
 const GROUP_BYTES: usize = 4 << 20;
+/// What an update takes beside its text: the message, and an allocation for each of its strings.
+const UPDATE_BYTES: usize = 400;
 /// What a value of a context takes at worst.
 const VALUE_BYTES: usize = 700;
 /// How long a follower sleeps at the end of a spool.
@@ -298,7 +300,7 @@ fn weight(change: &Change) -> usize {
 
 fn weight_of(update: &RelationshipUpdate) -> usize {
     let values = update.relationship.as_ref().map_or(0, context_values);
-    VALUE_BYTES * values
+    UPDATE_BYTES + VALUE_BYTES * values
 }
 
 fn step(change: Change, place: Place) -> Step {

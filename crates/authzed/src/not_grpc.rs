@@ -56,15 +56,14 @@ pub(crate) struct NotGrpc {
 
 impl NotGrpc {
     fn find(status: StatusCode, headers: &HeaderMap) -> Option<Self> {
-        if headers.contains_key("grpc-status") {
+        // A proxy that speaks gRPC says so itself; but with no HTTP error it says that all is well.
+        if headers.get("grpc-status").is_some_and(|code| code != "0") {
             return None;
         }
         let content_type = headers
             .get(CONTENT_TYPE)
             .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-        let is_grpc = content_type
-            .as_deref()
-            .is_none_or(|content_type| content_type.starts_with("application/grpc"));
+        let is_grpc = content_type.as_deref().is_some_and(is_grpc);
         (status != StatusCode::OK || !is_grpc).then_some(Self {
             status,
             content_type,
@@ -101,6 +100,17 @@ impl NotGrpc {
     }
 }
 
+/// `application/grpc`, with a codec and parameters or not. `application/grpc-web` is another protocol.
+fn is_grpc(content_type: &str) -> bool {
+    const GRPC: &str = "application/grpc";
+    content_type
+        .split_at_checked(GRPC.len())
+        .is_some_and(|(kind, rest)| {
+            kind.eq_ignore_ascii_case(GRPC)
+                && !rest.starts_with(|c: char| c != '+' && c != ';' && c != ' ')
+        })
+}
+
 impl fmt::Display for NotGrpc {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "HTTP {}", self.status.as_u16())?;
@@ -109,7 +119,11 @@ impl fmt::Display for NotGrpc {
         }
         match &self.content_type {
             Some(content_type) => {
-                let shown: String = content_type.chars().take(TYPE_CHARACTERS).collect();
+                let one_line = content_type
+                    .split_whitespace()
+                    .collect::<Vec<_>>()
+                    .join(" ");
+                let shown: String = one_line.chars().take(TYPE_CHARACTERS).collect();
                 write!(f, ", with {shown}")?;
             }
             None => f.write_str(", with no content type")?,
@@ -140,13 +154,26 @@ mod tests {
 
     #[test]
     fn grpc_passes_in_all_its_forms() {
-        for content_type in ["application/grpc", "application/grpc+proto"] {
+        for content_type in [
+            "application/grpc",
+            "application/grpc+proto",
+            "Application/gRPC; charset=utf-8",
+        ] {
             assert_eq!(find(200, &[("content-type", content_type)]), None);
         }
-        assert_eq!(find(200, &[]), None);
+        for content_type in [
+            "application/grpc-web",
+            "application/grpc-web+proto",
+            "text/html",
+        ] {
+            assert!(find(200, &[("content-type", content_type)]).is_some());
+        }
+        assert!(find(200, &[]).is_some());
         // A proxy that speaks gRPC says so itself.
         let headers = [("content-type", "text/plain"), ("grpc-status", "14")];
         assert_eq!(find(503, &headers), None);
+        let well = [("content-type", "text/html"), ("grpc-status", "0")];
+        assert_eq!(find(503, &well).unwrap().kind(), Kind::Unavailable);
     }
 
     #[test]

@@ -3,7 +3,9 @@
 //! Destructors do this where a program ends by itself. A program that a signal ends while its main task
 //! is blocked has none.
 
+use std::io;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
 use std::sync::Mutex;
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
@@ -28,9 +30,15 @@ pub fn file(path: &Path) -> Registered {
     register(Item::File(path.to_owned()))
 }
 
-/// A child, and the process group that it leads, to be killed if the process ends before it does.
-pub(crate) fn child(pid: Pid, group: bool) -> Registered {
-    register(Item::Child { pid, group })
+/// Starts a child, which is killed if the process ends before it does, with the process group that it
+/// leads. A signal that comes between its start and its place on the list waits for the list.
+pub(crate) fn spawn(command: &mut Command, group: bool) -> io::Result<(Child, Registered)> {
+    let mut left = lock(&LEFT);
+    let child = command.spawn()?;
+    let pid = Pid::from_child(&child);
+    let item = Item::Child { pid, group };
+    left.push(item.clone());
+    Ok((child, Registered(item)))
 }
 
 fn register(item: Item) -> Registered {

@@ -6,8 +6,6 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use rustix::process::Pid;
-
 use crate::cleanup;
 
 /// A password manager may ask somebody; nobody is asked for longer.
@@ -33,10 +31,8 @@ fn run_within(command: &str, limit: Duration) -> Result<Vec<u8>, String> {
     if group {
         shell.process_group(0);
     }
-    let mut child = shell
-        .spawn()
-        .map_err(|error| format!("cannot run sh: {error}"))?;
-    let running = cleanup::child(Pid::from_child(&child), group);
+    let (mut child, running) =
+        cleanup::spawn(&mut shell, group).map_err(|error| format!("cannot run sh: {error}"))?;
     let outcome = output_of(&mut child, limit);
     if outcome.is_err() {
         running.kill();

@@ -151,7 +151,7 @@ fn value_that_postgres_cannot_hold_is_refused_alone_and_not_written_late() {
     let program = program.arg("--on-reject").arg(&rejects).input(stream);
     let finished = program.args(["--until", &token(2)]).run().expect_code(3);
     assert!(
-        finished.stderr.contains("1 updates were refused"),
+        finished.stderr.contains("1 update was refused"),
         "{}",
         finished.stderr
     );

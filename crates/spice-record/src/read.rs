@@ -23,6 +23,8 @@ pub const MAX_LINE_VALUES: usize = 50_000;
 /// The most of them in one relationship, update or check. SpiceDB takes 25,000 bytes of caveat context
 /// with a write (`--max-relationship-context-size`), which is fewer than 7,000 values.
 pub const MAX_RELATIONSHIP_VALUES: usize = 25_000;
+/// The room that a line may leave behind: what is made of a long one takes several times as much.
+const KEPT_BYTES: usize = 1 << 20;
 /// The most blank lines in a row, in bytes.
 const MAX_BLANK_BYTES: usize = 1 << 20;
 
@@ -345,6 +347,9 @@ impl<R: BufRead> RecordReader<R> {
             };
             self.input.consume(taken);
             self.offset += length as u64;
+            if self.carry.capacity() > KEPT_BYTES {
+                self.carry = Vec::new();
+            }
             return match checked {
                 Ok(()) => Ok(true),
                 Err(message) => Err(self.fault(message)),

@@ -169,8 +169,8 @@ fn contended_relationships_that_are_gone_from_the_target_are_there_again_before_
     wait_until("the target holds all", PATIENCE, || {
         judge::dump(&migration.to, precision) == source
     });
+    // What is read once more a settle time later may be there again before that.
     write(&migration.to, "delete");
-    assert!(judge::dump(&migration.to, precision).is_empty());
     let mut cutover = migration.cutover(&[]);
     fenced(&mut cutover);
     let cutover = cutover.wait().expect_success();

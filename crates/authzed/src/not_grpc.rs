@@ -3,7 +3,8 @@
 //! Load balancers and gateways answer with an HTTP status and a page of HTML. tonic looks at the body
 //! first and calls that a broken message ("invalid compression flag: 60", which is `<`), so that nobody
 //! learns whether it is worth waiting. The statuses are read as gRPC's own table reads them
-//! (grpc.github.io, "HTTP to gRPC Status Code Mapping"), and with 408, 425 and 5xx as transient, too.
+//! (grpc.github.io, "HTTP to gRPC Status Code Mapping"), and with 408, 425 and 5xx (but 501
+//! and 505) as transient, too.
 
 use std::fmt;
 use std::future::Future;
@@ -107,7 +108,7 @@ fn is_grpc(content_type: &str) -> bool {
         .split_at_checked(GRPC.len())
         .is_some_and(|(kind, rest)| {
             kind.eq_ignore_ascii_case(GRPC)
-                && !rest.starts_with(|c: char| c != '+' && c != ';' && c != ' ')
+                && (rest.is_empty() || rest.starts_with(['+', ';', ' ']))
         })
 }
 

@@ -27,7 +27,7 @@ pub struct Registered(Item);
 /// A file to be removed if the process ends before it is finished.
 #[must_use]
 pub fn file(path: &Path) -> Registered {
-    register(Item::File(path.to_owned()))
+    register(&mut lock(&LEFT), Item::File(path.to_owned()))
 }
 
 /// Starts a child, which is killed if the process ends before it does, with the process group that it
@@ -36,13 +36,12 @@ pub(crate) fn spawn(command: &mut Command, group: bool) -> io::Result<(Child, Re
     let mut left = lock(&LEFT);
     let child = command.spawn()?;
     let pid = Pid::from_child(&child);
-    let item = Item::Child { pid, group };
-    left.push(item.clone());
-    Ok((child, Registered(item)))
+    let registered = register(&mut left, Item::Child { pid, group });
+    Ok((child, registered))
 }
 
-fn register(item: Item) -> Registered {
-    lock(&LEFT).push(item.clone());
+fn register(left: &mut Vec<Item>, item: Item) -> Registered {
+    left.push(item.clone());
     Registered(item)
 }
 

@@ -181,13 +181,10 @@ impl From<authzed::Error> for Failure {
         // The one call, not the key: the key was good for the first contact.
         let is_one_right =
             error.kind() == Kind::Denied && !error.message().contains("preshared key");
-        match error.hint() {
+        match error.hint().or(hint.filter(|_| !is_one_right)) {
             Some(hint) => failure.hint(hint),
             None if is_one_right => failure.hint(missing_right(error.rpc())),
-            None => match hint {
-                Some(hint) => failure.hint(hint),
-                None => failure,
-            },
+            None => failure,
         }
     }
 }

@@ -78,13 +78,12 @@ fn is_relationship(line: &str) -> bool {
         bytes.next().is_some_and(|first| first.is_ascii_lowercase())
             && bytes.all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'/'))
     };
-    let type_of = |object: &str| {
+    let has_type = |object: &str| {
         object
             .split_once(':')
-            .map_or("", |(name, _)| name)
-            .to_owned()
+            .is_some_and(|(kind, _)| is_name(kind))
     };
-    is_name(&type_of(resource)) && is_name(relation) && is_name(&type_of(subject))
+    has_type(resource) && is_name(relation) && has_type(subject)
 }
 
 #[cfg(test)]

@@ -228,13 +228,12 @@ impl Contended {
             let collided = pending.is_some_and(|pending| pending.collided);
             let is = there.get(&key(relationship));
             let is_right = says(last, is, now);
-            let state = match is_right {
-                true => last.clone(),
-                false => state(relationship, is),
-            };
-            if !is_right {
+            let state = if is_right {
+                last.clone()
+            } else {
                 wrong += 1;
-            }
+                state(relationship, is)
+            };
             if !is_right || (self.is_last && collided) {
                 states.push(state.clone());
             }

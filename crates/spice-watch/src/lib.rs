@@ -289,21 +289,18 @@ impl Watch {
             Ok(decoded) => decoded.revision,
             Err(_) => Revision::Other(until.clone()),
         };
+        if let Some(contended) = &mut watcher.contended {
+            contended.begin_last(Instant::now());
+        }
         let stands = zedtoken::decode(&watcher.since);
         if let Ok(stands) = stands
             && stands.revision.sees(&revision) == Some(true)
         {
             // Said again for whoever waits for it: only a checkpoint says that all of it was said. Who
             // wrote the spool may have been ended before it had read what collided.
-            if let Some(contended) = &mut watcher.contended {
-                contended.begin_last(Instant::now());
-            }
             let since = watcher.since.clone();
             watcher.settled(&stands.revision, since, true).await?;
             return Ok(Ended::Until);
-        }
-        if let Some(contended) = &mut watcher.contended {
-            contended.begin_last(Instant::now());
         }
         watcher.follow(Bound::at(&revision, until)).await
     }

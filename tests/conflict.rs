@@ -6,7 +6,6 @@ mod limits;
 mod refused;
 mod rejects;
 mod restore;
-
 mod schema;
 mod sealed;
 

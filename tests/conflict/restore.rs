@@ -10,13 +10,15 @@ use crate::support::spicedb::{Datastore, Server};
 
 const SAMPLE: u64 = 2_000;
 
-/// Deletes all relationships, as a script with a wrong filter does; then the schema is gone, too.
+fn delete<'a>(server: &Server, relationships: impl IntoIterator<Item = &'a String>) {
+    let line = |one: &String| one.replacen('{', r#"{"op":"delete","#, 1) + "\n";
+    let lines: String = relationships.into_iter().map(line).collect();
+    judge::load(server, &lines);
+}
+
+/// As a script with a wrong filter does.
 fn delete_all(server: &Server) {
-    let all = dump(server).into_iter();
-    let deletes: String = all
-        .map(|one| one.replacen('{', r#"{"op":"delete","#, 1) + "\n")
-        .collect();
-    judge::load(server, &deletes);
+    delete(server, &dump(server));
     assert!(dump(server).is_empty());
 }
 
@@ -41,12 +43,7 @@ fn backup_is_put_back_after_a_mass_delete_and_without_a_schema() {
         assert_eq!(dump(&server), before);
 
         // Half of it is gone, and something was written since.
-        let half: String = before
-            .iter()
-            .step_by(2)
-            .map(|one| one.replacen('{', r#"{"op":"delete","#, 1) + "\n")
-            .collect();
-        judge::load(&server, &half);
+        delete(&server, before.iter().step_by(2));
         let later = r#"{"op":"touch","resource":"tenant/group:later","relation":"member","subject":"user:u"}"#;
         judge::load(&server, &format!("{later}\n"));
         restore().run().expect_code(2);
@@ -76,12 +73,7 @@ fn difference_to_a_backup_is_shown_and_can_be_applied_to_its_own_datastore() {
         folder.path().join("now.ndjson"),
     );
     export(&server).output_file(&backup).run().expect_success();
-    let some: String = before
-        .iter()
-        .take(300)
-        .map(|one| one.replacen('{', r#"{"op":"delete","#, 1) + "\n")
-        .collect();
-    judge::load(&server, &some);
+    delete(&server, before.iter().take(300));
     export(&server).output_file(&now).run().expect_success();
     let difference = Program::new("spice-diff").args([&now, &backup]);
     let difference = difference.run().expect_code(3);

@@ -10,12 +10,18 @@ use crate::support::wait_until;
 
 const AWAY: Duration = Duration::from_secs(8);
 
-#[test]
-fn follow_goes_on_when_a_gateway_has_answered_in_place_of_either_end() {
+/// A copied source, with a gateway in front of each end.
+fn copied() -> (Migration, [Gateway; 2]) {
     let migration = Migration::between(Datastore::Postgres, Datastore::Postgres);
     let gateways = [&migration.from, &migration.to].map(|end| Gateway::to(end.endpoint()));
     migration.behind(&gateways[0], &gateways[1]);
     migration.plan_and_copy();
+    (migration, gateways)
+}
+
+#[test]
+fn follow_goes_on_when_a_gateway_has_answered_in_place_of_either_end() {
+    let (migration, gateways) = copied();
     let following = migration.follow();
     for (round, status) in [503, 429, 504].into_iter().enumerate() {
         for gateway in &gateways {
@@ -40,10 +46,7 @@ fn follow_goes_on_when_a_gateway_has_answered_in_place_of_either_end() {
 /// A start meets what the gateway says, too, and waits as long.
 #[test]
 fn follow_that_begins_behind_a_gateway_that_answers_goes_on_when_it_passes() {
-    let migration = Migration::between(Datastore::Postgres, Datastore::Postgres);
-    let gateways = [&migration.from, &migration.to].map(|end| Gateway::to(end.endpoint()));
-    migration.behind(&gateways[0], &gateways[1]);
-    migration.plan_and_copy();
+    let (migration, gateways) = copied();
     touch(&migration.from, "before");
     gateways[1].answer(502);
     let status = migration.step(&["follow"]).run();

@@ -40,6 +40,12 @@ impl Builder {
         self
     }
 
+    /// Another SpiceDB than the tests' own, such as `v1.45.4`; it is built once.
+    pub fn version(mut self, version: &str) -> Self {
+        self.arguments.push(format!("--version={version}"));
+        self
+    }
+
     pub fn start(self) -> Server {
         static SWEPT: Once = Once::new();
         static STARTED: AtomicU32 = AtomicU32::new(0);

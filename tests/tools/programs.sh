@@ -24,7 +24,36 @@ build_tool() {
     mv "$tools/$1.new" "$tools/$1"
 }
 
-spicedb_binary() { tool spicedb github.com/authzed/spicedb/cmd/spicedb; }
+# spicedb_binary [VERSION]: the server, or an older or newer one, built once
+spicedb_binary() {
+    [ -n "${1:-}" ] || { tool spicedb github.com/authzed/spicedb/cmd/spicedb && return; }
+    [[ $1 =~ ^v[0-9]+\.[0-9]+\.[0-9]+$ ]] || misuse "--version must be one such as v1.45.4: '$1'"
+    [ -x "$tools/spicedb-$1" ] || { mkdir -p "$tools" && locked "$tools/.lock" build_version "$1"; }
+    echo "$tools/spicedb-$1"
+}
+
+# build_version VERSION: from a copy of its module, whose own go.mod says what belongs to it
+build_version() {
+    local module toolchain='' source=$tools/.source-$1
+    [ ! -x "$tools/spicedb-$1" ] || return 0 # by the one we waited for
+    command -v go >/dev/null || die "to build SpiceDB $1 Go is needed: install it (https://go.dev/dl)"
+    say "building spicedb $1 (once; some minutes)"
+    case $1 in v1.5[7-9].* | v1.[6-9]?.*) toolchain=go1.27.3 ;; esac
+    module=$(cd / && go mod download -json "github.com/authzed/spicedb@$1" | sed -n 's/^\t"Dir": "\(.*\)",*$/\1/p') ||
+        die "the module registry does not serve SpiceDB $1"
+    (
+        only_stdio
+        rm -rf "$source"
+        cp -r "$module" "$source"
+        chmod -R u+w "$source"
+        cd "$source"
+        [ -z "$toolchain" ] || export GOTOOLCHAIN=$toolchain
+        go build -o "$tools/spicedb-$1.new" ./cmd/spicedb
+        rm -rf "$source"
+    ) </dev/null >&2 || die "building SpiceDB $1 failed"
+    mv "$tools/spicedb-$1.new" "$tools/spicedb-$1"
+}
+
 toxiproxy_binary() {
     command -v toxiproxy-server || tool toxiproxy github.com/Shopify/toxiproxy/v2/cmd/server
 }

@@ -11,6 +11,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::connect::Auth;
 use crate::error::was_not_sent;
 use crate::not_grpc::GrpcOnly;
+use crate::offers::Place;
 use crate::wire::{Answer, AnswerCodec, Fault, Limits, UnknownFields};
 
 /// A connection with the token added to each request.
@@ -29,24 +30,56 @@ pub(crate) struct Rpc {
 impl Rpc {
     pub(crate) const READ_SCHEMA: Self = Self::unary("/authzed.api.v1.SchemaService/ReadSchema");
     pub(crate) const WRITE_SCHEMA: Self = Self::unary("/authzed.api.v1.SchemaService/WriteSchema");
-    pub(crate) const REFLECT_SCHEMA: Self =
-        Self::unary("/authzed.api.v1.SchemaService/ReflectSchema");
-    pub(crate) const DIFF_SCHEMA: Self = Self::unary("/authzed.api.v1.SchemaService/DiffSchema");
     pub(crate) const CHECK_BULK: Self =
         Self::unary("/authzed.api.v1.PermissionsService/CheckBulkPermissions");
     pub(crate) const WRITE: Self =
         Self::unary("/authzed.api.v1.PermissionsService/WriteRelationships");
-    pub(crate) const IMPORT: Self =
-        Self::unary("/authzed.api.v1.PermissionsService/ImportBulkRelationships");
     pub(crate) const HEALTH: Self = Self::unary("/grpc.health.v1.Health/Check");
-    pub(crate) const EXPORT: Self = Self {
-        path: "/authzed.api.v1.PermissionsService/ExportBulkRelationships",
-        limits: Limits::PAGE,
-    };
     pub(crate) const READ: Self = Self {
         path: "/authzed.api.v1.PermissionsService/ReadRelationships",
         limits: Limits::PAGE,
     };
+
+    /// ReflectSchema.
+    pub(crate) const fn reflect_schema(place: Place) -> Self {
+        Self::unary(match place {
+            Place::Experimental => "/authzed.api.v1.ExperimentalService/ExperimentalReflectSchema",
+            Place::Stable | Place::Nowhere => "/authzed.api.v1.SchemaService/ReflectSchema",
+        })
+    }
+
+    /// DiffSchema.
+    pub(crate) const fn diff_schema(place: Place) -> Self {
+        Self::unary(match place {
+            Place::Experimental => "/authzed.api.v1.ExperimentalService/ExperimentalDiffSchema",
+            Place::Stable | Place::Nowhere => "/authzed.api.v1.SchemaService/DiffSchema",
+        })
+    }
+
+    /// ImportBulkRelationships.
+    pub(crate) const fn import(place: Place) -> Self {
+        Self::unary(match place {
+            Place::Experimental => "/authzed.api.v1.ExperimentalService/BulkImportRelationships",
+            Place::Stable | Place::Nowhere => {
+                "/authzed.api.v1.PermissionsService/ImportBulkRelationships"
+            }
+        })
+    }
+
+    /// ExportBulkRelationships.
+    pub(crate) const fn export(place: Place) -> Self {
+        Self {
+            path: match place {
+                Place::Experimental => {
+                    "/authzed.api.v1.ExperimentalService/BulkExportRelationships"
+                }
+                Place::Stable | Place::Nowhere => {
+                    "/authzed.api.v1.PermissionsService/ExportBulkRelationships"
+                }
+            },
+            limits: Limits::PAGE,
+        }
+    }
 
     pub(crate) const fn watch(memory: usize) -> Self {
         Self {

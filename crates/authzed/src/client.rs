@@ -1,5 +1,7 @@
 //! The calls.
 
+mod schema;
+
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -21,11 +23,14 @@ use crate::generated::health::health_check_response::ServingStatus;
 use crate::generated::health::{HealthCheckRequest, HealthCheckResponse};
 use crate::import::{self, EncodedRelationships};
 use crate::not_grpc::GrpcOnly;
+use crate::offers::{self, Offers};
 use crate::stream::Responses;
 use crate::v1::schema_service_client::SchemaServiceClient;
 use crate::v1::{self, Consistency, ZedToken};
 use crate::wire::{self, Answer, UnknownFields};
 use crate::zedtoken;
+
+pub use self::schema::Schema;
 
 /// A connection to one server, shared by all clones.
 ///
@@ -38,15 +43,7 @@ pub struct Client {
     channel: Channel,
     unknown: UnknownFields,
     transaction: usize,
-}
-
-/// A server's schema.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Schema {
-    /// Its text, as the server has normalised it: definitions by name, comments within them kept.
-    pub text: String,
-    /// The zedtoken of the head revision at which it was read.
-    pub read_at: String,
+    offers: Offers,
 }
 
 /// The largest transaction that a Watch takes unless told otherwise: what its response may hold in
@@ -70,8 +67,15 @@ impl Client {
     /// Says what is wrong and, in [`Error::hint`], what to change: [`Kind::Config`],
     /// [`Kind::Unreachable`], [`Kind::Tls`], [`Kind::Unauthenticated`], [`Kind::Denied`].
     pub async fn connect(config: &Config) -> Result<Self, Error> {
-        let client = Self::new(config)?;
-        contact::first(&client, &client.target).await?;
+        let mut client = Self::new(config)?;
+        let schema = contact::first(&client, &client.target).await?;
+        // Tokens have named the datastore for longer than anything else that is missing.
+        let names_datastore = |schema: Schema| {
+            zedtoken::decode(&schema.read_at).is_ok_and(|token| token.datastore_id.is_some())
+        };
+        if !schema.is_some_and(names_datastore) {
+            client.offers = Offers::learn(&client).await?;
+        }
         Ok(client)
     }
 
@@ -87,6 +91,7 @@ impl Client {
             target,
             unknown: UnknownFields::default(),
             transaction: TRANSACTION,
+            offers: Offers::ALL,
         })
     }
 
@@ -123,6 +128,12 @@ impl Client {
         self
     }
 
+    /// What the server offers, as [`connect`](Self::connect) has found it; without that, everything.
+    #[must_use]
+    pub fn offers(&self) -> Offers {
+        self.offers
+    }
+
     /// The endpoint as it was configured.
     #[must_use]
     pub fn endpoint(&self) -> &str {
@@ -146,88 +157,6 @@ impl Client {
         Ok(version
             .and_then(|version| version.to_str().ok())
             .map(str::to_owned))
-    }
-
-    /// The newest schema; `None` where there is none.
-    ///
-    /// # Errors
-    ///
-    /// Any, but not [`Kind::NoSchema`].
-    pub async fn read_schema(&self) -> Result<Option<Schema>, Error> {
-        let request = v1::ReadSchemaRequest {};
-        match self.unary(Rpc::READ_SCHEMA, request, self.timeout()).await {
-            Ok::<v1::ReadSchemaResponse, _>(response) => Ok(Some(Schema {
-                text: response.schema_text,
-                read_at: self.token("ReadSchema", response.read_at)?,
-            })),
-            Err(error) if error.kind() == Kind::NoSchema => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Replaces the schema and returns the zedtoken of the revision that has the new one.
-    ///
-    /// # Errors
-    ///
-    /// [`Kind::Refused`] where it does not parse, or existing relationships would not fit it.
-    pub async fn write_schema(&self, text: impl Into<String>) -> Result<String, Error> {
-        let request = v1::WriteSchemaRequest {
-            schema: text.into(),
-        };
-        let response: v1::WriteSchemaResponse = self
-            .unary(Rpc::WRITE_SCHEMA, request, self.write_timeout())
-            .await?;
-        self.token("WriteSchema", response.written_at)
-    }
-
-    /// The schema's definitions and caveats at a revision; none where there is no schema.
-    ///
-    /// # Errors
-    ///
-    /// [`Kind::HistoryLost`] and [`Kind::ForeignDatastore`] with an exact revision.
-    pub async fn reflect_schema(
-        &self,
-        consistency: Consistency,
-    ) -> Result<v1::ReflectSchemaResponse, Error> {
-        let request = v1::ReflectSchemaRequest {
-            consistency: Some(consistency),
-            optional_filters: Vec::new(),
-        };
-        self.unary(Rpc::REFLECT_SCHEMA, request, self.timeout())
-            .await
-    }
-
-    /// How the schema at a revision differs from `text`; no differences: it is the same.
-    ///
-    /// # Errors
-    ///
-    /// [`Kind::HistoryLost`] and [`Kind::ForeignDatastore`] with an exact revision;
-    /// [`Kind::Refused`] where the text does not parse.
-    pub async fn diff_schema(
-        &self,
-        consistency: Consistency,
-        text: impl Into<String>,
-    ) -> Result<v1::DiffSchemaResponse, Error> {
-        let request = v1::DiffSchemaRequest {
-            consistency: Some(consistency),
-            comparison_schema: text.into(),
-        };
-        self.unary(Rpc::DIFF_SCHEMA, request, self.timeout()).await
-    }
-
-    /// The zedtoken of the newest revision.
-    ///
-    /// On PostgreSQL it names no transaction, so a Watch can start from it but not wait for it.
-    ///
-    /// # Errors
-    ///
-    /// Those of reading the schema.
-    pub async fn head(&self) -> Result<String, Error> {
-        if let Some(schema) = self.read_schema().await? {
-            return Ok(schema.read_at);
-        }
-        let response = self.reflect_schema(Consistency::fully_consistent()).await?;
-        self.token("ReflectSchema", response.read_at)
     }
 
     /// Makes sure that the server still has the revision, by reading at exactly that.
@@ -264,7 +193,7 @@ impl Client {
         &self,
         request: v1::ExportBulkRelationshipsRequest,
     ) -> Responses<v1::ExportBulkRelationshipsResponse> {
-        self.responses(Rpc::EXPORT, request)
+        self.responses(Rpc::export(self.offers.bulk), request)
             .within(self.timeout(), Answer::is_progress)
     }
 
@@ -281,8 +210,9 @@ impl Client {
         &self,
         requests: impl Stream<Item = EncodedRelationships> + Send + 'static,
     ) -> Result<u64, Error> {
-        let call = import::call(self.transport(), requests);
-        let response = self.in_time(Rpc::IMPORT.name(), Self::IMPORT_TIMEOUT, call);
+        let rpc = Rpc::import(self.offers.bulk);
+        let call = import::call(self.transport(), rpc, requests);
+        let response = self.in_time(rpc.name(), Self::IMPORT_TIMEOUT, call);
         Ok(response.await?.num_loaded)
     }
 
@@ -319,6 +249,9 @@ impl Client {
         &self,
         request: v1::WriteRelationshipsRequest,
     ) -> Result<String, Error> {
+        if !self.offers.expiry && request.updates.iter().any(offers::expires) {
+            return Err(self.drops_expiry());
+        }
         let response: v1::WriteRelationshipsResponse = self
             .unary(Rpc::WRITE, request, self.write_timeout())
             .await?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout_at};
 
-use crate::client::Client;
+use crate::client::{Client, Schema};
 use crate::connect::{Security, Target, TlsConfig};
 use crate::connector::Io;
 use crate::error::{Error, Kind};
@@ -17,11 +17,11 @@ const FIRST_CONTACT: Duration = Duration::from_secs(5);
 /// What an HTTP/2 client says first, with empty settings.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
-/// Makes one cheap call that needs the token.
-pub(crate) async fn first(client: &Client, target: &Target) -> Result<(), Error> {
+/// Makes one cheap call that needs the token: reads the schema.
+pub(crate) async fn first(client: &Client, target: &Target) -> Result<Option<Schema>, Error> {
     let deadline = Instant::now() + FIRST_CONTACT;
     let error = match timeout_at(deadline, client.read_schema()).await {
-        Ok(Ok(_)) => return Ok(()),
+        Ok(Ok(schema)) => return Ok(schema),
         // Whoever answered speaks what we speak.
         Ok(Err(error)) if error.http_status().is_some() => return Err(error),
         Ok(Err(error)) => error,

@@ -86,17 +86,18 @@ impl EncodedRelationships {
 /// Makes the call on a transport.
 pub(crate) async fn call(
     transport: Transport,
+    rpc: Rpc,
     requests: impl Stream<Item = EncodedRelationships> + Send + 'static,
 ) -> Result<ImportBulkRelationshipsResponse, Status> {
-    let mut grpc = call::grpc(transport, Rpc::IMPORT);
+    let mut grpc = call::grpc(transport, rpc);
     call::ready(&mut grpc).await?;
     let request = Request::new(requests);
-    let stream = grpc.streaming(request, Rpc::IMPORT.path(), EncodedCodec);
+    let stream = grpc.streaming(request, rpc.path(), EncodedCodec(rpc));
     call::only(stream.await?.into_inner()).await
 }
 
 /// Sends bytes as they are, and decodes the answer.
-struct EncodedCodec;
+struct EncodedCodec(Rpc);
 
 impl Codec for EncodedCodec {
     type Encode = EncodedRelationships;
@@ -109,7 +110,7 @@ impl Codec for EncodedCodec {
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        AnswerDecoder::new(Rpc::IMPORT.limits.memory, UnknownFields::default())
+        AnswerDecoder::new(self.0.limits.memory, UnknownFields::default())
     }
 }
 

@@ -37,6 +37,8 @@ mod import;
 #[cfg(feature = "client")]
 mod not_grpc;
 #[cfg(feature = "client")]
+mod offers;
+#[cfg(feature = "client")]
 mod reflection;
 #[cfg(feature = "client")]
 mod stream;
@@ -54,6 +56,7 @@ pub use self::{
     connect::{Config, Identity, Security, TlsConfig},
     error::{Error, Kind},
     import::{EncodedRelationships, RelationshipsEncoder},
+    offers::Offers,
     reflection::{Difference, compare_descriptors},
     stream::Responses,
 };

@@ -20,7 +20,7 @@ use crate::generated::reflection::server_reflection_request::MessageRequest;
 use crate::generated::reflection::server_reflection_response::MessageResponse;
 use crate::stream::Responses;
 
-const RPC: &str = "ServerReflectionInfo";
+pub(crate) const RPC: &str = "ServerReflectionInfo";
 
 /// The package whose messages hold data; the others are gRPC's and protobuf's own.
 const PACKAGE: &str = "authzed.api.v1";
@@ -188,6 +188,11 @@ impl Client {
 type Elements = BTreeMap<String, String>;
 
 const SERVICE: &str = "service";
+
+/// The full names of all elements of a file.
+pub(crate) fn names(files: &[FileDescriptorProto]) -> impl Iterator<Item = String> {
+    elements(files).into_keys()
+}
 
 fn elements(files: &[FileDescriptorProto]) -> Elements {
     let mut found = Elements::new();

@@ -85,8 +85,8 @@ pub struct Apply {
     /// they are all.
     #[arg(long, conflicts_with_all = ["spool", "position"])]
     unsealed: bool,
-    /// Take a stream that comes from this very datastore: a backup that is put back, or a clone of the
-    /// database that is brought up to date. Otherwise both ends are taken for mixed up.
+    /// Take a stream that comes from this very datastore, or may: a backup that is put back, or a clone of
+    /// the database that is brought up to date. Otherwise both ends are taken for mixed up.
     #[arg(long)]
     same_datastore: bool,
     #[command(flatten)]

@@ -147,7 +147,7 @@ impl Check {
             Vec::new() // Without a schema there is nothing to ask about.
         } else {
             let at = Consistency::at_exact(asker.revision);
-            let schema = Schema::from(asker.client.reflect_schema(at).await?);
+            let schema = Schema::from(schema::reflect(asker.client, at).await?);
             questions::ask(&mut asker, &schema, sample, rng).await?
         };
         let endpoint = connection.endpoint();

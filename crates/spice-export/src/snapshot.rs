@@ -3,8 +3,7 @@
 use authzed::Client;
 use authzed::v1::Consistency;
 use spice_pipe::connection::Connection;
-use spice_pipe::schema::differences;
-use spice_pipe::{Exit, Failure, Shutdown, VERSION};
+use spice_pipe::{Exit, Failure, Shutdown, VERSION, schema};
 use spice_record::record::{Filter, Header, StreamKind};
 
 use crate::Export;
@@ -20,7 +19,8 @@ pub(crate) struct Snapshot {
 /// Takes the revision given with `--at`, or the head once it has settled, with the schema there.
 ///
 /// ReadSchema gives only the newest text. DiffSchema at exactly the revision tells whether that text
-/// is the revision's, too.
+/// is the revision's, too. A server without it is asked for the text once more, when the revision has been
+/// taken and has settled: a text that is still the same was the revision's.
 pub(crate) async fn take(
     args: &Export,
     connection: &Connection,
@@ -28,8 +28,14 @@ pub(crate) async fn take(
     shutdown: &Shutdown,
 ) -> Result<Snapshot, Failure> {
     let endpoint = connection.endpoint();
+    if args.at.is_some() && !args.no_schema && !client.offers().schema_at_revision() {
+        return Err(Failure::usage(format!(
+            "--at: {endpoint} cannot tell what schema an older revision had (SpiceDB v1.40 can)"
+        ))
+        .hint("leave out --at to take the newest revision, or the schema with --no-schema"));
+    }
     for _ in 0..SCHEMA_TRIES {
-        let Some(schema) = client.read_schema().await? else {
+        let Some(read) = client.read_schema().await? else {
             return Err(
                 Failure::new(Exit::Failed, format!("{endpoint} has no schema"))
                     .hint("there is nothing to export: is this the right server?"),
@@ -43,14 +49,12 @@ pub(crate) async fn take(
                 revision.clone()
             }
             None => {
-                args.settle
-                    .wait(connection, &schema.read_at, shutdown)
-                    .await;
-                schema.read_at
+                args.settle.wait(connection, &read.read_at, shutdown).await;
+                read.read_at
             }
         };
         let at = Consistency::at_exact(&revision);
-        let different = differences(client, at, &schema.text)
+        let different = schema::differences(client, at, &read.text)
             .await
             .map_err(|failure| {
                 // An older token of this server, or none of its own at all: it does not say which.
@@ -62,7 +66,7 @@ pub(crate) async fn take(
         let Some(difference) = different else {
             return Ok(Snapshot {
                 revision,
-                schema: schema.text,
+                schema: read.text,
             });
         };
         if args.at.is_some() {
@@ -91,14 +95,7 @@ pub(crate) async fn definitions(
     if args.types.is_empty() && args.jobs == 1 {
         return Ok(Vec::new());
     }
-    let schema = client
-        .reflect_schema(Consistency::at_exact(revision))
-        .await?;
-    let known: Vec<String> = schema
-        .definitions
-        .into_iter()
-        .map(|found| found.name)
-        .collect();
+    let known = schema::definitions(client, Consistency::at_exact(revision)).await?;
     if let Some(unknown) = args.types.iter().find(|name| !known.contains(name)) {
         return Err(Failure::usage(format!(
             "--type {unknown}: the schema has no such definition"

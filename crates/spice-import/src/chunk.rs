@@ -35,6 +35,7 @@ impl ChunkBuilder {
         let before = self.message.byte_len();
         self.message.push(relationship);
         self.chunk.lines.push(line);
+        self.chunk.expires |= relationship.optional_expires_at.is_some();
         self.bytes += self.message.byte_len() - before;
         if self.message.byte_len() >= MESSAGE_BYTES {
             self.chunk.messages.push(self.message.take());
@@ -60,6 +61,8 @@ impl ChunkBuilder {
 pub(crate) struct Chunk {
     messages: Vec<EncodedRelationships>,
     lines: Vec<u64>,
+    /// Whether one of them has an expiry.
+    pub(crate) expires: bool,
 }
 
 impl Chunk {
@@ -123,6 +126,7 @@ impl Chunk {
         let rest = Self {
             messages: rest,
             lines: self.lines.split_off(rows),
+            expires: self.expires,
         };
         (self, rest)
     }

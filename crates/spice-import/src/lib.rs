@@ -63,8 +63,8 @@ pub struct Import {
     /// Read and check everything, and write nothing. Without a server only the stream is checked.
     #[arg(long)]
     dry_run: bool,
-    /// Take a stream that comes from this very datastore: a backup that is put back, or a clone of the
-    /// database that is brought up to date. Otherwise both ends are taken for mixed up.
+    /// Take a stream that comes from this very datastore, or may: a backup that is put back, or a clone of
+    /// the database that is brought up to date. Otherwise both ends are taken for mixed up.
     #[arg(long)]
     same_datastore: bool,
     #[command(flatten)]

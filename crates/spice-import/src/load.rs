@@ -148,6 +148,9 @@ impl Loader {
     /// Sends a chunk as one transaction, again and again while its failure is a passing one.
     async fn import(&self, piece: &Piece, tally: &mut Tally) -> Result<Imported, Failure> {
         let chunk = &piece.chunk;
+        if chunk.expires && !self.client.offers().expiry {
+            return Ok(Imported::Refused(self.client.drops_expiry()));
+        }
         let mut retry = Retry::new(self.max_retries);
         // On the way from the whole chunk to the one row every repetition would cost a delay.
         let patient = !piece.narrowing || chunk.len() == 1;

@@ -31,12 +31,13 @@ pub(crate) async fn is_to_be_written(
             format!("{endpoint} has no schema"),
         )
         .hint("--schema write writes the stream's")),
-        (None, _) => Ok(true),
+        (None, _) => is_known(client, endpoint, schema).map(|()| true),
         (Some(there), _) if there.text == schema => {
             tracing::debug!("the schema of {endpoint} is the stream's");
             Ok(false)
         }
         (Some(_), mode) => {
+            is_known(client, endpoint, schema)?;
             let here = Consistency::fully_consistent();
             let Some(difference) = differences(client, here, schema).await? else {
                 tracing::debug!("the schema of {endpoint} is the stream's, spelled differently");
@@ -54,6 +55,19 @@ pub(crate) async fn is_to_be_written(
             Ok(true)
         }
     }
+}
+
+/// Whether the target's version has what the schema uses. Otherwise it would say that it does not parse, and only
+/// when it is written.
+fn is_known(client: &Client, endpoint: &str, schema: &str) -> Result<(), Failure> {
+    if client.offers().expiry || !schema.lines().any(|line| line.trim() == "use expiration") {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Exit::Failed,
+        format!("{endpoint} does not know `use expiration`, which the stream's schema has"),
+    )
+    .hint("SpiceDB v1.40 and newer have it: upgrade the target first"))
 }
 
 /// Writes the stream's schema to the target, and reads it back.

@@ -192,10 +192,18 @@ impl From<authzed::Error> for Failure {
 /// What a token lacks with which a server does not take one call.
 fn missing_right(rpc: &str) -> String {
     let right = match rpc {
-        "ReadSchema" | "ReflectSchema" | "DiffSchema" => "to read the schema",
+        "ReadSchema"
+        | "ReflectSchema"
+        | "DiffSchema"
+        | "ExperimentalReflectSchema"
+        | "ExperimentalDiffSchema" => "to read the schema",
         "WriteSchema" => "to write the schema",
-        "ExportBulkRelationships" | "ReadRelationships" => "to read relationships",
-        "ImportBulkRelationships" | "WriteRelationships" => "to write relationships",
+        "ExportBulkRelationships" | "BulkExportRelationships" | "ReadRelationships" => {
+            "to read relationships"
+        }
+        "ImportBulkRelationships" | "BulkImportRelationships" | "WriteRelationships" => {
+            "to write relationships"
+        }
         "Watch" => "to watch changes",
         "CheckBulkPermissions" => "to check permissions",
         _ => "to make this call",

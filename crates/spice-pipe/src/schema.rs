@@ -1,4 +1,6 @@
-//! Whether a server's schema, at some revision, is a given text.
+//! Whether a server's schema, at some revision, is a given text, and what names it has.
+
+mod text;
 
 use std::collections::HashMap;
 
@@ -19,6 +21,9 @@ use crate::exit::Failure;
 /// - It compares the parsed expressions of caveats, not what they say: one that was written with
 ///   redundant parentheses is another one. Such an expression counts as changed only if its text has.
 ///
+/// An older server has no DiffSchema: there the texts are compared, without comments, and always the newest
+/// schema's ([`Offers::schema_at_revision`](authzed::Offers::schema_at_revision)).
+///
 /// # Errors
 ///
 /// The server's: exit 4 for an exact revision that it no longer has.
@@ -27,7 +32,10 @@ pub async fn differences(
     consistency: Consistency,
     text: &str,
 ) -> Result<Option<String>, Failure> {
-    const NAMED: usize = 5;
+    if !client.offers().schema_at_revision() {
+        let there = client.read_schema().await?.unwrap_or_default();
+        return Ok(text::difference(&there.text, text));
+    }
     let mut diffs: Vec<Diff> = client
         .diff_schema(consistency.clone(), text)
         .await?
@@ -42,12 +50,49 @@ pub async fn differences(
     if diffs.is_empty() {
         return Ok(None);
     }
-    let named: Vec<String> = diffs.iter().take(NAMED).map(describe).collect();
-    let more = match diffs.len().saturating_sub(NAMED) {
+    let named: Vec<String> = diffs.iter().map(describe).collect();
+    Ok(Some(few(&named)))
+}
+
+/// The first of many, and how many more there are.
+fn few(named: &[String]) -> String {
+    const NAMED: usize = 5;
+    let more = match named.len().saturating_sub(NAMED) {
         0 => String::new(),
         more => format!(", and {more} more"),
     };
-    Ok(Some(format!("{}{more}", named.join(", "))))
+    format!("{}{more}", named[..named.len().min(NAMED)].join(", "))
+}
+
+/// The definitions and caveats at a revision; none where there is no schema. Of an older server that cannot
+/// tell them only the names, as the newest text has them.
+///
+/// # Errors
+///
+/// The server's: exit 4 for an exact revision that it no longer has.
+pub async fn reflect(
+    client: &Client,
+    consistency: Consistency,
+) -> Result<ReflectSchemaResponse, Failure> {
+    if client.offers().schema_at_revision() {
+        return Ok(client.reflect_schema(consistency).await?);
+    }
+    let schema = client.read_schema().await?.unwrap_or_default();
+    Ok(text::reflect(&schema.text))
+}
+
+/// The names of [`reflect`]'s definitions.
+///
+/// # Errors
+///
+/// As [`reflect`].
+pub async fn definitions(
+    client: &Client,
+    consistency: Consistency,
+) -> Result<Vec<String>, Failure> {
+    let schema = reflect(client, consistency).await?;
+    let names = schema.definitions.into_iter().map(|found| found.name);
+    Ok(names.collect())
 }
 
 /// Whether a difference is of a kind that two renderings of one schema can have.

@@ -10,7 +10,7 @@ use spice_pipe::connection::{Connection, datastore_id, unblocked};
 use spice_pipe::retry::Retry;
 use spice_pipe::settle::INTEGER_SETTLE;
 use spice_pipe::spool::{Appender, Left, Spool};
-use spice_pipe::{Exit, Failure, VERSION, keeps, stdio, token};
+use spice_pipe::{Exit, Failure, VERSION, keeps, schema, stdio, token};
 use spice_record::Header;
 use spice_record::record::{Filter, StreamKind};
 use tokio::time::Instant;
@@ -47,6 +47,9 @@ impl Watch {
         let max_memory = usize::try_from(self.max_memory).unwrap_or(usize::MAX);
         let mut client = client.max_transaction(max_memory);
         let endpoint = connection.endpoint();
+        if !client.offers().checkpoints {
+            return Err(no_checkpoints(endpoint));
+        }
         let head = client.head().await?;
         let spool = self.spool.as_deref().map(Spool::new);
         let (appender, left) = match &spool {
@@ -147,6 +150,21 @@ impl Watch {
         let found = unblocked(move || token::find(&path)).await?;
         // Of a summary or a position, the other end's revision may be the one that belongs here: that
         // is how changes travel back.
+        if here.is_none()
+            && let (Some(source), Some(target)) = (&found.source, &found.target)
+            && datastore_id(source).is_none()
+            && datastore_id(target).is_none()
+        {
+            let name = stdio::name(file);
+            return Err(Failure::usage(format!(
+                "which of the two revisions in {name} belongs to {endpoint} cannot be known: its zedtokens name \
+                 no datastore (SpiceDB v1.45 and older)"
+            ))
+            .hint(format!(
+                "--since \"$(spice-revision {name})\" for what was read, or with spice-revision --target for \
+                 what was written"
+            )));
+        }
         if let Some(target) = found.target.filter(is_here) {
             return Ok(target);
         }
@@ -169,11 +187,7 @@ impl Watch {
         if self.types.is_empty() {
             return Ok(());
         }
-        let schema = client
-            .reflect_schema(Consistency::fully_consistent())
-            .await?;
-        let definitions = schema.definitions.into_iter();
-        let mut known: Vec<String> = definitions.map(|found| found.name).collect();
+        let mut known = schema::definitions(client, Consistency::fully_consistent()).await?;
         known.sort();
         match self.types.iter().find(|name| !known.contains(name)) {
             Some(unknown) => Err(Failure::usage(format!(
@@ -264,6 +278,22 @@ impl Watch {
             resource_prefix: None,
         })
     }
+}
+
+/// Its Watch tells changes only. While it is silent nobody knows how far it has come, so that neither the end
+/// of a migration nor a place to go on from can be told.
+fn no_checkpoints(endpoint: &str) -> Failure {
+    Failure::new(
+        Exit::Failed,
+        format!(
+            "{endpoint} cannot be followed: its Watch has no checkpoints (SpiceDB v1.44 has them), so \
+             where its changes end cannot be known"
+        ),
+    )
+    .hint(
+        "upgrade it first; or stop its writers, copy it with spice-export | spice-import, prove it with \
+         spice-digest on both ends, and switch",
+    )
 }
 
 fn unproven() -> Failure {

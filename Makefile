@@ -6,7 +6,7 @@ PROGRAMS = spice-export spice-import spice-revision spice-watch spice-apply spic
 STATE = $(CURDIR)/target/test-servers
 TEST_THREADS ?= 4
 
-.PHONY: build test check soak bench demo install clean servers
+.PHONY: build test check soak versions bench demo install clean servers
 
 build:
 	cargo build --release
@@ -14,6 +14,8 @@ build:
 # The real parts that the tests need, before a test waits for them in silence.
 servers:
 	scripts/spicedb binary
+	scripts/spicedb binary v1.30.0
+	scripts/spicedb binary v1.45.4
 	scripts/spicedb toxiproxy
 	tests/judge/run --help >/dev/null
 
@@ -25,6 +27,11 @@ test: servers
 soak: servers
 	SPICE_SOAK=1 cargo test -p fuzz && \
 	SPICE_SOAK=1 SPICEDB_STATE="$(STATE)" RUST_TEST_THREADS=$(TEST_THREADS) cargo test --test pipes; \
+	status=$$?; SPICEDB_STATE="$(STATE)" scripts/spicedb remove --all || true; exit $$status
+
+# The table of docs/versions.md: builds and tries each SpiceDB in it, a quarter of an hour.
+versions: servers
+	SPICE_VERSIONS=1 SPICEDB_STATE="$(STATE)" RUST_TEST_THREADS=1 cargo test --test pipes cutover::versions -- --nocapture; \
 	status=$$?; SPICEDB_STATE="$(STATE)" scripts/spicedb remove --all || true; exit $$status
 
 check:

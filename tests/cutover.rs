@@ -7,6 +7,7 @@ mod gateway;
 mod resync;
 mod under_load;
 mod verify;
+mod versions;
 
 use std::fs::Permissions;
 use std::io::Write as _;
@@ -38,15 +39,19 @@ struct Migration {
 impl Migration {
     /// Two new servers; the source holds the writers' schema.
     fn between(from: Datastore, to: Datastore) -> Self {
-        let (from, to) = (Server::start(from), Server::start(to));
-        let folder = crate::support::folder();
-        let journal = folder.path().join("nobody");
+        let migration = Self::of(Server::start(from), Server::start(to));
+        let journal = migration.folder.path().join("nobody");
         let flags = ["--write-schema", "--seconds", "0"];
-        Writers::start(&from, &journal, &flags).finish();
+        Writers::start(&migration.from, &journal, &flags).finish();
+        migration
+    }
+
+    /// These two servers, as they are.
+    fn of(from: Server, to: Server) -> Self {
         Self {
             from,
             to,
-            folder,
+            folder: crate::support::folder(),
             settle: Vec::new(),
         }
     }

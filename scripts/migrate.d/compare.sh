@@ -7,7 +7,7 @@ read_end() {
     children=''
     trap 'kill -TERM $children 2>/dev/null; exit 143' HUP INT TERM
     mkfifo "$work/$end.stream" "$work/$end.rest" 2>/dev/null
-    spice-export --context="$context" --expiry-precision "$precision" "$@" >"$work/$end.stream" &
+    spice-export --context="$context" --no-schema --expiry-precision "$precision" "$@" >"$work/$end.stream" &
     exporter=$!
     if [ -z "$as_of" ]; then
         tail -n 1 <"$work/$end.stream" >"$work/$end.trailer" &

@@ -8,7 +8,7 @@ transfer() {
     spice-export --context="$from" --expiry-precision "$precision" ${jobs:+--jobs "$jobs"} "$@" >"$work/stream" &
     exporter=$!
     started $exporter
-    spice-import --context="$to" ${policy:+--on-conflict "$policy"} ${rejects:+--rejects "$rejects"} \
+    spice-import --context="$to" ${unnamed:+--same-datastore} ${policy:+--on-conflict "$policy"} ${rejects:+--rejects "$rejects"} \
         ${jobs:+--jobs "$jobs"} <"$work/stream" >"$work/imported" &
     importer=$!
     started $importer

@@ -68,7 +68,7 @@ until_marker() { drain --settle "$(settling)ms" --until "$1"; }
 # (docs/reliability.md). Where the target is far and the settle time long, --lanes 4 is quicker.
 drain() {
     if [ -n "$end" ]; then
-        spice-apply --context="$to" --spool "$spool" --position "$state/position" --until "$end" \
+        spice-apply --context="$to" ${unnamed:+--same-datastore} --spool "$spool" --position "$state/position" --until "$end" \
             --lanes "${lanes:-1}" ${on_reject:+--on-reject "$on_reject"} ${on_schema:+--on-schema "$on_schema"} \
             --quiet >>"$state/applied.ndjson" &
         applying=$!

@@ -16,6 +16,12 @@ look_at_both() {
         fail 2 "source and target are the same datastore: $from_id is behind $from and behind $to" \
             "correct the endpoints in the contexts file. (A database restored from a backup of the source has its id, too: use an empty one)"
     fi
+    # SpiceDB v1.45 and older does not name its datastore: then the endpoints have to tell them apart.
+    unnamed=''
+    if [ "$from_id $to_id" = 'null null' ]; then
+        unnamed=yes
+        [ "$from" != "$to" ] || fail 2 "source and target are both $from" "name another context with --to"
+    fi
     precision=us
     case $(kind source)$(kind target) in
     *MySQL*) precision=s ;; # keeps whole seconds of an expiry
@@ -58,7 +64,7 @@ header_of() {
 # fit: can the source be exported, and does the target take it? Writes nothing
 fit() {
     header_of --settle 0s
-    run spice-import --context="$to" --dry-run --unsealed --quiet ${policy:+--on-conflict "$policy"} "$work/header" ||
+    run spice-import --context="$to" --dry-run --unsealed --quiet ${unnamed:+--same-datastore} ${policy:+--on-conflict "$policy"} "$work/header" ||
         case $status in
         1) fail 1 "$to does not take the schema of $from" "empty $to, its schema too, or make the schema equal; then run: $same" ;;
         2) fail 2 "$to holds relationships, and they are not from this migration" \

@@ -13,7 +13,7 @@ both_run() {
         --heartbeat "$heartbeat" ${settle:+--settle "$settle"} "$@" &
     watching=$!
     started $watching
-    keep_running applied spice-apply --context="$to_end" --spool "$into" --position "$position" \
+    keep_running applied spice-apply --context="$to_end" ${unnamed:+--same-datastore} --spool "$into" --position "$position" \
         ${lanes:+--lanes "$lanes"} ${max_rps:+--max-rps "$max_rps"} ${on_reject:+--on-reject "$on_reject"} \
         ${on_schema:+--on-schema "$on_schema"} ${prune:+"$prune"} >>"$record" &
     applying=$!

@@ -72,6 +72,9 @@ look_at_watch() {
     run spice-watch --context="$from" --since "$head" --until-quiet 100ms --settle 0s --quiet >/dev/null 2>"$work/watch"
     [ "$status" -ne 0 ] || return 0
     cat "$work/watch" >&2
+    ! grep -q -e 'cannot be followed' "$work/watch" ||
+        fail 1 "$from cannot be followed: the above says why" \
+            "migrate with writes stopped from copy to switch: $me --from $(quoted "$from") --to $(quoted "$to") plan --fenced"
     ! grep -q -i -e unimplemented -e WatchService -e 'watch.*disabled' "$work/watch" ||
         fail 1 "$from does not tell of its changes: Watch is off there" \
             "start its SpiceDB without --datastore-disable-watch-support, and its PostgreSQL with track_commit_timestamp=on" \
@@ -112,6 +115,10 @@ Plan: $from -> $to, $title. Nothing was written to either server.
             $there
   settling  $settles
   expiry    is compared to the $expiry
+END
+        [ -z "$unnamed" ] || cat <<END
+  mixed up? Neither server names its datastore (SpiceDB v1.45 and older), so nothing would notice if both
+            contexts led to the same one. Make sure that they do not
 END
         "plan_$procedure"
     } | tee "$state/plan.txt"

@@ -10,6 +10,7 @@ An empty context equals none and is left out, like every key that has no value. 
 
 import argparse
 import datetime
+import itertools
 import json
 import signal
 import sys
@@ -33,6 +34,7 @@ from authzed.api.v1 import (
     WriteSchemaRequest,
     ZedToken,
 )
+from authzed.api.v1.experimental_service_pb2 import BulkExportRelationshipsRequest
 from authzed.api.v1.permission_service_pb2 import (
     ExportBulkRelationshipsRequest,
     ImportBulkRelationshipsRequest,
@@ -153,10 +155,19 @@ def consistency(args):
 
 
 def dump(client, args):
-    request = ExportBulkRelationshipsRequest(consistency=consistency(args), optional_limit=2000)
+    at = consistency(args)
+    pages = client.ExportBulkRelationships(ExportBulkRelationshipsRequest(consistency=at, optional_limit=2000))
+    try:
+        first = next(pages, None)
+    except grpc.RpcError as error:
+        if error.code() != grpc.StatusCode.UNIMPLEMENTED:
+            raise
+        # SpiceDB v1.35 and older.
+        pages = client.BulkExportRelationships(BulkExportRelationshipsRequest(consistency=at, optional_limit=2000))
+        first = next(pages, None)
     lines = [
         line(canonical(relationship, args.expiry_precision))
-        for page in client.ExportBulkRelationships(request)
+        for page in itertools.chain([first] if first else [], pages)
         for relationship in page.relationships
     ]
     lines.sort()

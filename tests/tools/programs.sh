@@ -34,20 +34,19 @@ spicedb_binary() {
 
 # build_version VERSION: from a copy of its module, whose own go.mod says what belongs to it
 build_version() {
-    local module toolchain='' source=$tools/.source-$1
+    local module source=$tools/.source-$1
     [ ! -x "$tools/spicedb-$1" ] || return 0 # by the one we waited for
     command -v go >/dev/null || die "to build SpiceDB $1 Go is needed: install it (https://go.dev/dl)"
     say "building spicedb $1 (once; some minutes)"
-    case $1 in v1.5[7-9].* | v1.[6-9]?.*) toolchain=go1.27.3 ;; esac
-    module=$(cd / && go mod download -json "github.com/authzed/spicedb@$1" | sed -n 's/^\t"Dir": "\(.*\)",*$/\1/p') ||
-        die "the module registry does not serve SpiceDB $1"
     (
         only_stdio
+        case $1 in v1.5[7-9].* | v1.[6-9]?.*) export GOTOOLCHAIN=go1.27.3 ;; esac
+        cd /
+        module=$(go mod download -json "github.com/authzed/spicedb@$1" | sed -n 's/^\t"Dir": "\(.*\)",*$/\1/p')
         rm -rf "$source"
         cp -r "$module" "$source"
         chmod -R u+w "$source"
         cd "$source"
-        [ -z "$toolchain" ] || export GOTOOLCHAIN=$toolchain
         go build -o "$tools/spicedb-$1.new" ./cmd/spicedb
         rm -rf "$source"
     ) </dev/null >&2 || die "building SpiceDB $1 failed"

@@ -1,0 +1,291 @@
+//! SpiceDB of other versions as source and as target: what works, and what says at once that it does not.
+//!
+//! What is found is a row of the table in docs/versions.md. `make versions` builds every version and finds all
+//! rows; `make test` the oldest.
+
+use super::{Migration, PATIENCE};
+use crate::support::judge::{self, Precision};
+use crate::support::pipe::Pipe;
+use crate::support::program::Program;
+use crate::support::spicedb::{Datastore, Server};
+use crate::support::{figure, folder, root};
+
+const OLDEST: &str = "v1.30.0";
+const OTHERS: [&str; 4] = ["v1.35.0", "v1.40.0", "v1.45.4", "v1.57.1"];
+
+/// As every version takes it.
+const SCHEMA: &str = r#"caveat on_net(net ipaddress, cidr string) {
+	net.in_cidr(cidr)
+}
+
+/**
+* people
+*/
+definition user {}
+
+definition team {
+	relation member: user | team#member
+}
+
+/** a document */
+definition tenant/doc {
+	relation owner: user
+	// who reads
+	relation viewer: user | user:* | team#member | user with on_net
+	permission view = (viewer + owner)
+	permission edit = owner & viewer
+}
+"#;
+
+/// A server of this version; `None`: the tests' own.
+fn server(version: Option<&str>) -> Server {
+    let builder = Server::builder(Datastore::Memory);
+    match version {
+        None => builder.start(),
+        Some(version) => {
+            let builder = builder.version(version);
+            // Two versions have expiries as an experiment.
+            let builder = match version {
+                "v1.40.0" | "v1.45.4" => {
+                    builder.flag("--enable-experimental-relationship-expiration")
+                }
+                _ => builder,
+            };
+            builder.start()
+        }
+    }
+}
+
+fn line(operation: &str, resource: &str, relation: &str, subject: &str) -> String {
+    format!(
+        "{{\"op\":\"{operation}\",\"resource\":\"{resource}\",\"relation\":\"{relation}\",\"subject\":\"{subject}\"}}\n"
+    )
+}
+
+fn fill(server: &Server) {
+    judge::write_schema(server, SCHEMA);
+    let mut lines = String::new();
+    for number in 0..300 {
+        let doc = format!("tenant/doc:d{number}");
+        lines += &line("touch", &doc, "viewer", &format!("user:u{}", number % 7));
+        lines += &line("touch", &doc, "owner", &format!("user:u{}", number % 5));
+        lines += &line(
+            "touch",
+            &format!("team:t{}", number % 9),
+            "member",
+            &format!("user:u{number}"),
+        );
+    }
+    let caveated = line("touch", "tenant/doc:net", "viewer", "user:u1");
+    let caveat = r#","caveat":"on_net","context":{"cidr":"10.0.0.0/8"}}"#;
+    lines += &caveated.replace('}', caveat);
+    judge::load(server, &lines);
+}
+
+/// How a migration from one end to the other goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Goes {
+    Live,
+    /// The source cannot be followed, and plan says so.
+    Fenced,
+}
+
+fn migrate(from: Server, to: Server) -> (Migration, Goes) {
+    fill(&from);
+    let migration = Migration::of(from, to).settling("500ms");
+    let ends = [
+        "--from",
+        migration.from.context(),
+        "--to",
+        migration.to.context(),
+    ];
+    let plan = |more: &[&str]| migration.step(&[&ends[..], &["plan"], more].concat()).run();
+    let planned = plan(&migration.settle);
+    let goes = if planned.code() == Some(0) {
+        let following = live(&migration);
+        following.signal("INT");
+        following.wait();
+        Goes::Live
+    } else {
+        let refused = planned.expect_code(1).stderr;
+        assert!(
+            refused.contains("cannot be followed: its Watch has no checkpoints"),
+            "{refused}"
+        );
+        assert!(refused.contains("plan --fenced"), "{refused}");
+        let flags = [&["--fenced"][..], &migration.settle].concat();
+        plan(&flags).expect_success();
+        migration.step(&["copy"]).run().expect_success();
+        migration.step(&["check"]).run().expect_success();
+        Goes::Fenced
+    };
+    let held =
+        judge::assert_same_relationships(&migration.from, &migration.to, Precision::Nanoseconds);
+    assert!(held > 500, "{held}");
+    (migration, goes)
+}
+
+fn live(migration: &Migration) -> crate::support::running::Running {
+    migration.step(&["copy"]).run().expect_success();
+    let following = migration.follow();
+    let gone = line("delete", "tenant/doc:d1", "viewer", "user:u1");
+    let more = line("touch", "tenant/doc:new", "viewer", "user:*");
+    judge::load(&migration.from, &(gone + &more));
+    let verify = migration.step(&["verify", "--checks", "100"]);
+    verify.run().expect_success();
+    migration
+        .step(&["cutover"])
+        .input("fenced\n")
+        .run()
+        .expect_success();
+    following
+}
+
+/// The same questions, the same answers.
+fn answers_alike(migration: &Migration) {
+    let folder = folder();
+    let asked = folder.path().join("asked");
+    let program =
+        |name: &str, server: &Server| Program::new(name).args(["--context", server.context()]);
+    let export = program("spice-export", &migration.from).args(["--settle", "0s"]);
+    let check = program("spice-check", &migration.from)
+        .args(["--sample", "100"])
+        .output_file(&asked);
+    Pipe::from(export)
+        .to(check)
+        .timeout(PATIENCE)
+        .expect_success();
+    let head = judge::head(&migration.to);
+    let check = program("spice-check", &migration.to).args(["--at", &head]);
+    let alike = check.arg(&asked).run().expect_success();
+    assert!(
+        alike.stderr.contains("gives the same answers"),
+        "{}",
+        alike.stderr
+    );
+}
+
+/// Whether the server keeps an expiry. One that would drop it gets no such relationship.
+fn keeps_expiries(version: &str) -> bool {
+    let server = server(Some(version));
+    let row = r#"{"relationship":{"resource":{"objectType":"team","objectId":"t"},"relation":"member","subject":{"object":{"objectType":"user","objectId":"u"}},"optionalExpiresAt":"2999-01-01T00:00:00Z"}}"#;
+    let import = || {
+        let import =
+            Program::new("spice-import").args(["--context", server.context(), "--unsealed"]);
+        import.input(format!("{row}\n")).run()
+    };
+    let schema = "use expiration
+definition user {}
+definition team {
+	relation member: user with expiration
+}
+";
+    if version == OLDEST || version == "v1.35.0" {
+        judge::write_schema(
+            &server,
+            "definition user {}
+definition team {
+	relation member: user
+}
+",
+        );
+        let refused = import().expect_code(1).stderr;
+        assert!(
+            refused.contains("this server does not know expiries"),
+            "{refused}"
+        );
+        assert_eq!(judge::dump(&server, Precision::Seconds), [""; 0]);
+        let newer = self::server(None);
+        judge::write_schema(&newer, schema);
+        let folder = folder();
+        let stream = folder.path().join("stream");
+        let export =
+            Program::new("spice-export").args(["--context", newer.context(), "--settle", "0s"]);
+        export.output_file(&stream).run().expect_success();
+        let import =
+            Program::new("spice-import").args(["--context", server.context(), "--dry-run"]);
+        let refused = import.args(["--schema", "write"]).arg(&stream).run();
+        let refused = refused.expect_code(1).stderr;
+        assert!(
+            refused.contains("does not know `use expiration`"),
+            "{refused}"
+        );
+        return false;
+    }
+    judge::write_schema(&server, schema);
+    import().expect_success();
+    assert!(judge::dump(&server, Precision::Seconds)[0].contains("2999-01-01"));
+    true
+}
+
+/// What can be said of a version, in the form of the table.
+fn row(version: &str) -> String {
+    let (from, goes) = migrate(server(Some(version)), server(None));
+    answers_alike(&from);
+    let (to, follows) = migrate(server(None), server(Some(version)));
+    answers_alike(&to);
+    assert!(follows == Goes::Live, "a target needs no Watch");
+    let source = match goes {
+        Goes::Live => "yes | live",
+        Goes::Fenced => "no: no checkpoints | fenced",
+    };
+    let expiry = if keeps_expiries(version) {
+        "yes"
+    } else {
+        "refused"
+    };
+    format!("| {version} | yes | {source} | yes | yes | live | {expiry} | yes |")
+}
+
+fn is_documented(version: &str) {
+    let row = row(version);
+    figure(&row);
+    let page = std::fs::read_to_string(root().join("docs/versions.md")).unwrap();
+    assert!(
+        page.lines().any(|line| line == row),
+        "docs/versions.md has no line {row}"
+    );
+}
+
+#[test]
+fn the_oldest_version_is_left_and_reached() {
+    is_documented(OLDEST);
+}
+
+#[test]
+fn every_version_is_left_and_reached() {
+    if std::env::var_os("SPICE_VERSIONS").is_none() {
+        figure("skipped: make versions builds and tries them all");
+        return;
+    }
+    for version in OTHERS {
+        is_documented(version);
+    }
+}
+
+/// Two servers of which nobody knows whether they are one.
+#[test]
+fn unnamed_datastores_are_asked_about() {
+    let (from, to) = (server(Some(OLDEST)), server(Some(OLDEST)));
+    fill(&from);
+    let folder = folder();
+    let stream = folder.path().join("stream");
+    let program =
+        |name: &str, server: &Server| Program::new(name).args(["--context", server.context()]);
+    let export = program("spice-export", &from).args(["--settle", "0s"]);
+    export.output_file(&stream).run().expect_success();
+    let import = || program("spice-import", &to).arg(&stream);
+    let refused = import().run().expect_code(2).stderr;
+    assert!(
+        refused.contains("cannot be known") && refused.contains("--same-datastore"),
+        "{refused}"
+    );
+    import().arg("--same-datastore").run().expect_success();
+    judge::assert_same_relationships(&from, &to, Precision::Nanoseconds);
+    // And a revision of which nobody knows what schema it had.
+    let at = judge::head(&from);
+    let export = || program("spice-export", &from).args(["--at", &at]);
+    let refused = export().run().expect_code(2).stderr;
+    assert!(refused.contains("cannot tell what schema"), "{refused}");
+    export().arg("--no-schema").run().expect_success();
+}

@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::uri::PathAndQuery;
 use prost::Message;
 use tonic::client::Grpc;
+use tonic::metadata::MetadataValue;
 use tonic::service::interceptor::InterceptedService;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -20,11 +21,17 @@ pub(crate) type Transport = InterceptedService<GrpcOnly, Auth>;
 /// How often a call is made again that its connection gave back unsent.
 const RESENDS: usize = 3;
 
+/// Asks a server for its version, and where the answer has it: among its headers (v1.45.4), or its
+/// trailers (v1.56.0).
+const ASKS_VERSION: &str = "io.spicedb.requestversion";
+const VERSION: &str = "io.spicedb.debug.version";
+
 /// A call of the API, and how large an answer it may have.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rpc {
     path: &'static str,
     pub(crate) limits: Limits,
+    asks_version: bool,
 }
 
 impl Rpc {
@@ -32,12 +39,15 @@ impl Rpc {
     pub(crate) const WRITE_SCHEMA: Self = Self::unary("/authzed.api.v1.SchemaService/WriteSchema");
     pub(crate) const CHECK_BULK: Self =
         Self::unary("/authzed.api.v1.PermissionsService/CheckBulkPermissions");
-    pub(crate) const WRITE: Self =
-        Self::unary("/authzed.api.v1.PermissionsService/WriteRelationships");
+    pub(crate) const WRITE: Self = Self {
+        asks_version: true,
+        ..Self::unary("/authzed.api.v1.PermissionsService/WriteRelationships")
+    };
     pub(crate) const HEALTH: Self = Self::unary("/grpc.health.v1.Health/Check");
     pub(crate) const READ: Self = Self {
         path: "/authzed.api.v1.PermissionsService/ReadRelationships",
         limits: Limits::PAGE,
+        asks_version: false,
     };
 
     /// ReflectSchema.
@@ -78,6 +88,7 @@ impl Rpc {
                 }
             },
             limits: Limits::PAGE,
+            asks_version: false,
         }
     }
 
@@ -85,6 +96,7 @@ impl Rpc {
         Self {
             path: "/authzed.api.v1.WatchService/Watch",
             limits: Limits::transaction(memory),
+            asks_version: false,
         }
     }
 
@@ -92,6 +104,7 @@ impl Rpc {
         Self {
             path,
             limits: Limits::UNARY,
+            asks_version: false,
         }
     }
 
@@ -124,6 +137,10 @@ where
         if let Some(limit) = limit {
             request.set_timeout(limit);
         }
+        if rpc.asks_version {
+            let metadata = request.metadata_mut();
+            metadata.insert(ASKS_VERSION, MetadataValue::from_static("1"));
+        }
         let mut grpc = grpc(transport.clone(), rpc);
         let opened = async {
             ready(&mut grpc).await?;
@@ -147,8 +164,22 @@ pub(crate) async fn ready(grpc: &mut Grpc<Transport>) -> Result<(), Status> {
     grpc.ready().await.map_err(Status::from_error)
 }
 
+/// The one message of an answer, and the version of the server that gave it, such as `v1.56.0`, where it
+/// says so.
+pub(crate) async fn only_with_version<A>(
+    answer: Response<Streaming<A>>,
+) -> Result<(A, Option<String>), Status> {
+    let text = |value: &MetadataValue<_>| value.to_str().ok().map(str::to_owned);
+    let in_headers = answer.metadata().get(VERSION).and_then(text);
+    let mut stream = answer.into_inner();
+    let message = only(&mut stream).await?;
+    let trailers = stream.trailers().await?.unwrap_or_default();
+    let in_trailers = trailers.get(VERSION).and_then(text);
+    Ok((message, in_trailers.or(in_headers)))
+}
+
 /// The one message of an answer, which must have no other.
-pub(crate) async fn only<A>(mut stream: Streaming<A>) -> Result<A, Status> {
+pub(crate) async fn only<A>(stream: &mut Streaming<A>) -> Result<A, Status> {
     let malformed = |what: &str| Status::from_error(Box::new(Fault::malformed(what)));
     let Some(message) = stream.message().await? else {
         return Err(malformed("no message in the answer"));

@@ -11,9 +11,8 @@ use std::time::Duration;
 use futures::Stream;
 use prost::Message;
 use tokio::time::timeout;
-use tonic::metadata::MetadataValue;
+use tonic::Status;
 use tonic::transport::Channel;
-use tonic::{Request, Status};
 
 use crate::call::{self, Rpc, Transport};
 use crate::connect::{Config, Target};
@@ -25,7 +24,6 @@ use crate::import::{self, EncodedRelationships};
 use crate::not_grpc::GrpcOnly;
 use crate::offers::{self, Offers};
 use crate::stream::Responses;
-use crate::v1::schema_service_client::SchemaServiceClient;
 use crate::v1::{self, Consistency, ZedToken};
 use crate::wire::{self, Answer, UnknownFields};
 use crate::zedtoken;
@@ -44,6 +42,16 @@ pub struct Client {
     unknown: UnknownFields,
     transaction: usize,
     offers: Offers,
+}
+
+/// What a server says of a transaction that it has taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The zedtoken of the revision that includes it.
+    pub token: String,
+    /// The version of the server, such as `v1.56.0`; `None` where it keeps that to itself
+    /// (`--disable-version-response`).
+    pub server_version: Option<String>,
 }
 
 /// The largest transaction that a Watch takes unless told otherwise: what its response may hold in
@@ -140,25 +148,6 @@ impl Client {
         &self.target.name
     }
 
-    /// The server's version, such as `v1.56.0`; `None` where it does not tell.
-    ///
-    /// # Errors
-    ///
-    /// Those of reading the schema.
-    pub async fn server_version(&self) -> Result<Option<String>, Error> {
-        let mut request = Request::new(v1::ReflectSchemaRequest::default());
-        request
-            .metadata_mut()
-            .insert("io.spicedb.requestversion", MetadataValue::from_static("1"));
-        let mut service = SchemaServiceClient::new(self.transport());
-        let call = service.reflect_schema(request);
-        let response = self.in_time("ReflectSchema", self.timeout(), call).await?;
-        let version = response.metadata().get("io.spicedb.debug.version");
-        Ok(version
-            .and_then(|version| version.to_str().ok())
-            .map(str::to_owned))
-    }
-
     /// Makes sure that the server still has the revision, by reading at exactly that.
     ///
     /// # Errors
@@ -239,23 +228,42 @@ impl Client {
             .within(self.timeout(), Answer::is_progress)
     }
 
-    /// Writes in one transaction and returns the zedtoken of the revision that includes it.
+    /// Writes in one transaction.
+    ///
+    /// A server before v1.49.0 acknowledges some TOUCHes that change nothing but an expiry without doing
+    /// them.
     ///
     /// # Errors
     ///
     /// [`Kind::LimitExceeded`] (1,000 updates by default), [`Kind::Refused`], [`Kind::AlreadyExists`]
     /// and others; see [`Error::is_ambiguous_for_writes`].
+    pub async fn write(&self, request: v1::WriteRelationshipsRequest) -> Result<Written, Error> {
+        if !self.offers.expiry && request.updates.iter().any(offers::expires) {
+            return Err(self.drops_expiry());
+        }
+        let (rpc, limit) = (Rpc::WRITE, self.write_timeout());
+        let (transport, unknown) = (self.transport(), self.unknown.clone());
+        let call = async {
+            let opened = call::open(transport, rpc, request, Some(limit), unknown).await?;
+            call::only_with_version::<v1::WriteRelationshipsResponse>(opened).await
+        };
+        let (response, server_version) = self.in_time(rpc.name(), limit, call).await?;
+        Ok(Written {
+            token: self.token(rpc.name(), response.written_at)?,
+            server_version,
+        })
+    }
+
+    /// Writes in one transaction and returns the zedtoken of the revision that includes it.
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](Self::write).
     pub async fn write_relationships(
         &self,
         request: v1::WriteRelationshipsRequest,
     ) -> Result<String, Error> {
-        if !self.offers.expiry && request.updates.iter().any(offers::expires) {
-            return Err(self.drops_expiry());
-        }
-        let response: v1::WriteRelationshipsResponse = self
-            .unary(Rpc::WRITE, request, self.write_timeout())
-            .await?;
-        self.token("WriteRelationships", response.written_at)
+        self.write(request).await.map(|written| written.token)
     }
 
     /// Writes an empty transaction and returns its zedtoken.
@@ -314,7 +322,7 @@ impl Client {
         let (transport, unknown) = (self.transport(), self.unknown.clone());
         let call = async {
             let opened = call::open(transport, rpc, message, Some(limit), unknown).await?;
-            call::only(opened.into_inner()).await
+            call::only(&mut opened.into_inner()).await
         };
         self.in_time(rpc.name(), limit, call).await
     }

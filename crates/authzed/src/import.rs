@@ -93,7 +93,7 @@ pub(crate) async fn call(
     call::ready(&mut grpc).await?;
     let request = Request::new(requests);
     let stream = grpc.streaming(request, rpc.path(), EncodedCodec(rpc));
-    call::only(stream.await?.into_inner()).await
+    call::only(&mut stream.await?.into_inner()).await
 }
 
 /// Sends bytes as they are, and decodes the answer.

@@ -52,7 +52,7 @@ pub use prost_types::{Struct, Timestamp};
 
 #[cfg(feature = "client")]
 pub use self::{
-    client::{Client, Schema},
+    client::{Client, Schema, Written},
     connect::{Config, Identity, Security, TlsConfig},
     error::{Error, Kind},
     import::{EncodedRelationships, RelationshipsEncoder},

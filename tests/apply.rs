@@ -60,13 +60,13 @@ fn watch(source: &Server) -> Program {
         .timeout(PATIENCE)
 }
 
-fn head(server: &Server) -> String {
+pub(crate) fn head(server: &Server) -> String {
     let head = Program::new("spice-revision").args(["--context", server.context(), "--head"]);
     let head = head.args(["--settle", "0s"]).run().expect_success();
     head.text().trim().to_owned()
 }
 
-fn mark(server: &Server) -> String {
+pub(crate) fn mark(server: &Server) -> String {
     let mark = Program::new("spice-revision").args(["--context", server.context(), "--mark"]);
     mark.run().expect_success().text().trim().to_owned()
 }

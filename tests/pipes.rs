@@ -12,6 +12,7 @@
 //! | [`attack`] | inputs made to harm: every program refuses them, in little memory and few words |
 //! | [`cutover`] | a source that is written moves with a second of write downtime, and back |
 //! | [`damage`] | a damaged stream is never taken for a whole one |
+//! | [`expiry`] | a touch that changes an expiry takes effect, whatever the server acknowledges |
 //! | [`fault`] | what breaks on the way costs nothing but time, or is told |
 //! | [`format`] | old streams stay readable, and the documentation's example is one |
 //! | [`hostile`] | a server that lies, hangs or breaks the rules gets an error, in time, and little memory |
@@ -33,6 +34,7 @@ mod conflict;
 mod copy;
 mod cutover;
 mod damage;
+mod expiry;
 mod fault;
 mod format;
 mod hostile;

@@ -323,7 +323,9 @@ impl Worker {
             .target
             .write(updates, one_revision, mark.as_ref(), &of)
             .await;
-        let Written { calls, token: last } = written.map_err(|failure| match &self.held {
+        let Written {
+            calls, token: last, ..
+        } = written.map_err(|failure| match &self.held {
             Some(held) => failure.context(held.text_of_wait()),
             None => failure,
         })?;

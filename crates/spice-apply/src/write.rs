@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -20,6 +20,8 @@ use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::doubt::{Doubts, SETTLED};
 use crate::position::Keeper;
+
+mod unsure;
 
 /// SpiceDB's default; the true limit is learned when it is lower.
 const UPDATES_PER_CALL: usize = 1_000;
@@ -54,6 +56,8 @@ pub(crate) struct Target {
     /// The updates are those of a source that is followed.
     is_followed: bool,
     dropped: AtomicBool,
+    schemas: Mutex<unsure::Schemas>,
+    undone: AtomicU64,
 }
 
 /// A call under way. Dropped before its end, which a signal does, it leaves word of that.
@@ -77,6 +81,8 @@ pub(crate) struct Written {
     pub(crate) calls: u64,
     /// The revision of the last call.
     pub(crate) token: Option<String>,
+    /// Acknowledged, but perhaps not done.
+    unsure: Vec<RelationshipUpdate>,
 }
 
 pub(crate) struct Rejects {
@@ -111,6 +117,8 @@ impl Target {
             rejects,
             is_followed,
             dropped: AtomicBool::new(false),
+            schemas: Mutex::default(),
+            undone: AtomicU64::new(0),
         }
     }
 
@@ -214,7 +222,7 @@ impl Target {
         let calls = self.cut(updates, one_revision);
         if let [updates] = calls.as_slice() {
             self.call(updates, metadata, of, &mut written).await?;
-            return Ok(written);
+            return self.made_sure(written, metadata, of).await;
         }
         // Each is waited for, also when another one has failed: a call that is dropped is in doubt.
         let all: Vec<Result<Written, Failure>> = stream::iter(calls)
@@ -230,8 +238,9 @@ impl Target {
             let one = one?;
             written.calls += one.calls;
             written.token = one.token.or(written.token);
+            written.unsure.extend(one.unsure);
         }
-        Ok(written)
+        self.made_sure(written, metadata, of).await
     }
 
     fn cut(
@@ -271,10 +280,11 @@ impl Target {
         let mut pieces = VecDeque::from([updates]);
         while let Some(piece) = pieces.pop_front() {
             let error = match self.attempt(piece, metadata).await? {
-                Ok(token) => {
+                Ok(answer) => {
                     self.doubts().acknowledged(piece);
                     written.calls += 1;
-                    written.token = Some(token);
+                    written.unsure.extend(self.unsure(&answer, piece).await?);
+                    written.token = Some(answer.token);
                     continue;
                 }
                 Err(error) => error,
@@ -303,7 +313,7 @@ impl Target {
         &self,
         updates: &[RelationshipUpdate],
         metadata: Option<&authzed::Struct>,
-    ) -> Result<Result<String, authzed::Error>, Failure> {
+    ) -> Result<Result<authzed::Written, authzed::Error>, Failure> {
         let request = WriteRelationshipsRequest {
             updates: updates.to_vec(),
             optional_transaction_metadata: metadata.cloned(),
@@ -317,10 +327,10 @@ impl Target {
             }
             let client = self.client();
             let call = UnderWay(&self.dropped);
-            let written = client.write_relationships(request.clone()).await;
+            let written = client.write(request.clone()).await;
             call.ended();
             let error = match written {
-                Ok(token) => return Ok(Ok(token)),
+                Ok(written) => return Ok(Ok(written)),
                 Err(error) => error,
             };
             match error.kind() {

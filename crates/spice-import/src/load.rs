@@ -4,13 +4,13 @@
 //! again, and after "already exists" they can be told apart by reading what is there. Nothing is ever
 //! dropped because its neighbour is in the way.
 
+use std::collections::HashSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use authzed::v1::{RelationshipUpdate, WriteRelationshipsRequest, relationship_update::Operation};
+use authzed::v1::relationship_update::Operation;
 use authzed::{Client, Code, Kind};
-use prost::Message as _;
 use spice_pipe::existing::{self, ByKey, key};
 use spice_pipe::retry::Retry;
 use spice_pipe::{Exit, Failure, lock};
@@ -21,6 +21,8 @@ use crate::OnConflict;
 use crate::chunk::{Chunk, Row};
 use crate::tally::{Rejects, Tally, conflict};
 
+mod write;
+
 /// A stream is ended before the target ends it (after 30 s); the rest goes into the next one.
 const STREAM_TIME: Duration = Duration::from_secs(20);
 /// A transaction that fails after this, half of the time that SpiceDB gives it, was too much for the target
@@ -29,10 +31,6 @@ const STREAM_TIME: Duration = Duration::from_secs(20);
 const SLOW: Duration = Duration::from_secs(15);
 /// So few are not too much: the target was away.
 const SLOW_FROM: usize = 500;
-/// SpiceDB's default for WriteRelationships; the true one is learned when it is lower.
-const UPDATES_PER_WRITE: usize = 1_000;
-const TOO_MANY_UPDATES: &str = "TOO_MANY_UPDATES_IN_REQUEST";
-const WRITE_BYTES: usize = 2 << 20;
 /// How often a connection breaks under the same rows before they are sent in halves.
 const BREAKS: usize = 2;
 /// How often an internal error is put down to something else before it is put down to the rows.
@@ -232,6 +230,11 @@ impl Loader {
             Ok(there) => there,
             Err(error) => return Ok(Err(error)),
         };
+        let expiring: HashSet<Vec<u8>> = there
+            .iter()
+            .filter(|(_, relationship)| relationship.optional_expires_at.is_some())
+            .map(|(key, _)| key.clone())
+            .collect();
         let mut settled: ByKey<Row> = there
             .into_iter()
             .map(|(key, relationship)| {
@@ -273,124 +276,16 @@ impl Loader {
                 }
             }
         }
-        let touch: Vec<Row> = touch.into_values().collect();
-        self.write_all(&touch, Operation::Touch, tally).await?;
+        let (unsure, sure): (Vec<Row>, Vec<Row>) = touch.into_values().partition(|row| {
+            let relationship = &row.relationship;
+            let expires = expiring.contains(&key(relationship));
+            relationship.optional_expires_at.is_some() != expires
+        });
+        self.write_all(&sure, Operation::Touch, tally).await?;
+        self.touch(&unsure, tally).await?;
         let mut absent: Vec<Row> = absent.into_values().collect();
         absent.sort_by_key(|row| row.line);
         Ok(Ok(absent))
-    }
-
-    /// Creates rows of which nothing is to be seen on the target, though something is in the way of at
-    /// least one of them: mostly a row that has expired and was not collected yet. No CREATE can replace
-    /// that, only a TOUCH; and only that one row is touched, for somebody else may write at the same time.
-    async fn create(&self, rows: &[Row], tally: &mut Tally) -> Result<(), Failure> {
-        for row in self.write_all(rows, Operation::Create, tally).await? {
-            let row = std::slice::from_ref(&row);
-            match self.resolve(row, tally).await? {
-                Ok(absent) => {
-                    self.write_all(&absent, Operation::Touch, tally).await?;
-                }
-                Err(error) => {
-                    self.narrow(row.to_vec(), &error, 0, tally)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes rows in as few calls as the target allows; gives back those that are there already,
-    /// where that matters to the operation.
-    async fn write_all(
-        &self,
-        rows: &[Row],
-        operation: Operation,
-        tally: &mut Tally,
-    ) -> Result<Vec<Row>, Failure> {
-        let mut in_the_way = Vec::new();
-        let mut limit = UPDATES_PER_WRITE;
-        let mut pieces = vec![rows];
-        while let Some(rows) = pieces.pop() {
-            let bytes: usize = rows.iter().map(|row| row.relationship.encoded_len()).sum();
-            if rows.len() > limit || (bytes > WRITE_BYTES && rows.len() > 1) {
-                let (first, rest) = rows.split_at(limit.min(rows.len() / 2));
-                pieces.extend([rest, first]);
-                continue;
-            }
-            if rows.is_empty() {
-                continue;
-            }
-            match self.write(rows, operation, tally).await? {
-                None if operation == Operation::Create => tally.loaded += rows.len() as u64,
-                None => tally.touched += rows.len() as u64,
-                // Any other limit is of bytes, and is one row's fault.
-                Some(error) if error.reason() == Some(TOO_MANY_UPDATES) && rows.len() > 1 => {
-                    let learned = error.limit().and_then(|limit| usize::try_from(limit).ok());
-                    limit = learned.unwrap_or(1).clamp(1, rows.len() - 1);
-                    pieces.push(rows);
-                }
-                Some(error) => match rows {
-                    [row] if error.kind() == Kind::AlreadyExists => in_the_way.push(row.clone()),
-                    [row] => self.reject(row, &error, tally)?,
-                    _ => {
-                        let (first, rest) = rows.split_at(rows.len() / 2);
-                        pieces.extend([rest, first]);
-                    }
-                },
-            }
-        }
-        Ok(in_the_way)
-    }
-
-    /// One WriteRelationships; gives back an error that lies with the rows.
-    async fn write(
-        &self,
-        rows: &[Row],
-        operation: Operation,
-        tally: &mut Tally,
-    ) -> Result<Option<authzed::Error>, Failure> {
-        let mut retry = Retry::new(self.max_retries);
-        let mut doubts = INTERNAL_RETRIES;
-        loop {
-            let update = |row: &Row| RelationshipUpdate {
-                operation: operation.into(),
-                relationship: Some(row.relationship.clone()),
-            };
-            let request = WriteRelationshipsRequest {
-                updates: rows.iter().map(update).collect(),
-                ..WriteRelationshipsRequest::default()
-            };
-            let Err(error) = self.client.write_relationships(request).await else {
-                return Ok(None);
-            };
-            if self.lies_with_the_rows(&error, &mut doubts).await {
-                return Ok(Some(error));
-            }
-            let unknown = error.is_ambiguous_for_writes();
-            if let Err(failure) = retry.pause(error, "writing again").await {
-                tally.unknown += if unknown { rows.len() as u64 } else { 0 };
-                return Err(failure);
-            }
-        }
-    }
-
-    /// Whether another attempt is in vain because of what the rows hold.
-    ///
-    /// An internal error is how a server reports a value that its database cannot hold (U+0000 on
-    /// PostgreSQL), and also a database that is restarting (measured, SpiceDB v1.56). It is put down to
-    /// the rows only if the database takes an empty write all the same, again and again.
-    async fn lies_with_the_rows(&self, error: &authzed::Error, doubts: &mut usize) -> bool {
-        match error.kind() {
-            Kind::Refused | Kind::MessageTooLarge | Kind::LimitExceeded | Kind::AlreadyExists => {
-                true
-            }
-            Kind::Internal if self.client.mark().await.is_err() => false,
-            Kind::Internal if *doubts == 0 => true,
-            Kind::Internal => {
-                *doubts -= 1;
-                false
-            }
-            _ => false,
-        }
     }
 
     fn reject(&self, row: &Row, error: &authzed::Error, tally: &mut Tally) -> Result<(), Failure> {

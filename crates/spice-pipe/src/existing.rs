@@ -93,6 +93,28 @@ pub async fn read_few(
     read_with(client, rows, &look).await
 }
 
+/// The newest state of rows that are scattered over all that there is, one by one: a server's database
+/// finds each by its index.
+///
+/// # Errors
+///
+/// As [`read`].
+pub async fn read_scattered(
+    client: &Client,
+    rows: &[&Relationship],
+    max_retries: usize,
+) -> Result<Result<ByKey<Relationship>, authzed::Error>, Failure> {
+    let look = Look {
+        at: Consistency::fully_consistent(),
+        waste_rows: WASTE_ROWS_OF_FEW,
+        few: usize::MAX,
+        reads: READS_OF_FEW,
+        largest_page: AtomicU32::new(u32::MAX),
+        max_retries,
+    };
+    read_with(client, rows, &look).await
+}
+
 /// How to read.
 struct Look {
     at: Consistency,

@@ -15,6 +15,7 @@
 //! | [`position`] | how far a change stream was applied, on disk |
 //! | [`token`] | the zedtoken in any file of the suite |
 //! | [`token_command`] | the command that prints the preshared key |
+//! | [`touch`] | whether a TOUCH took effect where an expiry is in play |
 //! | [`unknown`] | `--ignore-unknown-fields` |
 //! | [`budget`] | how much may wait between two tasks, in bytes |
 //! | [`stdio`] | stdin, stdout and files as streams, zstd |
@@ -51,6 +52,7 @@ pub mod spool;
 pub mod stdio;
 pub mod token;
 mod token_command;
+pub mod touch;
 pub mod unknown;
 
 use std::time::Duration;

@@ -1,0 +1,339 @@
+//! Whether a TOUCH took effect where an expiry is in play.
+//!
+//! SpiceDB before v1.49.0 acknowledges some TOUCHes that change nothing but an expiry, and does not do
+//! them: on MySQL those that take an expiry away (all of v1.40.0 to v1.48.0 compare what is touched with
+//! what is there less its expiry; measured on v1.40.0 and v1.45.4, MariaDB), on CockroachDB also those that set
+//! one where there was none. Pull request 2796 of authzed/spicedb mended both. A relationship that has
+//! expired and was not collected yet stays as invisible as it was when it is touched without an expiry. So
+//! unless the server is known to be a good one, what was touched is read again.
+
+use std::collections::HashSet;
+use std::time::SystemTime;
+
+use authzed::Written;
+use authzed::v1::Relationship;
+
+use crate::existing::{ByKey, key};
+use crate::keeps::{self, Keeps};
+
+/// The first version that does every TOUCH on every datastore.
+const MENDED: (u64, u64) = (1, 49);
+
+/// What to say where TOUCHes were not done, before they are named.
+pub const UNDONE: &str = "the target acknowledges touches that change only an expiry and does not do them \
+    (SpiceDB before v1.49 on MySQL and CockroachDB does that): deleting these, and writing them again";
+
+/// How many seconds the clocks of this machine and of the server's database may differ.
+const CLOCKS_DIFFER: i64 = 60;
+
+/// Which TOUCHes a server may acknowledge and not do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Skips {
+    /// None.
+    Nothing,
+    /// Those that take an expiry away.
+    Removals,
+    /// Those that take an expiry away, or set one where there was none.
+    Both,
+}
+
+impl Skips {
+    /// Told by the datastore behind the server that has written this (PostgreSQL, memory and Spanner did
+    /// every TOUCH in every version), else by the version, where the server gives that away.
+    #[must_use]
+    pub fn of(written: &Written) -> Self {
+        Self::told_by(keeps::of(&written.token), written.server_version.as_deref())
+    }
+
+    fn told_by(keeps: Option<Keeps>, version: Option<&str>) -> Self {
+        let is_mended = version
+            .and_then(major_and_minor)
+            .is_some_and(|version| version >= MENDED);
+        match keeps {
+            Some(Keeps::All | Keeps::Micros) => Self::Nothing,
+            _ if is_mended => Self::Nothing,
+            Some(Keeps::Seconds) => Self::Removals,
+            None => Self::Both,
+        }
+    }
+
+    /// Whether the TOUCH of this may be among them, as far as what is written tells.
+    #[must_use]
+    pub fn may_hold(self, touched: &Relationship) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Removals => touched.optional_expires_at.is_none(),
+            Self::Both => true,
+        }
+    }
+}
+
+/// Of a release, such as `v1.56.0`; `None` for anything else, a build of one's own for example.
+fn major_and_minor(version: &str) -> Option<(u64, u64)> {
+    let mut numbers = version.strip_prefix('v')?.split('.');
+    let mut number = || numbers.next()?.parse::<u64>().ok();
+    let (major, minor, _patch) = (number()?, number()?, number()?);
+    numbers.next().is_none().then_some((major, minor))
+}
+
+/// Of relationships that were touched, the keys of those whose expiry was not read afterwards as it was
+/// written.
+#[must_use]
+pub fn undone(touched: &[&Relationship], there: &ByKey<Relationship>) -> HashSet<Vec<u8>> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let now = now.map_or(0, |now| i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
+    let undone = touched.iter().filter_map(|touched| {
+        let key = key(touched);
+        is_undone(touched, there.get(&key), now).then_some(key)
+    });
+    undone.collect()
+}
+
+/// Whether what is there shows that a TOUCH was not done; `now` in seconds since 1970.
+///
+/// Less than a second is no difference: MySQL keeps whole seconds, and may round them.
+fn is_undone(touched: &Relationship, there: Option<&Relationship>, now: i64) -> bool {
+    let nanos = |relationship: &Relationship| {
+        let expiry = relationship.optional_expires_at.as_ref()?;
+        Some(i128::from(expiry.seconds) * 1_000_000_000 + i128::from(expiry.nanos))
+    };
+    let Some(there) = there else {
+        // One that has expired cannot be seen, and the clocks may differ.
+        let expiry = touched.optional_expires_at.as_ref();
+        return expiry.is_none_or(|expiry| expiry.seconds > now + CLOCKS_DIFFER);
+    };
+    match (nanos(touched), nanos(there)) {
+        (Some(touched), Some(there)) => touched.abs_diff(there) >= 1_000_000_000,
+        (touched, there) => touched != there,
+    }
+}
+
+/// Relations whose relationships can have an expiry, by a schema.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Expiring {
+    /// These, by definition and relation.
+    Some(HashSet<(String, String)>),
+    /// Any: the text could not be understood.
+    Any,
+}
+
+impl Expiring {
+    /// Takes the text of a schema as a server renders it, where `use expiration` stands before any.
+    #[must_use]
+    pub fn of(schema: &str) -> Self {
+        let mut found = HashSet::new();
+        if !schema.contains("expiration") {
+            return Self::Some(found);
+        }
+        let Some(words) = words(schema) else {
+            return Self::Any;
+        };
+        if !words.windows(2).any(|pair| pair == ["use", "expiration"]) {
+            return Self::Some(found);
+        }
+        let (mut definition, mut relation) = (None, None);
+        for pair in words.windows(2) {
+            match (pair[0], pair[1]) {
+                ("use", _) => {}
+                ("definition", name) => (definition, relation) = (Some(name), None),
+                ("relation", name) => relation = Some(name),
+                (_, "permission" | "caveat" | "partial") => relation = None,
+                (_, "expiration") => match (definition, relation) {
+                    (Some(definition), Some(relation)) => {
+                        found.insert((definition.to_owned(), relation.to_owned()));
+                    }
+                    _ => return Self::Any,
+                },
+                _ => {}
+            }
+        }
+        Self::Some(found)
+    }
+
+    /// What either of two schemas allows. Relationships that have expired do not keep a schema from
+    /// allowing no expiry any more, and are there until they are collected (measured, v1.40.0).
+    #[must_use]
+    pub fn or(&self, other: &Self) -> Self {
+        match (self, other) {
+            (Self::Some(one), Self::Some(other)) => Self::Some(one.union(other).cloned().collect()),
+            _ => Self::Any,
+        }
+    }
+
+    /// Whether an expiry can be in play when this is touched.
+    #[must_use]
+    pub fn holds(&self, relationship: &Relationship) -> bool {
+        let Self::Some(relations) = self else {
+            return true;
+        };
+        let resource = relationship.resource.as_ref();
+        let resource = resource.map_or("", |resource| &resource.object_type);
+        relationship.optional_expires_at.is_some()
+            || (!relations.is_empty()
+                && relations.contains(&(resource.to_owned(), relationship.relation.clone())))
+    }
+}
+
+/// The words of a schema, without its comments; `None` where strings may hold anything.
+fn words(schema: &str) -> Option<Vec<&str>> {
+    let is_of_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '/');
+    let mut words = Vec::new();
+    let mut rest = schema;
+    while let Some(first) = rest.chars().next() {
+        rest = if let Some(comment) = rest.strip_prefix("//") {
+            comment.split_once('\n').map_or("", |(_, rest)| rest)
+        } else if let Some(comment) = rest.strip_prefix("/*") {
+            comment.split_once("*/").map_or("", |(_, rest)| rest)
+        } else if matches!(first, '"' | '\'' | '`') {
+            return None;
+        } else if is_of_name(first) {
+            let end = rest.find(|c| !is_of_name(c)).unwrap_or(rest.len());
+            let end = ["//", "/*"]
+                .iter()
+                .filter_map(|comment| rest.find(comment))
+                .fold(end, usize::min);
+            let (word, after) = rest.split_at(end);
+            words.push(word);
+            after
+        } else {
+            &rest[first.len_utf8()..]
+        };
+    }
+    Some(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use authzed::Timestamp;
+    use authzed::v1::{ObjectReference, Relationship};
+
+    use super::{Expiring, Keeps, Skips, is_undone};
+
+    fn relationship(expiry: Option<(i64, i32)>) -> Relationship {
+        Relationship {
+            resource: Some(ObjectReference {
+                object_type: "tenant/doc".to_owned(),
+                object_id: "one".to_owned(),
+            }),
+            relation: "viewer".to_owned(),
+            optional_expires_at: expiry.map(|(seconds, nanos)| Timestamp { seconds, nanos }),
+            ..Relationship::default()
+        }
+    }
+
+    #[test]
+    fn touches_that_a_server_may_skip_are_told_by_datastore_and_version() {
+        use Skips::{Both, Nothing, Removals};
+        let (mysql, cockroach) = (Some(Keeps::Seconds), None);
+        let cases = [
+            (mysql, Some("v1.49.0"), Nothing),
+            (mysql, Some("v1.56.0"), Nothing),
+            (mysql, Some("v2.0.1"), Nothing),
+            (cockroach, Some("v1.49.2"), Nothing),
+            (mysql, Some("v1.48.9"), Removals),
+            (cockroach, Some("v1.45.4"), Both),
+            (mysql, Some("(devel)"), Removals),
+            (mysql, Some("v1.49"), Removals),
+            (mysql, Some("v1.49.0-rc1"), Removals),
+            (mysql, None, Removals),
+            (cockroach, None, Both),
+            (Some(Keeps::All), Some("v1.45.4"), Nothing),
+            (Some(Keeps::Micros), None, Nothing),
+        ];
+        for (keeps, version, expected) in cases {
+            let skips = Skips::told_by(keeps, version);
+            assert_eq!(skips, expected, "{keeps:?} {version:?}");
+        }
+        let (lasting, expiring) = (relationship(None), relationship(Some((1, 0))));
+        let may_hold = |skips: Skips| [skips.may_hold(&lasting), skips.may_hold(&expiring)];
+        assert_eq!(may_hold(Nothing), [false, false]);
+        assert_eq!(may_hold(Removals), [true, false]);
+        assert_eq!(may_hold(Both), [true, true]);
+    }
+
+    #[test]
+    fn touch_is_undone_where_another_expiry_is_read() {
+        let now = 1_000;
+        let (none, soon, late) = (None, Some((2_000, 0)), Some((3_000, 0)));
+        let cases = [
+            (none, Some(none), false),
+            (none, Some(late), true),
+            (late, Some(none), true),
+            (late, Some(soon), true),
+            (late, Some(late), false),
+            (Some((3_000, 700_000_000)), Some(late), false),
+            (Some((2_999, 700_000_000)), Some(late), false),
+        ];
+        for (touched, there, expected) in cases {
+            let there = there.map(relationship);
+            let is = is_undone(&relationship(touched), there.as_ref(), now);
+            assert_eq!(is, expected, "{touched:?} {there:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_to_be_seen_is_undone_unless_it_has_expired() {
+        for (expiry, expected) in [
+            (None, true),
+            (Some((1_200, 0)), true),
+            (Some((1_001, 0)), false),
+            (Some((10, 0)), false),
+        ] {
+            let is = is_undone(&relationship(expiry), None, 1_000);
+            assert_eq!(is, expected, "{expiry:?}");
+        }
+    }
+
+    #[test]
+    fn relations_that_can_expire_are_found_in_a_schema() {
+        let schema = "use expiration\n\ncaveat at_night(expires timestamp) {\n\texpires > expires\n}\n\n\
+            /** expiration */\ndefinition user {}\n\ndefinition tenant/doc {\n\
+            \trelation owner: user // with expiration, or not\n\
+            \trelation viewer: user | user with expiration\n\
+            \tpermission view = viewer\n}\n\n\
+            definition team {\n\trelation member: user with at_night and expiration\n}";
+        let expected = [("tenant/doc", "viewer"), ("team", "member")];
+        let expected: HashSet<(String, String)> = expected
+            .iter()
+            .map(|(definition, relation)| ((*definition).to_owned(), (*relation).to_owned()))
+            .collect();
+        let expiring = Expiring::of(schema);
+        assert_eq!(expiring, Expiring::Some(expected));
+        assert!(expiring.holds(&relationship(None)));
+        let mut owner = relationship(None);
+        owner.relation = "owner".to_owned();
+        assert!(!expiring.holds(&owner));
+        owner.optional_expires_at = Some(Timestamp::default());
+        assert!(expiring.holds(&owner), "whatever the schema was before");
+    }
+
+    #[test]
+    fn relation_that_could_expire_before_is_held_on_to() {
+        let text =
+            |of: &str| format!("use expiration\n\ndefinition tenant/doc {{\n\trelation {of}\n}}");
+        let before = Expiring::of(&text("viewer: user with expiration"));
+        let after = Expiring::of(&text(
+            "viewer: user\n\trelation editor: user with expiration",
+        ));
+        assert!(!after.holds(&relationship(None)));
+        assert!(before.or(&after).holds(&relationship(None)));
+        assert!(after.or(&before).holds(&relationship(None)));
+        assert_eq!(Expiring::Any.or(&after), Expiring::Any);
+    }
+
+    #[test]
+    fn schema_that_is_not_understood_can_expire_anywhere() {
+        let caveat = "caveat c(a string) {\n\ta == \"/*\"\n}\n";
+        let definition = "definition d {\n\trelation r: user with expiration\n}\n";
+        for schema in [
+            format!("use expiration\n{caveat}{definition}"),
+            "use expiration\ncaveat c(expiration timestamp) {}\n".to_owned(),
+        ] {
+            assert_eq!(Expiring::of(&schema), Expiring::Any, "{schema}");
+        }
+        let without = "caveat c(expiration timestamp) {\n\texpiration > expiration\n}\n";
+        assert_eq!(Expiring::of(without), Expiring::Some(HashSet::new()));
+    }
+}

@@ -18,6 +18,7 @@
 //! | [`hostile`] | a server that lies, hangs or breaks the rules gets an error, in time, and little memory |
 //! | [`migrate`] | `scripts/migrate`, as an operator runs it |
 //! | [`schema`] | schemas of every form of comment and syntax are moved, and known again |
+//! | [`tools`] | `scripts/spicedb` finds the server to start |
 //! | [`watch`] | a live source is followed without a gap, or not at all |
 #![allow(
     clippy::unwrap_used,
@@ -41,4 +42,5 @@ mod hostile;
 mod migrate;
 mod schema;
 mod support;
+mod tools;
 mod watch;

@@ -4,9 +4,19 @@
 
 # tool NAME PACKAGE: prints the program's path; builds it from tests/tools if it is not on PATH
 tool() {
-    command -v "$1" && return
+    on_path "$1" && return
     is_built "$1" || { mkdir -p "$tools" && locked "$tools/.lock" build_tool "$@"; }
     echo "$tools/$1"
+}
+
+# on_path NAME: the first program of that name on PATH that is no script of this repository, in any of its copies
+on_path() {
+    local found real
+    while read -r found; do
+        real=$(readlink -f "$found")
+        [ -r "${real%/*}/../tests/tools/programs.sh" ] || { echo "$found" && return; }
+    done < <(type -aP "$1")
+    return 1
 }
 
 is_built() { [ -x "$tools/$1" ] && ! [ "$root/tests/tools/go.sum" -nt "$tools/$1" ]; }

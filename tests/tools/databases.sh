@@ -161,9 +161,18 @@ create_database() {
     case $datastore in
     postgres) postgres_client postgres -c "CREATE DATABASE $database $options" ;;
     mysql) mysql_client mysql -e "CREATE DATABASE $database CHARACTER SET utf8mb4" ;;
+    spanner)
+        database=db_$(new_secret | cut -c1-16) # 30 characters at most
+        create_spanner_database "$database"
+        ;;
     memory) return ;;
     esac >&2 || die "the database of $name could not be created"
     echo "$database" >"$server/database"
+    migrate_database
+}
+
+# migrate_database: brings SpiceDB's tables into $database
+migrate_database() {
     connection_uri
     (
         only_stdio
@@ -172,10 +181,21 @@ create_database() {
     ) </dev/null >>"$server/log" 2>&1 || { show_log && die "the datastore of $name could not be migrated"; }
 }
 
+# reconnect_database: the $database that there was. An emulator of Spanner that was stopped has lost it
+reconnect_database() {
+    if [ "$datastore" = spanner ] && ! has_spanner_database "$database"; then
+        create_spanner_database "$database"
+        migrate_database
+    else
+        connection_uri
+    fi
+}
+
 connection_uri() { # adds to $environment: a command line could be read by all users
     case $datastore in
     postgres) uri="postgres://postgres:$(pg_password)@127.0.0.1:$(cat "$state/.postgres/port")/$database?sslmode=disable" ;;
     mysql) uri="spicedb:$(cat "$state/.mysql/password")@tcp(127.0.0.1:$(cat "$state/.mysql/port"))/$database?parseTime=true" ;;
+    spanner) spanner_uri ;;
     memory) return ;;
     esac
     environment+=("SPICEDB_DATASTORE_CONN_URI=$uri")
@@ -189,5 +209,6 @@ drop_database() {
     case $kind in
     postgres) find_postgres && postgres_client postgres -c "DROP DATABASE IF EXISTS $(cat "$server/database") WITH (FORCE)" ;;
     mysql) find_mariadb && mysql_client mysql -e "DROP DATABASE IF EXISTS $(cat "$server/database")" ;;
+    spanner) drop_spanner_database "$(cat "$server/database")" ;;
     esac >&2 || say "the database of $name could not be dropped"
 }

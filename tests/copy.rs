@@ -48,7 +48,7 @@ pub(crate) fn summary(finished: &Finished) -> serde_json::Value {
     lines[0]["imported"].clone()
 }
 
-fn copy(from: &Server, to: &Server, flags: &[&str]) -> serde_json::Value {
+pub(crate) fn copy(from: &Server, to: &Server, flags: &[&str]) -> serde_json::Value {
     let finished = Pipe::from(export(from).args(flags))
         .to(import(to))
         .expect_success();
@@ -57,7 +57,7 @@ fn copy(from: &Server, to: &Server, flags: &[&str]) -> serde_json::Value {
 
 /// Copies along a route of datastores; every hop must give the same digest, and the independent
 /// client must see the same set as at the start.
-fn round(sample: Sample, route: &[Datastore], precision: Precision, flags: &[&str]) {
+pub(crate) fn round(sample: Sample, route: &[Datastore], precision: Precision, flags: &[&str]) {
     let first = holding(sample, route[0]);
     let seen_first = judge::dump(&first, precision);
     assert_eq!(seen_first.len() as u64, sample.relationships);

@@ -18,6 +18,7 @@
 //! | [`hostile`] | a server that lies, hangs or breaks the rules gets an error, in time, and little memory |
 //! | [`migrate`] | `scripts/migrate`, as an operator runs it |
 //! | [`schema`] | schemas of every form of comment and syntax are moved, and known again |
+//! | [`spanner`] | Spanner is copied from and to and followed to, and never followed |
 //! | [`tools`] | `scripts/spicedb` finds the server to start |
 //! | [`watch`] | a live source is followed without a gap, or not at all |
 #![allow(
@@ -41,6 +42,7 @@ mod format;
 mod hostile;
 mod migrate;
 mod schema;
+mod spanner;
 mod support;
 mod tools;
 mod watch;

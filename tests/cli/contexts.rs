@@ -84,6 +84,7 @@ fn environment_alone_works() {
         ("SPICE_INSECURE", "maybe"),
         ("SPICE_REQUEST_TIMEOUT", "soon"),
         ("SPICE_MAX_RETRIES", "many"),
+        ("SPICE_DATASTORE", "oracle"),
     ] {
         let finished = run(by_environment().env(name, value));
         assert_says(&finished, 2, &["environment", name, "expected"], name);
@@ -247,4 +248,51 @@ fn contexts_file_with_a_token_that_others_can_read_warns() {
     );
     assert_eq!(ask(&inside, 0o600), "");
     assert_eq!(ask(&beside, 0o644), "");
+}
+
+#[test]
+fn declared_datastore_is_refused_where_the_server_has_another() {
+    let servers = [Datastore::Memory, Datastore::Postgres].map(with_schema);
+    let folder = crate::support::folder();
+    for (server, right, wrong) in [
+        (&servers[0], "memory", ["spanner", "postgres"]),
+        (&servers[1], "postgres", ["memory", "mysql"]),
+    ] {
+        let by_flag = |kind: &str| {
+            let head = head().args(["--context", server.context()]);
+            run(head.args(["--datastore", kind]))
+        };
+        let by_context = |kind: &str| {
+            let text = format!(
+                "[it]\nendpoint = \"{}\"\ntoken-file = \"{}\"\ninsecure = true\ndatastore = \"{kind}\"\n",
+                server.endpoint(),
+                server.token_file().display()
+            );
+            let file = contexts(folder.path(), &text);
+            run(head().args(["--context", "it"]).env("SPICE_CONTEXTS", file))
+        };
+        let by_environment = |kind: &str| {
+            let head = head().env("SPICE_ENDPOINT", server.endpoint());
+            let head = head.env("SPICE_TOKEN_FILE", server.token_file());
+            run(head
+                .env("SPICE_INSECURE", "true")
+                .env("SPICE_DATASTORE", kind))
+        };
+        for finished in [by_flag(right), by_context(right), by_environment(right)] {
+            finished.expect_success();
+        }
+        for kind in wrong {
+            for finished in [by_flag(kind), by_context(kind), by_environment(kind)] {
+                let declared = format!("(--datastore {kind})");
+                assert_says(
+                    &finished,
+                    2,
+                    &["is declared", &declared, "hint: correct"],
+                    kind,
+                );
+            }
+        }
+        let unknown = by_context("Oracle");
+        assert_says(&unknown, 2, &["expected one of memory, mysql"], "no kind");
+    }
 }

@@ -180,10 +180,10 @@ fn input_without_a_revision_is_bad_data() {
 
 #[test]
 fn json_says_what_a_token_holds() {
-    for (datastore, form, settles) in [
-        (Datastore::Memory, "integer", true),
-        (Datastore::MySql, "integer", true),
-        (Datastore::Postgres, "postgres", false),
+    for (datastore, form, settles, kind, precision) in [
+        (Datastore::Memory, "integer", true, "memory", "us"),
+        (Datastore::MySql, "integer", true, "mysql", "s"),
+        (Datastore::Postgres, "postgres", false, "postgres", "us"),
     ] {
         let server = with_schema(datastore);
         let mark = revision().args(["--mark", "--json", "--context", server.context()]);
@@ -195,10 +195,17 @@ fn json_says_what_a_token_holds() {
         for said in [&mark, &head] {
             assert_eq!(said["form"], form);
             assert_eq!(said["settles"], settles);
+            assert_eq!(said["datastore"], kind);
+            assert_eq!(said["expiryPrecision"], precision);
             assert_eq!(said["datastoreId"].as_str().unwrap().len(), 8);
             let line = format!("{{\"checkpoint\":{{\"revision\":{}}}}}\n", said["token"]);
             let again: serde_json::Value = serde_json::from_str(&found(&["--json"], line)).unwrap();
-            assert_eq!(&again["revision"], said);
+            let mut expected = said.clone();
+            if kind == "memory" {
+                // The token alone does not tell: no server is asked.
+                expected["datastore"] = "memory-or-spanner".into();
+            }
+            assert_eq!(again["revision"], expected);
         }
         assert_eq!(mark["datastoreId"], head["datastoreId"]);
     }

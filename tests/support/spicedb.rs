@@ -13,6 +13,27 @@ pub enum Datastore {
     Memory,
     Postgres,
     MySql,
+    /// On Google's emulator, where [`lacks_spanner`] does not say that it is missing.
+    Spanner,
+}
+
+/// Whether Google's Spanner emulator is missing, and says so: a test that needs it is skipped then.
+pub fn lacks_spanner() -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let package = Path::new("/usr/lib/google-cloud-sdk/bin/cloud_spanner_emulator");
+    let mut folders = std::env::split_paths(&path).chain([package.to_owned()]);
+    let is_there = |folder: PathBuf| {
+        let programs = ["gateway_main", "emulator_main"];
+        programs.iter().all(|name| folder.join(name).exists())
+    };
+    let is_missing = !folders.any(is_there);
+    if is_missing {
+        eprintln!(
+            "skipped, Google's Spanner emulator (gateway_main, emulator_main) is not on PATH: on Debian it \
+             is google-cloud-cli-spanner-emulator"
+        );
+    }
+    is_missing
 }
 
 /// What a server is started with.
@@ -114,6 +135,7 @@ impl Server {
             Datastore::Memory => "memory",
             Datastore::Postgres => "postgres",
             Datastore::MySql => "mysql",
+            Datastore::Spanner => "spanner",
         };
         Builder {
             arguments: vec![format!("--datastore={datastore}")],

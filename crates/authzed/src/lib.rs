@@ -5,7 +5,7 @@
 //! a field that is left out would be data that is lost. [`compare_descriptors`] asks a server
 //! whether that is still so.
 //!
-//! Without the feature `client` only the messages and [`zedtoken`] remain, and nothing that could
+//! Without the feature `client` only the messages, [`zedtoken`] and [`DatastoreKind`] remain, and nothing that could
 //! open a connection.
 //!
 //! What the documentation says about servers was measured on SpiceDB v1.56.0.
@@ -17,6 +17,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod consistency;
+mod datastore;
 mod generated;
 pub mod zedtoken;
 
@@ -47,6 +48,7 @@ mod tls;
 #[cfg(feature = "client")]
 mod wire;
 
+pub use datastore::{DatastoreKind, HeadObserver};
 pub use generated::{FILE_DESCRIPTOR_SET, rpc, v1};
 pub use prost_types::{Struct, Timestamp};
 

@@ -192,6 +192,7 @@ impl Apply {
         let client = connection.connect().await?;
         // A target that takes no writes is better known now.
         let head = client.mark().await?;
+        let kind = connection.kind_by_form(&head)?;
         if let (Some(file), Some(position)) = (&file, &position) {
             position::check_target(file, position, &head)?;
         }
@@ -273,8 +274,8 @@ impl Apply {
         let lanes = match self.lanes {
             _ if self.exact => 1,
             Some(lanes) => lanes,
-            None if zedtoken::decode(&head).is_ok_and(|head| head.revision.needs_settling()) => 1,
-            None => LANES,
+            None if kind.gains_by_lanes() => LANES,
+            None => 1,
         };
         let rejects = (self.on_reject != "stop").then(|| PathBuf::from(&self.on_reject));
         let rejects = match rejects {
@@ -297,7 +298,7 @@ impl Apply {
             is_followed,
         );
         let progress = Progress::start("updates", self.common.log.quiet);
-        let mut worker = Box::new(Worker::new(self, target, steps, head, progress));
+        let mut worker = Box::new(Worker::new(self, target, steps, head, kind, progress));
         worker.until = until.map(|until| until.revision);
         worker.max_retries = connection.max_retries;
         if let (Some(spool), Some(_)) = (&self.spool, &position) {

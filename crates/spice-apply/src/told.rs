@@ -2,9 +2,9 @@
 
 use std::time::SystemTime;
 
-use authzed::zedtoken::{self, Revision};
+use authzed::zedtoken;
 use serde_json::json;
-use spice_pipe::{Failure, keeps, stdio};
+use spice_pipe::{Failure, stdio};
 use spice_record::Record;
 use spice_record::record::{APPLIED_KEY, Applied};
 use spice_record::relationship::StructJson;
@@ -46,12 +46,7 @@ pub(crate) fn print(applied: Applied) -> Result<(), Failure> {
 
 /// Seconds since the commit of a revision, where it tells.
 pub(crate) fn lag(token: &str) -> Option<f64> {
-    let nanos = match zedtoken::decode(token).ok()?.revision {
-        Revision::Postgres(revision) => revision.timestamp_nanos?,
-        Revision::Decimal { nanos, .. } => nanos,
-        Revision::Integer(nanos) if keeps::of(token) == Some(keeps::Keeps::All) => nanos,
-        _ => return None,
-    };
+    let nanos = zedtoken::decode(token).ok()?.revision.time_nanos()?;
     let now = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .ok()?;

@@ -6,11 +6,13 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use authzed::DatastoreKind;
 use authzed::zedtoken::{self, Revision};
 use spice_pipe::budget::{Held, Receiver};
 use spice_pipe::connection::datastore_id;
+use spice_pipe::datastore::expiry_precision;
 use spice_pipe::progress::Progress;
-use spice_pipe::{Exit, Failure, Shutdown, keeps, lock};
+use spice_pipe::{Exit, Failure, Shutdown, lock};
 use spice_record::digest::digest_text;
 use spice_record::record::{Applied, Place, Position, StreamKind};
 use spice_record::relationship::StructJson;
@@ -79,6 +81,7 @@ impl Worker {
         target: Target,
         steps: Receiver<Step>,
         head: String,
+        kind: DatastoreKind,
         progress: Progress,
     ) -> Self {
         Self {
@@ -91,7 +94,7 @@ impl Worker {
             exact: args.exact,
             on_schema: args.on_schema,
             held: None,
-            precision: keeps::precision(&head),
+            precision: expiry_precision(kind),
             prune: args.prune.then(|| args.spool.clone()).flatten(),
             keeper: None,
             position: Some(Position {
@@ -132,8 +135,7 @@ impl Worker {
             self.position = None;
             return Ok(());
         };
-        self.only_checkpoints =
-            zedtoken::decode(&start).is_ok_and(|start| start.revision.needs_settling());
+        self.only_checkpoints = DatastoreKind::of_token(&start).needs_contended_reads();
         let digest = header.schema.as_deref().map(digest_text);
         let fresh = self.position.take().unwrap_or_default();
         let Some(saved) = saved else {

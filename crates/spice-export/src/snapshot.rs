@@ -43,13 +43,15 @@ pub(crate) async fn take(
         };
         let revision = match &args.at {
             Some(revision) => {
+                let kind = connection.kind_by_form(revision)?;
                 if args.settle.settle.is_some() {
-                    args.settle.wait(connection, revision, shutdown).await;
+                    args.settle.wait(connection, kind, shutdown).await;
                 }
                 revision.clone()
             }
             None => {
-                args.settle.wait(connection, &read.read_at, shutdown).await;
+                let kind = connection.kind(client, &read.read_at).await?;
+                args.settle.wait(connection, kind, shutdown).await;
                 read.read_at
             }
         };

@@ -3,11 +3,11 @@
 use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 
-use authzed::Client;
 use authzed::v1::{Consistency, ExportBulkRelationshipsRequest};
+use authzed::{Client, DatastoreKind};
 use spice_pipe::Failure;
 use spice_pipe::connection::{Connection, refuse_same_datastore};
-use spice_pipe::keeps::{self, Keeps};
+use spice_pipe::datastore::expiry_precision;
 use spice_pipe::progress::Progress;
 use spice_pipe::retry::Retry;
 use spice_record::Header;
@@ -23,6 +23,7 @@ pub(crate) struct Target {
     pub(crate) connection: Connection,
     pub(crate) client: Client,
     head: String,
+    kind: DatastoreKind,
 }
 
 impl Target {
@@ -50,6 +51,7 @@ impl Target {
             client.mark().await?
         };
         Ok(Self {
+            kind: connection.kind_by_form(&head)?,
             connection,
             client,
             head,
@@ -78,7 +80,7 @@ impl Target {
             client: self.client.clone(),
             max_retries: self.connection.max_retries,
             on_conflict,
-            precision: keeps::precision(&self.head),
+            precision: expiry_precision(self.kind),
             rejects,
             bearable: AtomicUsize::new(usize::MAX),
         }
@@ -91,10 +93,10 @@ impl Target {
         totals: &Totals,
         progress: &Progress,
     ) -> Result<Imported, Failure> {
-        let expiry_truncated = keeps::of(&self.head).map(|keeps| match keeps {
-            Keeps::All => 0,
-            Keeps::Micros => totals.below_micros,
-            Keeps::Seconds => totals.below_seconds,
+        let expiry_truncated = self.kind.expiry_resolution().map(|nanos| match nanos {
+            0 | 1 => 0,
+            2..=1_000 => totals.below_micros,
+            _ => totals.below_seconds,
         });
         if expiry_truncated.is_some_and(|count| count > 0) {
             tracing::warn!(

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use authzed::{Client, Config, Identity, Security, TlsConfig};
+use authzed::{Client, Config, DatastoreKind, Identity, Security, TlsConfig};
 use tokio::runtime::Handle;
 
 use crate::contexts::{self, Settings};
@@ -32,6 +32,8 @@ pub struct Connection {
     config: Config,
     /// Bound of the retries in a row of one piece of work.
     pub max_retries: usize,
+    /// The kind of datastore that the server is declared to have.
+    pub datastore: Option<DatastoreKind>,
 }
 
 impl ConnectionArgs {
@@ -140,6 +142,7 @@ impl ConnectionArgs {
                 user_agent: format!("spice-pipes/{VERSION}"),
             },
             max_retries: settings.max_retries.unwrap_or(MAX_RETRIES),
+            datastore: settings.datastore,
         })
     }
 }

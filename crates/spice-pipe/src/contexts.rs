@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use authzed::DatastoreKind;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Deserializer};
 
@@ -57,6 +58,12 @@ pub struct Settings {
     /// How often in a row a failing request is repeated [default: 10].
     #[arg(long, value_name = "COUNT")]
     pub max_retries: Option<usize>,
+    /// Where the server keeps its relationships: memory, mysql, postgres, cockroachdb or spanner. The
+    /// form of its revisions tells, but for memory and Spanner, which are told apart by asking for its
+    /// newest revision again [default: what they tell].
+    #[arg(long, value_name = "KIND")]
+    #[serde(deserialize_with = "kind")]
+    pub datastore: Option<DatastoreKind>,
 }
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
@@ -64,6 +71,11 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duratio
     parse_timeout(&text)
         .map(Some)
         .map_err(serde::de::Error::custom)
+}
+
+fn kind<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<DatastoreKind>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map(Some).map_err(serde::de::Error::custom)
 }
 
 impl Settings {
@@ -93,11 +105,12 @@ impl Settings {
             client_key_path: self.client_key_path.or(other.client_key_path),
             request_timeout: self.request_timeout.or(other.request_timeout),
             max_retries: self.max_retries.or(other.max_retries),
+            datastore: self.datastore.or(other.datastore),
         }
     }
 }
 
-const VARIABLES: [&str; 12] = [
+const VARIABLES: [&str; 13] = [
     "SPICE_ENDPOINT",
     "SPICE_TOKEN_FILE",
     "SPICE_TOKEN_COMMAND",
@@ -110,6 +123,7 @@ const VARIABLES: [&str; 12] = [
     "SPICE_CLIENT_KEY_PATH",
     "SPICE_REQUEST_TIMEOUT",
     "SPICE_MAX_RETRIES",
+    "SPICE_DATASTORE",
 ];
 
 fn variable(name: &str) -> Option<String> {
@@ -145,6 +159,7 @@ pub fn from_environment() -> Result<Settings, Failure> {
     let token = variable("SPICE_TOKEN").filter(|_| token_file.is_none() && token_command.is_none());
     let timeout = variable("SPICE_REQUEST_TIMEOUT").map(|text| parse_timeout(&text));
     let retries = variable("SPICE_MAX_RETRIES").map(|text| text.parse());
+    let datastore = variable("SPICE_DATASTORE").map(|text| text.parse());
     Ok(Settings {
         endpoint: variable("SPICE_ENDPOINT"),
         token_file,
@@ -162,6 +177,9 @@ pub fn from_environment() -> Result<Settings, Failure> {
         max_retries: retries
             .transpose()
             .map_err(|_| refuse("SPICE_MAX_RETRIES", "a whole number"))?,
+        datastore: datastore
+            .transpose()
+            .map_err(|_: String| refuse("SPICE_DATASTORE", "a kind such as postgres"))?,
     })
 }
 

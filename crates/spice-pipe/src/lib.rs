@@ -7,9 +7,9 @@
 //! | [`connection`] | `--context`, `--endpoint`, ... and what they mean together |
 //! | [`contexts`] | the contexts file and the `SPICE_*` environment |
 //! | [`compare`] | `--as-of`, `--expiry-precision`: which relationships are compared, and how closely |
+//! | [`datastore`] | which kind of datastore a server has |
 //! | [`existing`] | what a server holds of given relationships |
 //! | [`schema`] | whether a server's schema is a given text |
-//! | [`keeps`] | how much of an expiry a datastore keeps |
 //! | [`settle`] | `--settle`: when a revision may be trusted |
 //! | [`spool`] | a change stream on disk: one appends, another follows |
 //! | [`position`] | how far a change stream was applied, on disk |
@@ -35,11 +35,11 @@ pub mod cleanup;
 pub mod compare;
 pub mod connection;
 pub mod contexts;
+pub mod datastore;
 pub mod display;
 pub mod existing;
 pub mod exit;
 pub mod files;
-pub mod keeps;
 pub mod log;
 pub mod position;
 pub mod progress;

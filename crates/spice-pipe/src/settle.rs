@@ -7,8 +7,7 @@
 
 use std::time::Duration;
 
-use authzed::Client;
-use authzed::zedtoken;
+use authzed::{Client, DatastoreKind};
 
 use crate::connection::Connection;
 use crate::exit::Failure;
@@ -22,7 +21,7 @@ pub const INTEGER_SETTLE: Duration = Duration::from_secs(35);
 #[derive(Clone, Debug, clap::Args)]
 pub struct SettleArgs {
     /// How long a revision must have been known before it is used; longer than the longest write
-    /// transaction of the source [default: 35s on MySQL, Spanner and memory, 0s elsewhere].
+    /// transaction of the source [default: 35s on MySQL and memory, 0s elsewhere].
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, allow_hyphen_values = true)]
     pub settle: Option<Duration>,
 }
@@ -30,18 +29,22 @@ pub struct SettleArgs {
 impl SettleArgs {
     /// How long to wait for a revision to settle.
     #[must_use]
-    pub fn duration(&self, token: &str) -> Duration {
-        let needed = zedtoken::decode(token).is_ok_and(|decoded| decoded.revision.needs_settling());
-        self.settle.unwrap_or(if needed {
+    pub fn duration(&self, kind: DatastoreKind) -> Duration {
+        self.settle.unwrap_or(if kind.needs_settling() {
             INTEGER_SETTLE
         } else {
             Duration::ZERO
         })
     }
 
-    /// Waits until `token`, just seen as head, has settled; `false` if a signal came first.
-    pub async fn wait(&self, connection: &Connection, token: &str, shutdown: &Shutdown) -> bool {
-        let duration = self.duration(token);
+    /// Waits until a revision that was just seen as head has settled; `false` if a signal came first.
+    pub async fn wait(
+        &self,
+        connection: &Connection,
+        kind: DatastoreKind,
+        shutdown: &Shutdown,
+    ) -> bool {
+        let duration = self.duration(kind);
         if duration.is_zero() {
             return true;
         }
@@ -57,18 +60,21 @@ impl SettleArgs {
         }
     }
 
-    /// The head of a server once it has settled; `None` if a signal came first.
+    /// The head of a server once it has settled, and the kind of its datastore; `None` if a signal came
+    /// first.
     ///
     /// # Errors
     ///
-    /// The server's.
+    /// Exit 2 where `--datastore` is not the server's; the server's.
     pub async fn head(
         &self,
         connection: &Connection,
         client: &Client,
         shutdown: &Shutdown,
-    ) -> Result<Option<String>, Failure> {
+    ) -> Result<Option<(String, DatastoreKind)>, Failure> {
         let head = client.head().await?;
-        Ok(self.wait(connection, &head, shutdown).await.then_some(head))
+        let kind = connection.kind(client, &head).await?;
+        let has_settled = self.wait(connection, kind, shutdown).await;
+        Ok(has_settled.then_some((head, kind)))
     }
 }

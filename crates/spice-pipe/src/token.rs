@@ -3,7 +3,7 @@
 use std::io::{BufRead, Read as _};
 use std::path::Path;
 
-use authzed::zedtoken;
+use authzed::DatastoreKind;
 use spice_record::read::MAX_LINE_BYTES;
 use spice_record::record::StreamKind;
 use spice_record::{Change, ChangeCheck, ReadError, Record, RecordReader, Seal};
@@ -165,7 +165,7 @@ fn is_sealed(record: &Record) -> bool {
 }
 
 fn needs_settling(token: &str) -> bool {
-    zedtoken::decode(token).is_ok_and(|decoded| decoded.revision.needs_settling())
+    DatastoreKind::of_token(token).needs_settling()
 }
 
 fn summary(source: Option<String>, target: Option<String>) -> Found {

@@ -10,11 +10,10 @@
 use std::collections::HashSet;
 use std::time::SystemTime;
 
-use authzed::Written;
 use authzed::v1::Relationship;
+use authzed::{DatastoreKind, Written};
 
 use crate::existing::{ByKey, key};
-use crate::keeps::{self, Keeps};
 
 /// The first version that does every TOUCH on every datastore.
 const MENDED: (u64, u64) = (1, 49);
@@ -42,18 +41,22 @@ impl Skips {
     /// every TOUCH in every version), else by the version, where the server gives that away.
     #[must_use]
     pub fn of(written: &Written) -> Self {
-        Self::told_by(keeps::of(&written.token), written.server_version.as_deref())
+        let kind = DatastoreKind::of_token(&written.token);
+        Self::told_by(kind, written.server_version.as_deref())
     }
 
-    fn told_by(keeps: Option<Keeps>, version: Option<&str>) -> Self {
+    fn told_by(kind: DatastoreKind, version: Option<&str>) -> Self {
         let is_mended = version
             .and_then(major_and_minor)
             .is_some_and(|version| version >= MENDED);
-        match keeps {
-            Some(Keeps::All | Keeps::Micros) => Self::Nothing,
+        match kind {
+            DatastoreKind::Postgres
+            | DatastoreKind::Memory
+            | DatastoreKind::Spanner
+            | DatastoreKind::MemoryOrSpanner => Self::Nothing,
             _ if is_mended => Self::Nothing,
-            Some(Keeps::Seconds) => Self::Removals,
-            None => Self::Both,
+            DatastoreKind::MySql => Self::Removals,
+            DatastoreKind::CockroachDb | DatastoreKind::Unknown => Self::Both,
         }
     }
 
@@ -206,10 +209,10 @@ fn words(schema: &str) -> Option<Vec<&str>> {
 mod tests {
     use std::collections::HashSet;
 
-    use authzed::Timestamp;
     use authzed::v1::{ObjectReference, Relationship};
+    use authzed::{DatastoreKind, Timestamp};
 
-    use super::{Expiring, Keeps, Skips, is_undone};
+    use super::{Expiring, Skips, is_undone};
 
     fn relationship(expiry: Option<(i64, i32)>) -> Relationship {
         Relationship {
@@ -226,7 +229,7 @@ mod tests {
     #[test]
     fn touches_that_a_server_may_skip_are_told_by_datastore_and_version() {
         use Skips::{Both, Nothing, Removals};
-        let (mysql, cockroach) = (Some(Keeps::Seconds), None);
+        let (mysql, cockroach) = (DatastoreKind::MySql, DatastoreKind::CockroachDb);
         let cases = [
             (mysql, Some("v1.49.0"), Nothing),
             (mysql, Some("v1.56.0"), Nothing),
@@ -239,12 +242,12 @@ mod tests {
             (mysql, Some("v1.49.0-rc1"), Removals),
             (mysql, None, Removals),
             (cockroach, None, Both),
-            (Some(Keeps::All), Some("v1.45.4"), Nothing),
-            (Some(Keeps::Micros), None, Nothing),
+            (DatastoreKind::MemoryOrSpanner, Some("v1.45.4"), Nothing),
+            (DatastoreKind::Postgres, None, Nothing),
         ];
-        for (keeps, version, expected) in cases {
-            let skips = Skips::told_by(keeps, version);
-            assert_eq!(skips, expected, "{keeps:?} {version:?}");
+        for (kind, version, expected) in cases {
+            let skips = Skips::told_by(kind, version);
+            assert_eq!(skips, expected, "{kind:?} {version:?}");
         }
         let (lasting, expiring) = (relationship(None), relationship(Some((1, 0))));
         let may_hold = |skips: Skips| [skips.may_hold(&lasting), skips.may_hold(&expiring)];

@@ -4,10 +4,11 @@
 
 use std::path::{Path, PathBuf};
 
-use authzed::zedtoken;
+use authzed::{DatastoreKind, zedtoken};
 use clap::CommandFactory as _;
 use serde_json::json;
 use spice_pipe::connection::CommonArgs;
+use spice_pipe::datastore::expiry_precision;
 use spice_pipe::log::LogArgs;
 use spice_pipe::settle::SettleArgs;
 use spice_pipe::{Exit, Failure, Program, Shutdown, looks_like_token, stdio, token};
@@ -73,7 +74,7 @@ impl Program for Revision {
             token = reading => token.map_err(|e| Failure::new(Exit::Failed, e.to_string()))??,
             number = shutdown.requested() => return Ok(Exit::Signal(number)),
         };
-        self.print(&token)
+        self.print(&token, DatastoreKind::of_token(&token))
     }
 }
 
@@ -82,15 +83,21 @@ impl Revision {
         let connection = self.common.connection.resolve().await?;
         let client = connection.connect().await?;
         if self.mark {
-            return self.print(&client.mark().await?);
+            let mark = client.mark().await?;
+            // Applications may wait for a marker, so only who wants to know makes the server be asked.
+            let kind = match self.json {
+                true => connection.kind(&client, &mark).await?,
+                false => connection.kind_by_form(&mark)?,
+            };
+            return self.print(&mark, kind);
         }
         match self.settle.head(&connection, &client, shutdown).await? {
-            Some(head) => self.print(&head),
+            Some((head, kind)) => self.print(&head, kind),
             None => Ok(Exit::Signal(shutdown.signal().unwrap_or_default())),
         }
     }
 
-    fn print(&self, token: &str) -> Result<Exit, Failure> {
+    fn print(&self, token: &str, kind: DatastoreKind) -> Result<Exit, Failure> {
         if !self.json {
             stdio::print_line(token)?;
             return Ok(Exit::Done);
@@ -107,7 +114,9 @@ impl Revision {
                 "datastoreId": decoded.datastore_id,
                 "form": decoded.revision.form(),
                 "value": decoded.revision.to_string(),
-                "settles": decoded.revision.needs_settling(),
+                "datastore": kind.name(),
+                "settles": kind.needs_settling(),
+                "expiryPrecision": expiry_precision(kind).to_string(),
             }
         });
         stdio::print_line(&line.to_string())?;

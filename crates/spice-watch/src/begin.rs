@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use authzed::v1::Consistency;
 use authzed::zedtoken;
-use authzed::{Client, Kind};
+use authzed::{Client, DatastoreKind, Kind};
 use spice_pipe::connection::{Connection, datastore_id, unblocked};
 use spice_pipe::retry::Retry;
 use spice_pipe::settle::INTEGER_SETTLE;
 use spice_pipe::spool::{Appender, Left, Spool};
-use spice_pipe::{Exit, Failure, VERSION, keeps, schema, stdio, token};
+use spice_pipe::{Exit, Failure, VERSION, schema, stdio, token};
 use spice_record::Header;
 use spice_record::record::{Filter, StreamKind};
 use tokio::time::Instant;
@@ -31,6 +31,7 @@ pub(crate) struct Start {
     /// The spool, if it goes on.
     pub(crate) continued: Option<Spool>,
     pub(crate) contended: Option<Contended>,
+    pub(crate) kind: DatastoreKind,
 }
 
 impl Watch {
@@ -51,6 +52,8 @@ impl Watch {
             return Err(no_checkpoints(endpoint));
         }
         let head = client.head().await?;
+        let kind = connection.kind(&client, &head).await?;
+        refuse_unless_followable(kind, endpoint)?;
         let spool = self.spool.as_deref().map(Spool::new);
         let (appender, left) = match &spool {
             Some(spool) => {
@@ -77,12 +80,13 @@ impl Watch {
             Some(left) => (None, left.schema),
             None => (Some(self.header(&since, read.clone())), read),
         };
-        let settle = self.settle.duration(&since);
+        let settle = self.settle.duration(kind);
         Ok(Start {
             max_retries: connection.max_retries,
             settle,
             continued: spool.filter(|_| header.is_none()),
-            contended: self.contended(&since, settle),
+            contended: self.contended(kind, settle),
+            kind,
             client,
             since,
             header,
@@ -92,8 +96,8 @@ impl Watch {
     }
 
     /// What has to be read, where the order of revisions is not that of effects.
-    fn contended(&self, since: &str, settle: Duration) -> Option<Contended> {
-        if !zedtoken::decode(since).is_ok_and(|decoded| decoded.revision.needs_settling()) {
+    fn contended(&self, kind: DatastoreKind, settle: Duration) -> Option<Contended> {
+        if !kind.needs_contended_reads() {
             return None;
         }
         let settle = match (settle.is_zero(), &self.until) {
@@ -108,8 +112,7 @@ impl Watch {
                 return None;
             }
         };
-        // A memory datastore reads incompletely at revisions that were overtaken.
-        let doubtful = keeps::of(since) == Some(keeps::Keeps::All);
+        let doubtful = kind.reads_are_doubtful();
         Some(Contended::new(settle, doubtful, Instant::now()))
     }
 
@@ -294,6 +297,32 @@ fn no_checkpoints(endpoint: &str) -> Failure {
         "upgrade it first; or stop its writers, copy it with spice-export | spice-import, prove it with \
          spice-digest on both ends, and switch",
     )
+}
+
+/// A follower of Spanner would make expiring relationships permanent, and wait for ever at its end.
+fn refuse_unless_followable(kind: DatastoreKind, endpoint: &str) -> Result<(), Failure> {
+    match kind.can_be_followed() {
+        Some(true) => Ok(()),
+        Some(false) => Err(Failure::new(
+            Exit::Failed,
+            format!(
+                "{endpoint} is on {kind}, which cannot be followed: its Watch leaves the expiry of \
+                 relationships out, and a change of the expiry alone is no event"
+            ),
+        )
+        .hint(
+            "stop all writes to it and copy: spice-export | spice-import; compare with spice-diff, then \
+             switch; scripts/migrate does that with plan --fenced",
+        )),
+        None => Err(Failure::usage(format!(
+            "{endpoint} is in memory or on Spanner, and its answers do not tell which; Spanner cannot be \
+             followed"
+        ))
+        .hint(
+            "say which it is: --datastore memory|spanner, SPICE_DATASTORE, or datastore = \"...\" in the \
+             context",
+        )),
+    }
 }
 
 fn unproven() -> Failure {

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use authzed::v1::{WatchKind, WatchRequest, WatchResponse, ZedToken};
 use authzed::zedtoken::{self, Revision};
-use authzed::{Client, Kind};
+use authzed::{Client, DatastoreKind, Kind};
 use spice_pipe::retry::Retry;
-use spice_pipe::{Exit, Failure, keeps};
+use spice_pipe::{Exit, Failure};
 use spice_record::record::{APPLIED_KEY, Checkpoint, SchemaChange};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -77,6 +77,7 @@ pub(crate) struct Watcher {
     /// Where the order of revisions is not that of effects.
     pub(crate) contended: Option<Contended>,
     pub(crate) told: Told,
+    pub(crate) kind: DatastoreKind,
 }
 
 /// What following learns on its way.
@@ -230,7 +231,7 @@ impl Watcher {
     }
 
     fn open(&self) -> Polite {
-        let leaving = matches!(keeps::of(&self.since), Some(keeps::Keeps::Seconds));
+        let leaving = self.kind.dies_of_cancelled_watch();
         let leaving = leaving.then(|| self.leaving.clone());
         Polite::new(self.client.watch(self.request()), leaving)
     }

@@ -144,6 +144,7 @@ impl Program for Watch {
             settle,
             continued,
             contended,
+            kind,
         } = begun;
         let sink = match appender {
             Some(appender) => Sink::Spool(Box::new(appender)),
@@ -172,6 +173,7 @@ impl Program for Watch {
             progress: follow::Progress::new(),
             contended,
             told: Told::default(),
+            kind,
         };
         let (outcome, written_early) = tokio::select! {
             biased;

@@ -6,13 +6,15 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use prost::Message;
 
+use crate::DatastoreKind;
+
 /// A point in a datastore's history, in the form that its kind of datastore uses.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Revision {
     /// Memory and Spanner (nanoseconds since 1970) and MySQL (a transaction's number).
     ///
     /// On memory and MySQL the number is taken when a transaction starts, so that a lower one can
-    /// become visible after a higher one: see [`Revision::needs_settling`].
+    /// become visible after a higher one: see [`DatastoreKind::needs_settling`].
     Integer(u64),
     /// CockroachDB: its hybrid logical clock.
     Decimal {
@@ -82,14 +84,18 @@ impl Revision {
         }
     }
 
-    /// Whether a revision of this form can still change after it has been read or delivered.
-    ///
-    /// True for integers: memory and MySQL number a transaction when it starts, and one that commits
-    /// late appears below revisions that were delivered already. The number cannot tell these from
-    /// Spanner's, where waiting is merely slow.
+    /// When it was made, in nanoseconds since 1970, where it tells: by the database's clock.
     #[must_use]
-    pub fn needs_settling(&self) -> bool {
-        matches!(self, Self::Integer(_))
+    pub fn time_nanos(&self) -> Option<u64> {
+        match self {
+            Self::Postgres(revision) => revision.timestamp_nanos,
+            Self::Decimal { nanos, .. } => Some(*nanos),
+            Self::Integer(nanos) => {
+                let is_time = DatastoreKind::of_revision(self) != DatastoreKind::MySql;
+                is_time.then_some(*nanos)
+            }
+            Self::Other(_) => None,
+        }
     }
 
     /// Whether a stream of revisions can be waited on until one of them sees this one.
@@ -103,7 +109,7 @@ impl Revision {
         }
     }
 
-    pub(super) fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         parse_integer(text)
             .or_else(|| parse_decimal(text))
             .or_else(|| parse_postgres(text))
@@ -370,13 +376,20 @@ mod tests {
     }
 
     #[test]
-    fn only_integers_settle_and_only_heads_cannot_be_awaited() {
+    fn revisions_tell_the_time_unless_they_count_or_are_heads() {
+        let times = ["4", "1795655582306338000", "4.1", "CLgG", "word"].map(Revision::parse);
+        assert_eq!(
+            times.each_ref().map(Revision::time_nanos),
+            [None, Some(1_795_655_582_306_338_000), Some(4), None, None]
+        );
+        let written = Revision::parse("CLsGILoGKNiTu5Lru7b1GA==").time_nanos();
+        assert!(written.is_some_and(|nanos| nanos > 1_700_000_000_000_000_000));
+    }
+
+    #[test]
+    fn only_heads_cannot_be_awaited() {
         let revisions =
             ["4", "4.1", "CLsGILoGKNiTu5Lru7b1GA==", "CLgG", "word"].map(Revision::parse);
-        assert_eq!(
-            revisions.each_ref().map(Revision::needs_settling),
-            [true, false, false, false, false]
-        );
         assert_eq!(
             revisions.each_ref().map(Revision::can_be_awaited),
             [true, true, true, false, true]

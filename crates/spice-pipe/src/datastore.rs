@@ -1,0 +1,92 @@
+//! Which kind of datastore is behind a server: as its revisions tell, as `--datastore` declares, or as
+//! the server answers.
+
+use authzed::zedtoken;
+use authzed::{Client, DatastoreKind, HeadObserver};
+use spice_record::ExpiryPrecision;
+
+use crate::connection::Connection;
+use crate::exit::Failure;
+
+impl Connection {
+    /// The kind, as far as the form of one of the server's revisions and `--datastore` tell it.
+    ///
+    /// # Errors
+    ///
+    /// Exit 2 where they contradict each other.
+    pub fn kind_by_form(&self, token: &str) -> Result<DatastoreKind, Failure> {
+        let form = DatastoreKind::of_token(token);
+        match self.datastore {
+            None => Ok(form),
+            Some(declared) if form.allows(declared) => Ok(declared),
+            Some(declared) => Err(contradicted(self.endpoint(), declared, form)),
+        }
+    }
+
+    /// The kind; where the form leaves memory or Spanner, the server is asked for some more heads. That
+    /// can end undecided, as [`DatastoreKind::MemoryOrSpanner`], unless it is declared.
+    ///
+    /// # Errors
+    ///
+    /// Exit 2 where `--datastore` contradicts the form or the answers; the server's.
+    pub async fn kind(&self, client: &Client, head: &str) -> Result<DatastoreKind, Failure> {
+        let kind = self.kind_by_form(head)?;
+        if DatastoreKind::of_token(head) != DatastoreKind::MemoryOrSpanner {
+            return Ok(kind);
+        }
+        let found = ask(client, head).await?;
+        match self.datastore {
+            None => Ok(found),
+            Some(declared) if found.allows(declared) => Ok(declared),
+            Some(declared) => Err(contradicted(self.endpoint(), declared, found)),
+        }
+    }
+}
+
+/// Asks for heads until they tell memory from Spanner, or it is plain that they do not.
+async fn ask(client: &Client, head: &str) -> Result<DatastoreKind, Failure> {
+    let mut observer = HeadObserver::default();
+    let mut token = head.to_owned();
+    loop {
+        let Ok(decoded) = zedtoken::decode(&token) else {
+            return Ok(DatastoreKind::Unknown);
+        };
+        if let Some(kind) = observer.observe(&decoded.revision) {
+            return Ok(kind);
+        }
+        token = client.head().await?;
+    }
+}
+
+fn contradicted(endpoint: &str, declared: DatastoreKind, found: DatastoreKind) -> Failure {
+    Failure::usage(format!(
+        "{endpoint} is declared to keep its relationships in {declared} (--datastore {}), but its \
+         revisions are those of {found}",
+        declared.name()
+    ))
+    .hint("correct --datastore, SPICE_DATASTORE or the context's datastore, or leave it out")
+}
+
+/// At which precision relationships of a datastore can be compared.
+#[must_use]
+pub fn expiry_precision(kind: DatastoreKind) -> ExpiryPrecision {
+    match kind.expiry_resolution() {
+        Some(1_000_000_000..) => ExpiryPrecision::Seconds,
+        _ => ExpiryPrecision::Micros,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use authzed::DatastoreKind;
+    use spice_record::ExpiryPrecision;
+
+    use super::expiry_precision;
+
+    #[test]
+    fn only_mysql_is_compared_to_the_second() {
+        let kinds = DatastoreKind::DECLARABLE.into_iter();
+        let seconds = kinds.filter(|kind| expiry_precision(*kind) == ExpiryPrecision::Seconds);
+        assert_eq!(seconds.collect::<Vec<_>>(), [DatastoreKind::MySql]);
+    }
+}

@@ -5,6 +5,7 @@ mod contended;
 mod fence;
 mod gateway;
 mod resync;
+mod spanner;
 mod under_load;
 mod verify;
 mod versions;

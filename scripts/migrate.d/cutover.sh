@@ -144,7 +144,7 @@ cutover() {
         look_at_both
         say "the switch was ordered: $(cat "$state/switched")"
         [ ! -r "$state/verified" ] || {
-            say "and both ends were compared: $(cat "$state/verified")" "next: $me reverse, so that the way back stays open"
+            say "and both ends were compared: $(cat "$state/verified")" "$(way_back "$(kind target)")"
             return
         }
     fi
@@ -152,7 +152,7 @@ cutover() {
         verify
         late_writes
     }
-    say "next: $me reverse, so that the way back stays open; leave $from fenced"
+    say "$(way_back "$(kind target)"); leave $from fenced"
 }
 
 to_the_switch() {

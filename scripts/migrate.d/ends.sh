@@ -22,25 +22,43 @@ look_at_both() {
         unnamed=yes
         [ "$from" != "$to" ] || fail 2 "source and target are both $from" "name another context with --to"
     fi
+    followable
     precision=us
-    case $(kind source)$(kind target) in
-    *MySQL*) precision=s ;; # keeps whole seconds of an expiry
-    esac
+    for end in source target; do
+        [ "$(field expiryPrecision "$work/$end")" = us ] || precision=s # MySQL keeps whole seconds
+    done
     [ -r "$state/ends" ] && [ "$from_id $to_id" != "$(known from_datastore) $(known to_datastore)" ] || return 0
     [ "$command" != plan ] || [ -r "$state/copy" ] || return 0
     fail 2 "not the planned ends: $from is datastore $from_id (planned: $(known from_datastore)), $to is $to_id (planned: $(known to_datastore))" \
         "correct the contexts file; or, if a server was replaced on purpose, plan again, with another --state once a copy has begun. (A restart empties an in-memory datastore)"
 }
 
-# kind END: the datastore, told by the form of its revisions
+# kind END: the datastore, as spice-revision tells it
 kind() {
-    value=$(field value "$work/$1")
-    case $(field form "$work/$1")-${#value} in
-    postgres-*) echo PostgreSQL ;;
-    decimal-*) echo CockroachDB ;;
-    integer-1[6-9] | integer-2?) echo "memory or Spanner" ;; # nanoseconds since 1970
-    integer-*) echo MySQL ;;                                 # counts transactions
+    case $(field datastore "$work/$1") in
+    memory) echo memory ;;
+    mysql) echo MySQL ;;
+    postgres) echo PostgreSQL ;;
+    cockroachdb) echo CockroachDB ;;
+    spanner) echo Spanner ;;
+    memory-or-spanner) echo "memory or Spanner" ;;
     *) echo "a datastore of an unknown kind" ;;
+    esac
+}
+
+# followable: refuses a source that the live procedure cannot follow, before anything is stopped
+followable() {
+    [ "$procedure" = live ] || return 0
+    fenced="plan the other procedure, with writes stopped from copy to switch: $me --from $(quoted "$from") --to $(quoted "$to") plan --fenced"
+    [ ! -r "$state/copy" ] || fenced="empty $to, and plan with --fenced and another --state: writes are stopped from copy to switch then"
+    case $(kind source) in
+    Spanner)
+        fail 1 "$from is on Spanner, which cannot be followed: its Watch leaves the expiry of relationships out. Nothing was stopped" "$fenced"
+        ;;
+    "memory or Spanner")
+        fail 2 "$from is in memory or on Spanner, and its answers do not tell which. Spanner cannot be followed. Nothing was stopped" \
+            "write datastore = \"memory\" or datastore = \"spanner\" into [$from] of the contexts file; then run: $same"
+        ;;
     esac
 }
 

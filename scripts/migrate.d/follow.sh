@@ -66,6 +66,14 @@ unfinished() {
     esac
 }
 
+# way_back KIND: what is said of it, by the kind of the target
+way_back() {
+    case $1 in
+    Spanner) echo "there is no way back by following, for $to is on Spanner: what is written to $to now stays there" ;;
+    *) echo "next: $me reverse, so that the way back stays open" ;;
+    esac
+}
+
 # copied: refuses what needs a copy
 copied() {
     [ "$procedure" = live ] || fail 2 "this migration was planned with --fenced: nothing is captured" \
@@ -83,6 +91,8 @@ reverse() {
     alone copy follow cutover
     [ -r "$state/switched" ] || fail 2 "the switch was not ordered: what is on $to comes from $from" "run: $me cutover"
     look_at_both
+    [ "$(kind target)" != Spanner ] || fail 1 "$to is on Spanner, which cannot be followed: its Watch leaves the expiry of relationships out" \
+        "the way back is a migration from $to into an empty server, with writes stopped: plan it with --fenced and another --state"
     settle=$settle_given
     lost_next="$from lacks what was written to $to since; the way back is a migration from $to into an empty server"
     say "following $to back to $from, from where the switch was ordered: only what others wrote travels"

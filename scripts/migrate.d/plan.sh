@@ -24,6 +24,10 @@ END
 }
 
 plan_fenced() {
+    [ "$(kind source)" != Spanner ] || cat <<END
+  watch     Spanner's leaves the expiry of relationships out, so $from cannot be followed: writes have to be
+            stopped from copy to switch
+END
     cat <<END
   history   $from must keep more than the copy takes (--datastore-gc-window: ${gc_window:-24h unless it was set;
             no API tells})
@@ -42,6 +46,10 @@ END
 }
 
 plan_live() {
+    back="The way back, as soon as $to is written: $me reverse
+   brings what is written to $to back to $from."
+    [ "$(kind target)" != Spanner ] || back="There is no way back by following, for $to is on Spanner. Until the first
+   write to $to it is to point the applications at $from again and to lift the fence."
     cat <<END
   watch     $from tells of its changes
   history   ${gc_window:-24h unless --datastore-gc-window of $from was set; no API tells (plan --gc-window)}.
@@ -61,8 +69,8 @@ plan_live() {
    How to fence; any one of these, and only one under which this migration can still write to $from is quick
    and exact:
 $(fence_text)
-6. The way back, as soon as $to is written: $me reverse
-   brings what is written to $to back to $from. Give up before the switch: $me abort
+6. $back
+   Give up before the switch: $me abort
 END
 }
 
@@ -96,7 +104,7 @@ plan() {
     fi
     fit
     printf '%s\n' "procedure=$procedure" "from=$from" "to=$to" "from_datastore=$from_id" "to_datastore=$to_id" \
-        "settle=$settle" "gc_window=$gc_window" "source=$(kind source)" | keep ends || exit
+        "settle=$settle" "gc_window=$gc_window" "source=$(kind source)" "target=$(kind target)" | keep ends || exit
     if [ -n "$settle" ]; then
         settles="$settle (--settle)"
     elif [ "$(field settles "$work/source")" = true ]; then

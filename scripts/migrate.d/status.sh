@@ -34,7 +34,7 @@ settling() {
     after=$(followed settle)
     after=${after:-$settle}
     case $after-$(known source) in
-    -PostgreSQL* | -CockroachDB*) after=0s ;;
+    -PostgreSQL* | -CockroachDB* | -Spanner*) after=0s ;;
     -*) after=35s ;;
     esac
     milliseconds "$after" || echo 35000
@@ -202,7 +202,7 @@ END
     }
     say "not safe to cut over: $unsafe"
     if [ -r "$state/switched" ]; then
-        say "next: $me reverse, for the way back"
+        say "$(way_back "$(known target)")"
     elif [ -z "$running" ]; then
         say "next: $(begin_again)"
     elif [ -n "$remedy" ]; then

@@ -1,5 +1,6 @@
 //! Moving a source that is being written: `scripts/migrate` from plan to the switch, and back.
 
+mod answers;
 mod back;
 mod contended;
 mod fence;

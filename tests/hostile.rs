@@ -383,6 +383,7 @@ fn write_checks(path: &Path, count: u32) {
                 partial_caveat_info: None,
             }),
             other: None,
+            inconclusive: false,
         };
         writer.write(check).unwrap();
     }

@@ -3,7 +3,8 @@
 #
 #   verdict                equal, different or undecided; since when, at which revisions, how many relationships
 #   differences.ndjson     what differs: the updates that would make the target equal
-#   checks.ndjson          what both were asked and answered differently (--checks)
+#   checks.ndjson          what both were asked and answered differently (--checks), or inconclusively: one of the two
+#                          gave up at its maximum depth
 #   checks                 how many relationships were asked about then: so many until the answers are alike
 
 # next_pair: waits for one that is newer than this call; sets source_revision and target_revision
@@ -133,12 +134,14 @@ ask_both() {
     tries=1
     while :; do
         run spice-check --context="$to" --at "$target_revision" "$work/asked" >"$work/checks"
+        inconclusive=$(grep -c '^{"check".*"inconclusive":true}}$' "$work/checks")
         case $status in
         0 | 3) mv "$work/checks" "$state/checks.ndjson" ;;
+        1) too_little_compared ;;
         *) fail_of spice-check "$status" "$to could not be asked" ;;
         esac
         [ $status -eq 3 ] || break
-        disagree=$(grep -c '^{"check"' "$state/checks.ndjson")
+        disagree=$(($(grep -c '^{"check"' "$state/checks.ndjson") - inconclusive))
         if [ "$disagree" -gt 0 ]; then
             echo "$checks" | keep checks || exit
             undecided "$disagree of $asked answers"
@@ -157,9 +160,25 @@ ask_both() {
         run spice-check --context="$from" --at "$source_revision" --ask --quiet "$state/checks.ndjson" >"$work/asked" ||
             fail_of spice-check "$status" "$from could not be asked"
     done
-    rm -f "$state/checks.ndjson" "$state/checks"
-    answers=", $asked answers alike"
+    rm -f "$state/checks"
+    answers=", $((asked - inconclusive)) answers alike"
     [ "$errors" -eq 0 ] || answers="$answers, $errors of these errors"
+    if [ "$inconclusive" -eq 0 ]; then
+        rm -f "$state/checks.ndjson"
+    else
+        answers="$answers, $inconclusive inconclusive"
+        say "$inconclusive of $asked answers are inconclusive: $from or $to gave up at its maximum depth; all of them: $state/checks.ndjson"
+    fi
+}
+
+# too_little_compared: after exit 1 of spice-check. Its stream is complete where it ended because of inconclusive answers
+too_little_compared() {
+    tail -n 1 "$work/checks" | grep -q '^{"trailer"' || fail_of spice-check 1 "$to could not be asked"
+    mv "$work/checks" "$state/checks.ndjson"
+    undecided "$inconclusive of $asked answers are inconclusive"
+    fail 1 "$inconclusive of $asked answers are inconclusive: $from or $to gave up at its maximum depth; all of them: $state/checks.ndjson" \
+        "compare --dispatch-max-depth of both SpiceDBs, and look for cycles in the data; then run: $same" \
+        "relationships and schema are equal; to go by these alone, run: $me verify"
 }
 
 verify_step() {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use tonic::Code;
 
+pub use self::classify::reason_of;
 pub(crate) use self::classify::was_not_sent;
 use crate::wire::Fault;
 

@@ -56,7 +56,7 @@ pub use prost_types::{Struct, Timestamp};
 pub use self::{
     client::{Client, Schema, Written},
     connect::{Config, Identity, Security, TlsConfig},
-    error::{Error, Kind},
+    error::{Error, Kind, reason_of},
     import::{EncodedRelationships, RelationshipsEncoder},
     offers::Offers,
     reflection::{Difference, compare_descriptors},
@@ -64,3 +64,7 @@ pub use self::{
 };
 #[cfg(feature = "client")]
 pub use {secrecy::SecretString, tonic::Code};
+
+/// The reason, in an error's details and without the prefix `ERROR_REASON_`, with which a server gives a
+/// question up: it has followed the data to its `--dispatch-max-depth`.
+pub const MAXIMUM_DEPTH_EXCEEDED: &str = "MAXIMUM_DEPTH_EXCEEDED";

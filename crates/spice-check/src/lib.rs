@@ -1,15 +1,18 @@
 //! `spice-check`: asks a server who has which permission, and another one the same.
 //!
 //! [`input`] reads, [`sample`] draws from a snapshot, [`questions`] makes questions of it, [`ask`] asks
-//! them, [`mod@write`] is the thread that writes. Two servers
-//! with the same schema and relationships must give the same answers; this looks whether they do.
+//! them, [`mod@compare`] compares the answers with another server's, [`tally`] counts both, [`mod@write`]
+//! is the thread that writes. Two servers with the same schema and relationships must give the same
+//! answers; this looks whether they do.
 
 #![forbid(unsafe_code)]
 
 mod ask;
+mod compare;
 mod input;
 mod questions;
 mod sample;
+mod tally;
 mod write;
 
 use std::path::{Path, PathBuf};
@@ -24,13 +27,13 @@ use spice_pipe::progress::Progress;
 use spice_pipe::stdio;
 use spice_pipe::{Exit, Failure, Program, Shutdown, VERSION, parse_zedtoken, schema};
 use spice_record::Header;
-use spice_record::checks;
 use spice_record::record::StreamKind;
 
 use crate::ask::Asker;
 use crate::input::{Batches, Input};
 use crate::questions::Schema;
 use crate::sample::Sample;
+use crate::tally::Tally;
 use crate::write::Writer;
 
 /// Ask a SpiceDB about what a snapshot stream holds, and write the answers; or ask another one the same,
@@ -64,9 +67,6 @@ Examples:
   spice-check --context old --sample 5000 --seed 7 old.ndjson.zst >asked.ndjson
   spice-check --context new --at \"$r2\" asked.ndjson                 # 0: the same answers, 3: not
 ";
-
-/// How many disagreements are named on stderr.
-const NAMED: usize = 5;
 
 impl Program for Check {
     const NAME: &'static str = "spice-check";
@@ -130,7 +130,7 @@ impl Check {
                 self.answers(asker, &connection, &sample, &mut rng).await
             }
             Input::Checks(header, asked) if self.ask => self.again(asker, &header, asked).await,
-            Input::Checks(header, asked) => self.compare(asker, &header, asked).await,
+            Input::Checks(header, asked) => compare::compare(asker, &header, asked).await,
         }
     }
 
@@ -184,61 +184,6 @@ impl Check {
         writer.finish().await?;
         Ok(Exit::Done)
     }
-
-    /// Asks the questions of a stream, and writes those that are answered otherwise.
-    async fn compare(
-        &self,
-        mut asker: Asker<'_>,
-        other: &Header,
-        mut asked: Batches,
-    ) -> Result<Exit, Failure> {
-        let (client, revision) = (asker.client, asker.revision);
-        let endpoint = client.endpoint();
-        let differ = match &other.schema {
-            Some(text) => {
-                let there = client.read_schema().await?.map(|schema| schema.text);
-                let at = Consistency::at_exact(revision);
-                schema::difference(client, at, there.as_deref(), text).await?
-            }
-            None => None,
-        };
-        let mut writer = Writer::new(header(revision, other.schema.clone()));
-        let (mut tally, mut count) = (Tally::default(), 0);
-        while let Some(batch) = asked.next().await? {
-            let questions = batch.iter().map(|check| check.request.0.clone()).collect();
-            let here = asker.ask(questions).await?;
-            tally.add(&here);
-            let pairs = batch.into_iter().zip(here);
-            let disagree: Vec<checks::Check> = pairs
-                .filter(|(there, here)| !there.answer.agrees_with(&here.answer))
-                .map(|(there, here)| checks::Check {
-                    other: Some(here.answer),
-                    ..there
-                })
-                .collect();
-            for check in disagree.iter().take(NAMED.saturating_sub(count)) {
-                let here = check.other.as_ref().map(ToString::to_string);
-                let here = here.unwrap_or_default();
-                tracing::warn!(
-                    "{}: {} there, {here} on {endpoint}",
-                    check.request,
-                    check.answer
-                );
-            }
-            count += disagree.len();
-            writer.write(disagree).await?;
-        }
-        if let Some(difference) = &differ {
-            tracing::warn!("the schema of {endpoint} is another one: {difference}");
-        }
-        writer.finish().await?;
-        if count == 0 && differ.is_none() {
-            tracing::info!("{endpoint} gives the same answers: {tally}");
-            return Ok(Exit::Done);
-        }
-        tracing::warn!("{endpoint} disagrees on {count} of {tally}");
-        Ok(Exit::Partial)
-    }
 }
 
 /// The text of the schema, proven to be that of the revision; empty where there is no schema.
@@ -268,46 +213,6 @@ fn header(revision: &str, schema: Option<String>) -> Header {
             StreamKind::Checks,
             format!("spice-check {VERSION}"),
             spice_pipe::compare::now(),
-        )
-    }
-}
-
-/// How many answers there are of each kind.
-#[derive(Default)]
-struct Tally {
-    yes: usize,
-    no: usize,
-    conditional: usize,
-    errors: usize,
-}
-
-impl Tally {
-    fn add(&mut self, checks: &[checks::Check]) {
-        for check in checks {
-            *match &check.answer {
-                checks::Answer::Error(_) => &mut self.errors,
-                checks::Answer::Item(item) => match item.permissionship {
-                    checks::Permissionship::Yes => &mut self.yes,
-                    checks::Permissionship::No => &mut self.no,
-                    checks::Permissionship::Conditional => &mut self.conditional,
-                },
-            } += 1;
-        }
-    }
-}
-
-impl std::fmt::Display for Tally {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self {
-            yes,
-            no,
-            conditional,
-            errors,
-        } = self;
-        let all = yes + no + conditional + errors;
-        write!(
-            f,
-            "{all} questions: {yes} yes, {no} no, {conditional} conditional, {errors} errors"
         )
     }
 }

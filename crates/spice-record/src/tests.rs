@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use prost_types::value::Kind;
 use prost_types::{ListValue, Struct, Timestamp, Value};
 
+use crate::checks::Comparison;
 use crate::digest::same;
 use crate::record::StreamKind;
 use crate::{
@@ -331,18 +332,24 @@ fn check_is_written_as_it_was_read_and_agrees_by_what_was_answered() {
             panic!("{line}");
         };
         let other = check.other.expect(&line);
-        assert_eq!(
-            check.answer.agrees_with(&other),
-            other.agrees_with(&check.answer)
-        );
-        check.answer.agrees_with(&other)
+        assert_eq!(check.answer.compare(&other), other.compare(&check.answer));
+        check.answer.compare(&other)
     };
-    assert!(read(conditional, conditional));
-    assert!(read(error, another), "of an error the code counts");
+    assert_eq!(read(conditional, conditional), Comparison::Alike);
+    let alike = read(error, another);
+    assert_eq!(alike, Comparison::Alike, "of an error the code counts");
+    let deep = r#""error":{"code":8,"message":"deep","reason":"MAXIMUM_DEPTH_EXCEEDED"}"#;
+    assert_eq!(read(conditional, deep), Comparison::Inconclusive);
+    assert_eq!(read(deep, deep), Comparison::Alike);
     let fewer = conditional.replace(r#"["a","b"]"#, r#"["a"]"#);
     for (one, other) in [(conditional, no), (no, error), (conditional, &fewer)] {
-        assert!(!read(one, other), "{one} {other}");
+        assert_eq!(read(one, other), Comparison::Different, "{one} {other}");
     }
+    let inconclusive = format!(
+        r#"{{"check":{{"request":{request},{no},"other":{{{deep}}},"inconclusive":true}}}}"#
+    );
+    let record: Record = serde_json::from_str(&inconclusive).expect(&inconclusive);
+    assert_eq!(serde_json::to_string(&record).expect("JSON"), inconclusive);
     let misspelt =
         format!(r#"{{"check":{{"request":{request},{no}}}}}"#).replace("context", "contxt");
     serde_json::from_str::<Record>(&misspelt)

@@ -11,6 +11,7 @@ use prost::Message;
 use tonic::{Code, Status};
 
 use super::{Error, Kind};
+use crate::MAXIMUM_DEPTH_EXCEEDED;
 use crate::connector::ConnectError;
 use crate::generated::rpc;
 use crate::not_grpc::NotGrpc;
@@ -221,16 +222,17 @@ fn kind_of_unknown(message: &str) -> Kind {
 
 /// Reason and metadata from the trailer `grpc-status-details-bin`.
 fn error_info(details: &[u8]) -> (Option<String>, BTreeMap<String, String>) {
-    let Ok(status) = rpc::Status::decode(details) else {
-        return (None, BTreeMap::new());
-    };
+    rpc::Status::decode(details).map_or_else(|_| Default::default(), |status| info_of(&status))
+}
+
+fn info_of(status: &rpc::Status) -> (Option<String>, BTreeMap<String, String>) {
     let info = status
         .details
         .iter()
         .filter(|any| any.type_url.rsplit('/').next() == Some(ERROR_INFO_TYPE))
         .find_map(|any| rpc::ErrorInfo::decode(any.value.as_slice()).ok());
     let Some(info) = info else {
-        return (None, BTreeMap::new());
+        return Default::default();
     };
     let reason = info
         .reason
@@ -238,6 +240,19 @@ fn error_info(details: &[u8]) -> (Option<String>, BTreeMap<String, String>) {
         .unwrap_or(&info.reason);
     let reason = (!reason.is_empty() && reason != "UNSPECIFIED").then(|| reason.to_owned());
     (reason, info.metadata.into_iter().collect())
+}
+
+/// The reason of an error that stands for one answer among others, without the prefix
+/// `ERROR_REASON_`. A server that gives up at `--dispatch-max-depth` without a reason is known by its
+/// text, which has one of these forms in SpiceDB v1.30 to v1.56; the code is RESOURCE_EXHAUSTED until
+/// v1.45 and FAILED_PRECONDITION in v1.56.
+#[must_use]
+pub fn reason_of(status: &rpc::Status) -> Option<String> {
+    let says = |text: &str| status.message.contains(text);
+    info_of(status).0.or_else(|| {
+        (says("max depth exceeded") || says("exceeded the allowable maximum depth"))
+            .then(|| MAXIMUM_DEPTH_EXCEEDED.to_owned())
+    })
 }
 
 /// The maximum that a server names in the metadata or, for message sizes, as `(size vs. maximum)`.

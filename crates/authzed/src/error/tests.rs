@@ -5,7 +5,7 @@ use prost::Message as _;
 use tonic::{Code, Status};
 
 use super::Kind;
-use super::classify::{ERROR_INFO_TYPE, clean, from_status, kind, limit};
+use super::classify::{ERROR_INFO_TYPE, clean, from_status, kind, limit, reason_of};
 use crate::connector::ConnectError;
 use crate::generated::rpc;
 
@@ -333,4 +333,41 @@ fn a_broken_connection_is_transient_and_ambiguous() {
     let error = from_status("WriteRelationships", &Arc::from("localhost:1"), status);
     assert_eq!(error.kind(), Kind::Unavailable);
     assert!(error.is_transient() && error.is_ambiguous_for_writes());
+}
+
+/// What servers say of a question that is too deep, by version.
+#[test]
+fn a_server_that_gives_up_at_its_maximum_depth_is_known_with_and_without_a_reason() {
+    let messages = [
+        // v1.56.0
+        "max depth exceeded: this usually indicates a recursive or too deep data dependency. See https://spicedb.dev/d/debug-max-depth",
+        // v1.30 to v1.45
+        "the check request has exceeded the allowable maximum depth of 50: this usually indicates a recursive or too deep data dependency. Try running zed with --explain to see the dependency. See: https://spicedb.dev/d/debug-max-depth-check",
+        "the request has exceeded the allowable maximum depth of 50: this usually indicates a recursive or too deep data dependency. See: https://spicedb.dev/d/debug-max-depth",
+    ];
+    let reason = |message: &str, reason: &str| {
+        let info = rpc::ErrorInfo {
+            reason: reason.to_owned(),
+            ..Default::default()
+        };
+        reason_of(&rpc::Status {
+            code: 9,
+            message: message.to_owned(),
+            details: vec![prost_types::Any {
+                type_url: format!("type.googleapis.com/{ERROR_INFO_TYPE}"),
+                value: info.encode_to_vec(),
+            }],
+        })
+    };
+    let deep = Some("MAXIMUM_DEPTH_EXCEEDED".to_owned());
+    for message in messages {
+        assert_eq!(reason(message, ""), deep, "{message}");
+    }
+    assert_eq!(
+        reason("other words", "ERROR_REASON_MAXIMUM_DEPTH_EXCEEDED"),
+        deep
+    );
+    assert_eq!(reason("relation `depth` not found", ""), None);
+    let other = reason(messages[0], "ERROR_REASON_UNKNOWN_DEFINITION");
+    assert_eq!(other.as_deref(), Some("UNKNOWN_DEFINITION"));
 }

@@ -21,8 +21,10 @@ fn checks() -> Vec<Check> {
         answer: Answer::Error(Fault {
             code: number,
             message: "no".to_owned(),
+            reason: None,
         }),
         other: None,
+        inconclusive: false,
     };
     (0..3).map(check).collect()
 }

@@ -14,7 +14,7 @@ use crate::support::program::Program;
 use crate::support::spicedb::{Datastore, Server};
 use crate::support::{folder, wait_until};
 
-fn check(server: &Server) -> Program {
+pub(crate) fn check(server: &Server) -> Program {
     Program::new("spice-check").args(["--context", server.context()])
 }
 

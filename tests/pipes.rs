@@ -12,6 +12,7 @@
 //! | [`attack`] | inputs made to harm: every program refuses them, in little memory and few words |
 //! | [`cutover`] | a source that is written moves with a second of write downtime, and back |
 //! | [`damage`] | a damaged stream is never taken for a whole one |
+//! | [`deep`] | contexts nested to the limit are moved, followed and compared; deeper ones are refused by name |
 //! | [`expiry`] | a touch that changes an expiry takes effect, whatever the server acknowledges |
 //! | [`fault`] | what breaks on the way costs nothing but time, or is told |
 //! | [`format`] | old streams stay readable, and the documentation's example is one |
@@ -36,6 +37,7 @@ mod conflict;
 mod copy;
 mod cutover;
 mod damage;
+mod deep;
 mod expiry;
 mod fault;
 mod format;

@@ -303,7 +303,7 @@ fn wait_for_stdout(program: &Running, text: &str) {
 }
 
 /// A client of our own, for situations that the judge does not make.
-async fn client(server: &Server) -> Client {
+pub(crate) async fn client(server: &Server) -> Client {
     let config = Config {
         token: Some(server.token().trim().to_owned().into()),
         security: Security::Plaintext,

@@ -75,8 +75,8 @@ impl EncodedRelationships {
     ///
     /// # Errors
     ///
-    /// For a caveat context that is nested more than about 30 levels deep: it can be encoded, but the
-    /// decoder gives up on it.
+    /// For a caveat context that is nested more than [`MAX_DEPTH`](crate::MAX_DEPTH) levels deep: it can
+    /// be encoded, but the decoder gives up on it.
     pub fn decode(&self) -> Result<Vec<Relationship>, prost::DecodeError> {
         ImportBulkRelationshipsRequest::decode(self.bytes.clone())
             .map(|request| request.relationships)

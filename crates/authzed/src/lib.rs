@@ -19,6 +19,7 @@
 mod consistency;
 mod datastore;
 mod generated;
+mod json_object;
 pub mod zedtoken;
 
 #[cfg(feature = "client")]
@@ -50,7 +51,8 @@ mod wire;
 
 pub use datastore::{DatastoreKind, HeadObserver};
 pub use generated::{FILE_DESCRIPTOR_SET, rpc, v1};
-pub use prost_types::{Struct, Timestamp};
+pub use json_object::{JsonObject, MAX_DEPTH};
+pub use prost_types::Timestamp;
 
 #[cfg(feature = "client")]
 pub use self::{

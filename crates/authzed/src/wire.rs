@@ -17,6 +17,7 @@ use tonic_prost::ProstCodec;
 
 use crate::error::Kind;
 use crate::generated::health::HealthCheckResponse;
+use crate::json_object::MAX_DEPTH;
 use crate::v1::{self, Relationship, ZedToken};
 use crate::zedtoken::{self, DecodeError};
 
@@ -296,8 +297,7 @@ impl<A: Answer> AnswerDecoder<A> {
                 return Err(Fault::too_large(needed, self.memory));
             }
         }
-        let message = A::decode(bytes)
-            .map_err(|error| Fault::malformed(format!("the answer cannot be decoded: {error}")))?;
+        let message = A::decode(bytes).map_err(|error| undecodable(A::NAME, bytes, &error))?;
         // A known message is never shorter on the wire than we would encode it. A longer one has
         // fields that we do not know, or is only encoded less tightly.
         if A::HOLDS_DATA
@@ -315,6 +315,22 @@ impl<A: Answer> AnswerDecoder<A> {
         Ok(message)
     }
 }
+
+/// Why an answer could not be decoded; where it is the depth of a context, in which relationship.
+fn undecodable(name: &str, bytes: &[u8], error: &prost::DecodeError) -> Fault {
+    let Some(of) = walk::too_deep(name, bytes) else {
+        return Fault::malformed(format!("the answer cannot be decoded: {error}"));
+    };
+    Fault {
+        kind: Kind::Malformed,
+        message: format!("{of}: a context or metadata nested more than {MAX_DEPTH} levels deep"),
+        hint: Some(TOO_DEEP),
+    }
+}
+
+/// What can be done about data that is nested too deep.
+const TOO_DEEP: &str = "no stream can hold it (docs/format.md, Limits): write that relationship or transaction \
+                        again with less nesting, then take a new snapshot";
 
 impl<A: Answer> Decoder for AnswerDecoder<A> {
     type Item = A;

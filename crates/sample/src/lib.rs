@@ -255,7 +255,7 @@ impl Sample {
         ]);
         ContextualizedCaveat {
             caveat_name: "attributes".to_owned(),
-            context: Some(context),
+            context: Some(context.into()),
         }
     }
 }
@@ -264,7 +264,7 @@ fn on_network(draw: &mut Draw) -> ContextualizedCaveat {
     let cidr = format!("10.{}.0.0/16", draw.below(256));
     let context = match draw.below(4) {
         0 => None,
-        _ => Some(object([("cidr", Kind::StringValue(cidr))])),
+        _ => Some(object([("cidr", Kind::StringValue(cidr))]).into()),
     };
     ContextualizedCaveat {
         caveat_name: "on_network".to_owned(),

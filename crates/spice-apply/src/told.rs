@@ -18,14 +18,14 @@ pub(crate) fn metadata(
     source: Option<&str>,
     revision: Option<&str>,
     own: Option<StructJson>,
-) -> Option<(authzed::Struct, bool)> {
+) -> Option<(authzed::JsonObject, bool)> {
     let mark = json!({ APPLIED_KEY: { "source": source, "revision": revision } });
     let StructJson(mut mark) = serde_json::from_value(mark).ok()?;
     let Some(StructJson(own)) = own else {
         return Some((mark, false));
     };
     let ours = mark.clone();
-    for (key, value) in own.fields {
+    for (key, value) in own.0.fields {
         mark.fields.entry(key).or_insert(value);
     }
     let size = serde_json::to_vec(&StructJson(mark.clone())).map_or(0, |bytes| bytes.len());

@@ -474,7 +474,11 @@ impl Worker {
     }
 
     /// The metadata of a call.
-    fn mark(&mut self, revision: Option<&str>, own: Option<StructJson>) -> Option<authzed::Struct> {
+    fn mark(
+        &mut self,
+        revision: Option<&str>,
+        own: Option<StructJson>,
+    ) -> Option<authzed::JsonObject> {
         let source = self.position.as_ref();
         let source = source.and_then(|position| position.source.as_deref());
         let (mark, dropped) = told::metadata(source, revision, own)?;

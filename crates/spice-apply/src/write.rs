@@ -215,7 +215,7 @@ impl Target {
         &self,
         updates: Vec<RelationshipUpdate>,
         one_revision: bool,
-        metadata: Option<&authzed::Struct>,
+        metadata: Option<&authzed::JsonObject>,
         of: &str,
     ) -> Result<Written, Failure> {
         let mut written = Written::default();
@@ -273,7 +273,7 @@ impl Target {
     async fn call(
         &self,
         updates: &[RelationshipUpdate],
-        metadata: Option<&authzed::Struct>,
+        metadata: Option<&authzed::JsonObject>,
         of: &str,
         written: &mut Written,
     ) -> Result<(), Failure> {
@@ -312,7 +312,7 @@ impl Target {
     async fn attempt(
         &self,
         updates: &[RelationshipUpdate],
-        metadata: Option<&authzed::Struct>,
+        metadata: Option<&authzed::JsonObject>,
     ) -> Result<Result<authzed::Written, authzed::Error>, Failure> {
         let request = WriteRelationshipsRequest {
             updates: updates.to_vec(),

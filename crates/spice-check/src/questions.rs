@@ -68,7 +68,7 @@ pub(crate) async fn ask(
         let context = context(&check.answer, schema, sample, relationship, rng);
         if !context.fields.is_empty() {
             again.push(Item {
-                context: Some(context),
+                context: Some(context.into()),
                 ..check.request.0.clone()
             });
         }

@@ -111,7 +111,6 @@ impl Chunk {
                     Exit::Failed,
                     format!("lines {first} to {last}: cannot be taken apart: {error}"),
                 )
-                .hint("a caveat context among them is nested too deep (about 30 levels)")
             })?;
             let numbered = lines.by_ref().zip(relationships);
             rows.extend(numbered.map(|(&line, relationship)| Row { line, relationship }));

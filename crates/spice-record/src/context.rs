@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use authzed::v1::Relationship;
+use authzed::{JsonObject, MAX_DEPTH};
 use prost_types::value::Kind;
 use prost_types::{ListValue, Struct, Value};
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 /// A caveat's context. Numbers are IEEE doubles, as in the API; none and empty are the same.
 #[derive(Default)]
-pub(crate) struct ContextJson<'a>(pub(crate) Option<Cow<'a, Struct>>);
+pub(crate) struct ContextJson<'a>(pub(crate) Option<Cow<'a, JsonObject>>);
 
 impl ContextJson<'_> {
     pub(crate) fn is_empty(&self) -> bool {
@@ -26,7 +27,7 @@ impl ContextJson<'_> {
 impl Serialize for ContextJson<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match &self.0 {
-            Some(context) => StructRef(context).serialize(serializer),
+            Some(context) => StructRef(&context.0).serialize(serializer),
             None => serializer.serialize_none(),
         }
     }
@@ -35,21 +36,13 @@ impl Serialize for ContextJson<'_> {
 impl<'de> Deserialize<'de> for ContextJson<'_> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let context = Option::<StructJson>::deserialize(deserializer)?;
-        if context
-            .as_ref()
-            .is_some_and(|context| depth(&context.0) > MAX_DEPTH)
-        {
-            return Err(de::Error::custom(format!(
-                "a caveat context nested more than {MAX_DEPTH} levels deep"
-            )));
-        }
         Ok(Self(context.map(|StructJson(context)| Cow::Owned(context))))
     }
 }
 
 /// A `google.protobuf.Struct` read from a JSON object.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct StructJson(pub Struct);
+pub struct StructJson(pub JsonObject);
 
 impl Serialize for StructJson {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -60,7 +53,12 @@ impl Serialize for StructJson {
 impl<'de> Deserialize<'de> for StructJson {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match ValueJson::deserialize(deserializer)?.0.kind {
-            Some(Kind::StructValue(value)) => Ok(Self(value)),
+            Some(Kind::StructValue(object)) if depth(&object) > MAX_DEPTH => {
+                Err(de::Error::custom(format!(
+                    "a context or metadata nested more than {MAX_DEPTH} levels deep"
+                )))
+            }
+            Some(Kind::StructValue(object)) => Ok(Self(object.into())),
             _ => Err(de::Error::custom("expected a JSON object")),
         }
     }
@@ -115,7 +113,7 @@ impl Serialize for ValueRef<'_> {
 pub fn context_values(relationship: &Relationship) -> usize {
     let caveat = relationship.optional_caveat.as_ref();
     let context = caveat.and_then(|caveat| caveat.context.as_ref());
-    context.map_or(0, struct_values)
+    context.map_or(0, |context| struct_values(context))
 }
 
 /// How many values a struct holds. In memory each can take about 1 KiB, however short it is as text.
@@ -142,10 +140,6 @@ fn depth(context: &Struct) -> usize {
     }
     1 + context.fields.values().map(of).max().unwrap_or(0)
 }
-
-/// The deepest context that can be sent and read as a message (prost stops at 100 messages within each
-/// other, and an object takes three).
-const MAX_DEPTH: usize = 30;
 
 struct ValueJson(Value);
 
@@ -215,3 +209,6 @@ impl<'de> Visitor<'de> for ValueVisitor {
         Ok(Kind::StructValue(Struct { fields }))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@
 
 use std::io::{self, BufRead};
 
+use authzed::MAX_DEPTH;
 use ndjson_stream::config::NdjsonConfig;
 use ndjson_stream::engine::NdjsonEngine;
 
@@ -386,11 +387,18 @@ impl<R: BufRead> RecordReader<R> {
         let message = text
             .rsplit_once(" at line ")
             .map_or(text.as_str(), |(message, _)| message);
+        // serde_json's own limit, 127 objects and lists within each other, counts from the line's.
+        let message = match message {
+            "recursion limit exceeded" => {
+                format!("nested too deep: a context or metadata has at most {MAX_DEPTH} levels")
+            }
+            message => message.to_owned(),
+        };
         ReadError::Line {
             name: self.name.clone(),
             line: self.line,
             column: error.column().max(1),
-            message: message.to_owned(),
+            message,
         }
     }
 }

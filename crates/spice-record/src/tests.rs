@@ -4,6 +4,7 @@ use std::io::BufReader;
 
 use authzed::v1::{ContextualizedCaveat, ObjectReference, Relationship, SubjectReference};
 use proptest::prelude::*;
+use prost::Message as _;
 use prost_types::value::Kind;
 use prost_types::{ListValue, Struct, Timestamp, Value};
 
@@ -49,7 +50,7 @@ fn value() -> impl Strategy<Value = Value> {
 
 fn caveat() -> impl Strategy<Value = ContextualizedCaveat> {
     let context = prop::collection::btree_map(any::<String>(), value(), 0..4)
-        .prop_map(|fields| Struct { fields });
+        .prop_map(|fields| authzed::JsonObject(Struct { fields }));
     (
         "[a-zA-Z0-9_][a-zA-Z0-9/_|-]{0,30}",
         prop::option::of(context),
@@ -141,6 +142,16 @@ fn digest(relationships: &[Relationship]) -> crate::Digest {
 }
 
 proptest! {
+    #[test]
+    fn contexts_are_decoded_as_prost_does(caveat in caveat()) {
+        let Some(context) = caveat.context else {
+            return Ok(());
+        };
+        let bytes = context.encode_to_vec();
+        prop_assert_eq!(Struct::decode(bytes.as_slice()), Ok(context.0.clone()));
+        prop_assert_eq!(authzed::JsonObject::decode(bytes.as_slice()), Ok(context));
+    }
+
     #[test]
     fn relationships_survive_writing_and_reading(
         relationships in prop::collection::vec(relationship(), 0..8),

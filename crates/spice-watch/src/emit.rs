@@ -46,7 +46,7 @@ pub(crate) enum Event {
     Transaction {
         revision: String,
         updates: Vec<RelationshipUpdate>,
-        metadata: Vec<authzed::Struct>,
+        metadata: Vec<authzed::JsonObject>,
         contended: bool,
     },
     Schema(SchemaChange),
@@ -181,7 +181,7 @@ impl Writer {
         &mut self,
         revision: &str,
         updates: Vec<RelationshipUpdate>,
-        metadata: Vec<authzed::Struct>,
+        metadata: Vec<authzed::JsonObject>,
         contended: bool,
     ) -> Result<(), Failure> {
         let mut metadata: Vec<StructJson> = metadata.into_iter().map(StructJson).collect();

@@ -308,7 +308,8 @@ impl Watcher {
             if metadata.is_empty() {
                 metadata.extend(response.optional_transaction_metadata);
             }
-            let applied = |metadata: &authzed::Struct| metadata.fields.contains_key(APPLIED_KEY);
+            let applied =
+                |metadata: &authzed::JsonObject| metadata.fields.contains_key(APPLIED_KEY);
             // A revision of several writers is skipped only if all of them are ours.
             let ours = self.skip_applied && !metadata.is_empty() && metadata.iter().all(applied);
             let mut read = Vec::new();

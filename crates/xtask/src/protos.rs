@@ -66,6 +66,8 @@ fn generate(protos: &Path, out: &Path) -> Result<()> {
         .emit_rerun_if_changed(false)
         // The messages are there without the calls, too.
         .client_mod_attribute(".", "#[cfg(feature = \"client\")]")
+        // prost's own gives up at 32 levels.
+        .extern_path(".google.protobuf.Struct", "crate::JsonObject")
         .out_dir(out)
         .compile_fds(descriptors.clone())
         .context("generating Rust code")?;

@@ -22,7 +22,7 @@ pub struct ContextualizedCaveat {
     pub caveat_name: ::prost::alloc::string::String,
     /// Servers return an empty struct where nothing was stored.
     #[prost(message, optional, tag = "2")]
-    pub context: ::core::option::Option<::prost_types::Struct>,
+    pub context: ::core::option::Option<crate::JsonObject>,
 }
 /// An object, or the set of subjects that an object's relation denotes.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -257,7 +257,7 @@ pub struct CaveatEvalInfo {
     #[prost(enumeration = "caveat_eval_info::Result", tag = "2")]
     pub result: i32,
     #[prost(message, optional, tag = "3")]
-    pub context: ::core::option::Option<::prost_types::Struct>,
+    pub context: ::core::option::Option<crate::JsonObject>,
     #[prost(message, optional, tag = "4")]
     pub partial_caveat_info: ::core::option::Option<PartialCaveatInfo>,
     #[prost(string, tag = "5")]
@@ -449,7 +449,7 @@ pub struct WriteRelationshipsRequest {
     pub optional_preconditions: ::prost::alloc::vec::Vec<Precondition>,
     /// Comes back on Watch beside the changes.
     #[prost(message, optional, tag = "3")]
-    pub optional_transaction_metadata: ::core::option::Option<::prost_types::Struct>,
+    pub optional_transaction_metadata: ::core::option::Option<crate::JsonObject>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WriteRelationshipsResponse {
@@ -568,7 +568,7 @@ pub struct CheckBulkPermissionsRequestItem {
     pub subject: ::core::option::Option<SubjectReference>,
     /// For caveats. What a relationship stores itself is not overruled by it.
     #[prost(message, optional, tag = "4")]
-    pub context: ::core::option::Option<::prost_types::Struct>,
+    pub context: ::core::option::Option<crate::JsonObject>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CheckBulkPermissionsResponse {
@@ -1251,7 +1251,7 @@ pub struct WatchResponse {
     #[prost(message, optional, tag = "2")]
     pub changes_through: ::core::option::Option<ZedToken>,
     #[prost(message, optional, tag = "3")]
-    pub optional_transaction_metadata: ::core::option::Option<::prost_types::Struct>,
+    pub optional_transaction_metadata: ::core::option::Option<crate::JsonObject>,
     /// The schema has changed; its text is not told.
     #[prost(bool, tag = "4")]
     pub schema_updated: bool,
@@ -1259,7 +1259,7 @@ pub struct WatchResponse {
     #[prost(bool, tag = "5")]
     pub is_checkpoint: bool,
     #[prost(message, repeated, tag = "6")]
-    pub full_revision_metadata: ::prost::alloc::vec::Vec<::prost_types::Struct>,
+    pub full_revision_metadata: ::prost::alloc::vec::Vec<crate::JsonObject>,
 }
 /// What a Watch reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]

@@ -4,6 +4,7 @@ use prost_types::value::Kind as Value;
 use prost_types::{Struct, Timestamp};
 
 use super::*;
+use crate::JsonObject;
 use crate::v1::{
     ContextualizedCaveat, ExportBulkRelationshipsResponse, ObjectReference, RelationshipUpdate,
     SubjectReference, WatchResponse,
@@ -28,9 +29,9 @@ fn relationship() -> Relationship {
         }),
         optional_caveat: Some(ContextualizedCaveat {
             caveat_name: "limited".to_owned(),
-            context: Some(Struct {
+            context: Some(JsonObject(Struct {
                 fields: [("max".to_owned(), value)].into(),
-            }),
+            })),
         }),
         optional_expires_at: Some(Timestamp {
             seconds: 1_900_000_000,
@@ -223,4 +224,74 @@ fn a_token_is_one_printable_word() {
             && !of("a\u{1b}[0m")
             && !of(&"x".repeat(70_000))
     );
+}
+
+/// As many objects within each other, or lists but for the outermost one.
+fn nested(levels: usize, is_list: bool) -> Vec<u8> {
+    let mut value = field(3, b"x");
+    for _ in 1..levels {
+        value = if is_list {
+            field(6, &field(1, &value))
+        } else {
+            field(5, &field(1, &field(2, &value)))
+        };
+    }
+    field(1, &[field(1, b"a"), field(2, &value)].concat())
+}
+
+#[test]
+fn a_context_is_taken_to_the_limit_and_a_deeper_one_is_refused_by_the_name_of_its_relationship() {
+    let plain = Relationship {
+        optional_caveat: None,
+        ..relationship()
+    };
+    let with = |context: &[u8]| {
+        let caveat = field(4, &[field(1, b"limited"), field(2, context)].concat());
+        [plain.encode_to_vec(), caveat].concat()
+    };
+    for is_list in [false, true] {
+        for levels in [33, 64, MAX_DEPTH] {
+            let deep = field(2, &with(&nested(levels, is_list)));
+            let page: ExportBulkRelationshipsResponse = refuse(&deep).unwrap();
+            assert_eq!(page.encoded_len(), deep.len());
+            let update = [field(2, &with(&nested(levels, is_list))), vec![8, 2]].concat();
+            assert!(refuse::<WatchResponse>(&field(1, &update)).is_ok());
+        }
+        for levels in [MAX_DEPTH + 1, 10_000] {
+            let deep = with(&nested(levels, is_list));
+            let other = field(2, &plain.encode_to_vec());
+            let page = [other.clone(), field(2, &deep), other].concat();
+            let fault = refuse::<ExportBulkRelationshipsResponse>(&page).unwrap_err();
+            assert_eq!(fault.kind, Kind::Malformed);
+            let expected = "document:readme#viewer@user:eve#member: a context or metadata nested more than 100";
+            assert!(fault.to_string().starts_with(expected), "{fault}");
+            let update = field(1, &field(2, &deep));
+            let fault = refuse::<WatchResponse>(&update).unwrap_err();
+            assert!(fault.to_string().starts_with(expected), "{fault}");
+        }
+    }
+}
+
+#[test]
+fn hostile_nesting_of_an_answer_is_refused_without_a_crash() {
+    // As small as the stack of a thread may be, a quarter of that of tokio's threads.
+    let thread = std::thread::Builder::new().stack_size(512 << 10).spawn(|| {
+        let groups = [[0x4b_u8].repeat(10_000), [0x4c_u8].repeat(10_000)].concat();
+        let in_context = field(2, &field(4, &field(2, &field(1, &field(2, &groups)))));
+        for bytes in [groups.clone(), field(2, &groups), in_context] {
+            assert!(refuse::<ExportBulkRelationshipsResponse>(&bytes).is_err());
+        }
+        // Messages of an answer whose messages nest without a context: traces of a check.
+        let mut traces = Vec::new();
+        for _ in 0..10_000 {
+            traces = field(7, &field(1, &traces));
+        }
+        let trace = field(2, &field(2, &field(3, &field(2, &traces))));
+        drop(refuse::<v1::CheckBulkPermissionsResponse>(&trace));
+        // Large enough that its memory is estimated first.
+        let mut padded = field(2, &field(4, &field(2, &nested(10_000, false))));
+        padded.extend(field(2, &field(2, &vec![b'x'; ESTIMATED_FROM])));
+        assert!(refuse::<ExportBulkRelationshipsResponse>(&padded).is_err());
+    });
+    thread.unwrap().join().unwrap();
 }

@@ -10,10 +10,12 @@ use prost_types::FileDescriptorSet;
 use prost_types::field_descriptor_proto::{Label, Type};
 
 use crate::generated::FILE_DESCRIPTOR_SET;
+use crate::json_object::MAX_DEPTH;
 use crate::v1::{ObjectReference, Relationship};
 
-/// Deeper messages are not decoded either (prost).
-const DEEPEST: usize = 110;
+/// Deeper messages are not decoded either: an object takes three, and a context stands in four others;
+/// prost stops at 100 of any other kind.
+const DEEPEST: usize = 3 * MAX_DEPTH + 10;
 /// What a message takes in a list or a map, at most: an update of a relationship takes 232 bytes, an
 /// entry of a caveat's context about 150.
 const ELEMENT: usize = 256;
@@ -21,6 +23,7 @@ const ELEMENT: usize = 256;
 const STRING: usize = 16;
 
 const RELATIONSHIP: &str = "authzed.api.v1.Relationship";
+const NESTED: [&str; 2] = ["google.protobuf.Struct", "google.protobuf.ListValue"];
 
 /// A message as we know it.
 struct Shape {
@@ -129,11 +132,22 @@ pub(super) fn memory(name: &str, bytes: &[u8], enough: usize) -> usize {
     walk.memory
 }
 
+/// What holds an object that is nested deeper than [`MAX_DEPTH`], where there is one: a relationship by
+/// its name, for a message.
+pub(super) fn too_deep(name: &str, bytes: &[u8]) -> Option<String> {
+    let mut walk = Walk::default();
+    walk.begin(name, bytes);
+    walk.too_deep
+}
+
 #[derive(Default)]
 struct Walk {
     memory: usize,
     enough: Option<usize>,
     unknown: Option<Unknown>,
+    /// Objects and lists around what is walked.
+    levels: usize,
+    too_deep: Option<String>,
 }
 
 impl Walk {
@@ -157,6 +171,12 @@ impl Walk {
         } else {
             around
         };
+        let is_level = NESTED.contains(&shape.name.as_str());
+        self.levels += usize::from(is_level);
+        if self.levels > MAX_DEPTH {
+            self.too_deep = Some(around.map_or_else(|| "metadata".to_owned(), name_of));
+            return None;
+        }
         while !bytes.is_empty() {
             if self.enough.is_some_and(|enough| self.memory > enough) {
                 return None;
@@ -187,6 +207,7 @@ impl Walk {
                 None => {}
             }
         }
+        self.levels -= usize::from(is_level);
         Some(())
     }
 
@@ -194,11 +215,33 @@ impl Walk {
         let unknown = self.unknown.get_or_insert_with(|| Unknown {
             message,
             field,
-            relationship: around.and_then(|bytes| Relationship::decode(bytes).ok()),
+            relationship: around.and_then(without_caveat),
             count: 0,
         });
         unknown.count += 1;
     }
+}
+
+/// A relationship without its caveat, which may be what cannot be decoded.
+fn without_caveat(mut bytes: &[u8]) -> Option<Relationship> {
+    const CAVEAT: u32 = 4;
+    let mut kept = Vec::with_capacity(bytes.len().min(1 << 10));
+    while !bytes.is_empty() {
+        let start = bytes;
+        let (number, wire) = decode_key(&mut bytes).ok()?;
+        skip_field(wire, number, &mut bytes, DecodeContext::default()).ok()?;
+        if number != CAVEAT {
+            kept.extend_from_slice(&start[..start.len() - bytes.len()]);
+        }
+    }
+    Relationship::decode(kept.as_slice()).ok()
+}
+
+fn name_of(relationship: &[u8]) -> String {
+    without_caveat(relationship).map_or_else(
+        || "a relationship".to_owned(),
+        |relationship| shown(&relationship),
+    )
 }
 
 /// The most characters of a relationship in a message.

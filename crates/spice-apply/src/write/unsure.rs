@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use authzed::v1::{Relationship, RelationshipUpdate, relationship_update::Operation};
-use authzed::{Kind, Struct};
+use authzed::{Kind, JsonObject};
 use spice_pipe::existing::{self, key};
 use spice_pipe::retry::Retry;
 use spice_pipe::touch::{self, Expiring, Skips};
@@ -89,7 +89,7 @@ impl Target {
     pub(super) async fn made_sure(
         &self,
         mut written: Written,
-        metadata: Option<&Struct>,
+        metadata: Option<&JsonObject>,
         of: &str,
     ) -> Result<Written, Failure> {
         let unsure = std::mem::take(&mut written.unsure);

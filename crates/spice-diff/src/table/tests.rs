@@ -25,8 +25,10 @@ fn caveat((first, number): (bool, Option<u8>)) -> ContextualizedCaveat {
     let field = |number| ("number".to_owned(), value(number));
     ContextualizedCaveat {
         caveat_name: if first { "first" } else { "second" }.to_owned(),
-        context: number.map(|number| prost_types::Struct {
-            fields: [field(number)].into(),
+        context: number.map(|number| {
+            authzed::JsonObject(prost_types::Struct {
+                fields: [field(number)].into(),
+            })
         }),
     }
 }

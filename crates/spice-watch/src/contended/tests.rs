@@ -32,7 +32,7 @@ fn limited(id: &str, limit: f64) -> Relationship {
     Relationship {
         optional_caveat: Some(ContextualizedCaveat {
             caveat_name: "within".to_owned(),
-            context: Some(Struct { fields }),
+            context: Some(Struct { fields }.into()),
         }),
         ..relationship(id)
     }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::rejects::{rejects_in, values};
 use super::{assert_says, by_hand, counts, dump, line, on_network, with_schema};
 use crate::support::judge;
-use crate::support::spicedb::Datastore;
+use crate::support::spicedb::{Datastore, Server};
 
 /// 500 good lines with these in the middle.
 fn among_good_ones(bad: &[String]) -> Vec<String> {
@@ -213,5 +213,67 @@ fn thousands_of_invalid_rows_in_one_message_cost_no_neighbour() {
         crate::support::figure(&format!("{datastore:?}: {:?}", finished.took));
         let longest = finished.stderr.lines().map(str::len).max();
         assert!(longest < Some(2_048), "{longest:?}");
+    }
+}
+
+/// What older servers pass on from their databases, with codes that elsewhere say "try again".
+#[test]
+fn value_that_an_old_database_cannot_hold_is_named_at_once() {
+    const OLD: &str = "v1.45.4";
+    let (mysql, postgres) = (Datastore::MySql, Datastore::Postgres);
+    let foreign = on_network("10.0.0.0/8 \u{1f600}");
+    let cases = [
+        (mysql, Some(OLD), on_network("\u{4e2d}"), "Error 1366 "),
+        (mysql, Some(OLD), foreign.clone(), "Error 1366 "),
+        (postgres, Some(OLD), on_network("\u{0}"), "SQLSTATE 22P05"),
+        (mysql, None, foreign, "cannot hold a value"),
+    ];
+    for (datastore, version, bad, said) in cases {
+        let builder = Server::builder(datastore);
+        let target = match version {
+            Some(version) => builder
+                .version(version)
+                .flag("--enable-experimental-relationship-expiration"),
+            None => builder,
+        };
+        let target = target.start();
+        judge::write_schema(&target, sample::SCHEMA);
+        let bad = line("tenant/document:bad#viewer@user:u", &bad);
+        let lines = among_good_ones(std::slice::from_ref(&bad));
+        let folder = crate::support::folder();
+        let rejects = rejects_in(&folder);
+        let finished = by_hand(&target, &lines).args(["--rejects", &rejects]);
+        let finished = finished.run().expect_code(3);
+        assert_says(&finished, &["line 251: refused tenant/document:bad#", said]);
+        // A newer one says no more than INTERNAL, which can pass.
+        let retried = finished.stderr.contains("loading again");
+        assert_eq!(retried, version.is_none(), "{}", finished.stderr);
+        assert_eq!(counts(&finished), [500, 0, 0, 0, 1]);
+        let kept = std::fs::read_to_string(&rejects).unwrap();
+        assert_eq!(values(&kept), values(&bad));
+        let alone = by_hand(&target, std::slice::from_ref(&bad));
+        let alone = alone.args(["--on-conflict", "touch"]).run().expect_code(1);
+        assert_says(&alone, &["line 1: the target refuses ", said]);
+
+        let updates = lines.concat();
+        let updates = updates.lines().map(|line| {
+            let line: Value = serde_json::from_str(line).unwrap();
+            let update =
+                json!({"operation": "OPERATION_TOUCH", "relationship": line["relationship"]});
+            format!("{}\n", json!({"update": update}))
+        });
+        let updates: String = updates.collect();
+        let rejects = folder.path().join("updates");
+        let applied = crate::apply::apply(&target)
+            .args(["--unsealed", "--on-reject"])
+            .arg(&rejects)
+            .input(updates)
+            .run()
+            .expect_code(3);
+        assert_says(
+            &applied,
+            &["refused tenant/document:bad#", "1 update was refused"],
+        );
+        assert_eq!(dump(&target).len(), 500);
     }
 }

@@ -183,6 +183,31 @@ fn kinds_without_a_reason_are_told_by_code_and_text() {
         ),
         (
             Unknown,
+            "unable to write relationships: ERROR: unsupported Unicode escape sequence (SQLSTATE 22P05)",
+            Kind::Refused,
+        ),
+        (
+            Unknown,
+            "unable to write relationships: Error 1366 (22007): Incorrect string value: '\\xF0\\x9F' for column `c`",
+            Kind::Refused,
+        ),
+        (
+            Unknown,
+            "Error 1366 (HY000): Incorrect string value",
+            Kind::Refused,
+        ),
+        (
+            Unknown,
+            "unable to write relationships: Error 4025 (23000): CONSTRAINT `relation_tuple.caveat_context` failed",
+            Kind::Refused,
+        ),
+        (
+            Unknown,
+            "unable to write relationships: Error 1213 (40001): Deadlock found when trying to get lock",
+            Kind::Unavailable,
+        ),
+        (
+            Unknown,
             "transaction error: unable to load new revisions: %!w(<nil>)",
             Kind::Unavailable,
         ),

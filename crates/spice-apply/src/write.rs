@@ -18,6 +18,7 @@ use spice_record::Record;
 use spice_record::relationship::Text;
 use tokio::time::{Interval, MissedTickBehavior};
 
+use self::unsure::Answer;
 use crate::doubt::{Doubts, SETTLED};
 use crate::position::Keeper;
 
@@ -56,7 +57,7 @@ pub(crate) struct Target {
     /// The updates are those of a source that is followed.
     is_followed: bool,
     dropped: AtomicBool,
-    schemas: Mutex<unsure::Schemas>,
+    learned: Mutex<unsure::Learned>,
     undone: AtomicU64,
 }
 
@@ -117,7 +118,7 @@ impl Target {
             rejects,
             is_followed,
             dropped: AtomicBool::new(false),
-            schemas: Mutex::default(),
+            learned: Mutex::default(),
             undone: AtomicU64::new(0),
         }
     }
@@ -283,7 +284,7 @@ impl Target {
                 Ok(answer) => {
                     self.doubts().acknowledged(piece);
                     written.calls += 1;
-                    written.unsure.extend(self.unsure(&answer, piece).await?);
+                    written.unsure.extend(answer.unsure);
                     written.token = Some(answer.token);
                     continue;
                 }
@@ -313,27 +314,32 @@ impl Target {
         &self,
         updates: &[RelationshipUpdate],
         metadata: Option<&authzed::JsonObject>,
-    ) -> Result<Result<authzed::Written, authzed::Error>, Failure> {
-        let request = WriteRelationshipsRequest {
-            updates: updates.to_vec(),
-            optional_transaction_metadata: metadata.cloned(),
-            ..WriteRelationshipsRequest::default()
-        };
+    ) -> Result<Result<Answer, authzed::Error>, Failure> {
+        let mut creates = self.as_creates(updates).await?;
         let mut retry = Retry::new(self.max_retries);
         let mut doubts = INTERNAL_RETRIES;
         loop {
             if let Some(pace) = &self.pace {
                 pace.lock().await.tick().await;
             }
+            let request = WriteRelationshipsRequest {
+                updates: creates.as_deref().unwrap_or(updates).to_vec(),
+                optional_transaction_metadata: metadata.cloned(),
+                ..WriteRelationshipsRequest::default()
+            };
             let client = self.client();
             let call = UnderWay(&self.dropped);
-            let written = client.write(request.clone()).await;
+            let written = client.write(request).await;
             call.ended();
             let error = match written {
-                Ok(written) => return Ok(Ok(written)),
+                Ok(written) => {
+                    let answer = self.answer(written, updates, creates.is_some()).await?;
+                    return Ok(Ok(answer));
+                }
                 Err(error) => error,
             };
             match error.kind() {
+                Kind::AlreadyExists if creates.take().is_some() => continue,
                 Kind::Refused | Kind::MessageTooLarge | Kind::LimitExceeded => {
                     return Ok(Err(error));
                 }

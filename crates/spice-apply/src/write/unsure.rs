@@ -13,49 +13,96 @@ use spice_record::relationship::Text;
 
 use super::{SPLIT_PER_CALL, Target, Written};
 
-/// Which relations of the target can hold an expiry, as far as that had to be known.
+/// What was learned of the target.
 #[derive(Default)]
-pub(super) struct Schemas {
+pub(super) struct Learned {
+    /// Which touches it may skip, by its last answer.
+    skips: Option<Skips>,
+    /// Which relations can hold an expiry, once that had to be known.
     relations: Option<Arc<Expiring>>,
-    is_newest: bool,
+    is_newest_schema: bool,
+}
+
+/// A call that was acknowledged.
+pub(super) struct Answer {
+    pub(super) token: String,
+    /// Updates that may not have been done.
+    pub(super) unsure: Vec<RelationshipUpdate>,
 }
 
 impl Target {
     /// The schema of the target may be another one now.
     pub(crate) fn forget_schema(&self) {
-        lock(&self.schemas).is_newest = false;
+        lock(&self.learned).is_newest_schema = false;
     }
 
-    /// Of updates that were acknowledged, those that may not have been done.
-    pub(super) async fn unsure(
+    /// The same updates with a CREATE in place of each TOUCH that the target may skip, as far as that is
+    /// known yet: a CREATE is done, or refused because something is there.
+    pub(super) async fn as_creates(
         &self,
-        answer: &authzed::Written,
         updates: &[RelationshipUpdate],
-    ) -> Result<Vec<RelationshipUpdate>, Failure> {
-        let skips = Skips::of(answer);
-        let may_be_skipped = |update: &&RelationshipUpdate| {
+    ) -> Result<Option<Vec<RelationshipUpdate>>, Failure> {
+        let skips = lock(&self.learned).skips.unwrap_or(Skips::Nothing);
+        let unsure = self.unsure(skips, updates).await?;
+        if unsure.is_empty() {
+            return Ok(None);
+        }
+        let mut creates = updates.to_vec();
+        for index in unsure {
+            creates[index].operation = Operation::Create.into();
+        }
+        Ok(Some(creates))
+    }
+
+    /// What an answer to updates is worth.
+    pub(super) async fn answer(
+        &self,
+        written: authzed::Written,
+        updates: &[RelationshipUpdate],
+        were_creates: bool,
+    ) -> Result<Answer, Failure> {
+        let skips = Skips::of(&written);
+        lock(&self.learned).skips = Some(skips);
+        let unsure = match were_creates {
+            true => Vec::new(),
+            false => self.unsure(skips, updates).await?,
+        };
+        let unsure = unsure.into_iter().map(|index| updates[index].clone());
+        Ok(Answer {
+            token: written.token,
+            unsure: unsure.collect(),
+        })
+    }
+
+    /// Where the updates stand that may be skipped.
+    async fn unsure(
+        &self,
+        skips: Skips,
+        updates: &[RelationshipUpdate],
+    ) -> Result<Vec<usize>, Failure> {
+        let may_be_skipped = |index: &usize| {
+            let update = &updates[*index];
             let relationship = update.relationship.as_ref();
             update.operation() == Operation::Touch
                 && relationship.is_some_and(|relationship| skips.may_hold(relationship))
         };
-        let mut unsure = updates.iter().filter(may_be_skipped).peekable();
-        if unsure.peek().is_none() {
-            return Ok(Vec::new());
+        let mut unsure: Vec<usize> = (0..updates.len()).filter(may_be_skipped).collect();
+        if !unsure.is_empty() {
+            let expiring = self.expiring().await?;
+            unsure.retain(|index| {
+                let relationship = updates[*index].relationship.as_ref();
+                relationship.is_some_and(|relationship| expiring.holds(relationship))
+            });
         }
-        let expiring = self.expiring().await?;
-        let can_expire = |update: &&RelationshipUpdate| {
-            let relationship = update.relationship.as_ref();
-            relationship.is_some_and(|relationship| expiring.holds(relationship))
-        };
-        Ok(unsure.filter(can_expire).cloned().collect())
+        Ok(unsure)
     }
 
     /// Which relations can hold an expiry, or could under a schema that was read before.
     async fn expiring(&self) -> Result<Arc<Expiring>, Failure> {
         let before = {
-            let schemas = lock(&self.schemas);
-            match &schemas.relations {
-                Some(relations) if schemas.is_newest => return Ok(Arc::clone(relations)),
+            let learned = lock(&self.learned);
+            match &learned.relations {
+                Some(relations) if learned.is_newest_schema => return Ok(Arc::clone(relations)),
                 before => before.clone(),
             }
         };
@@ -78,10 +125,9 @@ impl Target {
             Some(before) => before.or(&now),
             None => now,
         });
-        *lock(&self.schemas) = Schemas {
-            relations: Some(Arc::clone(&relations)),
-            is_newest: true,
-        };
+        let mut learned = lock(&self.learned);
+        learned.relations = Some(Arc::clone(&relations));
+        learned.is_newest_schema = true;
         Ok(relations)
     }
 

@@ -1,6 +1,7 @@
 //! A target that holds something already: what is the same, what differs and what only seems to be
 //! gone. Sets are compared as the independent client sees them.
 
+mod clone;
 mod invisible;
 mod limits;
 mod refused;

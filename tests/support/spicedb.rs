@@ -193,6 +193,27 @@ impl Server {
         self.flags_by(&self.endpoint)
     }
 
+    /// Another server, on a copy of this one's PostgreSQL database. Both are restarted for it.
+    pub fn clone_database(&self) -> Self {
+        let clone = Self::start(Datastore::Postgres);
+        let database = |server: &Self| {
+            let name = std::fs::read_to_string(server.folder.join("database"));
+            name.expect("the server has a database").trim().to_owned()
+        };
+        for server in [self, &clone] {
+            server.stop();
+        }
+        let (original, copy) = (database(self), database(&clone));
+        self.sql(&format!("DROP DATABASE \"{copy}\""));
+        self.sql(&format!(
+            "CREATE DATABASE \"{copy}\" TEMPLATE \"{original}\""
+        ));
+        for server in [self, &clone] {
+            server.restart();
+        }
+        clone
+    }
+
     /// Ends the server if it runs and starts it again: same port, token, flags and database. Memory
     /// starts empty.
     pub fn restart(&self) {

@@ -1,11 +1,12 @@
 //! `spice-import`: loads a snapshot stream into a SpiceDB.
 //!
 //! [`input`] is the thread that reads and checks the stream and cuts it into [`chunk`]s, [`load`]
-//! brings one chunk onto the [`target`], [`schema`] settles the schema, [`tally`] counts what became of everything.
+//! brings one chunk onto the [`target`], [`dry_run`] only looks what is there, [`schema`] settles the schema, [`tally`] counts what became of everything.
 
 #![forbid(unsafe_code)]
 
 mod chunk;
+mod dry_run;
 mod input;
 mod load;
 mod schema;
@@ -26,6 +27,7 @@ use spice_record::record::Filter;
 use spice_record::{Header, Record, Seal};
 use tokio::sync::mpsc;
 
+use crate::dry_run::DryRun;
 use crate::input::{Step, Totals};
 use crate::load::Loader;
 use crate::tally::{Rejects, Tally};
@@ -60,7 +62,8 @@ pub struct Import {
     /// Take a stream without header and trailer, made by hand. Nothing proves that it is whole.
     #[arg(long)]
     unsealed: bool,
-    /// Read and check everything, and write nothing. Without a server only the stream is checked.
+    /// Read and check everything, and write nothing; with --on-conflict also count what the target holds
+    /// of it. Without a server only the stream is checked.
     #[arg(long)]
     dry_run: bool,
     /// Take a stream that comes from this very datastore, or may: a backup that is put back, or a clone of
@@ -138,13 +141,16 @@ impl Program for Import {
             begun = self.begin() => begun?,
             number = shutdown.requested() => return Ok(Exit::Signal(number)),
         };
-        let Some(target) = target.filter(|_| !self.dry_run) else {
+        let on_conflict = self.on_conflict.unwrap_or(OnConflict::Fail);
+        let Some(target) = target.as_ref().filter(|_| !self.dry_run) else {
+            // One that must be empty was found to be.
+            let holding = target.filter(|_| self.on_conflict.is_some());
+            let dry_run = DryRun::new(holding.as_ref(), on_conflict, &progress);
             return tokio::select! {
-                checked = check_only(first, steps, &progress) => checked,
+                checked = dry_run.run(first, steps) => checked,
                 number = shutdown.requested() => Ok(Exit::Signal(number)),
             };
         };
-        let on_conflict = self.on_conflict.unwrap_or(OnConflict::Fail);
         let policy = on_conflict.to_go_on();
         let (path, input) = (self.rejects.clone(), self.file.clone());
         let rejects = tokio::select! {
@@ -357,42 +363,6 @@ async fn next(first: &mut Option<Step>, steps: &mut mpsc::Receiver<Step>) -> Opt
     match first.take() {
         Some(first) => Some(first),
         None => steps.recv().await,
-    }
-}
-
-/// `--dry-run`: the stream to its end.
-async fn check_only(
-    first: Step,
-    mut steps: mpsc::Receiver<Step>,
-    progress: &Progress,
-) -> Result<Exit, Failure> {
-    let mut first = Some(first);
-    loop {
-        match next(&mut first, &mut steps).await {
-            Some(Step::Chunk(chunk)) => progress.add(chunk.len() as u64),
-            Some(Step::End(totals)) => {
-                progress.clear();
-                let Totals {
-                    relationships,
-                    digest,
-                    precision,
-                    sealed,
-                    ..
-                } = totals;
-                let proved = if sealed {
-                    "whole"
-                } else {
-                    "well formed, but nothing proves it whole"
-                };
-                tracing::info!(
-                    "the stream is {proved}: {relationships} relationships, digest {digest} \
-                     ({precision}); nothing was written"
-                );
-                return Ok(Exit::Done);
-            }
-            Some(Step::Failed(failure)) => return Err(failure),
-            Some(Step::Header(_)) | None => return Err(lost()),
-        }
     }
 }
 

@@ -10,8 +10,8 @@ use spice_pipe::connection::{Connection, refuse_same_datastore};
 use spice_pipe::datastore::expiry_precision;
 use spice_pipe::progress::Progress;
 use spice_pipe::retry::Retry;
-use spice_record::Header;
 use spice_record::record::Imported;
+use spice_record::{ExpiryPrecision, Header};
 
 use crate::input::Totals;
 use crate::load::Loader;
@@ -75,12 +75,17 @@ impl Target {
         schema::is_to_be_written(&self.client, endpoint, schema, args.schema).await
     }
 
+    /// How precisely it keeps expiries.
+    pub(crate) fn precision(&self) -> ExpiryPrecision {
+        expiry_precision(self.kind)
+    }
+
     pub(crate) fn loader(&self, on_conflict: OnConflict, rejects: Mutex<Rejects>) -> Loader {
         Loader {
             client: self.client.clone(),
             max_retries: self.connection.max_retries,
             on_conflict,
-            precision: expiry_precision(self.kind),
+            precision: self.precision(),
             rejects,
             bearable: AtomicUsize::new(usize::MAX),
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use authzed::v1::{Relationship, RelationshipUpdate, relationship_update::Operation};
-use authzed::{Kind, JsonObject};
+use authzed::{JsonObject, Kind};
 use spice_pipe::existing::{self, key};
 use spice_pipe::retry::Retry;
 use spice_pipe::touch::{self, Expiring, Skips};

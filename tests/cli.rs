@@ -3,6 +3,7 @@
 
 mod connect;
 mod contexts;
+mod denied;
 mod export;
 mod numbers;
 mod revision;

@@ -14,6 +14,7 @@ pub mod gateway;
 pub mod judge;
 pub mod pipe;
 pub mod program;
+pub mod refusing;
 pub mod running;
 pub mod seal;
 pub mod spicedb;

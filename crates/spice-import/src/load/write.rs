@@ -18,8 +18,9 @@ use super::{INTERNAL_RETRIES, Loader};
 use crate::chunk::Row;
 use crate::tally::Tally;
 
-/// SpiceDB's default for WriteRelationships; the true one is learned when it is lower.
-const UPDATES_PER_WRITE: usize = 1_000;
+/// Databases plan larger calls badly: MariaDB 10.11 takes 2.5 to 3 s for one of 1,000 and 0.1 s for one of 200
+/// (measured on 2 busy cores). A server's own limit, which is 1,000 unless it is told otherwise, is learned.
+const UPDATES_PER_WRITE: usize = 200;
 const TOO_MANY_UPDATES: &str = "TOO_MANY_UPDATES_IN_REQUEST";
 const WRITE_BYTES: usize = 2 << 20;
 /// When a server or a proxy has let go of what a client gave up.

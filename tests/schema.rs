@@ -71,3 +71,63 @@ fn comment_with_other_words_is_another_schema() {
     let said = "comment of definition user";
     assert!(check.stderr.contains(said), "{}", check.stderr);
 }
+
+/// A server that gives a schema as it was written: with annotations and flags, which others drop.
+fn keeping_texts() -> Server {
+    Server::builder(Datastore::Memory)
+        .flag("--experimental-schema-mode=read-new-write-new")
+        .start()
+}
+
+/// From a server that keeps the text of a schema to one that renders it, and the other way round.
+#[test]
+fn schema_of_any_form_is_known_again_by_a_server_that_stores_it_in_another_way() {
+    let [keeping, rendering] = [keeping_texts(), Server::start(Datastore::Memory)];
+    let schemas = schemas();
+    for (path, text) in &schemas {
+        let what = path.file_name().unwrap().display();
+        judge::write_schema(&keeping, text);
+        judge::write_schema(&rendering, text);
+        for (source, target, schema) in [
+            (&keeping, &rendering, "check"),
+            (&rendering, &keeping, "check"),
+            (&keeping, &rendering, "write"),
+        ] {
+            let exported = export(source).run();
+            assert_eq!(exported.code(), Some(0), "{what}: {}", exported.stderr);
+            let imported = import(target)
+                .args(["--schema", schema])
+                .input(exported.stdout)
+                .run();
+            assert_eq!(imported.code(), Some(0), "{what}: {}", imported.stderr);
+        }
+    }
+    figure(&format!("{} schemas", schemas.len()));
+}
+
+/// DiffSchema says nothing of these.
+#[test]
+fn annotation_of_another_type_is_another_schema() {
+    let [source, target] = [keeping_texts(), keeping_texts()];
+    let schema = |types: &str| {
+        format!(
+            "use typechecking\n\ndefinition user {{}}\n\ndefinition robot {{}}\n\ndefinition doc {{\n\
+             \trelation viewer: user | robot\n\tpermission view{types} = viewer\n}}\n"
+        )
+    };
+    judge::write_schema(&source, &schema(": user | robot"));
+    let exported = export(&source).run().expect_success();
+    let check = |types: &str| {
+        judge::write_schema(&target, &schema(types));
+        import(&target)
+            .args(["--schema", "check"])
+            .input(exported.stdout.clone())
+            .run()
+    };
+    for types in [": user | robot", ": robot  |user", ""] {
+        check(types).expect_success();
+    }
+    let refused = check(": user | robot | doc").expect_code(1);
+    let said = "type of permission doc#view";
+    assert!(refused.stderr.contains(said), "{}", refused.stderr);
+}

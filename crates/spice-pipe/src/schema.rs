@@ -1,6 +1,7 @@
 //! Whether a server's schema, at some revision, is a given text, and what names it has.
 
 mod text;
+mod unseen;
 
 use std::collections::HashMap;
 
@@ -20,6 +21,9 @@ use crate::exit::Failure;
 ///   has.
 /// - It compares the parsed expressions of caveats, not what they say: one that was written with
 ///   redundant parentheses is another one. Such an expression counts as changed only if its text has.
+///
+/// Type annotations of permissions and `use` flags it does not compare at all. They are taken from the text
+/// of the newest schema, for no call gives that of a revision, and count where both texts show them.
 ///
 /// An older server has no DiffSchema: there the texts are compared, without comments, and always the newest
 /// schema's ([`Offers::schema_at_revision`](authzed::Offers::schema_at_revision)).
@@ -48,7 +52,11 @@ pub async fn differences(
         diffs.retain(|diff| !there.is_only_rendered_otherwise(diff));
     }
     if diffs.is_empty() {
-        return Ok(None);
+        if !unseen::is_shown_in(text) {
+            return Ok(None);
+        }
+        let there = client.read_schema().await?.unwrap_or_default();
+        return Ok(unseen::difference(&there.text, text));
     }
     let named: Vec<String> = diffs.iter().map(describe).collect();
     Ok(Some(few(&named)))

@@ -1,6 +1,6 @@
 //! Whether a server's schema, at some revision, is a given text, and what names it has.
 
-mod text;
+pub(crate) mod text;
 mod unseen;
 
 use std::collections::HashMap;

@@ -14,6 +14,7 @@ use authzed::v1::Relationship;
 use authzed::{DatastoreKind, Written};
 
 use crate::existing::{ByKey, key};
+use crate::schema::text::declarations;
 
 /// The first version that does every TOUCH on every datastore.
 const MENDED: (u64, u64) = (1, 49);
@@ -116,38 +117,34 @@ fn is_undone(touched: &Relationship, there: Option<&Relationship>, now: i64) -> 
 pub enum Expiring {
     /// These, by definition and relation.
     Some(HashSet<(String, String)>),
-    /// Any: the text could not be understood.
+    /// Any: the schema could not be read, or not be understood.
     Any,
 }
 
 impl Expiring {
-    /// Takes the text of a schema as a server renders it, where `use expiration` stands before any.
+    /// Takes the text of a schema.
     #[must_use]
     pub fn of(schema: &str) -> Self {
         let mut found = HashSet::new();
-        if !schema.contains("expiration") {
-            return Self::Some(found);
-        }
-        let Some(words) = words(schema) else {
-            return Self::Any;
-        };
-        if !words.windows(2).any(|pair| pair == ["use", "expiration"]) {
-            return Self::Some(found);
-        }
-        let (mut definition, mut relation) = (None, None);
-        for pair in words.windows(2) {
-            match (pair[0], pair[1]) {
-                ("use", _) => {}
-                ("definition", name) => (definition, relation) = (Some(name), None),
-                ("relation", name) => relation = Some(name),
-                (_, "permission" | "caveat" | "partial") => relation = None,
-                (_, "expiration") => match (definition, relation) {
-                    (Some(definition), Some(relation)) => {
-                        found.insert((definition.to_owned(), relation.to_owned()));
+        for declaration in declarations(schema).into_values() {
+            let [kind, definition, body @ ..] = declaration.as_slice() else {
+                continue;
+            };
+            // Partials are part of a definition when they are rendered, and of none before.
+            if kind == "partial" && body.iter().any(|token| token == "expiration") {
+                return Self::Any;
+            }
+            let mut relation = None;
+            for tokens in body.windows(3) {
+                match [tokens[0].as_str(), tokens[1].as_str(), tokens[2].as_str()] {
+                    ["relation", name, ":"] => relation = Some(name.to_owned()),
+                    ["permission", _, "=" | ":"] => relation = None,
+                    ["with" | "and", "expiration", _] if kind == "definition" => {
+                        let relation = relation.iter().cloned();
+                        found.extend(relation.map(|relation| (definition.clone(), relation)));
                     }
-                    _ => return Self::Any,
-                },
-                _ => {}
+                    _ => {}
+                }
             }
         }
         Self::Some(found)
@@ -175,34 +172,6 @@ impl Expiring {
             || (!relations.is_empty()
                 && relations.contains(&(resource.to_owned(), relationship.relation.clone())))
     }
-}
-
-/// The words of a schema, without its comments; `None` where strings may hold anything.
-fn words(schema: &str) -> Option<Vec<&str>> {
-    let is_of_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '/');
-    let mut words = Vec::new();
-    let mut rest = schema;
-    while let Some(first) = rest.chars().next() {
-        rest = if let Some(comment) = rest.strip_prefix("//") {
-            comment.split_once('\n').map_or("", |(_, rest)| rest)
-        } else if let Some(comment) = rest.strip_prefix("/*") {
-            comment.split_once("*/").map_or("", |(_, rest)| rest)
-        } else if matches!(first, '"' | '\'' | '`') {
-            return None;
-        } else if is_of_name(first) {
-            let end = rest.find(|c| !is_of_name(c)).unwrap_or(rest.len());
-            let end = ["//", "/*"]
-                .iter()
-                .filter_map(|comment| rest.find(comment))
-                .fold(end, usize::min);
-            let (word, after) = rest.split_at(end);
-            words.push(word);
-            after
-        } else {
-            &rest[first.len_utf8()..]
-        };
-    }
-    Some(words)
 }
 
 #[cfg(test)]
@@ -327,16 +296,23 @@ mod tests {
     }
 
     #[test]
-    fn schema_that_is_not_understood_can_expire_anywhere() {
-        let caveat = "caveat c(a string) {\n\ta == \"/*\"\n}\n";
+    fn comments_strings_and_parameters_are_no_expiration() {
+        let caveat = "caveat c(a string) {\n\ta == \"/*\" || a == \"with expiration\"\n}\n";
         let definition = "definition d {\n\trelation r: user with expiration\n}\n";
+        let found = Expiring::of(&format!("use expiration\n{caveat}{definition}"));
+        let expected = [("d".to_owned(), "r".to_owned())];
+        assert_eq!(found, Expiring::Some(expected.into()));
         for schema in [
-            format!("use expiration\n{caveat}{definition}"),
-            "use expiration\ncaveat c(expiration timestamp) {}\n".to_owned(),
+            "use expiration\ncaveat c(expiration timestamp) {\n\texpiration > expiration\n}\n",
+            "definition d {\n\trelation expiration: user\n\tpermission p = expiration and expiration\n}",
         ] {
-            assert_eq!(Expiring::of(&schema), Expiring::Any, "{schema}");
+            assert_eq!(
+                Expiring::of(schema),
+                Expiring::Some(HashSet::new()),
+                "{schema}"
+            );
         }
-        let without = "caveat c(expiration timestamp) {\n\texpiration > expiration\n}\n";
-        assert_eq!(Expiring::of(without), Expiring::Some(HashSet::new()));
+        let partial = format!("partial p {{\n\trelation r: user with expiration\n}}\n{definition}");
+        assert_eq!(Expiring::of(&partial), Expiring::Any);
     }
 }

@@ -89,7 +89,7 @@ fn parameters(body: &[String]) -> Vec<ReflectionCaveatParameter> {
 }
 
 /// The declarations of a text by kind and name, each as its tokens.
-pub(super) fn declarations(text: &str) -> BTreeMap<String, Vec<String>> {
+pub(crate) fn declarations(text: &str) -> BTreeMap<String, Vec<String>> {
     let mut found = BTreeMap::new();
     let mut current: Vec<String> = Vec::new();
     let (mut depth, mut has_body) = (0_usize, false);

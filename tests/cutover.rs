@@ -28,7 +28,7 @@ use crate::support::wait_until;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 /// A follow lasts as long as the test, which a soak on a busy machine makes long.
-const FOLLOWING: Duration = Duration::from_secs(900);
+const FOLLOWING: Duration = Duration::from_secs(1_800);
 
 /// A migration between two servers of its own, with its state folder.
 struct Migration {

@@ -131,3 +131,49 @@ fn annotation_of_another_type_is_another_schema() {
     let said = "type of permission doc#view";
     assert!(refused.stderr.contains(said), "{}", refused.stderr);
 }
+
+/// SpiceDB renders a caveat so that it does not parse it: such a schema cannot be written anywhere, but what it grants
+/// can be read.
+#[test]
+fn schema_that_its_own_server_does_not_parse_is_exported() {
+    let server = Server::start(Datastore::Memory);
+    let text = "caveat c(a string) {\n\ta == 'it\"s'\n}\n\ndefinition user {}\n\ndefinition doc {\n\trelation viewer: user with c\n}\n";
+    judge::write_schema(&server, text);
+    let exported = export(&server).run().expect_success();
+    let at = exported.json_lines()[0]["header"]["revision"].clone();
+    let at = ["--at", at.as_str().unwrap()];
+    export(&server).args(at).run().expect_success();
+    export(&server).arg("--no-schema").run().expect_success();
+    let changed = text.replace("relation viewer", "relation owner: user\n\trelation viewer");
+    judge::write_schema(&server, &changed);
+    let refused = export(&server).args(at).run().expect_code(1).stderr;
+    assert!(refused.contains("has been changed since"), "{refused}");
+    export(&server)
+        .args(at)
+        .arg("--no-schema")
+        .run()
+        .expect_success();
+}
+
+/// SpiceDB renders `!(!a)` as `!!a`, and takes that for `a` when it reads it: the texts of both ends differ, and
+/// nothing else.
+#[test]
+fn caveat_with_double_signs_is_moved_and_known_again() {
+    let [source, target] = [Datastore::Memory; 2].map(Server::start);
+    let text = "caveat c(a bool, x int) {\n\t!(!a) && -(-x) > 1 && -x * -(x + 1) > -(-(-x))\n}\n\ndefinition user {}\n\n\
+        definition doc {\n\trelation viewer: user with c\n}\n";
+    judge::write_schema(&source, text);
+    let exported = export(&source).run().expect_success();
+    for mode in ["write", "check"] {
+        let import = import(&target).args(["--schema", mode]);
+        import.input(exported.stdout.clone()).run().expect_success();
+    }
+    // The same file, deployed to both.
+    judge::write_schema(&target, text);
+    let check = import(&target).args(["--schema", "check"]);
+    check.input(exported.stdout.clone()).run().expect_success();
+    judge::write_schema(&target, &text.replace("> 1", "> 2"));
+    let check = import(&target).args(["--schema", "check"]);
+    let refused = check.input(exported.stdout).run().expect_code(1).stderr;
+    assert!(refused.contains("expression of caveat c"), "{refused}");
+}

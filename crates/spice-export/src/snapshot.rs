@@ -55,16 +55,21 @@ pub(crate) async fn take(
                 read.read_at
             }
         };
-        let at = Consistency::at_exact(&revision);
-        let different = schema::differences(client, at, &read.text)
-            .await
-            .map_err(|failure| {
-                // An older token of this server, or none of its own at all: it does not say which.
-                match &args.at {
-                    Some(_) => failure.hint("--at takes a zedtoken that this server has given out"),
-                    None => failure,
-                }
-            })?;
+        let different = async {
+            if args.no_schema {
+                client.probe(&revision).await?;
+                return Ok(None);
+            }
+            let at = Consistency::at_exact(&revision);
+            schema::differences(client, at, &read.text).await
+        };
+        let different = different.await.map_err(|failure: Failure| {
+            // An older token of this server, or none of its own at all: it does not say which.
+            match &args.at {
+                Some(_) => failure.hint("--at takes a zedtoken that this server has given out"),
+                None => failure,
+            }
+        })?;
         let Some(difference) = different else {
             return Ok(Snapshot {
                 revision,

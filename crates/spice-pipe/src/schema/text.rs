@@ -46,6 +46,17 @@ pub(super) fn reflect(text: &str) -> ReflectSchemaResponse {
     schema
 }
 
+/// Whether a text has a caveat with this expression, comments and spaces apart.
+pub(super) fn has_caveat(text: &str, name: &str, expression: &str) -> bool {
+    let declarations = declarations(text);
+    let Some(caveat) = declarations.get(&format!("caveat {name}")) else {
+        return false;
+    };
+    let begin = caveat.iter().position(|token| token == "{");
+    let body = begin.and_then(|begin| caveat.get(begin + 1..caveat.len() - 1));
+    body.is_some_and(|body| body == tokens(expression))
+}
+
 fn definition(name: String, body: &[String]) -> ReflectionDefinition {
     let mut found = ReflectionDefinition {
         name,
@@ -89,7 +100,7 @@ fn parameters(body: &[String]) -> Vec<ReflectionCaveatParameter> {
 }
 
 /// The declarations of a text by kind and name, each as its tokens.
-pub(crate) fn declarations(text: &str) -> BTreeMap<String, Vec<String>> {
+pub(super) fn declarations(text: &str) -> BTreeMap<String, Vec<String>> {
     let mut found = BTreeMap::new();
     let mut current: Vec<String> = Vec::new();
     let (mut depth, mut has_body) = (0_usize, false);
@@ -108,10 +119,10 @@ pub(crate) fn declarations(text: &str) -> BTreeMap<String, Vec<String>> {
             has_body = false;
         }
         match token.as_str() {
-            "{" => depth += 1,
-            "}" => {
+            "{" | "(" => depth += 1,
+            "}" | ")" => {
                 depth = depth.saturating_sub(1);
-                has_body = depth == 0;
+                has_body = depth == 0 && token == "}";
             }
             _ => {}
         }
@@ -208,6 +219,19 @@ mod tests {
             assert_ne!(text, ONE);
             assert_eq!(difference(ONE, &text).as_deref(), Some(named));
         }
+    }
+
+    #[test]
+    fn caveats_with_parameters_like_keywords_are_told_apart() {
+        let one = "caveat a(partial bool, use int) {\n\tpartial\n}\n\ncaveat b(partial bool) {\n\t!partial\n}";
+        assert_eq!(difference(one, one), None);
+        let other = one.replace("\tpartial", "\tuse > 1");
+        assert_eq!(
+            difference(one, &other).as_deref(),
+            Some("caveat a otherwise")
+        );
+        assert_eq!(reflect(one).caveats.len(), 2);
+        assert_eq!(reflect(one).caveats[0].parameters.len(), 2);
     }
 
     #[test]

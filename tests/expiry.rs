@@ -195,6 +195,39 @@ fn applied_touches_take_effect_on_a_server_that_skips_them() {
     assert_all_are_done(&server, "after the updates");
 }
 
+/// What has expired is in the way until it is collected, also where the schema allows no expiry any more, and
+/// where the same stream names it twice.
+#[test]
+fn what_has_expired_unseen_swallows_no_touch() {
+    let server = old_server();
+    let names = ["applied", "imported"];
+    let row = |name: &str| json!({"resource": format!("doc:{name}"), "relation": "viewer", "subject": "user:u"});
+    let expired = names.map(|name| {
+        let mut row = row(name);
+        row["expires"] = "2001-01-01T00:00:00Z".into();
+        row
+    });
+    judge::load(&server, &touches(expired.iter()));
+    let schema = SCHEMA.replace(" | user with expiration", "");
+    let schema = schema.replace(" | user with at_night and expiration", "");
+    judge::write_schema(&server, &schema);
+    let update =
+        json!({"update": {"operation": "OPERATION_TOUCH", "relationship": proto(&row("applied"))}});
+    let applied = apply(&server)
+        .arg("--unsealed")
+        .input(format!("{update}\n"));
+    applied.run().expect_success();
+    let mut first = row("imported");
+    first["caveat"] = "at_night".into();
+    let twice =
+        [first, row("imported")].map(|row| json!({"relationship": proto(&row)}).to_string());
+    let flags = ["--unsealed", "--on-conflict", "touch"];
+    let imported = import(&server).args(flags).input(twice.join("\n") + "\n");
+    imported.run().expect_success();
+    let there = judge::dump(&server, Precision::Seconds);
+    assert_eq!(there, names.map(|name| row(name).to_string()));
+}
+
 /// Each relationship takes all states, one after the other, and ends in the last one.
 #[test]
 fn followed_expiries_end_as_on_the_source() {

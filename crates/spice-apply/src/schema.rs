@@ -87,7 +87,6 @@ pub(crate) async fn bring(
     before: Option<Held>,
     max_retries: usize,
 ) -> Result<Option<Held>, Failure> {
-    target.forget_schema();
     let asked = Instant::now();
     let mut told = false;
     let difference = loop {

@@ -315,7 +315,7 @@ impl Target {
         updates: &[RelationshipUpdate],
         metadata: Option<&authzed::JsonObject>,
     ) -> Result<Result<Answer, authzed::Error>, Failure> {
-        let mut creates = self.as_creates(updates).await?;
+        let mut creates = self.as_creates(updates);
         let mut retry = Retry::new(self.max_retries);
         let mut doubts = INTERNAL_RETRIES;
         loop {
@@ -333,7 +333,7 @@ impl Target {
             call.ended();
             let error = match written {
                 Ok(written) => {
-                    let answer = self.answer(written, updates, creates.is_some()).await?;
+                    let answer = self.answer(written, updates, creates.is_some());
                     return Ok(Ok(answer));
                 }
                 Err(error) => error,

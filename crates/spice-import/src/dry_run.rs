@@ -72,7 +72,12 @@ impl<'a> DryRun<'a> {
     }
 
     async fn look_for(&mut self, target: &Target, chunk: &Chunk) -> Result<(), Failure> {
-        let rows = chunk.rows()?;
+        let mut rows = chunk.rows()?;
+        if !target.client.offers().expiry {
+            let before = rows.len();
+            rows.retain(|row| row.relationship.optional_expires_at.is_none());
+            self.found.refused += (before - rows.len()) as u64;
+        }
         let mut pieces = vec![rows.as_slice()];
         while let Some(rows) = pieces.pop() {
             let wanted: Vec<_> = rows.iter().map(|row| &row.relationship).collect();

@@ -4,12 +4,11 @@
 //! again, and after "already exists" they can be told apart by reading what is there. Nothing is ever
 //! dropped because its neighbour is in the way.
 
-use std::collections::HashSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use authzed::v1::relationship_update::Operation;
+use authzed::v1::{Relationship, relationship_update::Operation};
 use authzed::{Client, Code, Kind};
 use spice_pipe::existing::{self, ByKey, key};
 use spice_pipe::retry::Retry;
@@ -230,10 +229,10 @@ impl Loader {
             Ok(there) => there,
             Err(error) => return Ok(Err(error)),
         };
-        let expiring: HashSet<Vec<u8>> = there
+        let expires = |relationship: &Relationship| relationship.optional_expires_at.is_some();
+        let seen: ByKey<bool> = there
             .iter()
-            .filter(|(_, relationship)| relationship.optional_expires_at.is_some())
-            .map(|(key, _)| key.clone())
+            .map(|(key, relationship)| (key.clone(), expires(relationship)))
             .collect();
         let mut settled: ByKey<Row> = there
             .into_iter()
@@ -276,10 +275,10 @@ impl Loader {
                 }
             }
         }
+        // Under one that was not seen something may lie that has expired.
         let (unsure, sure): (Vec<Row>, Vec<Row>) = touch.into_values().partition(|row| {
             let relationship = &row.relationship;
-            let expires = expiring.contains(&key(relationship));
-            relationship.optional_expires_at.is_some() != expires
+            seen.get(&key(relationship)) != Some(&expires(relationship))
         });
         self.write_all(&sure, Operation::Touch, tally).await?;
         self.touch(&unsure, tally).await?;

@@ -14,7 +14,6 @@ use authzed::v1::Relationship;
 use authzed::{DatastoreKind, Written};
 
 use crate::existing::{ByKey, key};
-use crate::schema::text::declarations;
 
 /// The first version that does every TOUCH on every datastore.
 const MENDED: (u64, u64) = (1, 49);
@@ -112,76 +111,12 @@ fn is_undone(touched: &Relationship, there: Option<&Relationship>, now: i64) -> 
     }
 }
 
-/// Relations whose relationships can have an expiry, by a schema.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Expiring {
-    /// These, by definition and relation.
-    Some(HashSet<(String, String)>),
-    /// Any: the schema could not be read, or not be understood.
-    Any,
-}
-
-impl Expiring {
-    /// Takes the text of a schema.
-    #[must_use]
-    pub fn of(schema: &str) -> Self {
-        let mut found = HashSet::new();
-        for declaration in declarations(schema).into_values() {
-            let [kind, definition, body @ ..] = declaration.as_slice() else {
-                continue;
-            };
-            // Partials are part of a definition when they are rendered, and of none before.
-            if kind == "partial" && body.iter().any(|token| token == "expiration") {
-                return Self::Any;
-            }
-            let mut relation = None;
-            for tokens in body.windows(3) {
-                match [tokens[0].as_str(), tokens[1].as_str(), tokens[2].as_str()] {
-                    ["relation", name, ":"] => relation = Some(name.to_owned()),
-                    ["permission", _, "=" | ":"] => relation = None,
-                    ["with" | "and", "expiration", _] if kind == "definition" => {
-                        let relation = relation.iter().cloned();
-                        found.extend(relation.map(|relation| (definition.clone(), relation)));
-                    }
-                    _ => {}
-                }
-            }
-        }
-        Self::Some(found)
-    }
-
-    /// What either of two schemas allows. Relationships that have expired do not keep a schema from
-    /// allowing no expiry any more, and are there until they are collected (measured, v1.40.0).
-    #[must_use]
-    pub fn or(&self, other: &Self) -> Self {
-        match (self, other) {
-            (Self::Some(one), Self::Some(other)) => Self::Some(one.union(other).cloned().collect()),
-            _ => Self::Any,
-        }
-    }
-
-    /// Whether an expiry can be in play when this is touched.
-    #[must_use]
-    pub fn holds(&self, relationship: &Relationship) -> bool {
-        let Self::Some(relations) = self else {
-            return true;
-        };
-        let resource = relationship.resource.as_ref();
-        let resource = resource.map_or("", |resource| &resource.object_type);
-        relationship.optional_expires_at.is_some()
-            || (!relations.is_empty()
-                && relations.contains(&(resource.to_owned(), relationship.relation.clone())))
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
     use authzed::v1::{ObjectReference, Relationship};
     use authzed::{DatastoreKind, Timestamp};
 
-    use super::{Expiring, Skips, is_undone};
+    use super::{Skips, is_undone};
 
     fn relationship(expiry: Option<(i64, i32)>) -> Relationship {
         Relationship {
@@ -256,63 +191,5 @@ mod tests {
             let is = is_undone(&relationship(expiry), None, 1_000);
             assert_eq!(is, expected, "{expiry:?}");
         }
-    }
-
-    #[test]
-    fn relations_that_can_expire_are_found_in_a_schema() {
-        let schema = "use expiration\n\ncaveat at_night(expires timestamp) {\n\texpires > expires\n}\n\n\
-            /** expiration */\ndefinition user {}\n\ndefinition tenant/doc {\n\
-            \trelation owner: user // with expiration, or not\n\
-            \trelation viewer: user | user with expiration\n\
-            \tpermission view = viewer\n}\n\n\
-            definition team {\n\trelation member: user with at_night and expiration\n}";
-        let expected = [("tenant/doc", "viewer"), ("team", "member")];
-        let expected: HashSet<(String, String)> = expected
-            .iter()
-            .map(|(definition, relation)| ((*definition).to_owned(), (*relation).to_owned()))
-            .collect();
-        let expiring = Expiring::of(schema);
-        assert_eq!(expiring, Expiring::Some(expected));
-        assert!(expiring.holds(&relationship(None)));
-        let mut owner = relationship(None);
-        owner.relation = "owner".to_owned();
-        assert!(!expiring.holds(&owner));
-        owner.optional_expires_at = Some(Timestamp::default());
-        assert!(expiring.holds(&owner), "whatever the schema was before");
-    }
-
-    #[test]
-    fn relation_that_could_expire_before_is_held_on_to() {
-        let text =
-            |of: &str| format!("use expiration\n\ndefinition tenant/doc {{\n\trelation {of}\n}}");
-        let before = Expiring::of(&text("viewer: user with expiration"));
-        let after = Expiring::of(&text(
-            "viewer: user\n\trelation editor: user with expiration",
-        ));
-        assert!(!after.holds(&relationship(None)));
-        assert!(before.or(&after).holds(&relationship(None)));
-        assert!(after.or(&before).holds(&relationship(None)));
-        assert_eq!(Expiring::Any.or(&after), Expiring::Any);
-    }
-
-    #[test]
-    fn comments_strings_and_parameters_are_no_expiration() {
-        let caveat = "caveat c(a string) {\n\ta == \"/*\" || a == \"with expiration\"\n}\n";
-        let definition = "definition d {\n\trelation r: user with expiration\n}\n";
-        let found = Expiring::of(&format!("use expiration\n{caveat}{definition}"));
-        let expected = [("d".to_owned(), "r".to_owned())];
-        assert_eq!(found, Expiring::Some(expected.into()));
-        for schema in [
-            "use expiration\ncaveat c(expiration timestamp) {\n\texpiration > expiration\n}\n",
-            "definition d {\n\trelation expiration: user\n\tpermission p = expiration and expiration\n}",
-        ] {
-            assert_eq!(
-                Expiring::of(schema),
-                Expiring::Some(HashSet::new()),
-                "{schema}"
-            );
-        }
-        let partial = format!("partial p {{\n\trelation r: user with expiration\n}}\n{definition}");
-        assert_eq!(Expiring::of(&partial), Expiring::Any);
     }
 }

@@ -1,13 +1,11 @@
 //! TOUCHes that a target may have acknowledged and not done: see [`touch`].
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use authzed::JsonObject;
 use authzed::v1::{Relationship, RelationshipUpdate, relationship_update::Operation};
-use authzed::{JsonObject, Kind};
 use spice_pipe::existing::{self, key};
-use spice_pipe::retry::Retry;
-use spice_pipe::touch::{self, Expiring, Skips};
+use spice_pipe::touch::{self, Skips};
 use spice_pipe::{Exit, Failure, lock};
 use spice_record::relationship::Text;
 
@@ -18,9 +16,6 @@ use super::{SPLIT_PER_CALL, Target, Written};
 pub(super) struct Learned {
     /// Which touches it may skip, by its last answer.
     skips: Option<Skips>,
-    /// Which relations can hold an expiry, once that had to be known.
-    relations: Option<Arc<Expiring>>,
-    is_newest_schema: bool,
 }
 
 /// A call that was acknowledged.
@@ -31,104 +26,45 @@ pub(super) struct Answer {
 }
 
 impl Target {
-    /// The schema of the target may be another one now.
-    pub(crate) fn forget_schema(&self) {
-        lock(&self.learned).is_newest_schema = false;
-    }
-
     /// The same updates with a CREATE in place of each TOUCH that the target may skip, as far as that is
     /// known yet: a CREATE is done, or refused because something is there.
-    pub(super) async fn as_creates(
+    pub(super) fn as_creates(
         &self,
         updates: &[RelationshipUpdate],
-    ) -> Result<Option<Vec<RelationshipUpdate>>, Failure> {
-        let skips = lock(&self.learned).skips.unwrap_or(Skips::Nothing);
-        let unsure = self.unsure(skips, updates).await?;
-        if unsure.is_empty() {
-            return Ok(None);
-        }
+    ) -> Option<Vec<RelationshipUpdate>> {
+        let skips = lock(&self.learned).skips?;
         let mut creates = updates.to_vec();
-        for index in unsure {
-            creates[index].operation = Operation::Create.into();
+        let mut is_any = false;
+        for update in creates
+            .iter_mut()
+            .filter(|update| may_be_skipped(skips, update))
+        {
+            update.operation = Operation::Create.into();
+            is_any = true;
         }
-        Ok(Some(creates))
+        is_any.then_some(creates)
     }
 
     /// What an answer to updates is worth.
-    pub(super) async fn answer(
+    pub(super) fn answer(
         &self,
         written: authzed::Written,
         updates: &[RelationshipUpdate],
         were_creates: bool,
-    ) -> Result<Answer, Failure> {
-        let skips = Skips::of(&written);
+    ) -> Answer {
+        // A server that knows no expiry has none to take away.
+        let skips = match self.client().offers().expiry {
+            true => Skips::of(&written),
+            false => Skips::Nothing,
+        };
         lock(&self.learned).skips = Some(skips);
-        let unsure = match were_creates {
-            true => Vec::new(),
-            false => self.unsure(skips, updates).await?,
-        };
-        let unsure = unsure.into_iter().map(|index| updates[index].clone());
-        Ok(Answer {
+        let unsure = updates
+            .iter()
+            .filter(|update| !were_creates && may_be_skipped(skips, update));
+        Answer {
             token: written.token,
-            unsure: unsure.collect(),
-        })
-    }
-
-    /// Where the updates stand that may be skipped.
-    async fn unsure(
-        &self,
-        skips: Skips,
-        updates: &[RelationshipUpdate],
-    ) -> Result<Vec<usize>, Failure> {
-        let may_be_skipped = |index: &usize| {
-            let update = &updates[*index];
-            let relationship = update.relationship.as_ref();
-            update.operation() == Operation::Touch
-                && relationship.is_some_and(|relationship| skips.may_hold(relationship))
-        };
-        let mut unsure: Vec<usize> = (0..updates.len()).filter(may_be_skipped).collect();
-        if !unsure.is_empty() {
-            let expiring = self.expiring().await?;
-            unsure.retain(|index| {
-                let relationship = updates[*index].relationship.as_ref();
-                relationship.is_some_and(|relationship| expiring.holds(relationship))
-            });
+            unsure: unsure.cloned().collect(),
         }
-        Ok(unsure)
-    }
-
-    /// Which relations can hold an expiry, or could under a schema that was read before.
-    async fn expiring(&self) -> Result<Arc<Expiring>, Failure> {
-        let before = {
-            let learned = lock(&self.learned);
-            match &learned.relations {
-                Some(relations) if learned.is_newest_schema => return Ok(Arc::clone(relations)),
-                before => before.clone(),
-            }
-        };
-        let mut retry = Retry::new(self.max_retries);
-        let now = loop {
-            match self.client().read_schema().await {
-                Ok(schema) => {
-                    break Expiring::of(schema.as_ref().map_or("", |schema| &schema.text));
-                }
-                // A token that may write relationships only.
-                Err(error) if error.kind() == Kind::Denied => break Expiring::Any,
-                Err(error) => {
-                    retry
-                        .pause(error, "reading the target's schema again")
-                        .await?;
-                }
-            }
-        };
-        let relations = Arc::new(match before {
-            Some(before) => before.or(&now),
-            None => now,
-        });
-        let mut learned = lock(&self.learned);
-        learned.relations = Some(Arc::clone(&relations));
-        learned.is_newest_schema = true;
-        Ok(relations)
     }
 
     /// Reads what is unsure; deletes what was not done, writes it again, and reads that.
@@ -198,6 +134,13 @@ impl Target {
             tracing::info!("{count} more touches were not done: {}", named(undone));
         }
     }
+}
+
+/// Whatever the schema is now: what expired under one before it stands in the way until it is collected.
+fn may_be_skipped(skips: Skips, update: &RelationshipUpdate) -> bool {
+    let relationship = update.relationship.as_ref();
+    update.operation() == Operation::Touch
+        && relationship.is_some_and(|relationship| skips.may_hold(relationship))
 }
 
 fn delete(touch: &RelationshipUpdate) -> RelationshipUpdate {

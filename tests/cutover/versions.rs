@@ -7,6 +7,7 @@ use super::{Migration, PATIENCE};
 use crate::support::judge::{self, Precision};
 use crate::support::pipe::Pipe;
 use crate::support::program::Program;
+use crate::support::refusing::Refusing;
 use crate::support::spicedb::{Datastore, Server};
 use crate::support::{figure, folder, root};
 
@@ -288,4 +289,31 @@ fn unnamed_datastores_are_asked_about() {
     let refused = export().run().expect_code(2).stderr;
     assert!(refused.contains("cannot tell what schema"), "{refused}");
     export().arg("--no-schema").run().expect_success();
+}
+
+/// A gateway that does not pass reflection on: then the server is taken for the oldest, or for one of today if it has
+/// what those have.
+#[test]
+fn server_that_cannot_be_asked_gets_nothing_that_it_might_drop() {
+    const EXPIRING: &str = r#"{"relationship":{"resource":{"objectType":"team","objectId":"t"},"relation":"member","subject":{"object":{"objectType":"user","objectId":"u"}},"optionalExpiresAt":"2999-01-01T00:00:00Z"}}"#;
+    let import = |server: &Server| {
+        let gateway = Refusing::to(server, &["ServerReflectionInfo"]);
+        let flags = server.flags_by(&gateway.endpoint());
+        let import = Program::new("spice-import").args(flags).arg("--unsealed");
+        import.input(format!("{EXPIRING}\n")).run()
+    };
+    let old = server(Some(OLDEST));
+    judge::write_schema(
+        &old,
+        "definition user {}\ndefinition team {\n\trelation member: user\n}\n",
+    );
+    let refused = import(&old).expect_code(1).stderr;
+    assert!(
+        refused.contains("this server does not know expiries"),
+        "{refused}"
+    );
+    // Its tokens name a datastore only once there is a schema.
+    let new = server(None);
+    let refused = import(&new).expect_code(1).stderr;
+    assert!(!refused.contains("does not know expiries"), "{refused}");
 }

@@ -83,32 +83,57 @@ impl Offers {
         }
     }
 
-    /// Asks the server. One that has no reflection, or does not let us have it, is taken for one of today.
+    /// What a server is taken for of which nothing can be known: what every version has. So nothing is sent to
+    /// it that it might drop.
+    const LEAST: Self = Self {
+        bulk: Place::Experimental,
+        schema: Place::Nowhere,
+        expiry: false,
+        checkpoints: false,
+    };
+
+    /// Asks the server.
     ///
     /// # Errors
     ///
     /// Those that may pass.
     pub(crate) async fn learn(client: &Client) -> Result<Self, Error> {
-        const SERVICES: [&str; 4] = [
-            "authzed.api.v1.PermissionsService",
-            "authzed.api.v1.SchemaService",
-            "authzed.api.v1.WatchService",
-            "authzed.api.v1.ExperimentalService",
-        ];
-        let asked = SERVICES.map(|service| client.file_descriptor(service));
-        let Ok(answers) = timeout(IN_TIME, futures::future::join_all(asked)).await else {
+        let Ok(described) = timeout(IN_TIME, described(client)).await else {
             return Err(client.deadline(reflection::RPC));
         };
-        let mut elements = BTreeSet::new();
-        for answer in answers {
-            match answer {
-                Ok(files) => elements.extend(reflection::names(&files.unwrap_or_default())),
-                Err(error) if error.is_transient() => return Err(error),
-                Err(_) => return Ok(Self::ALL),
-            }
+        if let Some(elements) = described? {
+            return Ok(Self::of(&elements));
         }
-        Ok(Self::of(&elements))
+        // No reflection, or a proxy in its place. All that has ReflectSchema in SchemaService has the rest.
+        match client.reflect_schema(Consistency::fully_consistent()).await {
+            Err(error) if error.is_transient() => Err(error),
+            Err(error) if error.kind() == Kind::Unimplemented => Ok(Self::LEAST),
+            _ => Ok(Self::ALL),
+        }
     }
+}
+
+/// The names of all that the server describes; `None` where it does not describe itself.
+async fn described(client: &Client) -> Result<Option<BTreeSet<String>>, Error> {
+    const SERVICES: [&str; 4] = [
+        "authzed.api.v1.PermissionsService",
+        "authzed.api.v1.SchemaService",
+        "authzed.api.v1.WatchService",
+        "authzed.api.v1.ExperimentalService",
+    ];
+    let mut elements = BTreeSet::new();
+    let asked = SERVICES.map(|service| client.file_descriptor(service));
+    for answer in futures::future::join_all(asked).await {
+        match answer {
+            Ok(files) => elements.extend(reflection::names(&files.unwrap_or_default())),
+            Err(error) if error.is_transient() => return Err(error),
+            Err(_) => return Ok(None),
+        }
+    }
+    let is_described = SERVICES[..3]
+        .iter()
+        .all(|service| elements.contains(*service));
+    Ok(is_described.then_some(elements))
 }
 
 impl Client {

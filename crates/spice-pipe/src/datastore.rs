@@ -15,12 +15,7 @@ impl Connection {
     ///
     /// Exit 2 where they contradict each other.
     pub fn kind_by_form(&self, token: &str) -> Result<DatastoreKind, Failure> {
-        let form = DatastoreKind::of_token(token);
-        match self.datastore {
-            None => Ok(form),
-            Some(declared) if form.allows(declared) => Ok(declared),
-            Some(declared) => Err(contradicted(self.endpoint(), declared, form)),
-        }
+        self.agreed(DatastoreKind::of_token(token))
     }
 
     /// The kind; where the form leaves memory or Spanner, the server is asked for some more heads. That
@@ -30,11 +25,16 @@ impl Connection {
     ///
     /// Exit 2 where `--datastore` contradicts the form or the answers; the server's.
     pub async fn kind(&self, client: &Client, head: &str) -> Result<DatastoreKind, Failure> {
-        let kind = self.kind_by_form(head)?;
-        if DatastoreKind::of_token(head) != DatastoreKind::MemoryOrSpanner {
-            return Ok(kind);
+        let form = DatastoreKind::of_token(head);
+        let kind = self.agreed(form)?;
+        match form {
+            DatastoreKind::MemoryOrSpanner => self.agreed(ask(client, head).await?),
+            _ => Ok(kind),
         }
-        let found = ask(client, head).await?;
+    }
+
+    /// What was found, or what is declared, if that does not contradict it.
+    fn agreed(&self, found: DatastoreKind) -> Result<DatastoreKind, Failure> {
         match self.datastore {
             None => Ok(found),
             Some(declared) if found.allows(declared) => Ok(declared),

@@ -46,10 +46,12 @@ kind() {
     esac
 }
 
-# followable: refuses a source that the live procedure cannot follow, before anything is stopped
+# followable: refuses a source that the live procedure cannot follow, before anything is stopped; sets $fenced_plan, the
+# way out
 followable() {
     [ "$procedure" = live ] || return 0
-    fenced="plan the other procedure, with writes stopped from copy to switch: $me --from $(quoted "$from") --to $(quoted "$to") plan --fenced"
+    fenced_plan="$me --from $(quoted "$from") --to $(quoted "$to") plan --fenced"
+    fenced="plan the other procedure, with writes stopped from copy to switch: $fenced_plan"
     [ ! -r "$state/copy" ] || fenced="empty $to, and plan with --fenced and another --state: writes are stopped from copy to switch then"
     case $(kind source) in
     Spanner)

@@ -82,11 +82,11 @@ look_at_watch() {
     cat "$work/watch" >&2
     ! grep -q -e 'cannot be followed' "$work/watch" ||
         fail 1 "$from cannot be followed: the above says why" \
-            "migrate with writes stopped from copy to switch: $me --from $(quoted "$from") --to $(quoted "$to") plan --fenced"
+            "migrate with writes stopped from copy to switch: $fenced_plan"
     ! grep -q -i -e unimplemented -e WatchService -e 'watch.*disabled' "$work/watch" ||
         fail 1 "$from does not tell of its changes: Watch is off there" \
             "start its SpiceDB without --datastore-disable-watch-support, and its PostgreSQL with track_commit_timestamp=on" \
-            "or migrate with writes stopped from copy to switch: $me --from $(quoted "$from") --to $(quoted "$to") plan --fenced"
+            "or migrate with writes stopped from copy to switch: $fenced_plan"
     fail_of spice-watch "$status" "the changes of $from cannot be watched"
 }
 

@@ -4,6 +4,7 @@
 //! rows; `make test` the oldest.
 
 use super::{Migration, PATIENCE};
+use crate::copy::{export, import};
 use crate::support::judge::{self, Precision};
 use crate::support::pipe::Pipe;
 use crate::support::program::Program;
@@ -13,6 +14,9 @@ use crate::support::{figure, folder, root};
 
 const OLDEST: &str = "v1.30.0";
 const OTHERS: [&str; 4] = ["v1.35.0", "v1.40.0", "v1.45.4", "v1.57.1"];
+
+/// A relationship with an expiry, as it stands in a stream.
+const EXPIRING: &str = r#"{"relationship":{"resource":{"objectType":"team","objectId":"t"},"relation":"member","subject":{"object":{"objectType":"user","objectId":"u"}},"optionalExpiresAt":"2999-01-01T00:00:00Z"}}"#;
 
 /// As every version takes it.
 const SCHEMA: &str = r#"caveat on_net(net ipaddress, cidr string) {
@@ -142,23 +146,24 @@ fn live(migration: &Migration) -> crate::support::running::Running {
     following
 }
 
+fn check(server: &Server) -> Program {
+    Program::new("spice-check").args(["--context", server.context()])
+}
+
 /// The same questions, the same answers.
 fn answers_alike(migration: &Migration) {
     let folder = folder();
     let asked = folder.path().join("asked");
-    let program =
-        |name: &str, server: &Server| Program::new(name).args(["--context", server.context()]);
-    let export = program("spice-export", &migration.from).args(["--settle", "0s"]);
-    let check = program("spice-check", &migration.from)
+    let answer = check(&migration.from)
         .args(["--sample", "100"])
         .output_file(&asked);
-    Pipe::from(export)
-        .to(check)
+    Pipe::from(export(&migration.from))
+        .to(answer)
         .timeout(PATIENCE)
         .expect_success();
     let head = judge::head(&migration.to);
-    let check = program("spice-check", &migration.to).args(["--at", &head]);
-    let alike = check.arg(&asked).run().expect_success();
+    let compare = check(&migration.to).args(["--at", &head]).arg(&asked);
+    let alike = compare.run().expect_success();
     assert!(
         alike.stderr.contains("gives the same answers"),
         "{}",
@@ -169,11 +174,9 @@ fn answers_alike(migration: &Migration) {
 /// Whether the server keeps an expiry. One that would drop it gets no such relationship.
 fn keeps_expiries(version: &str) -> bool {
     let server = server(Some(version));
-    let row = r#"{"relationship":{"resource":{"objectType":"team","objectId":"t"},"relation":"member","subject":{"object":{"objectType":"user","objectId":"u"}},"optionalExpiresAt":"2999-01-01T00:00:00Z"}}"#;
-    let import = || {
-        let import =
-            Program::new("spice-import").args(["--context", server.context(), "--unsealed"]);
-        import.input(format!("{row}\n")).run()
+    let import_expiring = || {
+        let import = import(&server).arg("--unsealed");
+        import.input(format!("{EXPIRING}\n")).run()
     };
     let schema = "use expiration
 definition user {}
@@ -190,7 +193,7 @@ definition team {
 }
 ",
         );
-        let refused = import().expect_code(1).stderr;
+        let refused = import_expiring().expect_code(1).stderr;
         assert!(
             refused.contains("this server does not know expiries"),
             "{refused}"
@@ -200,11 +203,8 @@ definition team {
         judge::write_schema(&newer, schema);
         let folder = folder();
         let stream = folder.path().join("stream");
-        let export =
-            Program::new("spice-export").args(["--context", newer.context(), "--settle", "0s"]);
-        export.output_file(&stream).run().expect_success();
-        let import =
-            Program::new("spice-import").args(["--context", server.context(), "--dry-run"]);
+        export(&newer).output_file(&stream).run().expect_success();
+        let import = import(&server).arg("--dry-run");
         let refused = import.args(["--schema", "write"]).arg(&stream).run();
         let refused = refused.expect_code(1).stderr;
         assert!(
@@ -214,7 +214,7 @@ definition team {
         return false;
     }
     judge::write_schema(&server, schema);
-    import().expect_success();
+    import_expiring().expect_success();
     assert!(judge::dump(&server, Precision::Seconds)[0].contains("2999-01-01"));
     true
 }
@@ -271,21 +271,21 @@ fn unnamed_datastores_are_asked_about() {
     fill(&from);
     let folder = folder();
     let stream = folder.path().join("stream");
-    let program =
-        |name: &str, server: &Server| Program::new(name).args(["--context", server.context()]);
-    let export = program("spice-export", &from).args(["--settle", "0s"]);
-    export.output_file(&stream).run().expect_success();
-    let import = || program("spice-import", &to).arg(&stream);
-    let refused = import().run().expect_code(2).stderr;
+    export(&from).output_file(&stream).run().expect_success();
+    let import_stream = || import(&to).arg(&stream);
+    let refused = import_stream().run().expect_code(2).stderr;
     assert!(
         refused.contains("cannot be known") && refused.contains("--same-datastore"),
         "{refused}"
     );
-    import().arg("--same-datastore").run().expect_success();
+    import_stream()
+        .arg("--same-datastore")
+        .run()
+        .expect_success();
     judge::assert_same_relationships(&from, &to, Precision::Nanoseconds);
     // And a revision of which nobody knows what schema it had.
     let at = judge::head(&from);
-    let export = || program("spice-export", &from).args(["--at", &at]);
+    let export = || Program::new("spice-export").args(["--context", from.context(), "--at", &at]);
     let refused = export().run().expect_code(2).stderr;
     assert!(refused.contains("cannot tell what schema"), "{refused}");
     export().arg("--no-schema").run().expect_success();
@@ -295,7 +295,6 @@ fn unnamed_datastores_are_asked_about() {
 /// what those have.
 #[test]
 fn server_that_cannot_be_asked_gets_nothing_that_it_might_drop() {
-    const EXPIRING: &str = r#"{"relationship":{"resource":{"objectType":"team","objectId":"t"},"relation":"member","subject":{"object":{"objectType":"user","objectId":"u"}},"optionalExpiresAt":"2999-01-01T00:00:00Z"}}"#;
     let import = |server: &Server| {
         let gateway = Refusing::to(server, &["ServerReflectionInfo"]);
         let flags = server.flags_by(&gateway.endpoint());

@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use authzed::v1::{Relationship, RelationshipUpdate, relationship_update::Operation};
 use spice_pipe::budget::Held;
-use spice_pipe::existing::key;
+use spice_pipe::existing::{bare, key};
 use spice_record::digest::key_digest;
 use spice_record::record::{Place, Transaction};
 use spice_record::relationship::{StructJson, Update};
@@ -191,8 +191,7 @@ impl Together {
 /// without would be a change each time, to what is there already (measured, SpiceDB v1.56).
 fn plain(operation: i32, mut relationship: Relationship) -> RelationshipUpdate {
     let operation = if operation == i32::from(Operation::Delete) {
-        relationship.optional_caveat = None;
-        relationship.optional_expires_at = None;
+        relationship = bare(relationship);
         Operation::Delete
     } else {
         if let Some(caveat) = &mut relationship.optional_caveat {

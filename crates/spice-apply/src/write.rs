@@ -13,6 +13,7 @@ use authzed::{Client, Kind};
 use futures::stream::{self, StreamExt as _};
 use prost::Message as _;
 use spice_pipe::retry::Retry;
+use spice_pipe::touch::Skips;
 use spice_pipe::{Exit, Failure, files, lock};
 use spice_record::Record;
 use spice_record::relationship::Text;
@@ -57,7 +58,8 @@ pub(crate) struct Target {
     /// The updates are those of a source that is followed.
     is_followed: bool,
     dropped: AtomicBool,
-    learned: Mutex<unsure::Learned>,
+    /// Which touches it may skip, by its last answer.
+    skips: Mutex<Option<Skips>>,
     undone: AtomicU64,
 }
 
@@ -118,7 +120,7 @@ impl Target {
             rejects,
             is_followed,
             dropped: AtomicBool::new(false),
-            learned: Mutex::default(),
+            skips: Mutex::default(),
             undone: AtomicU64::new(0),
         }
     }

@@ -90,6 +90,18 @@ pub fn cell(text: &str) -> String {
     escape(&text).into_owned()
 }
 
+/// The first of many on one line, and how many more there are.
+#[must_use]
+pub fn few(names: impl ExactSizeIterator<Item = String>) -> String {
+    const NAMED: usize = 5;
+    let more = names.len().saturating_sub(NAMED);
+    let mut named: Vec<String> = names.take(NAMED).collect();
+    if more > 0 {
+        named.push(format!("and {more} more"));
+    }
+    named.join(", ")
+}
+
 /// Formats at most `limit` bytes, as counted after escaping. What is too long loses its middle, and the
 /// number of bytes that were left out is named. Nothing longer than the limit is built on the way.
 #[must_use]

@@ -47,6 +47,15 @@ pub fn key(relationship: &Relationship) -> Vec<u8> {
     key
 }
 
+/// What a DELETE says of a relationship: its identity. One that names a caveat is refused where the schema has
+/// none of that name.
+#[must_use]
+pub fn bare(mut relationship: Relationship) -> Relationship {
+    relationship.optional_caveat = None;
+    relationship.optional_expires_at = None;
+    relationship
+}
+
 /// Reads, fully consistently, what the target holds under the keys of `rows`. Rows that have expired
 /// are invisible, though they may still be in the way.
 ///
@@ -82,15 +91,7 @@ pub async fn read_few(
     at: Consistency,
     max_retries: usize,
 ) -> Result<Result<ByKey<Relationship>, authzed::Error>, Failure> {
-    let look = Look {
-        at,
-        waste_rows: WASTE_ROWS_OF_FEW,
-        few: FEW,
-        reads: READS_OF_FEW,
-        largest_page: AtomicU32::new(u32::MAX),
-        max_retries,
-    };
-    read_with(client, rows, &look).await
+    read_with(client, rows, &Look::side_by_side(at, FEW, max_retries)).await
 }
 
 /// The newest state of rows that are scattered over all that there is, one by one: a server's database
@@ -104,15 +105,13 @@ pub async fn read_scattered(
     rows: &[&Relationship],
     max_retries: usize,
 ) -> Result<Result<ByKey<Relationship>, authzed::Error>, Failure> {
-    let look = Look {
-        at: Consistency::fully_consistent(),
-        waste_rows: WASTE_ROWS_OF_FEW,
-        few: usize::MAX,
-        reads: READS_OF_FEW,
-        largest_page: AtomicU32::new(u32::MAX),
-        max_retries,
-    };
-    read_with(client, rows, &look).await
+    let at = Consistency::fully_consistent();
+    read_with(
+        client,
+        rows,
+        &Look::side_by_side(at, usize::MAX, max_retries),
+    )
+    .await
 }
 
 /// How to read.
@@ -128,6 +127,20 @@ struct Look {
     /// (`--max-bulk-export-relationships-limit`).
     largest_page: AtomicU32,
     max_retries: usize,
+}
+
+impl Look {
+    /// Many small reads, of rows that are scattered.
+    fn side_by_side(at: Consistency, few: usize, max_retries: usize) -> Self {
+        Self {
+            at,
+            waste_rows: WASTE_ROWS_OF_FEW,
+            few,
+            reads: READS_OF_FEW,
+            largest_page: AtomicU32::new(u32::MAX),
+            max_retries,
+        }
+    }
 }
 
 async fn read_with(

@@ -9,6 +9,7 @@ use authzed::Client;
 use authzed::v1::reflection_schema_diff::Diff;
 use authzed::v1::{Consistency, ReflectSchemaResponse, ReflectionSchemaDiff};
 
+use crate::display::few;
 use crate::exit::Failure;
 
 /// What tells a server's schema from `text`, in words; `None` if nothing does.
@@ -64,8 +65,7 @@ pub async fn differences(
         let there = client.read_schema().await?.unwrap_or_default();
         return Ok(unseen::difference(&there.text, text));
     }
-    let named: Vec<String> = diffs.iter().map(describe).collect();
-    Ok(Some(few(&named)))
+    Ok(Some(few(diffs.iter().map(describe))))
 }
 
 /// As [`differences`], of a text that the server does not parse. It may have rendered that itself: `'it"s'` in
@@ -87,16 +87,6 @@ async fn unparsed(
         .await?;
     let is_same = at.definitions == now.definitions && at.caveats == now.caveats;
     Ok((!is_same).then(|| "it has been changed since".to_owned()))
-}
-
-/// The first of many, and how many more there are.
-fn few(named: &[String]) -> String {
-    const NAMED: usize = 5;
-    let more = match named.len().saturating_sub(NAMED) {
-        0 => String::new(),
-        more => format!(", and {more} more"),
-    };
-    format!("{}{more}", named[..named.len().min(NAMED)].join(", "))
 }
 
 /// The definitions and caveats at a revision; none where there is no schema. Of an older server that cannot

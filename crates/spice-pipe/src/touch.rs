@@ -11,9 +11,12 @@ use std::collections::HashSet;
 use std::time::SystemTime;
 
 use authzed::v1::Relationship;
-use authzed::{DatastoreKind, Written};
+use authzed::{Client, DatastoreKind, Written};
+use spice_record::relationship::Text;
 
+use crate::display::few;
 use crate::existing::{ByKey, key};
+use crate::exit::{Exit, Failure};
 
 /// The first version that does every TOUCH on every datastore.
 const MENDED: (u64, u64) = (1, 49);
@@ -37,10 +40,14 @@ pub enum Skips {
 }
 
 impl Skips {
-    /// Told by the datastore behind the server that has written this (PostgreSQL, memory and Spanner did
-    /// every TOUCH in every version), else by the version, where the server gives that away.
+    /// Told by what the server offers: one that knows no expiry has none to take away. Else by the datastore
+    /// behind the server that has written this (PostgreSQL, memory and Spanner did every TOUCH in every
+    /// version), else by the version, where the server gives that away.
     #[must_use]
-    pub fn of(written: &Written) -> Self {
+    pub fn of(client: &Client, written: &Written) -> Self {
+        if !client.offers().expiry {
+            return Self::Nothing;
+        }
         let kind = DatastoreKind::of_token(&written.token);
         Self::told_by(kind, written.server_version.as_deref())
     }
@@ -77,6 +84,32 @@ fn major_and_minor(version: &str) -> Option<(u64, u64)> {
     let mut number = || numbers.next()?.parse::<u64>().ok();
     let (major, minor, _patch) = (number()?, number()?, number()?);
     numbers.next().is_none().then_some((major, minor))
+}
+
+/// Names those that were not done.
+#[must_use]
+pub fn named<'a>(undone: impl ExactSizeIterator<Item = &'a Relationship>) -> String {
+    few(undone.map(|one| Text(one).to_string()))
+}
+
+/// What it means that those with these names were deleted, and could not be written again.
+#[must_use]
+pub fn only_deleted(failure: Failure, named: &str) -> Failure {
+    failure.context(format!(
+        "deleted, to write them with another expiry, and not written yet: {named}"
+    ))
+}
+
+/// What it means that so many, with these names, were written again and are not read as they were written.
+#[must_use]
+pub fn still_undone(count: usize, named: &str) -> Failure {
+    Failure::new(
+        Exit::Failed,
+        format!(
+            "{count} relationships have another expiry on the target, though they were written again: {named}"
+        ),
+    )
+    .hint("somebody else writes to the target: find out who, then run the same command again")
 }
 
 /// Of relationships that were touched, the keys of those whose expiry was not read afterwards as it was

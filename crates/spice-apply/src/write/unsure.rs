@@ -4,19 +4,11 @@ use std::sync::atomic::Ordering;
 
 use authzed::JsonObject;
 use authzed::v1::{Relationship, RelationshipUpdate, relationship_update::Operation};
-use spice_pipe::existing::{self, key};
+use spice_pipe::existing::{self, bare, key};
 use spice_pipe::touch::{self, Skips};
-use spice_pipe::{Exit, Failure, lock};
-use spice_record::relationship::Text;
+use spice_pipe::{Failure, lock};
 
 use super::{SPLIT_PER_CALL, Target, Written};
-
-/// What was learned of the target.
-#[derive(Default)]
-pub(super) struct Learned {
-    /// Which touches it may skip, by its last answer.
-    skips: Option<Skips>,
-}
 
 /// A call that was acknowledged.
 pub(super) struct Answer {
@@ -32,17 +24,18 @@ impl Target {
         &self,
         updates: &[RelationshipUpdate],
     ) -> Option<Vec<RelationshipUpdate>> {
-        let skips = lock(&self.learned).skips?;
-        let mut creates = updates.to_vec();
-        let mut is_any = false;
-        for update in creates
-            .iter_mut()
-            .filter(|update| may_be_skipped(skips, update))
-        {
-            update.operation = Operation::Create.into();
-            is_any = true;
+        let skips = (*lock(&self.skips))?;
+        if !updates.iter().any(|update| may_be_skipped(skips, update)) {
+            return None;
         }
-        is_any.then_some(creates)
+        let create = |update: &RelationshipUpdate| {
+            let mut update = update.clone();
+            if may_be_skipped(skips, &update) {
+                update.operation = Operation::Create.into();
+            }
+            update
+        };
+        Some(updates.iter().map(create).collect())
     }
 
     /// What an answer to updates is worth.
@@ -52,12 +45,8 @@ impl Target {
         updates: &[RelationshipUpdate],
         were_creates: bool,
     ) -> Answer {
-        // A server that knows no expiry has none to take away.
-        let skips = match self.client().offers().expiry {
-            true => Skips::of(&written),
-            false => Skips::Nothing,
-        };
-        lock(&self.learned).skips = Some(skips);
+        let skips = Skips::of(&self.client(), &written);
+        *lock(&self.skips) = Some(skips);
         let unsure = updates
             .iter()
             .filter(|update| !were_creates && may_be_skipped(skips, update));
@@ -85,27 +74,14 @@ impl Target {
             let deletes: Vec<RelationshipUpdate> = touches.iter().map(delete).collect();
             self.call(&deletes, metadata, of, &mut written).await?;
             let touched = self.call(touches, metadata, of, &mut written).await;
-            touched.map_err(|failure| {
-                failure.context(format!(
-                    "deleted, to write them with another expiry, and not written yet: {}",
-                    named(touches)
-                ))
-            })?;
+            touched.map_err(|failure| touch::only_deleted(failure, &named(touches)))?;
         }
         written.unsure.clear();
         let undone = self.undone(&undone).await?;
         if undone.is_empty() {
             return Ok(written);
         }
-        Err(Failure::new(
-            Exit::Failed,
-            format!(
-                "{of}: {} relationships have another expiry on the target, though they were written again: {}",
-                undone.len(),
-                named(&undone)
-            ),
-        )
-        .hint("somebody else writes to the target: find out who, then run the same command again"))
+        Err(touch::still_undone(undone.len(), &named(&undone)).context(of))
     }
 
     async fn undone(
@@ -144,13 +120,10 @@ fn may_be_skipped(skips: Skips, update: &RelationshipUpdate) -> bool {
 }
 
 fn delete(touch: &RelationshipUpdate) -> RelationshipUpdate {
-    let mut delete = touch.clone();
-    delete.operation = Operation::Delete.into();
-    if let Some(relationship) = &mut delete.relationship {
-        relationship.optional_caveat = None;
-        relationship.optional_expires_at = None;
+    RelationshipUpdate {
+        operation: Operation::Delete.into(),
+        relationship: touch.relationship.clone().map(bare),
     }
-    delete
 }
 
 fn relationships(updates: &[RelationshipUpdate]) -> impl Iterator<Item = &Relationship> {
@@ -158,13 +131,7 @@ fn relationships(updates: &[RelationshipUpdate]) -> impl Iterator<Item = &Relati
     relationships.flatten()
 }
 
-/// The first of them.
 fn named(updates: &[RelationshipUpdate]) -> String {
-    const NAMED: usize = 5;
-    let first = relationships(updates).take(NAMED);
-    let mut named: Vec<String> = first.map(|one| Text(one).to_string()).collect();
-    if updates.len() > NAMED {
-        named.push(format!("and {} more", updates.len() - NAMED));
-    }
-    named.join(", ")
+    let undone: Vec<&Relationship> = relationships(updates).collect();
+    touch::named(undone.into_iter())
 }

@@ -8,11 +8,10 @@ use authzed::v1::{
     Relationship, RelationshipUpdate, WriteRelationshipsRequest, relationship_update::Operation,
 };
 use prost::Message as _;
-use spice_pipe::existing::{self, key};
+use spice_pipe::Failure;
+use spice_pipe::existing::{self, bare, key};
 use spice_pipe::retry::Retry;
 use spice_pipe::touch::{self, Skips};
-use spice_pipe::{Exit, Failure};
-use spice_record::relationship::Text;
 
 use super::{INTERNAL_RETRIES, Loader};
 use crate::chunk::Row;
@@ -68,16 +67,15 @@ impl Loader {
         for rows in undone.chunks(REWRITTEN) {
             // They are counted as touched already.
             let mut counted = Tally::default();
-            let deletes: Vec<Row> = rows.iter().map(bare).collect();
+            let delete = |row: &Row| Row {
+                line: row.line,
+                relationship: bare(row.relationship.clone()),
+            };
+            let deletes: Vec<Row> = rows.iter().map(delete).collect();
             self.write_all(&deletes, Operation::Delete, &mut counted)
                 .await?;
             let touched = self.write_all(rows, Operation::Touch, &mut counted).await;
-            touched.map_err(|failure| {
-                failure.context(format!(
-                    "deleted, to write them with another expiry, and not written yet: {}",
-                    named(rows)
-                ))
-            })?;
+            touched.map_err(|failure| touch::only_deleted(failure, &named(rows)))?;
             tally.touched -= counted.rejected;
             tally.rejected += counted.rejected;
             rejected += counted.rejected;
@@ -87,15 +85,7 @@ impl Loader {
         if undone.len() as u64 <= rejected {
             return Ok(());
         }
-        Err(Failure::new(
-            Exit::Failed,
-            format!(
-                "{} relationships have another expiry on the target, though they were written again: {}",
-                undone.len(),
-                named(&undone)
-            ),
-        )
-        .hint("somebody else writes to the target: find out who, then run the same command again"))
+        Err(touch::still_undone(undone.len(), &named(&undone)))
     }
 
     async fn undone(&self, mut rows: Vec<Row>) -> Result<Vec<Row>, Failure> {
@@ -137,7 +127,7 @@ impl Loader {
                         _ => {}
                     }
                     if operation == Operation::Touch {
-                        let skips = Skips::of(&written);
+                        let skips = Skips::of(&self.client, &written);
                         let unsure = rows.iter().filter(|row| skips.may_hold(&row.relationship));
                         left.unsure.extend(unsure.cloned());
                     }
@@ -226,23 +216,6 @@ impl Loader {
     }
 }
 
-/// What a DELETE says of a row.
-fn bare(row: &Row) -> Row {
-    let mut row = row.clone();
-    row.relationship.optional_caveat = None;
-    row.relationship.optional_expires_at = None;
-    row
-}
-
-/// The first of them.
 fn named(rows: &[Row]) -> String {
-    const NAMED: usize = 5;
-    let first = rows.iter().take(NAMED);
-    let mut named: Vec<String> = first
-        .map(|row| Text(&row.relationship).to_string())
-        .collect();
-    if rows.len() > NAMED {
-        named.push(format!("and {} more", rows.len() - NAMED));
-    }
-    named.join(", ")
+    touch::named(rows.iter().map(|row| &row.relationship))
 }

@@ -10,6 +10,8 @@ use authzed::v1::{
     ReflectionPermission, ReflectionRelation,
 };
 
+use crate::display::few;
+
 /// What tells two texts apart, in words; `None` where only comments, spaces or the order of declarations do.
 pub(super) fn difference(there: &str, text: &str) -> Option<String> {
     let (there, here) = (declarations(there), declarations(text));
@@ -23,7 +25,7 @@ pub(super) fn difference(there: &str, text: &str) -> Option<String> {
     }
     let more = there.keys().filter(|name| !here.contains_key(*name));
     named.extend(more.map(|name| format!("{name} too many")));
-    (!named.is_empty()).then(|| super::few(&named))
+    (!named.is_empty()).then(|| few(named.into_iter()))
 }
 
 /// The names in a text: definitions with their relations and permissions, caveats with their parameters.

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::text::declarations;
+use crate::display::few;
 
 /// What both texts show and show otherwise, in words.
 pub(super) fn difference(there: &str, text: &str) -> Option<String> {
@@ -25,7 +26,7 @@ pub(super) fn difference(there: &str, text: &str) -> Option<String> {
             named.push(format!("type of permission {permission}"));
         }
     }
-    (!named.is_empty()).then(|| super::few(&named))
+    (!named.is_empty()).then(|| few(named.into_iter()))
 }
 
 /// Whether a text shows anything of it.

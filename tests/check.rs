@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sample::Sample;
 use serde_json::Value;
+use testdata::Sample;
 
 use crate::copy::{export, holding, import};
 use crate::support::judge;

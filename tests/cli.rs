@@ -14,7 +14,7 @@ mod usage;
 
 use std::time::Duration;
 
-use sample::Sample;
+use testdata::Sample;
 
 use crate::copy::stream_of;
 use crate::support::program::Program;
@@ -99,6 +99,6 @@ fn programs() -> [Program; 3] {
 /// An empty server with the sample's schema.
 fn with_schema(datastore: Datastore) -> Server {
     let server = Server::start(datastore);
-    crate::support::judge::write_schema(&server, sample::SCHEMA);
+    crate::support::judge::write_schema(&server, testdata::SCHEMA);
     server
 }

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use authzed::v1::Relationship;
-use sample::Sample;
 use serde_json::Value;
 use spice_record::{ExpiryPrecision, SnapshotWriter};
+use testdata::Sample;
 
 use crate::copy::{export, holding, import};
 use crate::support::pipe::Pipe;

@@ -12,8 +12,8 @@ mod sealed;
 
 use std::collections::BTreeSet;
 
-use sample::Sample;
 use serde_json::{Value, json};
+use testdata::Sample;
 
 use crate::copy::{holding, import, stream_of, summary};
 use crate::support::judge::{self, Precision};
@@ -82,7 +82,7 @@ fn assert_says(finished: &Finished, words: &[&str]) {
 /// An empty server with the sample's schema.
 fn with_schema(datastore: Datastore) -> Server {
     let server = Server::start(datastore);
-    judge::write_schema(&server, sample::SCHEMA);
+    judge::write_schema(&server, testdata::SCHEMA);
     server
 }
 
@@ -136,7 +136,7 @@ fn target_that_holds_anything_is_refused_before_a_write_unless_told_what_to_do()
     let target = holding(Sample::rich(10), Datastore::Memory);
     let (before, schema) = (dump(&target), judge::read_schema(&target));
     let mut newer = Sample::rich(ALL).header();
-    newer.schema = Some(format!("{}\ndefinition newer {{}}", sample::SCHEMA));
+    newer.schema = Some(format!("{}\ndefinition newer {{}}", testdata::SCHEMA));
     let precision = spice_record::ExpiryPrecision::default();
     let stream = spice_record::SnapshotWriter::create(Vec::new(), newer, precision).unwrap();
     let stream = stream.finish().unwrap().1;

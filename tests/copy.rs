@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use sample::Sample;
 use spice_record::{ExpiryPrecision, SnapshotWriter};
+use testdata::Sample;
 
 use crate::support::judge::{self, Precision};
 use crate::support::pipe::Pipe;

@@ -5,7 +5,7 @@ mod unwritten;
 
 use std::time::Duration;
 
-use sample::Sample;
+use testdata::Sample;
 
 use crate::copy::{export, holding, import, stream_of};
 use crate::support::pipe::Pipe;

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use sample::Sample;
+use testdata::Sample;
 
 use crate::copy::{import, stream_of, summary};
 use crate::support::judge::{self, Precision};

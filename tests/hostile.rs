@@ -9,7 +9,7 @@ mod bench;
 use std::path::Path;
 use std::time::Duration;
 
-use sample::Sample;
+use testdata::Sample;
 
 use self::bench::{BENCH, Case, Who, run, run_with};
 use crate::support::{figure, repeat};

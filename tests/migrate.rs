@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use sample::Sample;
+use testdata::Sample;
 
 use crate::copy::{holding, import, stream_of};
 use crate::support::judge::{self, Precision};

@@ -6,8 +6,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use sample::Sample;
 use serde_json::{Value, json};
+use testdata::Sample;
 
 use crate::copy::{copy, export, holding, import, round, stream_of, summary};
 use crate::support::judge::{self, Precision, Writers};

@@ -1,3 +1,3 @@
 fn main() -> std::process::ExitCode {
-    spice_pipe::main::<spice_import::Import>()
+    spice_cli::main::<spice_import::Import>()
 }

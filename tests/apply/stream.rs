@@ -17,7 +17,7 @@ use crate::support::pipe::Pipe;
 use crate::support::program::Program;
 use crate::support::seal::change_position;
 use crate::support::spicedb::{Datastore, Server};
-use sample::Sample;
+use testdata::Sample;
 
 fn three() -> Vec<Value> {
     vec![
@@ -150,7 +150,7 @@ fn damaged_streams_are_bad_data() {
 fn snapshot_is_touched_over_what_the_target_holds() {
     let sample = Sample::rich(3_000);
     let server = Server::start(Datastore::Postgres);
-    let schema = sample::SCHEMA;
+    let schema = testdata::SCHEMA;
     judge::write_schema(&server, schema);
     import(&server)
         .input(stream_of(Sample {

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::time::Duration;
 
-use sample::Sample;
+use testdata::Sample;
 
 use super::{
     AT_ONCE, WRONG, assert_says, assert_secret, command_line, programs, run, said, with_schema,
@@ -17,7 +17,7 @@ use crate::support::{free_port, judge};
 /// A server without TLS and one with it, both with a schema.
 fn plain_and_tls() -> (Server, Server) {
     let tls = Server::builder(Datastore::Memory).tls().start();
-    judge::write_schema(&tls, sample::SCHEMA);
+    judge::write_schema(&tls, testdata::SCHEMA);
     (with_schema(Datastore::Memory), tls)
 }
 

@@ -197,7 +197,7 @@ fn broken_contexts_file_names_file_and_line_and_shows_no_token() {
 #[test]
 fn paths_in_the_contexts_file_are_relative_to_it() {
     let server = Server::builder(Datastore::Memory).tls().start();
-    judge::write_schema(&server, sample::SCHEMA);
+    judge::write_schema(&server, testdata::SCHEMA);
     let folder = crate::support::folder();
     std::fs::copy(server.token_file(), folder.path().join("my.token")).unwrap();
     let authority = server.certificate().unwrap();

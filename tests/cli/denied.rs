@@ -1,6 +1,6 @@
 //! A token that may make some calls and not others, by a gateway that knows which.
 
-use sample::Sample;
+use testdata::Sample;
 
 use super::run;
 use crate::copy::{holding, stream_of};

@@ -1,7 +1,7 @@
 //! What `spice-export` refuses, and where it writes to.
 
 use base64::Engine as _;
-use sample::Sample;
+use testdata::Sample;
 
 use super::{AT_ONCE, assert_says, run, with_schema};
 use crate::copy::{export, holding};
@@ -88,7 +88,7 @@ fn export_at_a_revision_with_another_schema_asks_for_a_new_one() {
     for datastore in [Datastore::Memory, Datastore::Postgres] {
         let server = holding(Sample::portable(100), datastore);
         let before = judge::head(&server);
-        let changed = sample::SCHEMA.replace(
+        let changed = testdata::SCHEMA.replace(
             "permission edit = owner",
             "permission edit = owner + viewer",
         );
@@ -102,7 +102,7 @@ fn export_at_a_revision_with_another_schema_asks_for_a_new_one() {
         assert_says(&finished, 1, &words, &format!("{datastore:?}"));
         assert!(finished.stdout.is_empty());
         // Written again as it was, the text is the revision's once more.
-        judge::write_schema(&server, sample::SCHEMA);
+        judge::write_schema(&server, testdata::SCHEMA);
         let exported = run(export(&server).args(["--at", &before])).expect_success();
         assert_eq!(exported.json_lines()[0]["header"]["revision"], before);
     }

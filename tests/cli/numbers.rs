@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::CommandFactory as _;
-use sample::Sample;
+use testdata::Sample;
 
 use super::with_schema;
 use crate::copy::{export, stream_of};

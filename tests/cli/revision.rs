@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use authzed::zedtoken::Revision;
-use sample::Sample;
+use testdata::Sample;
 
 use super::{assert_says, run, with_schema};
 use crate::copy::{export, holding, import, stream_of};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use sample::Sample;
+use testdata::Sample;
 
 use super::{run, with_schema};
 use crate::copy::{holding, stream_of};

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use sample::Sample;
+use testdata::Sample;
 
 use super::signals::{BLOCKED, assert_ends};
 use super::{run, with_schema};

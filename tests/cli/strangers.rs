@@ -36,7 +36,7 @@ fn snapshot(object_type: &str, relation: &str) -> Vec<u8> {
         }),
         ..Relationship::default()
     };
-    let header = sample::Sample::portable(1).header();
+    let header = testdata::Sample::portable(1).header();
     let precision = spice_record::ExpiryPrecision::default();
     let mut stream = spice_record::SnapshotWriter::create(Vec::new(), header, precision).unwrap();
     stream.write(&relationship).unwrap();
@@ -46,7 +46,7 @@ fn snapshot(object_type: &str, relation: &str) -> Vec<u8> {
 /// Fails if anything hostile, but these, is in what a person sees.
 #[track_caller]
 fn assert_harmless(shown: &str, allowed: &[char], what: &str) {
-    let hostile = |c: char| spice_pipe::display::is_hostile(c) && !allowed.contains(&c);
+    let hostile = |c: char| spice_cli::display::is_hostile(c) && !allowed.contains(&c);
     let found = shown.chars().find(|c| hostile(*c));
     assert_eq!(found, None, "{what}: {shown:?}");
 }

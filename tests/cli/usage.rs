@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use sample::Sample;
+use testdata::Sample;
 
 use super::{assert_says, programs, run, with_schema};
 use crate::copy::{export, holding, import, stream_of};

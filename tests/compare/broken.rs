@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use authzed::v1::Relationship;
-use sample::Sample;
+use testdata::Sample;
 
 use super::{diff, digest, plant, sealed};
 use crate::support::disk::SmallDisk;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use authzed::v1::{ContextualizedCaveat, Relationship};
 use prost_types::value::Kind;
-use sample::Sample;
 use serde_json::{Value, json};
+use testdata::Sample;
 
 use super::{Planted, diff, found, name_of};
 use crate::copy::{export, import, stream_of};

@@ -1,7 +1,7 @@
 //! A clone of a database, which has the datastore id of the original: it is brought up to date from there.
 
-use sample::Sample;
 use serde_json::json;
+use testdata::Sample;
 
 use super::{assert_says, counts, dump};
 use crate::apply::{apply, head, mark};

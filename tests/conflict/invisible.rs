@@ -4,8 +4,8 @@
 use std::process::Command;
 use std::time::Duration;
 
-use sample::Sample;
 use serde_json::{Value, json};
+use testdata::Sample;
 
 use super::{ALL, HELD, assert_says, by_hand, counts, dump, line, on_network, with_schema};
 use crate::copy::{holding, stream_of};

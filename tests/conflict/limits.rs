@@ -1,6 +1,6 @@
 //! Targets with limits of their own.
 
-use sample::Sample;
+use testdata::Sample;
 
 use crate::copy::{import, stream_of, summary};
 use crate::support::spicedb::{Datastore, Server};

@@ -237,7 +237,7 @@ fn value_that_an_old_database_cannot_hold_is_named_at_once() {
             None => builder,
         };
         let target = target.start();
-        judge::write_schema(&target, sample::SCHEMA);
+        judge::write_schema(&target, testdata::SCHEMA);
         let bad = line("tenant/document:bad#viewer@user:u", &bad);
         let lines = among_good_ones(std::slice::from_ref(&bad));
         let folder = crate::support::folder();

@@ -5,9 +5,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use sample::Sample;
 use serde_json::Value;
 use spice_record::{ExpiryPrecision, SnapshotWriter};
+use testdata::Sample;
 
 use super::{assert_says, by_hand, counts, dump, line, with_schema};
 use crate::copy::{import, summary};
@@ -18,8 +18,8 @@ use crate::support::spicedb::{Datastore, Server};
 /// The sample's schema with one relation more.
 fn newer_schema() -> String {
     let newer =
-        sample::SCHEMA.replace("banned: user\n", "banned: user\n\trelation auditor: user\n");
-    assert_ne!(newer, sample::SCHEMA);
+        testdata::SCHEMA.replace("banned: user\n", "banned: user\n\trelation auditor: user\n");
+    assert_ne!(newer, testdata::SCHEMA);
     newer
 }
 

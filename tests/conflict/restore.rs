@@ -1,6 +1,6 @@
 //! A backup that is put back where it came from.
 
-use sample::Sample;
+use testdata::Sample;
 
 use super::dump;
 use crate::copy::{export, holding, import, summary};

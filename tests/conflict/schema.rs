@@ -237,8 +237,8 @@ fn stream_without_schema_loads_into_the_schema_that_is_there() {
             assert_eq!(dump(&server).len(), usize::from(code == 0));
         }
     }
-    let source = holding(sample::Sample::portable(50), Datastore::Memory);
-    let to = target(Some(sample::SCHEMA));
+    let source = holding(testdata::Sample::portable(50), Datastore::Memory);
+    let to = target(Some(testdata::SCHEMA));
     let copied = Pipe::from(export(&source).arg("--no-schema")).to(import(&to));
     assert_eq!(counts(&copied.expect_success()), [50, 0, 0, 0, 0]);
     judge::assert_same_relationships(&source, &to, judge::Precision::Nanoseconds);

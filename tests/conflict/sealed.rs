@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use sample::Sample;
 use serde_json::Value;
+use testdata::Sample;
 
 use super::{assert_says, by_hand, counts, dump, line, with_schema};
 use crate::copy::{export, holding, import, stream_of, summary};
@@ -176,7 +176,7 @@ fn dry_run_with_a_server_reads_everything_and_writes_nothing() {
     let source = holding(Sample::rich(10), Datastore::Memory);
     judge::write_schema(
         &source,
-        &format!("{}\ndefinition newer {{}}", sample::SCHEMA),
+        &format!("{}\ndefinition newer {{}}", testdata::SCHEMA),
     );
     let pipe = |flags: &[&str]| {
         let dry = import(&held).args(["--dry-run", "--on-conflict", "skip"]);

@@ -1,7 +1,7 @@
 //! Of a damaged snapshot nothing is written, its schema included.
 
 use fuzz::{Edit, Kind, damage};
-use sample::Sample;
+use testdata::Sample;
 
 use super::in_parallel;
 use crate::copy::{export, import, stream_of};

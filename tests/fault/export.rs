@@ -3,7 +3,7 @@
 use std::io::Read as _;
 use std::time::Duration;
 
-use sample::Sample;
+use testdata::Sample;
 
 use super::{PATIENCE, SAMPLE, assert_exports, cut_until_noticed, export_by, seen, source};
 use crate::copy::{export, holding};

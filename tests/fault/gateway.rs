@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sample::Sample;
+use testdata::Sample;
 
 use super::{
     PATIENCE, SAMPLE, assert_accounted, assert_exports, assert_holds, loaded, seen, source,

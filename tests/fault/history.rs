@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sample::Sample;
+use testdata::Sample;
 
 use super::{PATIENCE, export_by};
 use crate::copy::{export, import, stream_of};

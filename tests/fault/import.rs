@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-use sample::Sample;
+use testdata::Sample;
 
 use super::{
     PATIENCE, SAMPLE, assert_accounted, assert_holds, cut_until_noticed, import_by, seen,
@@ -67,7 +67,7 @@ fn acknowledgement_lost_between_target_and_import_is_no_conflict() {
     let expected = judge::dump(&first, Precision::Microseconds);
     for datastore in [Datastore::Postgres, Datastore::Memory, Datastore::MySql] {
         let server = Server::start(datastore);
-        judge::write_schema(&server, sample::SCHEMA);
+        judge::write_schema(&server, testdata::SCHEMA);
         let proxy = Proxy::to(server.endpoint());
         let stream = stream_of(sample);
         let end = stream.len() - stream.rsplit(|byte| *byte == b'\n').nth(1).unwrap().len() - 1;
@@ -144,7 +144,7 @@ fn slow_way_there(proxy: &Proxy, kilobytes: u64) {
 fn target_away_at_the_end_of_an_import_does_not_end_it() {
     let sample = Sample::rich(0);
     let server = Server::start(Datastore::Postgres);
-    judge::write_schema(&server, sample::SCHEMA);
+    judge::write_schema(&server, testdata::SCHEMA);
     let proxy = Proxy::to(server.endpoint());
     let stream = stream_of(sample);
     let header = stream.iter().position(|byte| *byte == b'\n').unwrap() + 1;

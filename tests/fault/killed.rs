@@ -3,7 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::time::Duration;
 
-use sample::Sample;
+use testdata::Sample;
 
 use super::{PATIENCE, SAMPLE, assert_accounted, assert_holds, seen, source};
 use crate::copy::{export, import, stream_of, summary};

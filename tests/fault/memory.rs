@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::io::BufWriter;
 
-use sample::Sample;
 use spice_record::{ExpiryPrecision, SnapshotWriter};
+use testdata::Sample;
 
 use super::PATIENCE;
 use crate::copy::{export, import, summary};

@@ -124,7 +124,7 @@ fn exports_from_postgres_under_writers_need_no_settling() {
 
 #[test]
 fn settling_says_what_it_waits_for_and_ends_at_a_signal() {
-    let server = crate::copy::holding(sample::Sample::rich(10), Datastore::Memory);
+    let server = crate::copy::holding(testdata::Sample::rich(10), Datastore::Memory);
     let folder = crate::support::folder();
     for (name, number) in [("INT", 2), ("TERM", 15)] {
         let program = Program::new("spice-export")

@@ -4,7 +4,7 @@
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-use sample::Sample;
+use testdata::Sample;
 
 use super::{PATIENCE, SAMPLE, assert_accounted, assert_holds, import_by, seen, wait_for_rows};
 use crate::copy::{export, holding, import, stream_of};

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use sample::Sample;
 use serde_json::json;
+use testdata::Sample;
 
 use super::{assert_accounted, rows};
 use crate::copy::{import, stream_of};

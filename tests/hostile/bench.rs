@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
-use sample::Sample;
+use testdata::Sample;
 
 use crate::copy::stream_of;
 use crate::support::program::Program;

@@ -9,11 +9,11 @@ use tonic::metadata::MetadataValue;
 use tonic::service::interceptor::InterceptedService;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::connect::Auth;
-use crate::error::was_not_sent;
-use crate::not_grpc::GrpcOnly;
+use crate::endpoint::Auth;
+use crate::error::{Fault, was_not_sent};
+use crate::grpc_only::GrpcOnly;
 use crate::offers::Place;
-use crate::wire::{Answer, AnswerCodec, Fault, Limits, UnknownFields};
+use crate::wire::{Answer, AnswerCodec, Limits, UnknownFields};
 
 /// A connection with the token added to each request.
 pub(crate) type Transport = InterceptedService<GrpcOnly, Auth>;

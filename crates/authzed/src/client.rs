@@ -1,5 +1,7 @@
 //! The calls.
 
+mod learn_offers;
+mod reflection;
 mod schema;
 
 use std::fmt;
@@ -10,24 +12,26 @@ use std::time::Duration;
 
 use futures::Stream;
 use prost::Message;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tonic::Status;
 use tonic::transport::Channel;
 
 use crate::call::{self, Rpc, Transport};
-use crate::connect::{Config, Target};
-use crate::contact;
+use crate::config::Config;
+use crate::diagnose;
+use crate::endpoint::Target;
 use crate::error::{Error, Kind};
 use crate::generated::health::health_check_response::ServingStatus;
 use crate::generated::health::{HealthCheckRequest, HealthCheckResponse};
+use crate::grpc_only::GrpcOnly;
 use crate::import::{self, EncodedRelationships};
-use crate::not_grpc::GrpcOnly;
 use crate::offers::{self, Offers};
-use crate::stream::Responses;
+use crate::stream::ResponseStream;
 use crate::v1::{self, Consistency, ZedToken};
 use crate::wire::{self, Answer, UnknownFields};
 use crate::zedtoken;
 
+pub use self::reflection::{Difference, compare_descriptors};
 pub use self::schema::Schema;
 
 /// A connection to one server, shared by all clones.
@@ -58,6 +62,9 @@ pub struct Written {
 /// memory, encoded and decoded. Half a million relationships of average size.
 const TRANSACTION: usize = 256 << 20;
 
+/// For the connection, the first call and, where that fails, a diagnosis.
+const FIRST_CONTACT: Duration = Duration::from_secs(5);
+
 impl Client {
     /// The least time that a write waits for its answer. One that was given up too early may still
     /// be applied, and then after later writes.
@@ -72,19 +79,40 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Says what is wrong and, in [`Error::hint`], what to change: [`Kind::Config`],
+    /// Names what is wrong and, in [`Error::cause`], what can be changed: [`Kind::Config`],
     /// [`Kind::Unreachable`], [`Kind::Tls`], [`Kind::Unauthenticated`], [`Kind::Denied`].
     pub async fn connect(config: &Config) -> Result<Self, Error> {
         let mut client = Self::new(config)?;
-        let schema = contact::first(&client, &client.target).await?;
+        let schema = client.first_contact().await?;
         // Tokens have named the datastore for longer than anything else that is missing.
         let names_datastore = |schema: Schema| {
             zedtoken::decode(&schema.read_at).is_ok_and(|token| token.datastore_id.is_some())
         };
         if !schema.is_some_and(names_datastore) {
-            client.offers = Offers::learn(&client).await?;
+            client.offers = learn_offers::learn(&client).await?;
         }
         Ok(client)
+    }
+
+    /// Makes one cheap call that needs the token: reads the schema.
+    async fn first_contact(&self) -> Result<Option<Schema>, Error> {
+        let deadline = Instant::now() + FIRST_CONTACT;
+        let error = match timeout_at(deadline, self.read_schema()).await {
+            Ok(Ok(schema)) => return Ok(schema),
+            // Whoever answered speaks what we speak.
+            Ok(Err(error)) if error.http_status().is_some() => return Err(error),
+            Ok(Err(error)) => error,
+            Err(_) => {
+                let message = format!("no answer within {} seconds", FIRST_CONTACT.as_secs());
+                return Err(Error::new(
+                    Kind::Unreachable,
+                    "connect",
+                    &self.name(),
+                    message,
+                ));
+            }
+        };
+        Err(diagnose::explain(error, &self.target, deadline).await)
     }
 
     /// Checks the configuration; the connection is opened by the first call.
@@ -154,7 +182,7 @@ impl Client {
     ///
     /// [`Kind::HistoryLost`] where the revision has expired or never was, and
     /// [`Kind::ForeignDatastore`] where it is another datastore's.
-    pub async fn probe(&self, token: &str) -> Result<(), Error> {
+    pub async fn check_revision_exists(&self, token: &str) -> Result<(), Error> {
         let request = v1::ExportBulkRelationshipsRequest {
             consistency: Some(Consistency::at_exact(token)),
             optional_limit: 1,
@@ -177,13 +205,13 @@ impl Client {
     /// Exports relationships in pages, in the server's order, at one revision.
     ///
     /// PostgreSQL checks the revision only when the call starts: if it expires while the stream is
-    /// open, the stream ends early and without an error. [`probe`](Self::probe) it afterwards.
+    /// open, the stream ends early and without an error. [Check](Self::check_revision_exists) it afterwards.
     pub fn export(
         &self,
         request: v1::ExportBulkRelationshipsRequest,
-    ) -> Responses<v1::ExportBulkRelationshipsResponse> {
+    ) -> ResponseStream<v1::ExportBulkRelationshipsResponse> {
         self.responses(Rpc::export(self.offers.bulk), request)
-            .within(self.timeout(), Answer::is_progress)
+            .with_idle_timeout(self.timeout(), Answer::is_progress)
     }
 
     /// Imports relationships in one transaction and returns how many the server loaded.
@@ -223,9 +251,9 @@ impl Client {
     pub fn read_relationships(
         &self,
         request: v1::ReadRelationshipsRequest,
-    ) -> Responses<v1::ReadRelationshipsResponse> {
+    ) -> ResponseStream<v1::ReadRelationshipsResponse> {
         self.responses(Rpc::READ, request)
-            .within(self.timeout(), Answer::is_progress)
+            .with_idle_timeout(self.timeout(), Answer::is_progress)
     }
 
     /// Writes in one transaction.
@@ -274,15 +302,15 @@ impl Client {
     /// # Errors
     ///
     /// [`Kind::ReadOnly`] and others.
-    pub async fn mark(&self) -> Result<String, Error> {
+    pub async fn write_marker(&self) -> Result<String, Error> {
         self.write_relationships(v1::WriteRelationshipsRequest::default())
             .await
     }
 
     /// Follows the changes after a revision.
     ///
-    /// A history that has been lost shows as no error here: [`probe`](Self::probe) the revision.
-    pub fn watch(&self, request: v1::WatchRequest) -> Responses<v1::WatchResponse> {
+    /// A history that has been lost shows as no error here: [check](Self::check_revision_exists) the revision.
+    pub fn watch(&self, request: v1::WatchRequest) -> ResponseStream<v1::WatchResponse> {
         self.responses(Rpc::watch(self.transaction), request)
             .unending()
     }
@@ -340,13 +368,13 @@ impl Client {
     }
 
     /// A call with a stream of answers.
-    fn responses<Q, A>(&self, rpc: Rpc, message: Q) -> Responses<A>
+    fn responses<Q, A>(&self, rpc: Rpc, message: Q) -> ResponseStream<A>
     where
         Q: Message + Clone + Send + Sync + 'static,
         A: Answer,
     {
         let call = call::open(self.transport(), rpc, message, None, self.unknown.clone());
-        Responses::new(rpc.name(), self.name(), call)
+        ResponseStream::new(rpc.name(), self.name(), call)
     }
 
     pub(crate) fn name(&self) -> Arc<str> {

@@ -16,12 +16,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::client::TlsStream;
 use tonic::transport::Uri;
 
-use crate::connect::Address;
-use crate::error::{Error, Kind};
+use crate::endpoint::Address;
+use crate::error::{CONNECT_TIMEOUT, ConnectError};
 use crate::tls;
-
-/// For the name, all its addresses and TLS together.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A peer that does not acknowledge for this long is gone, whether we send or only wait.
 const DEAD_AFTER: Duration = Duration::from_secs(30);
@@ -109,58 +106,6 @@ fn configure(stream: &TcpStream) -> io::Result<()> {
     #[cfg(any(target_os = "android", target_os = "linux"))]
     socket.set_tcp_user_timeout(Some(DEAD_AFTER))?;
     Ok(())
-}
-
-/// Why there is no connection.
-#[derive(Clone, Debug, thiserror::Error)]
-pub(crate) enum ConnectError {
-    #[error("cannot resolve the host name")]
-    Resolve(#[source] Arc<io::Error>),
-    #[error("the host name has no address")]
-    NoAddress,
-    #[error("cannot connect to {0}")]
-    Dial(SocketAddr, #[source] Arc<io::Error>),
-    #[error("{0} took longer than {time} seconds", time = CONNECT_TIMEOUT.as_secs())]
-    TimedOut(&'static str),
-    #[error("TLS handshake failed")]
-    Tls(#[source] rustls::Error),
-    #[error("the connection ended in the TLS handshake")]
-    TlsCut(#[source] Arc<io::Error>),
-    #[error("the server speaks TLS, but not HTTP/2")]
-    NotHttp2,
-}
-
-impl ConnectError {
-    fn from_handshake(error: io::Error) -> Self {
-        match tls::cause(&error) {
-            Some(tls) => Self::Tls(tls.clone()),
-            None => Self::TlsCut(Arc::new(error)),
-        }
-    }
-
-    pub(crate) fn to_error(&self, endpoint: &Arc<str>) -> Error {
-        let kind = match self {
-            Self::Tls(_) | Self::NotHttp2 => Kind::Tls,
-            // A server or a proxy that is being restarted does this, too.
-            Self::TlsCut(_)
-            | Self::Resolve(_)
-            | Self::NoAddress
-            | Self::Dial(..)
-            | Self::TimedOut(_) => Kind::Unreachable,
-        };
-        let error = Error::new(kind, "connect", endpoint, self.to_string());
-        match self {
-            Self::Resolve(source) | Self::Dial(_, source) | Self::TlsCut(source) => {
-                error.with_source(Arc::clone(source))
-            }
-            Self::Tls(source) => match tls::hint(source) {
-                Some(hint) => error.with_hint(hint).with_source(source.clone()),
-                None => error.with_source(source.clone()),
-            },
-            Self::NotHttp2 => error.with_hint(tls::NOT_GRPC_HINT),
-            Self::NoAddress | Self::TimedOut(_) => error,
-        }
-    }
 }
 
 /// A connection with or without TLS.

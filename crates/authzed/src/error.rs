@@ -1,18 +1,34 @@
 //! The one error of this crate, and what a caller can do about it.
 
+mod cause;
+#[cfg(feature = "client")]
 mod classify;
-#[cfg(test)]
+#[cfg(feature = "client")]
+mod connect;
+mod details;
+#[cfg(feature = "client")]
+mod fault;
+#[cfg(feature = "client")]
+mod not_grpc;
+#[cfg(all(test, feature = "client"))]
 mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+#[cfg(feature = "client")]
 use tonic::Code;
 
-pub use self::classify::reason_of;
-pub(crate) use self::classify::was_not_sent;
-use crate::wire::Fault;
+pub use self::cause::Cause;
+pub use self::details::reason_of;
+#[cfg(feature = "client")]
+pub(crate) use self::{
+    classify::was_not_sent,
+    connect::{CONNECT_TIMEOUT, ConnectError, cause_of, is_authority, tls_error},
+    fault::Fault,
+    not_grpc::NotGrpc,
+};
 
 /// A call, or an attempt to connect, that failed.
 ///
@@ -27,18 +43,19 @@ struct Inner {
     kind: Kind,
     rpc: &'static str,
     endpoint: Arc<str>,
+    #[cfg(feature = "client")]
     code: Option<Code>,
     http_status: Option<u16>,
     message: String,
     reason: Option<String>,
     metadata: BTreeMap<String, String>,
-    hint: Option<&'static str>,
+    cause: Option<Cause>,
     source: Option<Source>,
 }
 
 type Source = Arc<dyn std::error::Error + Send + Sync>;
 
-/// What went wrong, told by what can be done about it.
+/// What went wrong, by what can be done about it.
 ///
 /// Servers say one thing with several gRPC codes, and several things with one code. The kind is
 /// found from the machine-readable reason where the server gives one, then from the code and, where
@@ -130,6 +147,7 @@ impl Error {
     }
 
     /// The gRPC code, where a server or a proxy answered with one.
+    #[cfg(feature = "client")]
     #[must_use]
     pub fn code(&self) -> Option<Code> {
         self.0.code
@@ -164,14 +182,38 @@ impl Error {
     /// or a size in bytes. With [`Kind::LimitExceeded`] and [`Kind::MessageTooLarge`].
     #[must_use]
     pub fn limit(&self) -> Option<u64> {
-        classify::limit(&self.0.message, &self.0.metadata)
+        details::limit(&self.0.message, &self.0.metadata)
     }
 
-    /// What the operator could change about the connection, naming the flag of the programs, where
-    /// the kind alone does not tell.
+    /// The error without its source: `endpoint: call: what the server or the network answered`.
     #[must_use]
-    pub fn hint(&self) -> Option<&'static str> {
-        self.0.hint
+    pub fn summary(&self) -> String {
+        let Inner {
+            rpc,
+            endpoint,
+            message,
+            ..
+        } = &*self.0;
+        format!("{endpoint}: {rpc}: {message}")
+    }
+
+    /// Its source, to be kept by an error that wraps the summary.
+    #[must_use]
+    pub fn into_source(self) -> Option<Box<dyn std::error::Error + Send + Sync>> {
+        let source = self.0.source?;
+        Some(Box::new(SharedSource(source)))
+    }
+
+    /// Whether the server knows another preshared key, and so refuses every call, not only this one.
+    #[must_use]
+    pub fn is_other_key(&self) -> bool {
+        self.0.message.contains("preshared key")
+    }
+
+    /// Why it failed, where the kind alone does not name what can be changed.
+    #[must_use]
+    pub fn cause(&self) -> Option<Cause> {
+        self.0.cause
     }
 
     /// Whether the same call may succeed later, with nothing changed.
@@ -223,18 +265,22 @@ impl Error {
                 | Kind::Other
         )
     }
+}
 
+#[cfg(feature = "client")]
+impl Error {
     pub(crate) fn new(kind: Kind, rpc: &'static str, endpoint: &Arc<str>, message: String) -> Self {
         Self(Box::new(Inner {
             kind,
             rpc,
             endpoint: Arc::clone(endpoint),
+            #[cfg(feature = "client")]
             code: None,
             http_status: None,
             message,
             reason: None,
             metadata: BTreeMap::new(),
-            hint: None,
+            cause: None,
             source: None,
         }))
     }
@@ -246,10 +292,7 @@ impl Error {
 
     pub(crate) fn from_fault(rpc: &'static str, endpoint: &Arc<str>, fault: &Fault) -> Self {
         let error = Self::new(fault.kind, rpc, endpoint, fault.to_string());
-        match fault.hint {
-            Some(hint) => error.with_hint(hint),
-            None => error,
-        }
+        error.with_cause(fault.cause)
     }
 
     pub(crate) fn with_kind(mut self, kind: Kind) -> Self {
@@ -257,8 +300,8 @@ impl Error {
         self
     }
 
-    pub(crate) fn with_hint(mut self, hint: &'static str) -> Self {
-        self.0.hint = Some(hint);
+    pub(crate) fn with_cause(mut self, cause: Option<Cause>) -> Self {
+        self.0.cause = cause;
         self
     }
 
@@ -277,6 +320,27 @@ impl Error {
         status: tonic::Status,
     ) -> Self {
         classify::from_status(rpc, endpoint, status)
+    }
+}
+
+/// A source that several clones of an error share.
+struct SharedSource(Source);
+
+impl fmt::Debug for SharedSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for SharedSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for SharedSource {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
     }
 }
 
@@ -303,7 +367,6 @@ impl fmt::Debug for Error {
             .field("kind", &self.0.kind)
             .field("endpoint", &self.0.endpoint)
             .field("rpc", &self.0.rpc)
-            .field("code", &self.0.code)
             .field("message", &self.0.message)
             .field("reason", &self.0.reason)
             .field("metadata", &self.0.metadata)

@@ -5,8 +5,8 @@
 //! a field that is left out would be data that is lost. [`compare_descriptors`] asks a server
 //! whether that is still so.
 //!
-//! Without the feature `client` only the messages, [`zedtoken`] and [`DatastoreKind`] remain, and nothing that could
-//! open a connection.
+//! Without the feature `client` the messages, [`zedtoken`], [`DatastoreKind`], [`Config`] and [`Error`] remain, and
+//! nothing that could open a connection.
 //!
 //! What the documentation says about servers was measured on SpiceDB v1.56.0.
 //!
@@ -16,8 +16,10 @@
 #![warn(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod config;
 mod consistency;
 mod datastore;
+mod error;
 mod generated;
 mod json_object;
 pub mod zedtoken;
@@ -27,21 +29,17 @@ mod call;
 #[cfg(feature = "client")]
 mod client;
 #[cfg(feature = "client")]
-mod connect;
-#[cfg(feature = "client")]
 mod connector;
 #[cfg(feature = "client")]
-mod contact;
+mod diagnose;
 #[cfg(feature = "client")]
-mod error;
+mod endpoint;
+#[cfg(feature = "client")]
+mod grpc_only;
 #[cfg(feature = "client")]
 mod import;
 #[cfg(feature = "client")]
-mod not_grpc;
-#[cfg(feature = "client")]
 mod offers;
-#[cfg(feature = "client")]
-mod reflection;
 #[cfg(feature = "client")]
 mod stream;
 #[cfg(feature = "client")]
@@ -49,23 +47,23 @@ mod tls;
 #[cfg(feature = "client")]
 mod wire;
 
+pub use config::{Config, Identity, Security, TlsConfig};
 pub use datastore::{DatastoreKind, HeadObserver};
+pub use error::{Cause, Error, Kind, reason_of};
 pub use generated::{FILE_DESCRIPTOR_SET, rpc, v1};
 pub use json_object::{JsonObject, MAX_DEPTH};
 pub use prost_types::Timestamp;
+pub use secrecy::SecretString;
 
 #[cfg(feature = "client")]
 pub use self::{
-    client::{Client, Schema, Written},
-    connect::{Config, Identity, Security, TlsConfig},
-    error::{Error, Kind, reason_of},
+    client::{Client, Difference, Schema, Written, compare_descriptors},
     import::{EncodedRelationships, RelationshipsEncoder},
     offers::Offers,
-    reflection::{Difference, compare_descriptors},
-    stream::Responses,
+    stream::ResponseStream,
 };
 #[cfg(feature = "client")]
-pub use {secrecy::SecretString, tonic::Code};
+pub use tonic::Code;
 
 /// The reason, in an error's details and without the prefix `ERROR_REASON_`, with which a server gives a
 /// question up: it has followed the data to its `--dispatch-max-depth`.

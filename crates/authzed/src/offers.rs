@@ -2,20 +2,11 @@
 //! they drop without a word.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
-use tokio::time::timeout;
-
-use crate::client::Client;
-use crate::error::{Error, Kind};
-use crate::reflection;
 use crate::v1::{
     CheckBulkPermissionsRequest, CheckBulkPermissionsRequestItem, Consistency, ObjectReference,
     RelationshipUpdate, SubjectReference,
 };
-
-/// For all questions together: they are asked at first contact.
-const IN_TIME: Duration = Duration::from_secs(5);
 
 /// What a server offers. Found in the descriptors of v1.30.0 to v1.57.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +49,7 @@ impl Offers {
         self.schema != Place::Nowhere
     }
 
-    fn of(elements: &BTreeSet<String>) -> Self {
+    pub(crate) fn of(elements: &BTreeSet<String>) -> Self {
         let has = |name: &str| elements.contains(&format!("authzed.api.v1.{name}"));
         let place = |stable: &str, experimental: &str| {
             if has(stable) {
@@ -85,72 +76,12 @@ impl Offers {
 
     /// What a server is taken for of which nothing can be known: what every version has. So nothing is sent to
     /// it that it might drop.
-    const LEAST: Self = Self {
+    pub(crate) const LEAST: Self = Self {
         bulk: Place::Experimental,
         schema: Place::Nowhere,
         expiry: false,
         checkpoints: false,
     };
-
-    /// Asks the server.
-    ///
-    /// # Errors
-    ///
-    /// Those that may pass.
-    pub(crate) async fn learn(client: &Client) -> Result<Self, Error> {
-        let Ok(described) = timeout(IN_TIME, described(client)).await else {
-            return Err(client.deadline(reflection::RPC));
-        };
-        if let Some(elements) = described? {
-            return Ok(Self::of(&elements));
-        }
-        // No reflection, or a proxy in its place. All that has ReflectSchema in SchemaService has the rest.
-        match client.reflect_schema(Consistency::fully_consistent()).await {
-            Err(error) if error.is_transient() => Err(error),
-            Err(error) if error.kind() == Kind::Unimplemented => Ok(Self::LEAST),
-            _ => Ok(Self::ALL),
-        }
-    }
-}
-
-/// The names of all that the server describes; `None` where it does not describe itself.
-async fn described(client: &Client) -> Result<Option<BTreeSet<String>>, Error> {
-    const SERVICES: [&str; 4] = [
-        "authzed.api.v1.PermissionsService",
-        "authzed.api.v1.SchemaService",
-        "authzed.api.v1.WatchService",
-        "authzed.api.v1.ExperimentalService",
-    ];
-    let mut elements = BTreeSet::new();
-    let asked = SERVICES.map(|service| client.file_descriptor(service));
-    for answer in futures::future::join_all(asked).await {
-        match answer {
-            Ok(files) => elements.extend(reflection::names(&files.unwrap_or_default())),
-            Err(error) if error.is_transient() => return Err(error),
-            Err(_) => return Ok(None),
-        }
-    }
-    let is_described = SERVICES[..3]
-        .iter()
-        .all(|service| elements.contains(*service));
-    Ok(is_described.then_some(elements))
-}
-
-impl Client {
-    /// What is to be said instead of sending a relationship with an expiry to a server that would drop it.
-    /// [`write_relationships`](Self::write_relationships) does so; whoever calls [`import`](Self::import)
-    /// has to look at [`Offers::expiry`] before.
-    #[must_use]
-    pub fn drops_expiry(&self) -> Error {
-        let message = "the relationship has an expiry, and this server does not know expiries: it would \
-                       grant for ever (SpiceDB v1.40 has them)";
-        Error::new(
-            Kind::Refused,
-            "WriteRelationships",
-            &self.name(),
-            message.to_owned(),
-        )
-    }
 }
 
 pub(crate) fn expires(update: &RelationshipUpdate) -> bool {

@@ -22,7 +22,7 @@ type Opening<T> =
 /// [`message`](Self::message) future is dropped, so it can stand in a `select!`. Dropping the stream
 /// cancels the call.
 #[must_use = "the call is made when the first response is asked for"]
-pub struct Responses<T> {
+pub struct ResponseStream<T> {
     state: State<T>,
     rpc: &'static str,
     endpoint: Arc<str>,
@@ -44,7 +44,7 @@ enum State<T> {
     Ended,
 }
 
-impl<T> Responses<T> {
+impl<T> ResponseStream<T> {
     pub(crate) fn new(
         rpc: &'static str,
         endpoint: Arc<str>,
@@ -61,7 +61,11 @@ impl<T> Responses<T> {
 
     /// With an end to the waiting: for the first response, and from one that moves the stream on to
     /// the next such. Time that passes between two calls of [`message`](Self::message) does not count.
-    pub(crate) fn within(mut self, patience: Duration, is_progress: fn(&T) -> bool) -> Self {
+    pub(crate) fn with_idle_timeout(
+        mut self,
+        patience: Duration,
+        is_progress: fn(&T) -> bool,
+    ) -> Self {
         self.patience = Some(Patience {
             whole: patience,
             left: patience,
@@ -127,7 +131,7 @@ impl<T> Responses<T> {
     }
 }
 
-impl<T> Stream for Responses<T> {
+impl<T> Stream for ResponseStream<T> {
     type Item = Result<T, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -135,14 +139,14 @@ impl<T> Stream for Responses<T> {
     }
 }
 
-impl<T> std::fmt::Debug for Responses<T> {
+impl<T> std::fmt::Debug for ResponseStream<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let state = match self.state {
             State::Opening(_) => "opening",
             State::Open(_) => "open",
             State::Ended => "ended",
         };
-        f.debug_struct("Responses")
+        f.debug_struct("ResponseStream")
             .field("rpc", &self.rpc)
             .field("state", &state)
             .finish()
@@ -158,8 +162,8 @@ mod tests {
 
     fn responses(
         call: impl Future<Output = Result<Response<Streaming<()>>, Status>> + Send + 'static,
-    ) -> Responses<()> {
-        Responses::new("Watch", Arc::from("localhost:50051"), call)
+    ) -> ResponseStream<()> {
+        ResponseStream::new("Watch", Arc::from("localhost:50051"), call)
     }
 
     #[tokio::test]
@@ -174,8 +178,8 @@ mod tests {
 
     #[tokio::test]
     async fn silence_ends_a_stream_that_has_patience() {
-        let mut responses =
-            responses(std::future::pending()).within(Duration::from_millis(10), |()| true);
+        let mut responses = responses(std::future::pending())
+            .with_idle_timeout(Duration::from_millis(10), |()| true);
         assert_eq!(
             responses.message().await.unwrap_err().kind(),
             Kind::Deadline

@@ -12,14 +12,14 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{
-    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, OtherError,
-    RootCertStore, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
 };
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::connect::TlsConfig;
+use crate::config::TlsConfig;
+use crate::error::is_authority;
 
 /// The protocol that is negotiated in the handshake; Go's gRPC servers and clients insist on it too.
 pub(crate) const HTTP2: &[u8] = b"h2";
@@ -104,7 +104,7 @@ fn webpki(
     provider: Arc<CryptoProvider>,
 ) -> Result<Arc<WebPkiServerVerifier>, String> {
     if roots.is_empty() {
-        return Err("no certificate authority is known: name one with --certificate-path".into());
+        return Err("this machine knows no certificate authority".into());
     }
     WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
         .build()
@@ -133,50 +133,6 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
 
 fn unusable(path: &Path, what: &str, error: &dyn std::error::Error) -> String {
     format!("{}: cannot be read as {what}: {error}", path.display())
-}
-
-/// The TLS error inside an I/O error.
-pub(crate) fn cause(error: &io::Error) -> Option<&rustls::Error> {
-    error.get_ref()?.downcast_ref()
-}
-
-/// What the operator can do about a failed handshake.
-pub(crate) fn hint(error: &rustls::Error) -> Option<&'static str> {
-    use CertificateError as Certificate;
-    Some(match error {
-        rustls::Error::InvalidCertificate(certificate) => match certificate {
-            Certificate::UnknownIssuer => {
-                "name its authority with --certificate-path, or trust everyone with --no-verify-ca"
-            }
-            Certificate::NotValidForName | Certificate::NotValidForNameContext { .. } => {
-                "the certificate is for another name: give that with --hostname-override"
-            }
-            Certificate::Expired | Certificate::ExpiredContext { .. } => {
-                "the server's certificate has expired: renew it there"
-            }
-            Certificate::NotValidYet | Certificate::NotValidYetContext { .. } => {
-                "the server's certificate is not valid yet: check the clocks"
-            }
-            Certificate::Other(other) if is_authority(other) => {
-                "the server shows an authority's certificate: trust that with --certificate-path"
-            }
-            _ => return None,
-        },
-        rustls::Error::AlertReceived(
-            AlertDescription::CertificateRequired | AlertDescription::HandshakeFailure,
-        ) => {
-            "the server wants a client certificate: --client-certificate-path and --client-key-path"
-        }
-        rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol) => NOT_GRPC_HINT,
-        _ => return None,
-    })
-}
-
-pub(crate) const NOT_GRPC_HINT: &str = "is this the server's gRPC port?";
-
-/// Whether a certificate was refused because it is that of an authority.
-fn is_authority(error: &OtherError) -> bool {
-    error.to_string() == "CaUsedAsEndEntity"
 }
 
 /// The usual verification, which also accepts a server that shows one of the trusted certificates.
@@ -286,6 +242,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::error::{Cause, cause_of};
 
     /// Made by `openssl req -x509`: signed with its own key, for spicedb.example, until 2126.
     const SELF_SIGNED: &str = "\
@@ -330,10 +287,7 @@ WmGhlSnFHZMCICJKcaGjPzeGgrK+Q7BxQ+gVvxDAjM1wAH3RWxJzKTVX\n\
     #[test]
     fn a_trusted_certificate_counts_for_its_own_name_only() {
         let error = verdict(&trusting_itself(), "other.example").unwrap_err();
-        assert!(
-            hint(&error).unwrap().contains("--hostname-override"),
-            "{error}"
-        );
+        assert_eq!(cause_of(&error), Some(Cause::OtherHostName), "{error}");
     }
 
     #[test]
@@ -343,10 +297,7 @@ WmGhlSnFHZMCICJKcaGjPzeGgrK+Q7BxQ+gVvxDAjM1wAH3RWxJzKTVX\n\
             ..trusting_itself()
         };
         let error = verdict(&verifier, "spicedb.example").unwrap_err();
-        assert!(
-            hint(&error).unwrap().contains("--certificate-path"),
-            "{error}"
-        );
+        assert_eq!(cause_of(&error), Some(Cause::AuthorityAsServer), "{error}");
     }
 
     #[test]

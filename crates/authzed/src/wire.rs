@@ -15,7 +15,7 @@ use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder};
 use tonic_prost::ProstCodec;
 
-use crate::error::Kind;
+use crate::error::{Cause, Fault, Kind};
 use crate::generated::health::HealthCheckResponse;
 use crate::json_object::MAX_DEPTH;
 use crate::v1::{self, Relationship, ZedToken};
@@ -68,52 +68,6 @@ const ESTIMATED_FROM: usize = 640 << 10;
 pub(crate) struct UnknownFields {
     pub(crate) ignored: bool,
     pub(crate) count: Arc<AtomicU64>,
-}
-
-/// Why a message cannot be used.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{message}")]
-pub(crate) struct Fault {
-    pub(crate) kind: Kind,
-    message: String,
-    pub(crate) hint: Option<&'static str>,
-}
-
-impl Fault {
-    pub(crate) fn malformed(message: impl Into<String>) -> Self {
-        Self {
-            kind: Kind::Malformed,
-            message: message.into(),
-            hint: None,
-        }
-    }
-
-    fn too_large(found: usize, limit: usize) -> Self {
-        Self {
-            kind: Kind::AnswerTooLarge,
-            message: format!(
-                "the answer would take at least {} MiB of memory, more than the {} MiB that one may take",
-                found >> 20,
-                limit >> 20
-            ),
-            hint: None,
-        }
-    }
-
-    fn unknown(unknown: &walk::Unknown) -> Self {
-        Self {
-            kind: Kind::UnknownField,
-            message: unknown.to_string(),
-            hint: Some(
-                "the server is newer than this program, which would drop what it does not know: use a \
-                 newer version, or --ignore-unknown-fields of spice-export and spice-watch to lose it",
-            ),
-        }
-    }
-
-    fn status(self) -> Status {
-        Status::from_error(Box::new(self))
-    }
 }
 
 /// A message that a server answers with.
@@ -305,7 +259,7 @@ impl<A: Answer> AnswerDecoder<A> {
             && let Some(unknown) = walk::unknown(A::NAME, bytes)
         {
             if !self.unknown.ignored {
-                return Err(Fault::unknown(&unknown));
+                return Err(Fault::unknown_field(unknown.to_string()));
             }
             self.unknown
                 .count
@@ -324,13 +278,9 @@ fn undecodable(name: &str, bytes: &[u8], error: &prost::DecodeError) -> Fault {
     Fault {
         kind: Kind::Malformed,
         message: format!("{of}: a context or metadata nested more than {MAX_DEPTH} levels deep"),
-        hint: Some(TOO_DEEP),
+        cause: Some(Cause::NestedTooDeep),
     }
 }
-
-/// What can be done about data that is nested too deep.
-const TOO_DEEP: &str = "no stream can hold it (docs/format.md, Limits): write that relationship or transaction \
-                        again with less nesting, then take a new snapshot";
 
 impl<A: Answer> Decoder for AnswerDecoder<A> {
     type Item = A;
@@ -338,7 +288,7 @@ impl<A: Answer> Decoder for AnswerDecoder<A> {
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<A>, Status> {
         let bytes = buffer.copy_to_bytes(buffer.remaining());
-        self.examine(&bytes).map(Some).map_err(Fault::status)
+        self.examine(&bytes).map(Some).map_err(Fault::into_status)
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use spice_pipe::Failure;
-use spice_pipe::spool::{Appender, Followed, Follower, Spool};
+use spice_cli::CommandError;
 use spice_record::Header;
 use spice_record::record::StreamKind;
+use spice_spool::{Appender, Followed, Follower, Spool};
 
 use crate::streams::changes;
 
@@ -14,7 +14,7 @@ use crate::streams::changes;
 /// # Errors
 ///
 /// Those of writing.
-pub fn write_spool(path: &Path, lines: u64, segment: u64) -> Result<Vec<PathBuf>, Failure> {
+pub fn write_spool(path: &Path, lines: u64, segment: u64) -> Result<Vec<PathBuf>, CommandError> {
     let spool = Spool::new(path);
     let (mut appender, _) = Appender::open(&spool, Some(segment))?;
     appender.header(Header {

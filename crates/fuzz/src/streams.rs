@@ -3,7 +3,6 @@
 use std::io::BufRead;
 
 use authzed::v1::{Relationship, RelationshipUpdate, relationship_update::Operation};
-use sample::Sample;
 use spice_record::checks::{Check, CheckReader, CheckWriter};
 use spice_record::record::{Checkpoint, SchemaChange, StreamEnd, StreamKind, Transaction};
 use spice_record::relationship::{StructJson, Update};
@@ -11,6 +10,7 @@ use spice_record::{
     Change, ChangeReader, ChangeSealer, ExpiryPrecision, Header, ReadError, Record, RecordReader,
     Seal, SnapshotReader, SnapshotWriter, UpdateReader, UpdateWriter,
 };
+use testdata::Sample;
 
 /// The kinds of stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub type Meaning = Vec<String>;
 fn header(stream: StreamKind) -> Header {
     Header {
         revision: Some("GhAKBENKRUgSCDBmNDQ4MDg2".to_owned()),
-        schema: Some(sample::SCHEMA.to_owned()),
+        schema: Some(testdata::SCHEMA.to_owned()),
         ..Header::new(stream, "fuzz", "2026-11-25T00:00:00Z")
     }
 }

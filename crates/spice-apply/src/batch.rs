@@ -8,8 +8,8 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use authzed::v1::{Relationship, RelationshipUpdate, relationship_update::Operation};
-use spice_pipe::budget::Held;
-use spice_pipe::existing::{bare, key};
+use spice_cli::byte_channel::Held;
+use spice_client::lookup::{bare, key};
 use spice_record::digest::key_digest;
 use spice_record::record::{Place, Transaction};
 use spice_record::relationship::{StructJson, Update};

@@ -10,8 +10,9 @@ use std::time::{Duration, SystemTime};
 
 use authzed::Client;
 use authzed::v1::{Consistency, Relationship, RelationshipUpdate, relationship_update::Operation};
-use spice_pipe::Failure;
-use spice_pipe::existing::{self, key};
+use spice_cli::CommandError;
+use spice_client::lookup;
+use spice_client::lookup::key;
 use spice_record::ExpiryPrecision;
 use spice_record::digest::same;
 use spice_record::relationship::Text;
@@ -134,7 +135,7 @@ pub(crate) async fn wrong(
     updates: &[RelationshipUpdate],
     max_retries: usize,
     precision: ExpiryPrecision,
-) -> Result<Vec<RelationshipUpdate>, Failure> {
+) -> Result<Vec<RelationshipUpdate>, CommandError> {
     let wrong = differing(client, updates, max_retries, precision).await?;
     for relationship in wrong
         .iter()
@@ -158,13 +159,13 @@ pub(crate) async fn differing(
     updates: &[RelationshipUpdate],
     max_retries: usize,
     precision: ExpiryPrecision,
-) -> Result<Vec<RelationshipUpdate>, Failure> {
+) -> Result<Vec<RelationshipUpdate>, CommandError> {
     let wanted: Vec<&Relationship> = updates
         .iter()
         .filter_map(|update| update.relationship.as_ref())
         .collect();
     let newest = Consistency::fully_consistent();
-    let there = existing::read_few(client, &wanted, newest, max_retries).await??;
+    let there = lookup::read_few(client, &wanted, newest, max_retries).await??;
     let is_wrong = |update: &&RelationshipUpdate| {
         let Some(must) = &update.relationship else {
             return false;

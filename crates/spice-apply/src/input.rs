@@ -8,15 +8,16 @@ use std::time::{Duration, Instant};
 
 use authzed::v1::{RelationshipUpdate, relationship_update::Operation};
 use prost::Message as _;
-use spice_pipe::budget::{self, Receiver, Sender};
-use spice_pipe::spool::{Followed, Follower, Spool};
-use spice_pipe::{Exit, Failure, stdio};
+use spice_cli::byte_channel;
+use spice_cli::byte_channel::{Receiver, Sender};
+use spice_cli::{CommandError, Exit, stdio};
 use spice_record::record::{Place, Position, SchemaChange, StreamKind, Transaction};
 use spice_record::relationship::{Update, context_values, struct_values};
 use spice_record::{
     Change, ChangeReader, Header, ReadError, Record, RecordReader, Seal, SnapshotReader,
     UpdateReader,
 };
+use spice_spool::{Followed, Follower, Spool};
 
 use crate::position::check_start;
 
@@ -51,9 +52,9 @@ pub(crate) enum Step {
     /// The stream ended as it should, after everything through this revision.
     End(Option<String>),
     /// The stream was cut: what came before is good.
-    Cut(Failure),
+    Cut(CommandError),
     /// It is damaged, or not what it should be.
-    Failed(Failure),
+    Failed(CommandError),
 }
 
 /// What to read.
@@ -69,7 +70,7 @@ pub(crate) struct Input {
 
 impl Input {
     pub(crate) fn start(self) -> Receiver<Step> {
-        let (sender, receiver) = budget::channel(AHEAD_BYTES);
+        let (sender, receiver) = byte_channel::channel(AHEAD_BYTES);
         let runtime = tokio::runtime::Handle::current();
         tokio::task::spawn_blocking(move || {
             let send = |step, bytes: usize| {
@@ -87,7 +88,7 @@ impl Input {
         receiver
     }
 
-    fn read(&self, send: &dyn Fn(Step, usize) -> bool) -> Result<(), Failure> {
+    fn read(&self, send: &dyn Fn(Step, usize) -> bool) -> Result<(), CommandError> {
         let (input, name) = stdio::open(&self.file)?;
         let mut records = RecordReader::new(input, name);
         let first = match records.next_record() {
@@ -106,7 +107,7 @@ impl Input {
                     let start = check_start(self.position.as_ref(), &header);
                     start.map_err(|message| records.fault(message))?;
                 } else if self.position.is_some() {
-                    return Err(Failure::usage(format!(
+                    return Err(CommandError::usage(format!(
                         "--position: a stream of {kind} has no revisions to stand at"
                     )));
                 }
@@ -132,14 +133,18 @@ impl Input {
                 }
                 updates(UpdateReader::by_hand(records, first), send)
             }
-            other => Err(Failure::from(records.unexpected("a header", &other)).hint(
+            other => Err(CommandError::from(records.unexpected("a header", &other)).hint(
                 "relationships and updates made by hand need --unsealed; nothing proves then that \
                      they are whole",
             )),
         }
     }
 
-    fn follow(&self, spool: &Spool, send: &dyn Fn(Step, usize) -> bool) -> Result<(), Failure> {
+    fn follow(
+        &self,
+        spool: &Spool,
+        send: &dyn Fn(Step, usize) -> bool,
+    ) -> Result<(), CommandError> {
         let mut watch = Neighbour::new(spool, self.until);
         let mut follower = loop {
             match Follower::open(spool)? {
@@ -152,7 +157,7 @@ impl Input {
         let header = follower.header().clone();
         if self.position.is_none() && follower.segment() > 0 {
             let path = spool.path().display();
-            return Err(Failure::new(
+            return Err(CommandError::new(
                 Exit::BadData,
                 format!(
                     "gap: the beginning of the spool {path} was pruned, and no position says that it was \
@@ -165,7 +170,7 @@ impl Input {
             let start = position.source_revision.as_str();
             if !follower.seek(start, position.spool)? {
                 let path = spool.path().display();
-                return Err(Failure::new(
+                return Err(CommandError::new(
                     Exit::BadData,
                     format!("the spool {path} does not hold the position's revision {start}"),
                 )
@@ -236,7 +241,7 @@ impl<'a> Neighbour<'a> {
     }
 
     /// Exit 4 where the writer's last word was that; 75 where it is gone and an end is waited for.
-    fn look(&mut self, what: &str, last: Option<&str>) -> Result<(), Failure> {
+    fn look(&mut self, what: &str, last: Option<&str>) -> Result<(), CommandError> {
         if self.looked.elapsed() < Duration::from_millis(200) {
             return Ok(());
         }
@@ -251,7 +256,7 @@ impl<'a> Neighbour<'a> {
         if alone.elapsed() > Duration::from_millis(500)
             && let Some(word) = self.spool.lost()
         {
-            return Err(Failure::new(
+            return Err(CommandError::new(
                 Exit::HistoryLost,
                 format!("the capture into {path} ended: {}", word.trim()),
             )
@@ -267,7 +272,7 @@ impl<'a> Neighbour<'a> {
             None => "nothing is in it".to_owned(),
         };
         if self.until {
-            return Err(Failure::new(
+            return Err(CommandError::new(
                 Exit::TryAgain,
                 format!("{what} {path}, and {where_}, before --until"),
             )
@@ -315,7 +320,7 @@ fn step(change: Change, place: Place) -> Step {
 fn changes<R: BufRead>(
     mut reader: ChangeReader<R>,
     send: &dyn Fn(Step, usize) -> bool,
-) -> Result<(), Failure> {
+) -> Result<(), CommandError> {
     loop {
         let begin = reader.offset();
         let mut decoded = 0;
@@ -360,7 +365,10 @@ impl<R: BufRead> Updates for SnapshotReader<R> {
 
 /// A snapshot, or updates: relationships to be touched, and updates to be done. What is smaller than a
 /// group is handed on only when it has proved to be whole.
-fn updates(mut reader: impl Updates, send: &dyn Fn(Step, usize) -> bool) -> Result<(), Failure> {
+fn updates(
+    mut reader: impl Updates,
+    send: &dyn Fn(Step, usize) -> bool,
+) -> Result<(), CommandError> {
     let mut group = Vec::with_capacity(GROUP);
     let mut bytes = 0;
     loop {
@@ -382,16 +390,16 @@ fn updates(mut reader: impl Updates, send: &dyn Fn(Step, usize) -> bool) -> Resu
 }
 
 /// What came before is good.
-fn damaged(error: ReadError) -> Failure {
-    Failure::from(error).hint(
+fn damaged(error: ReadError) -> CommandError {
+    CommandError::from(error).hint(
         "get the stream again from where it was made; if a filter changed it on purpose, --partial \
          accepts that, once the filter removes the checksum of each line that it changes",
     )
 }
 
 /// A producer that died: everything whole that it wrote is applied, and the same command goes on.
-fn cut(fault: ReadError) -> Failure {
-    Failure::from(fault).with_exit(Exit::TryAgain).hint(
+fn cut(fault: ReadError) -> CommandError {
+    CommandError::from(fault).with_exit(Exit::TryAgain).hint(
         "what came before is on the target and the position is saved: run the same command again, with \
          spice-watch --since-file POSITION",
     )

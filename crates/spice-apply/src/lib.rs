@@ -24,15 +24,17 @@ use std::time::Duration;
 
 use authzed::zedtoken;
 use clap::CommandFactory as _;
-use spice_pipe::connection::{CommonArgs, datastore_id, refuse_same_datastore, unblocked};
-use spice_pipe::log::LogArgs;
-use spice_pipe::position::PositionFile;
-use spice_pipe::progress::Progress;
-use spice_pipe::shutdown::SIGTERM;
-use spice_pipe::spool::Spool;
-use spice_pipe::{Exit, Failure, Program, Shutdown, parse_zedtoken};
+use spice_cli::connection::{CommonArgs, unblocked};
+use spice_cli::log::LogArgs;
+use spice_cli::progress::Progress;
+use spice_cli::shutdown::SIGTERM;
+use spice_cli::values::parse_zedtoken;
+use spice_cli::{CommandError, Exit, Program, Shutdown};
+use spice_client::same_datastore::{datastore_id, refuse_same_datastore};
 use spice_record::Seal;
 use spice_record::record::{Applied, StreamKind};
+use spice_spool::Spool;
+use spice_spool::position::PositionFile;
 
 use crate::input::{Input, Step};
 use crate::position::Keeper;
@@ -42,7 +44,7 @@ use crate::write::{Rejects, Target};
 
 /// Write a change stream, from stdin, a file or a growing spool, to a SpiceDB.
 #[derive(Clone, Debug, clap::Parser)]
-#[command(name = "spice-apply", version = spice_pipe::VERSION, before_help = EXAMPLES)]
+#[command(name = "spice-apply", version = spice_cli::VERSION, before_help = EXAMPLES)]
 pub struct Apply {
     /// The stream, plain or zstd.
     #[arg(value_name = "FILE", default_value = "-", conflicts_with = "spool")]
@@ -111,10 +113,10 @@ impl Program for Apply {
         stopped(SIGTERM, self.keeps_a_place())
     }
 
-    async fn run(self, shutdown: Shutdown) -> Result<Exit, Failure> {
+    async fn run(self, shutdown: Shutdown) -> Result<Exit, CommandError> {
         if input::waits_for_a_person(&self.file, self.spool.as_deref()) {
             let help = Self::command().render_long_help();
-            return Err(Failure::terminal(help));
+            return Err(CommandError::terminal(help));
         }
         let stop = Arc::new(AtomicBool::new(false));
         let begun = tokio::select! {
@@ -183,16 +185,16 @@ impl Apply {
         self.spool.is_some() || self.position.is_some()
     }
 
-    async fn begin(&self, stop: &Arc<AtomicBool>) -> Result<Begun, Failure> {
+    async fn begin(&self, stop: &Arc<AtomicBool>) -> Result<Begun, CommandError> {
         let connection = self.common.connection.resolve().await?;
         let endpoint = connection.endpoint();
         let file = self.position.as_deref().map(PositionFile::new);
         let position = file.as_ref().map(PositionFile::load).transpose()?.flatten();
         let until = self.until.as_deref().map(until).transpose()?;
-        let client = connection.connect().await?;
+        let client = spice_client::connect(&connection).await?;
         // A target that takes no writes is better known now.
-        let head = client.mark().await?;
-        let kind = connection.kind_by_form(&head)?;
+        let head = client.write_marker().await?;
+        let kind = spice_client::datastore::kind_by_form(&connection, &head)?;
         if let (Some(file), Some(position)) = (&file, &position) {
             position::check_target(file, position, &head)?;
         }
@@ -231,7 +233,7 @@ impl Apply {
         let header = match steps.recv().await.map(|step| step.message) {
             Some(Step::Header(header)) => header,
             Some(Step::Failed(failure)) => return Err(failure),
-            _ => return Err(Failure::new(Exit::Failed, "the reading thread ended")),
+            _ => return Err(CommandError::new(Exit::Failed, "the reading thread ended")),
         };
         if let Some(revision) = header
             .as_ref()
@@ -243,7 +245,7 @@ impl Apply {
             if let Some(until) = &until
                 && until.datastore_id != datastore_id(revision)
             {
-                return Err(Failure::usage(
+                return Err(CommandError::usage(
                     "--until: this revision belongs to another datastore than the stream",
                 ));
             }
@@ -255,7 +257,7 @@ impl Apply {
             && header.stream != StreamKind::Changes
             && file.is_some()
         {
-            return Err(Failure::usage(format!(
+            return Err(CommandError::usage(format!(
                 "--position: a stream of {} has no revisions to stand at",
                 header.stream
             )));
@@ -313,11 +315,11 @@ impl Apply {
     }
 }
 
-fn until(token: &str) -> Result<zedtoken::DecodedToken, Failure> {
-    let decoded =
-        zedtoken::decode(token).map_err(|error| Failure::usage(format!("--until: {error}")))?;
+fn until(token: &str) -> Result<zedtoken::DecodedToken, CommandError> {
+    let decoded = zedtoken::decode(token)
+        .map_err(|error| CommandError::usage(format!("--until: {error}")))?;
     if !decoded.revision.can_be_awaited() {
-        return Err(Failure::usage(
+        return Err(CommandError::usage(
             "--until: this revision names no transaction that could be waited for",
         )
         .hint("on PostgreSQL only a written revision does: use spice-revision --mark"));

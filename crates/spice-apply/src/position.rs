@@ -4,12 +4,12 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use authzed::zedtoken;
-use spice_pipe::connection::datastore_id;
-use spice_pipe::position::PositionFile;
-use spice_pipe::spool::Spool;
-use spice_pipe::{Failure, lock};
+use spice_cli::{CommandError, lock};
+use spice_client::same_datastore::datastore_id;
 use spice_record::Header;
 use spice_record::record::{Place, Position};
+use spice_spool::Spool;
+use spice_spool::position::PositionFile;
 
 use crate::doubt::SETTLED;
 
@@ -30,7 +30,7 @@ impl Keeper {
     /// # Errors
     ///
     /// Exit 1 if it cannot be written.
-    pub(crate) fn save(&self, position: Position) -> Result<(), Failure> {
+    pub(crate) fn save(&self, position: Position) -> Result<(), CommandError> {
         let mut saved = lock(&self.saved);
         self.file.save(&position)?;
         *saved = Some(position);
@@ -43,7 +43,7 @@ impl Keeper {
     /// # Errors
     ///
     /// Exit 1 if it cannot be written.
-    pub(crate) fn doubt(&self, patience: Duration) -> Result<(), Failure> {
+    pub(crate) fn doubt(&self, patience: Duration) -> Result<(), CommandError> {
         let mut saved = lock(&self.saved);
         let Some(position) = saved.as_mut() else {
             return Ok(());
@@ -123,7 +123,7 @@ pub(crate) fn check_target(
     file: &PositionFile,
     position: &Position,
     head: &str,
-) -> Result<(), Failure> {
+) -> Result<(), CommandError> {
     let target = datastore_id(head);
     check_same(file, "target", position.target.as_ref(), target.as_ref())
 }
@@ -137,11 +137,11 @@ pub(crate) fn check_source(
     file: &PositionFile,
     position: &Position,
     header: &Header,
-) -> Result<(), Failure> {
+) -> Result<(), CommandError> {
     let source = header.revision.as_deref().and_then(datastore_id);
     check_same(file, "source", position.source.as_ref(), source.as_ref())?;
     if position.filter != header.filter {
-        return Err(Failure::usage(format!(
+        return Err(CommandError::usage(format!(
             "the position {} was reached with another --type filter than this stream's",
             file.path().display()
         )));
@@ -154,7 +154,7 @@ fn check_same(
     what: &str,
     stood: Option<&String>,
     is: Option<&String>,
-) -> Result<(), Failure> {
+) -> Result<(), CommandError> {
     let (Some(stood), Some(is)) = (stood, is) else {
         return Ok(());
     };
@@ -162,7 +162,7 @@ fn check_same(
         return Ok(());
     }
     let path = file.path().display();
-    Err(Failure::usage(format!(
+    Err(CommandError::usage(format!(
         "the position {path} belongs to another {what} ({stood}) than this ({is})"
     ))
     .hint("check --context and the stream; a new migration takes a new --position file"))

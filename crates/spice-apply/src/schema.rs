@@ -2,8 +2,9 @@
 
 use authzed::Client;
 use authzed::v1::Consistency;
-use spice_pipe::retry::Retry;
-use spice_pipe::{Exit, Failure, schema};
+use spice_cli::{CommandError, Exit};
+use spice_client::retry::Retry;
+use spice_client::schema;
 use tokio::time::{Duration, Instant, sleep};
 
 use crate::write::Target;
@@ -62,8 +63,8 @@ impl Held {
     }
 
     /// What it means that it was never taken.
-    pub(crate) fn unmended(&self) -> Failure {
-        Failure::new(
+    pub(crate) fn unmended(&self) -> CommandError {
+        CommandError::new(
             Exit::Failed,
             format!(
                 "the target refuses the schema of revision {}: {}",
@@ -86,7 +87,7 @@ pub(crate) async fn bring(
     revision: String,
     before: Option<Held>,
     max_retries: usize,
-) -> Result<Option<Held>, Failure> {
+) -> Result<Option<Held>, CommandError> {
     let asked = Instant::now();
     let mut told = false;
     let difference = loop {
@@ -109,7 +110,7 @@ pub(crate) async fn bring(
             Follow::Check => ("check", Exit::TryAgain),
             _ => ("stop", Exit::Failed),
         };
-        return Err(Failure::new(
+        return Err(CommandError::new(
             exit,
             format!(
                 "the source's schema changed at revision {revision}, and the target's differs from it: \
@@ -140,7 +141,7 @@ pub(crate) async fn bring(
             return Ok(Some(held));
         }
         if !error.is_transient() {
-            let failure = Failure::from(error).context(format!(
+            let failure = CommandError::from(error).context(format!(
                 "the target does not take the schema of revision {revision}"
             ));
             return Err(failure.hint(
@@ -162,7 +163,7 @@ async fn difference(
     client: &Client,
     text: &str,
     max_retries: usize,
-) -> Result<Option<String>, Failure> {
+) -> Result<Option<String>, CommandError> {
     let mut retry = Retry::new(max_retries);
     loop {
         let there = match client.read_schema().await {

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use authzed::zedtoken;
 use serde_json::json;
-use spice_pipe::{Failure, stdio};
+use spice_cli::{CommandError, stdio};
 use spice_record::Record;
 use spice_record::record::{APPLIED_KEY, Applied};
 use spice_record::relationship::StructJson;
@@ -40,7 +40,7 @@ pub(crate) fn metadata(
 /// # Errors
 ///
 /// What stdout says.
-pub(crate) fn print(applied: Applied) -> Result<(), Failure> {
+pub(crate) fn print(applied: Applied) -> Result<(), CommandError> {
     stdio::print_line(&serde_json::to_string(&Record::Applied(Box::new(applied)))?)
 }
 

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use authzed::DatastoreKind;
 use authzed::zedtoken::{self, Revision};
-use spice_pipe::budget::{Held, Receiver};
-use spice_pipe::connection::datastore_id;
-use spice_pipe::datastore::expiry_precision;
-use spice_pipe::progress::Progress;
-use spice_pipe::{Exit, Failure, Shutdown, lock};
+use spice_cli::byte_channel::{Held, Receiver};
+use spice_cli::progress::Progress;
+use spice_cli::{CommandError, Exit, Shutdown, lock};
+use spice_client::datastore::expiry_precision;
+use spice_client::same_datastore::datastore_id;
 use spice_record::digest::digest_text;
 use spice_record::record::{Applied, Place, Position, StreamKind};
 use spice_record::relationship::StructJson;
@@ -122,7 +122,7 @@ impl Worker {
         keeper: Option<Keeper>,
         saved: Option<Position>,
         header: Option<&Header>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CommandError> {
         self.keeper = keeper.map(Arc::new);
         if let Some(keeper) = &self.keeper {
             self.target.keep_doubts(Arc::clone(keeper));
@@ -180,7 +180,7 @@ impl Worker {
     }
 
     /// Works until the stream, `--until` or a signal ends it. What was acknowledged is saved in any case.
-    pub(crate) async fn run(&mut self, shutdown: &Shutdown) -> Result<Ended, Failure> {
+    pub(crate) async fn run(&mut self, shutdown: &Shutdown) -> Result<Ended, CommandError> {
         let ended = self.work(shutdown).await;
         if self.dropped_metadata > 0 {
             tracing::warn!(
@@ -193,7 +193,7 @@ impl Worker {
         saved.map(|()| ended)
     }
 
-    async fn work(&mut self, shutdown: &Shutdown) -> Result<Ended, Failure> {
+    async fn work(&mut self, shutdown: &Shutdown) -> Result<Ended, CommandError> {
         loop {
             while let Ok(step) = self.steps.try_recv() {
                 self.waiting.push_back(step);
@@ -208,7 +208,7 @@ impl Worker {
                     number = shutdown.requested() => return Ok(Ended::Signal(number)),
                     step = self.steps.recv() => match step {
                         Some(step) => self.waiting.push_back(step),
-                        None => return Err(Failure::new(Exit::Failed, "the reading thread ended")),
+                        None => return Err(CommandError::new(Exit::Failed, "the reading thread ended")),
                     },
                     () = sleep_until(duty) => is_duty = true,
                 }
@@ -234,7 +234,7 @@ impl Worker {
     }
 
     /// Does what stands at the front; `true` at the end.
-    async fn step(&mut self) -> Result<bool, Failure> {
+    async fn step(&mut self) -> Result<bool, CommandError> {
         if let Some((text, revision)) = self.first_schema.take() {
             self.schema(text, revision).await?;
             return Ok(false);
@@ -284,13 +284,18 @@ impl Worker {
                 let reached = revision.as_deref().is_some_and(|end| self.reaches(end));
                 self.finish().await?;
                 if self.until.is_some() && !reached {
-                    return Err(Failure::new(Exit::TryAgain, "the stream ended before --until")
-                        .hint("run spice-watch again with --since-file POSITION, and the same command"));
+                    return Err(CommandError::new(
+                        Exit::TryAgain,
+                        "the stream ended before --until",
+                    )
+                    .hint(
+                        "run spice-watch again with --since-file POSITION, and the same command",
+                    ));
                 }
                 Ok(true)
             }
             Some(Step::Cut(failure) | Step::Failed(failure)) => Err(failure),
-            _ => Err(Failure::new(
+            _ => Err(CommandError::new(
                 Exit::Failed,
                 "a stream has one header, at its beginning",
             )),
@@ -303,7 +308,7 @@ impl Worker {
             .is_some_and(|until| reaches(revision, until))
     }
 
-    async fn write(&mut self, batch: Batch) -> Result<(), Failure> {
+    async fn write(&mut self, batch: Batch) -> Result<(), CommandError> {
         let Batch {
             updates,
             revision,
@@ -414,7 +419,7 @@ impl Worker {
         }
     }
 
-    async fn schema(&mut self, text: String, revision: String) -> Result<(), Failure> {
+    async fn schema(&mut self, text: String, revision: String) -> Result<(), CommandError> {
         let digest = digest_text(&text);
         let (text, revision) = self.newest_schema.insert((text, revision));
         self.held = schema::bring(
@@ -439,14 +444,14 @@ impl Worker {
         Ok(())
     }
 
-    async fn offer_again(&mut self) -> Result<(), Failure> {
+    async fn offer_again(&mut self) -> Result<(), CommandError> {
         if self.held.is_some() {
             self.bring_newest_schema().await?;
         }
         Ok(())
     }
 
-    async fn bring_newest_schema(&mut self) -> Result<(), Failure> {
+    async fn bring_newest_schema(&mut self) -> Result<(), CommandError> {
         if let Some((text, revision)) = self.newest_schema.take() {
             self.schema(text, revision).await?;
         }
@@ -454,7 +459,7 @@ impl Worker {
     }
 
     /// At the end: nothing is held back, nothing in doubt, and both ends can be compared.
-    async fn finish(&mut self) -> Result<(), Failure> {
+    async fn finish(&mut self) -> Result<(), CommandError> {
         loop {
             self.offer_again().await?;
             if let Some(held) = &self.held {

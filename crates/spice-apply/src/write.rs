@@ -12,9 +12,9 @@ use authzed::v1::{RelationshipUpdate, WriteRelationshipsRequest, relationship_up
 use authzed::{Client, Kind};
 use futures::stream::{self, StreamExt as _};
 use prost::Message as _;
-use spice_pipe::retry::Retry;
-use spice_pipe::touch::Skips;
-use spice_pipe::{Exit, Failure, files, lock};
+use spice_cli::{CommandError, Exit, files, lock};
+use spice_client::retry::Retry;
+use spice_client::touch::Skips;
 use spice_record::Record;
 use spice_record::relationship::Text;
 use tokio::time::{Interval, MissedTickBehavior};
@@ -152,14 +152,14 @@ impl Target {
     }
 
     /// The end of a write of a schema is not known.
-    pub(crate) fn schema_in_doubt(&self) -> Result<(), Failure> {
+    pub(crate) fn schema_in_doubt(&self) -> Result<(), CommandError> {
         self.doubts().note_schema();
         self.note_doubt(&self.client())
     }
 
     /// What was given up on this connection may come late: that is noted beside the position, and another
     /// connection is taken.
-    fn note_doubt(&self, client: &Client) -> Result<(), Failure> {
+    fn note_doubt(&self, client: &Client) -> Result<(), CommandError> {
         if let Some(keeper) = &self.keeper {
             keeper.doubt(SETTLED)?;
         }
@@ -168,7 +168,7 @@ impl Target {
     }
 
     /// A revision that holds everything that was acknowledged.
-    pub(crate) async fn head(&self) -> Result<String, Failure> {
+    pub(crate) async fn head(&self) -> Result<String, CommandError> {
         let mut retry = Retry::new(self.max_retries);
         loop {
             match self.client().head().await {
@@ -198,7 +198,7 @@ impl Target {
     }
 
     /// Makes the rejects durable.
-    pub(crate) fn finish(&self) -> Result<(), Failure> {
+    pub(crate) fn finish(&self) -> Result<(), CommandError> {
         let Some(rejects) = &self.rejects else {
             return Ok(());
         };
@@ -220,7 +220,7 @@ impl Target {
         one_revision: bool,
         metadata: Option<&authzed::JsonObject>,
         of: &str,
-    ) -> Result<Written, Failure> {
+    ) -> Result<Written, CommandError> {
         let mut written = Written::default();
         let calls = self.cut(updates, one_revision);
         if let [updates] = calls.as_slice() {
@@ -228,7 +228,7 @@ impl Target {
             return self.made_sure(written, metadata, of).await;
         }
         // Each is waited for, also when another one has failed: a call that is dropped is in doubt.
-        let all: Vec<Result<Written, Failure>> = stream::iter(calls)
+        let all: Vec<Result<Written, CommandError>> = stream::iter(calls)
             .map(|updates| async move {
                 let mut written = Written::default();
                 self.call(&updates, metadata, of, &mut written).await?;
@@ -279,7 +279,7 @@ impl Target {
         metadata: Option<&authzed::JsonObject>,
         of: &str,
         written: &mut Written,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CommandError> {
         let mut pieces = VecDeque::from([updates]);
         while let Some(piece) = pieces.pop_front() {
             let error = match self.attempt(piece, metadata).await? {
@@ -316,7 +316,7 @@ impl Target {
         &self,
         updates: &[RelationshipUpdate],
         metadata: Option<&authzed::JsonObject>,
-    ) -> Result<Result<Answer, authzed::Error>, Failure> {
+    ) -> Result<Result<Answer, authzed::Error>, CommandError> {
         let mut creates = self.as_creates(updates);
         let mut retry = Retry::new(self.max_retries);
         let mut doubts = INTERNAL_RETRIES;
@@ -347,7 +347,7 @@ impl Target {
                 }
                 // How a server reports a value that its database cannot hold, and also a database that
                 // is restarting.
-                Kind::Internal if client.mark().await.is_ok() => {
+                Kind::Internal if client.write_marker().await.is_ok() => {
                     if doubts == 0 {
                         return Ok(Err(error));
                     }
@@ -368,7 +368,7 @@ impl Target {
         update: &RelationshipUpdate,
         error: &authzed::Error,
         of: &str,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CommandError> {
         let reason = error.reason().unwrap_or_default();
         if self.is_followed && is_done(update, reason) {
             self.doubts().acknowledged(std::slice::from_ref(update));
@@ -384,7 +384,7 @@ impl Target {
             self.doubts().settle(std::slice::from_ref(update));
             return lock(rejects).keep(update);
         }
-        let failure = Failure::new(
+        let failure = CommandError::new(
             Exit::Failed,
             format!("{of}: the target refuses {text}: {message}"),
         );
@@ -414,7 +414,7 @@ fn is_done(update: &RelationshipUpdate, reason: &str) -> bool {
 
 impl Rejects {
     /// Opens the file, private and for appending. May wait for the reader of a named pipe.
-    pub(crate) fn open(path: &Path, inputs: &[PathBuf]) -> Result<Self, Failure> {
+    pub(crate) fn open(path: &Path, inputs: &[PathBuf]) -> Result<Self, CommandError> {
         let inputs: Vec<&Path> = inputs.iter().map(PathBuf::as_path).collect();
         let file = files::append("--on-reject", path, &inputs)?;
         Ok(Self {
@@ -428,7 +428,7 @@ impl Rejects {
         self.count
     }
 
-    fn keep(&mut self, update: &RelationshipUpdate) -> Result<(), Failure> {
+    fn keep(&mut self, update: &RelationshipUpdate) -> Result<(), CommandError> {
         let mut line = serde_json::to_vec(&Record::Update(Box::new(update.clone().into())))?;
         line.push(b'\n');
         self.file
@@ -438,8 +438,8 @@ impl Rejects {
         Ok(())
     }
 
-    fn failed(&self, error: &std::io::Error) -> Failure {
+    fn failed(&self, error: &std::io::Error) -> CommandError {
         let path = self.path.display();
-        Failure::new(Exit::Failed, format!("--on-reject {path}: {error}"))
+        CommandError::new(Exit::Failed, format!("--on-reject {path}: {error}"))
     }
 }

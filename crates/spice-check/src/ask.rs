@@ -9,9 +9,9 @@ use authzed::v1::{
     Consistency,
 };
 use authzed::{Client, Code};
-use spice_pipe::progress::Progress;
-use spice_pipe::retry::Retry;
-use spice_pipe::{Exit, Failure};
+use spice_cli::progress::Progress;
+use spice_cli::{CommandError, Exit};
+use spice_client::retry::Retry;
 use spice_record::checks::{self, Answer, Check, Fault, Missing, Permissionship, Question};
 
 /// Questions in a call. A server takes 10,000 (measured, SpiceDB v1.56); fewer show how far it is.
@@ -38,7 +38,7 @@ pub(crate) struct Asker<'a> {
 
 impl Asker<'_> {
     /// Asks all of them at exactly the revision; the answers come in the order of the questions.
-    pub(crate) async fn ask(&mut self, questions: Vec<Item>) -> Result<Vec<Check>, Failure> {
+    pub(crate) async fn ask(&mut self, questions: Vec<Item>) -> Result<Vec<Check>, CommandError> {
         let mut checks = Vec::with_capacity(questions.len());
         for batch in questions.chunks(BATCH) {
             let mut answers = self.call(batch).await?;
@@ -68,7 +68,7 @@ impl Asker<'_> {
         batch: &[Item],
         answers: &[Answer],
         tries: usize,
-    ) -> Result<Option<Vec<usize>>, Failure> {
+    ) -> Result<Option<Vec<usize>>, CommandError> {
         let (mut places, mut busy) = (Vec::new(), false);
         for (place, answer) in answers.iter().enumerate() {
             let Answer::Error(fault) = answer else {
@@ -95,7 +95,7 @@ impl Asker<'_> {
         Ok(Some(places).filter(|places| !places.is_empty()))
     }
 
-    async fn call(&self, batch: &[Item]) -> Result<Vec<Answer>, Failure> {
+    async fn call(&self, batch: &[Item]) -> Result<Vec<Answer>, CommandError> {
         let request = CheckBulkPermissionsRequest {
             consistency: Some(Consistency::at_exact(self.revision)),
             items: batch.to_vec(),
@@ -119,7 +119,7 @@ impl Asker<'_> {
             pair.request.as_ref().map(of) == Some(of(asked))
         };
         if pairs.len() != batch.len() || !pairs.iter().zip(batch).all(in_order) {
-            return Err(Failure::new(
+            return Err(CommandError::new(
                 Exit::Failed,
                 format!(
                     "{}: the answers are not those to the questions: {} of {}",
@@ -132,7 +132,7 @@ impl Asker<'_> {
         pairs.into_iter().map(|pair| self.answer(pair)).collect()
     }
 
-    fn answer(&self, pair: CheckBulkPermissionsPair) -> Result<Answer, Failure> {
+    fn answer(&self, pair: CheckBulkPermissionsPair) -> Result<Answer, CommandError> {
         let item = match pair.response {
             Some(Response::Item(item)) => item,
             // An error that is none.
@@ -173,11 +173,11 @@ impl Asker<'_> {
     }
 
     /// What a question that has no answer means: neither agreement nor a disagreement.
-    fn unanswered(&self, exit: Exit, question: &Item, fault: &Fault) -> Failure {
+    fn unanswered(&self, exit: Exit, question: &Item, fault: &Fault) -> CommandError {
         let endpoint = self.client.endpoint();
         let (question, code) = (Question(question.clone()), Code::from(fault.code));
         let message = &fault.message;
-        let failure = Failure::new(
+        let failure = CommandError::new(
             exit,
             format!("{endpoint} did not answer {question}: {code:?}: {message}"),
         );
@@ -187,9 +187,9 @@ impl Asker<'_> {
         }
     }
 
-    fn unknown(&self) -> Failure {
+    fn unknown(&self) -> CommandError {
         let endpoint = self.client.endpoint();
-        Failure::new(
+        CommandError::new(
             Exit::Failed,
             format!("{endpoint} gave an answer that this version does not know"),
         )

@@ -1,7 +1,8 @@
 //! The questions of another server asked here, and what is made of the two answers.
 
 use authzed::v1::Consistency;
-use spice_pipe::{Exit, Failure, schema};
+use spice_cli::{CommandError, Exit};
+use spice_client::schema;
 use spice_record::Header;
 use spice_record::checks::{Check, Comparison};
 
@@ -23,7 +24,7 @@ pub(crate) async fn compare(
     mut asker: Asker<'_>,
     other: &Header,
     mut asked: Batches,
-) -> Result<Exit, Failure> {
+) -> Result<Exit, CommandError> {
     let endpoint = asker.client.endpoint();
     let differ = schema_difference(&asker, other).await?;
     let mut writer = Writer::new(crate::header(asker.revision, other.schema.clone()));
@@ -58,7 +59,10 @@ pub(crate) async fn compare(
 }
 
 /// What the schema of this server has otherwise than the other one's, where that is known.
-async fn schema_difference(asker: &Asker<'_>, other: &Header) -> Result<Option<String>, Failure> {
+async fn schema_difference(
+    asker: &Asker<'_>,
+    other: &Header,
+) -> Result<Option<String>, CommandError> {
     let Some(text) = &other.schema else {
         return Ok(None);
     };
@@ -90,7 +94,7 @@ fn outcome(
     tally: &Tally,
     compared: &Compared,
     schemas_differ: bool,
-) -> Result<Exit, Failure> {
+) -> Result<Exit, CommandError> {
     let inconclusive = compared.describe_inconclusive(endpoint);
     if compared.different > 0 || schemas_differ {
         if compared.inconclusive() > 0 {
@@ -101,7 +105,7 @@ fn outcome(
         return Ok(Exit::Partial);
     }
     if compared.proves_too_little() {
-        let failure = Failure::new(
+        let failure = CommandError::new(
             Exit::Failed,
             format!("too little can be compared: {inconclusive}"),
         );

@@ -2,7 +2,7 @@
 //! while it is asked.
 
 use fastrand::Rng;
-use spice_pipe::{Exit, Failure, stdio};
+use spice_cli::{CommandError, Exit, stdio};
 use spice_record::checks::{Answer, Check, CheckReader};
 use spice_record::record::StreamKind;
 use spice_record::{Header, Record, RecordReader, Seal, SnapshotReader};
@@ -25,22 +25,25 @@ pub(crate) enum Input {
 }
 
 /// Checks as they are read.
-pub(crate) struct Batches(mpsc::Receiver<Result<Vec<Check>, Failure>>);
+pub(crate) struct Batches(mpsc::Receiver<Result<Vec<Check>, CommandError>>);
 
 impl Batches {
     /// The next ones; `None` when there are no more, and the stream has proven to be whole.
-    pub(crate) async fn next(&mut self) -> Result<Option<Vec<Check>>, Failure> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Vec<Check>>, CommandError> {
         match self.0.recv().await {
             // The last batch is empty: a reader that died has sent none.
             Some(Ok(batch)) if batch.is_empty() => Ok(None),
             Some(batch) => batch.map(Some),
-            None => Err(Failure::new(Exit::Failed, "the reading thread has ended")),
+            None => Err(CommandError::new(
+                Exit::Failed,
+                "the reading thread has ended",
+            )),
         }
     }
 }
 
 /// Opens the input, and reads as much of it as has to be known first.
-pub(crate) async fn read(args: &crate::Check, mut rng: Rng) -> Result<Input, Failure> {
+pub(crate) async fn read(args: &crate::Check, mut rng: Rng) -> Result<Input, CommandError> {
     let (args, (sender, begun)) = (args.clone(), oneshot::channel());
     tokio::task::spawn_blocking(move || {
         let (batches, receiver) = mpsc::channel(1);
@@ -64,7 +67,7 @@ pub(crate) async fn read(args: &crate::Check, mut rng: Rng) -> Result<Input, Fai
     });
     begun
         .await
-        .map_err(|error| Failure::new(Exit::Failed, error.to_string()))?
+        .map_err(|error| CommandError::new(Exit::Failed, error.to_string()))?
 }
 
 type Reader = CheckReader<Box<dyn std::io::BufRead + Send>>;
@@ -74,7 +77,7 @@ enum Begun {
     Checks(Box<Reader>),
 }
 
-fn next_batch(checks: &mut Reader) -> Result<Option<Vec<Check>>, Failure> {
+fn next_batch(checks: &mut Reader) -> Result<Option<Vec<Check>>, CommandError> {
     let (mut batch, mut bytes) = (Vec::new(), 0);
     while batch.len() < BATCH && bytes < BATCH_BYTES {
         let Some(check) = checks.next_check()? else {
@@ -98,7 +101,7 @@ fn answer_bytes(answer: &Answer) -> usize {
     }
 }
 
-fn begin(args: &crate::Check, rng: &mut Rng) -> Result<Begun, Failure> {
+fn begin(args: &crate::Check, rng: &mut Rng) -> Result<Begun, CommandError> {
     let (input, name) = stdio::open(&args.file)?;
     let mut records = RecordReader::new(input, name);
     let header = match records.next_record()? {
@@ -110,12 +113,14 @@ fn begin(args: &crate::Check, rng: &mut Rng) -> Result<Begun, Failure> {
         }
     };
     match header.stream {
-        StreamKind::Snapshot if args.ask => Err(Failure::usage(
+        StreamKind::Snapshot if args.ask => Err(CommandError::usage(
             "--ask takes a stream of checks, and this one is a snapshot",
         )),
-        StreamKind::Checks if args.sample.is_some() || args.seed.is_some() => Err(Failure::usage(
-            "--sample and --seed are for a snapshot: this is a stream of checks, all of which are asked",
-        )),
+        StreamKind::Checks if args.sample.is_some() || args.seed.is_some() => {
+            Err(CommandError::usage(
+                "--sample and --seed are for a snapshot: this is a stream of checks, all of which are asked",
+            ))
+        }
         StreamKind::Checks => {
             let checks = CheckReader::after(records, header)?;
             Ok(Begun::Checks(Box::new(checks)))

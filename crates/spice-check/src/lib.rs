@@ -21,11 +21,14 @@ use authzed::Client;
 use authzed::v1::Consistency;
 use clap::CommandFactory as _;
 use fastrand::Rng;
-use spice_pipe::connection::{CommonArgs, Connection};
-use spice_pipe::log::LogArgs;
-use spice_pipe::progress::Progress;
-use spice_pipe::stdio;
-use spice_pipe::{Exit, Failure, Program, Shutdown, VERSION, parse_zedtoken, schema};
+use spice_cli::Connection;
+use spice_cli::connection::CommonArgs;
+use spice_cli::log::LogArgs;
+use spice_cli::progress::Progress;
+use spice_cli::stdio;
+use spice_cli::values::parse_zedtoken;
+use spice_cli::{CommandError, Exit, Program, Shutdown, VERSION};
+use spice_client::schema;
 use spice_record::Header;
 use spice_record::record::StreamKind;
 
@@ -39,7 +42,7 @@ use crate::write::Writer;
 /// Ask a SpiceDB about what a snapshot stream holds, and write the answers; or ask another one the same,
 /// and write those that differ.
 #[derive(Clone, Debug, clap::Parser)]
-#[command(name = "spice-check", version = spice_pipe::VERSION, before_help = EXAMPLES)]
+#[command(name = "spice-check", version = spice_cli::VERSION, before_help = EXAMPLES)]
 pub struct Check {
     /// A snapshot stream to draw questions from, or a stream of checks to ask again; plain or zstd.
     #[arg(value_name = "FILE", default_value = "-")]
@@ -75,11 +78,11 @@ impl Program for Check {
         &self.common.log
     }
 
-    async fn run(self, shutdown: Shutdown) -> Result<Exit, Failure> {
+    async fn run(self, shutdown: Shutdown) -> Result<Exit, CommandError> {
         let reads = self.sample != Some(0);
         if reads && self.file == Path::new("-") && stdio::stdin_is_terminal() {
             let help = Self::command().render_long_help();
-            return Err(Failure::terminal(help));
+            return Err(CommandError::terminal(help));
         }
         let progress = Progress::start("questions asked", self.common.log.quiet);
         tokio::select! {
@@ -93,9 +96,9 @@ impl Program for Check {
 }
 
 impl Check {
-    async fn check(&self, progress: &Progress) -> Result<Exit, Failure> {
+    async fn check(&self, progress: &Progress) -> Result<Exit, CommandError> {
         let connection = self.common.connection.resolve().await?;
-        let client = connection.connect().await?;
+        let client = spice_client::connect(&connection).await?;
         let seed = self.seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
         let mut rng = Rng::with_seed(seed);
         let input = if self.sample == Some(0) {
@@ -111,7 +114,7 @@ impl Check {
             Input::Checks(..) => (None, "the stream's revision is the other server's"),
         };
         let Some(revision) = self.at.clone().or(revision) else {
-            return Err(Failure::usage(format!(
+            return Err(CommandError::usage(format!(
                 "{needed}: say with --at at which one of {} to ask",
                 connection.endpoint()
             )));
@@ -141,7 +144,7 @@ impl Check {
         connection: &Connection,
         sample: &Sample,
         rng: &mut Rng,
-    ) -> Result<Exit, Failure> {
+    ) -> Result<Exit, CommandError> {
         let text = schema_at(asker.client, asker.revision).await?;
         let checks = if text.is_empty() {
             Vec::new() // Without a schema there is nothing to ask about.
@@ -166,7 +169,7 @@ impl Check {
         mut asker: Asker<'_>,
         header_before: &Header,
         mut asked: Batches,
-    ) -> Result<Exit, Failure> {
+    ) -> Result<Exit, CommandError> {
         let schema = match header_before.schema {
             Some(_) => Some(schema_at(asker.client, asker.revision).await?),
             None => None,
@@ -187,14 +190,14 @@ impl Check {
 }
 
 /// The text of the schema, proven to be that of the revision; empty where there is no schema.
-async fn schema_at(client: &Client, revision: &str) -> Result<String, Failure> {
+async fn schema_at(client: &Client, revision: &str) -> Result<String, CommandError> {
     let Some(schema) = client.read_schema().await? else {
         return Ok(String::new());
     };
     let at = Consistency::at_exact(revision);
     match schema::differences(client, at, &schema.text).await? {
         None => Ok(schema.text),
-        Some(difference) => Err(Failure::new(
+        Some(difference) => Err(CommandError::new(
             Exit::TryAgain,
             format!(
                 "the schema of {} changed after revision {revision}: {difference}",
@@ -212,7 +215,7 @@ fn header(revision: &str, schema: Option<String>) -> Header {
         ..Header::new(
             StreamKind::Checks,
             format!("spice-check {VERSION}"),
-            spice_pipe::compare::now(),
+            spice_cli::compare::now(),
         )
     }
 }

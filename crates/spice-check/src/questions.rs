@@ -9,8 +9,8 @@ use authzed::v1::{
 use fastrand::Rng;
 use prost_types::value::Kind;
 use prost_types::{ListValue, Struct, Value};
-use spice_pipe::Failure;
-use spice_pipe::retry::Retry;
+use spice_cli::CommandError;
+use spice_client::retry::Retry;
 use spice_record::checks::{Answer, Check, Permissionship};
 
 use crate::ask::Asker;
@@ -53,7 +53,7 @@ pub(crate) async fn ask(
     schema: &Schema,
     sample: &Sample,
     rng: &mut Rng,
-) -> Result<Vec<Check>, Failure> {
+) -> Result<Vec<Check>, CommandError> {
     let mut questions = Vec::new();
     let mut about = Vec::new();
     for relationship in &sample.relationships {
@@ -85,7 +85,7 @@ async fn question(
     sample: &Sample,
     relationship: &Relationship,
     rng: &mut Rng,
-) -> Result<Option<Item>, Failure> {
+) -> Result<Option<Item>, CommandError> {
     let Some(resource) = &relationship.resource else {
         return Ok(None);
     };
@@ -111,7 +111,7 @@ async fn likely(
     sample: &Sample,
     subject: &SubjectReference,
     rng: &mut Rng,
-) -> Result<Option<SubjectReference>, Failure> {
+) -> Result<Option<SubjectReference>, CommandError> {
     if is_wildcard(subject) {
         let kind = object_type(subject);
         let others = sample.subjects.iter();

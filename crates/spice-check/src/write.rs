@@ -2,8 +2,8 @@
 
 use std::io;
 
-use spice_pipe::stdio::Output;
-use spice_pipe::{Exit, Failure};
+use spice_cli::stdio::Output;
+use spice_cli::{CommandError, Exit};
 use spice_record::Header;
 use spice_record::checks::{Check, CheckWriter};
 use tokio::sync::mpsc;
@@ -15,7 +15,7 @@ enum Step {
 }
 
 /// The way to the thread, and how it ends.
-type Thread = (mpsc::Sender<Step>, JoinHandle<Result<(), Failure>>);
+type Thread = (mpsc::Sender<Step>, JoinHandle<Result<(), CommandError>>);
 
 /// Writes a stream of checks to stdout. It begins with the first batch, and ends, with a trailer, only
 /// where it is told to.
@@ -32,17 +32,17 @@ impl Writer {
         }
     }
 
-    pub(crate) async fn write(&mut self, checks: Vec<Check>) -> Result<(), Failure> {
+    pub(crate) async fn write(&mut self, checks: Vec<Check>) -> Result<(), CommandError> {
         self.send(Step::Checks(checks)).await
     }
 
     /// Writes the trailer: everything was read, proven and asked.
-    pub(crate) async fn finish(mut self) -> Result<(), Failure> {
+    pub(crate) async fn finish(mut self) -> Result<(), CommandError> {
         self.send(Step::Finish).await?;
         self.outcome().await
     }
 
-    async fn send(&mut self, step: Step) -> Result<(), Failure> {
+    async fn send(&mut self, step: Step) -> Result<(), CommandError> {
         if let Some(header) = self.header.take() {
             let (sender, receiver) = mpsc::channel(1);
             let thread = tokio::task::spawn_blocking(move || write(header, receiver));
@@ -57,19 +57,19 @@ impl Writer {
     }
 
     /// Why the thread has ended.
-    async fn outcome(&mut self) -> Result<(), Failure> {
+    async fn outcome(&mut self) -> Result<(), CommandError> {
         let Some((sender, thread)) = self.thread.take() else {
-            return Err(Failure::new(Exit::Failed, "the output is closed"));
+            return Err(CommandError::new(Exit::Failed, "the output is closed"));
         };
         drop(sender);
         thread
             .await
-            .map_err(|error| Failure::new(Exit::Failed, error.to_string()))?
+            .map_err(|error| CommandError::new(Exit::Failed, error.to_string()))?
     }
 }
 
-fn write(header: Header, mut steps: mpsc::Receiver<Step>) -> Result<(), Failure> {
-    let stdout = |error: io::Error| Failure::stdout(&error);
+fn write(header: Header, mut steps: mpsc::Receiver<Step>) -> Result<(), CommandError> {
+    let stdout = |error: io::Error| CommandError::stdout(&error);
     let output = Output::create(None, None)?;
     let mut writer = CheckWriter::create(output, header).map_err(stdout)?;
     while let Some(step) = steps.blocking_recv() {

@@ -10,12 +10,12 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use authzed::zedtoken::{self, Revision};
-use spice_pipe::spool::{Followed, Follower, Spool};
-use spice_pipe::{Exit, Failure, stdio};
+use spice_cli::{CommandError, Exit, stdio};
 use spice_record::digest::key_digest;
 use spice_record::record::Transaction;
 use spice_record::relationship::Update;
 use spice_record::{Change, Record, RecordReader, Seal, UpdateReader};
+use spice_spool::{Followed, Follower, Spool};
 
 /// Digests of keys.
 pub(crate) type Keys = HashSet<u128>;
@@ -29,10 +29,10 @@ const AGAIN_WITHIN: usize = 1_000_000;
 /// # Errors
 ///
 /// Exit 1 where there is no spool, 65 where it is damaged or does not hold the revision.
-pub(crate) fn unseen(spool: &Path, revision: &str) -> Result<Keys, Failure> {
+pub(crate) fn unseen(spool: &Path, revision: &str) -> Result<Keys, CommandError> {
     let path = spool.display();
     let Some(mut follower) = Follower::open(&Spool::new(spool))? else {
-        return Err(Failure::new(
+        return Err(CommandError::new(
             Exit::Failed,
             format!("there is no spool {path}"),
         ));
@@ -59,7 +59,7 @@ pub(crate) fn unseen(spool: &Path, revision: &str) -> Result<Keys, Failure> {
         }
     }
     if !met {
-        return Err(Failure::new(
+        return Err(CommandError::new(
             Exit::BadData,
             format!("the spool {path} does not hold B's revision {revision}"),
         )
@@ -73,7 +73,7 @@ pub(crate) fn unseen(spool: &Path, revision: &str) -> Result<Keys, Failure> {
 /// # Errors
 ///
 /// Exit 1 where it cannot be read, 65 for other records.
-pub(crate) fn named(path: &Path) -> Result<Keys, Failure> {
+pub(crate) fn named(path: &Path) -> Result<Keys, CommandError> {
     let (input, name) = stdio::open(path)?;
     let mut records = RecordReader::new(input, name);
     let mut updates = match records.next_record()? {

@@ -14,9 +14,10 @@ mod table;
 use std::path::{Path, PathBuf};
 
 use clap::CommandFactory as _;
-use spice_pipe::compare::CompareArgs;
-use spice_pipe::log::LogArgs;
-use spice_pipe::{Exit, Failure, Program, Shutdown, parse_size, stdio};
+use spice_cli::compare::CompareArgs;
+use spice_cli::log::LogArgs;
+use spice_cli::values::parse_size;
+use spice_cli::{CommandError, Exit, Program, Shutdown, stdio};
 
 use crate::report::{Counts, Report};
 use crate::spill::Folder;
@@ -24,7 +25,7 @@ use crate::table::Table;
 
 /// Write the updates that turn the relationships of one snapshot stream into those of another.
 #[derive(Clone, Debug, clap::Parser)]
-#[command(name = "spice-diff", version = spice_pipe::VERSION, before_help = EXAMPLES)]
+#[command(name = "spice-diff", version = spice_cli::VERSION, before_help = EXAMPLES)]
 pub struct Diff {
     /// The snapshot stream to be changed, plain or zstd: what a target holds; - is stdin.
     #[arg(value_name = "A")]
@@ -87,25 +88,25 @@ impl Program for Diff {
         &self.log
     }
 
-    async fn run(self, shutdown: Shutdown) -> Result<Exit, Failure> {
+    async fn run(self, shutdown: Shutdown) -> Result<Exit, CommandError> {
         let stdin = Path::new("-");
         if self.a == stdin && self.b == stdin {
-            return Err(Failure::usage("stdin can be only one of A and B"));
+            return Err(CommandError::usage("stdin can be only one of A and B"));
         }
         if (self.a == stdin || self.b == stdin) && stdio::stdin_is_terminal() {
             let help = Self::command().render_long_help();
-            return Err(Failure::terminal(help));
+            return Err(CommandError::terminal(help));
         }
         let comparing = tokio::task::spawn_blocking(move || self.compare());
         tokio::select! {
-            exit = comparing => exit.map_err(|e| Failure::new(Exit::Failed, e.to_string()))?,
+            exit = comparing => exit.map_err(|e| CommandError::new(Exit::Failed, e.to_string()))?,
             number = shutdown.requested() => Ok(Exit::Signal(number)),
         }
     }
 }
 
 impl Diff {
-    fn compare(&self) -> Result<Exit, Failure> {
+    fn compare(&self) -> Result<Exit, CommandError> {
         let only = self.only.as_deref().map(aside::named).transpose()?;
         // What the reading threads have allocated stays with their arenas when it is freed, and what comes
         // back from the files is allocated anew: twice the table, at worst (measured, glibc).

@@ -5,9 +5,9 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use authzed::v1::{Relationship, RelationshipUpdate, relationship_update::Operation};
-use spice_pipe::display::cell;
-use spice_pipe::stdio::Output;
-use spice_pipe::{Exit, Failure, VERSION, files};
+use spice_cli::display::cell;
+use spice_cli::stdio::Output;
+use spice_cli::{CommandError, Exit, VERSION, files};
 use spice_record::digest::key_digest;
 use spice_record::record::StreamKind;
 use spice_record::{Header, Record, UpdateWriter};
@@ -47,7 +47,7 @@ struct Aside {
 }
 
 impl Report {
-    pub(crate) fn begin(args: &Diff, read: &Read) -> Result<Self, Failure> {
+    pub(crate) fn begin(args: &Diff, read: &Read) -> Result<Self, CommandError> {
         let aside = match (&args.spool, &args.set_aside) {
             (Some(spool), Some(file)) => {
                 let inputs = [&args.a, &args.b, spool].map(PathBuf::as_path);
@@ -70,7 +70,7 @@ impl Report {
                 ..Header::new(
                     StreamKind::Updates,
                     format!("spice-diff {VERSION}"),
-                    spice_pipe::compare::now(),
+                    spice_cli::compare::now(),
                 )
             };
             Sink::Updates(UpdateWriter::create(output, header).map_err(stdout)?)
@@ -83,7 +83,7 @@ impl Report {
         })
     }
 
-    pub(crate) fn say(&mut self, difference: Difference) -> Result<(), Failure> {
+    pub(crate) fn say(&mut self, difference: Difference) -> Result<(), CommandError> {
         let mut counts = Counts::default();
         let (count, operation, relationship) = match difference {
             Difference::Twice(side, relationship) => {
@@ -121,7 +121,7 @@ impl Report {
     }
 
     /// Ends the output; says how many differences there were.
-    pub(crate) fn finish(self) -> Result<Counts, Failure> {
+    pub(crate) fn finish(self) -> Result<Counts, CommandError> {
         let mut total = Counts {
             aside: self.aside.as_ref().map_or(0, |aside| aside.count),
             ..Counts::default()
@@ -157,9 +157,14 @@ impl Counts {
 }
 
 impl Aside {
-    fn begin(spool: &Path, file: &Path, inputs: &[&Path], read: &Read) -> Result<Self, Failure> {
+    fn begin(
+        spool: &Path,
+        file: &Path,
+        inputs: &[&Path],
+        read: &Read,
+    ) -> Result<Self, CommandError> {
         let Some(revision) = &read.revision else {
-            return Err(Failure::new(
+            return Err(CommandError::new(
                 Exit::BadData,
                 "--spool: B has no revision, so nothing tells what it does not see",
             ));
@@ -175,7 +180,7 @@ impl Aside {
         })
     }
 
-    fn keep(&mut self, update: RelationshipUpdate) -> Result<(), Failure> {
+    fn keep(&mut self, update: RelationshipUpdate) -> Result<(), CommandError> {
         self.count += 1;
         let mut line = serde_json::to_vec(&Record::Update(Box::new(update.into())))?;
         line.push(b'\n');
@@ -184,8 +189,8 @@ impl Aside {
             .map_err(|error| self.failed(&error))
     }
 
-    fn failed(&self, error: &io::Error) -> Failure {
-        Failure::new(Exit::Failed, format!("--set-aside {}: {error}", self.name))
+    fn failed(&self, error: &io::Error) -> CommandError {
+        CommandError::new(Exit::Failed, format!("--set-aside {}: {error}", self.name))
     }
 }
 
@@ -197,8 +202,8 @@ fn touch(relationship: Relationship) -> RelationshipUpdate {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
-fn stdout(error: io::Error) -> Failure {
-    Failure::stdout(&error)
+fn stdout(error: io::Error) -> CommandError {
+    CommandError::stdout(&error)
 }
 
 fn relation(relationship: &Relationship) -> String {

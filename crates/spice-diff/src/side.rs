@@ -7,8 +7,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
 use prost::Message as _;
-use spice_pipe::compare::CompareArgs;
-use spice_pipe::{Failure, stdio};
+use spice_cli::compare::CompareArgs;
+use spice_cli::{CommandError, stdio};
 use spice_record::digest::key_digest;
 use spice_record::record::Filter;
 use spice_record::{ExpiryPrecision, RecordReader, Seal, SnapshotReader};
@@ -33,7 +33,7 @@ pub(crate) struct Read {
 enum Step {
     Rows(Vec<Row>),
     End(Box<End>),
-    Failed(Failure),
+    Failed(CommandError),
 }
 
 struct End {
@@ -58,7 +58,7 @@ pub(crate) fn read_both(
     compare: &CompareArgs,
     only: Option<Keys>,
     table: &mut Table,
-) -> Result<Read, Failure> {
+) -> Result<Read, CommandError> {
     let only = only.map(Arc::new);
     let (sender, receiver) = sync_channel(GROUPS);
     for (side, path) in [Side::A, Side::B].into_iter().zip(paths) {
@@ -76,14 +76,14 @@ pub(crate) fn read_both(
     drop(sender);
     let ends = gather(receiver, table)?;
     let [Some(a), Some(b)] = ends else {
-        return Err(Failure::new(
-            spice_pipe::Exit::Failed,
+        return Err(CommandError::new(
+            spice_cli::Exit::Failed,
             "a reading thread ended",
         ));
     };
     if a.filter != b.filter {
-        return Err(Failure::new(
-            spice_pipe::Exit::BadData,
+        return Err(CommandError::new(
+            spice_cli::Exit::BadData,
             format!(
                 "{} and {} hold different parts of a server: one of them was exported with another \
                  --type or --resource-prefix",
@@ -104,7 +104,7 @@ pub(crate) fn read_both(
 fn gather(
     receiver: Receiver<(Side, Step)>,
     table: &mut Table,
-) -> Result<[Option<End>; 2], Failure> {
+) -> Result<[Option<End>; 2], CommandError> {
     let mut ends = [None, None];
     for (side, step) in receiver {
         match step {
@@ -126,7 +126,7 @@ fn read(
     only: Option<&Keys>,
     side: Side,
     sender: &SyncSender<(Side, Step)>,
-) -> Result<Option<End>, Failure> {
+) -> Result<Option<End>, CommandError> {
     let (input, name) = stdio::open(path)?;
     let mut stream = SnapshotReader::open(RecordReader::new(input, name.as_str()), Seal::Sealed)?;
     let (mut rows, mut bytes) = (Vec::new(), 0);

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use spice_pipe::{Exit, Failure};
+use spice_cli::{CommandError, Exit};
 use zstd::bulk::Compressor;
 use zstd::stream::read::Decoder;
 
@@ -27,16 +27,16 @@ impl Folder {
     }
 
     /// A file without a name: it is gone with the process, whatever ends that.
-    fn file(&self) -> Result<File, Failure> {
+    fn file(&self) -> Result<File, CommandError> {
         tempfile::tempfile_in(&self.0).map_err(|error| self.failed("make", &error))
     }
 
-    fn failed(&self, what: &str, error: &io::Error) -> Failure {
+    fn failed(&self, what: &str, error: &io::Error) -> CommandError {
         let message = format!(
             "cannot {what} a temporary file in {}: {error}",
             self.0.display()
         );
-        Failure::new(Exit::Failed, message)
+        CommandError::new(Exit::Failed, message)
             .hint("--temp FOLDER takes another folder, --memory SIZE needs fewer files")
     }
 }
@@ -64,7 +64,7 @@ impl Spill {
         }
     }
 
-    pub(crate) fn put(&mut self, row: &Row) -> Result<(), Failure> {
+    pub(crate) fn put(&mut self, row: &Row) -> Result<(), CommandError> {
         let bits = row.key >> (self.depth * PART_BITS);
         let part = usize::try_from(bits % PARTS as u128).unwrap_or(0);
         let buffer = &mut self.parts[part].buffer;
@@ -80,7 +80,7 @@ impl Spill {
     }
 
     /// Writes a part's buffer as a frame of its own: frames behind each other are one stream.
-    fn pack(&mut self, part: usize) -> Result<(), Failure> {
+    fn pack(&mut self, part: usize) -> Result<(), CommandError> {
         let failed = |error: &io::Error| self.folder.failed("write", error);
         let packer = match &mut self.packer {
             Some(packer) => packer,
@@ -106,7 +106,7 @@ impl Spill {
     /// The parts, one after the other; a part's file is gone when the next one is asked for.
     pub(crate) fn into_parts(
         mut self,
-    ) -> Result<impl Iterator<Item = Result<Rows, Failure>>, Failure> {
+    ) -> Result<impl Iterator<Item = Result<Rows, CommandError>>, CommandError> {
         for part in 0..PARTS {
             if !self.parts[part].buffer.is_empty() {
                 self.pack(part)?;
@@ -126,7 +126,7 @@ pub(crate) struct Rows {
 }
 
 impl Rows {
-    fn open(mut file: File, folder: Folder) -> Result<Self, Failure> {
+    fn open(mut file: File, folder: Folder) -> Result<Self, CommandError> {
         let input = file
             .rewind()
             .and_then(|()| Decoder::new(file))
@@ -137,7 +137,7 @@ impl Rows {
         })
     }
 
-    pub(crate) fn next_row(&mut self) -> Result<Option<Row>, Failure> {
+    pub(crate) fn next_row(&mut self) -> Result<Option<Row>, CommandError> {
         self.read()
             .map_err(|error| self.folder.failed("read", &error))
     }

@@ -9,7 +9,7 @@ use std::collections::hash_map::Entry;
 
 use authzed::v1::Relationship;
 use prost::Message as _;
-use spice_pipe::{Exit, Failure};
+use spice_cli::{CommandError, Exit};
 use spice_record::ExpiryPrecision;
 use spice_record::digest::same;
 use spice_record::relationship::Text;
@@ -95,7 +95,7 @@ impl Table {
     /// # Errors
     ///
     /// Exit 65 where a side holds very many of them twice, 1 where the temporary files say no.
-    pub(crate) fn add(&mut self, row: Row) -> Result<(), Failure> {
+    pub(crate) fn add(&mut self, row: Row) -> Result<(), CommandError> {
         let (this, other) = match row.side {
             Side::A => (0, 1),
             Side::B => (1, 0),
@@ -130,7 +130,7 @@ impl Table {
         }
     }
 
-    fn keep_to_bound(&mut self) -> Result<(), Failure> {
+    fn keep_to_bound(&mut self) -> Result<(), CommandError> {
         if self.bytes <= self.memory || self.depth == DEEPEST {
             return Ok(());
         }
@@ -138,7 +138,7 @@ impl Table {
     }
 
     /// Moves everything to disk. The map keeps its room: it is wanted again.
-    fn put_away(&mut self) -> Result<(), Failure> {
+    fn put_away(&mut self) -> Result<(), CommandError> {
         let spill = match &mut self.spill {
             Some(spill) => spill,
             None => self
@@ -164,8 +164,8 @@ impl Table {
     pub(crate) fn finish(
         mut self,
         precision: ExpiryPrecision,
-        say: &mut dyn FnMut(Difference) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
+        say: &mut dyn FnMut(Difference) -> Result<(), CommandError>,
+    ) -> Result<(), CommandError> {
         for row in std::mem::take(&mut self.twice) {
             say(Difference::Twice(row.side, decode(&row.message)?))?;
         }
@@ -194,7 +194,7 @@ impl Table {
 }
 
 impl Place {
-    fn difference(self, precision: ExpiryPrecision) -> Result<Option<Difference>, Failure> {
+    fn difference(self, precision: ExpiryPrecision) -> Result<Option<Difference>, CommandError> {
         let [a, b] = self.sides;
         let a = a.as_deref().map(decode).transpose()?;
         let b = b.as_deref().map(decode).transpose()?;
@@ -208,9 +208,9 @@ impl Place {
     }
 }
 
-fn decode(message: &[u8]) -> Result<Relationship, Failure> {
+fn decode(message: &[u8]) -> Result<Relationship, CommandError> {
     Relationship::decode(message).map_err(|error| {
-        Failure::new(
+        CommandError::new(
             Exit::Failed,
             format!("a temporary file is damaged: {error}"),
         )
@@ -218,8 +218,8 @@ fn decode(message: &[u8]) -> Result<Relationship, Failure> {
 }
 
 /// The error of a relationship that a side holds twice.
-pub(crate) fn twice(side: Side, relationship: &Relationship) -> Failure {
-    Failure::new(
+pub(crate) fn twice(side: Side, relationship: &Relationship) -> CommandError {
+    CommandError::new(
         Exit::BadData,
         format!("{side:?} holds {} twice", Text(relationship)),
     )

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use authzed::v1::Relationship;
 use clap::CommandFactory as _;
-use spice_pipe::compare::CompareArgs;
-use spice_pipe::display::cell;
-use spice_pipe::log::LogArgs;
-use spice_pipe::{Exit, Failure, Program, Shutdown, stdio};
+use spice_cli::compare::CompareArgs;
+use spice_cli::display::cell;
+use spice_cli::log::LogArgs;
+use spice_cli::{CommandError, Exit, Program, Shutdown, stdio};
 use spice_record::record::{Counted, Digests};
 use spice_record::{
     DigestSum, ExpiryPrecision, Hashes, Record, RecordReader, Seal, SnapshotReader,
@@ -18,7 +18,7 @@ use spice_record::{
 
 /// Count the relationships of snapshot streams, and print order-free digests of them.
 #[derive(Clone, Debug, clap::Parser)]
-#[command(name = "spice-digest", version = spice_pipe::VERSION, before_help = EXAMPLES)]
+#[command(name = "spice-digest", version = spice_cli::VERSION, before_help = EXAMPLES)]
 pub struct Digest {
     /// Snapshot streams, plain or zstd, of which the sum is printed: the shards of a whole, for
     /// example.
@@ -47,15 +47,15 @@ impl Program for Digest {
         &self.log
     }
 
-    async fn run(self, shutdown: Shutdown) -> Result<Exit, Failure> {
+    async fn run(self, shutdown: Shutdown) -> Result<Exit, CommandError> {
         if self.files == [Path::new("-")] && stdio::stdin_is_terminal() {
             let help = Self::command().render_long_help();
-            return Err(Failure::terminal(help));
+            return Err(CommandError::terminal(help));
         }
         let json = self.json;
         let reading = tokio::task::spawn_blocking(move || self.read());
         let digests = tokio::select! {
-            digests = reading => digests.map_err(|e| Failure::new(Exit::Failed, e.to_string()))??,
+            digests = reading => digests.map_err(|e| CommandError::new(Exit::Failed, e.to_string()))??,
             number = shutdown.requested() => return Ok(Exit::Signal(number)),
         };
         if json {
@@ -111,7 +111,7 @@ impl Sums {
     /// # Errors
     ///
     /// Exit 65 where there are more relations than a schema can have, for each is kept.
-    fn of(&mut self, relationship: &Relationship) -> Result<&mut Sum, Failure> {
+    fn of(&mut self, relationship: &Relationship) -> Result<&mut Sum, CommandError> {
         let resource = relationship.resource.as_ref();
         let definition = resource.map_or("", |resource| resource.object_type.as_str());
         let relation = relationship.relation.as_str();
@@ -121,7 +121,7 @@ impl Sums {
             None => {
                 self.names += definition.len() + relation.len() + RELATION_BYTES;
                 if self.names > MOST_NAMES {
-                    return Err(Failure::new(
+                    return Err(CommandError::new(
                         Exit::BadData,
                         "more definitions and relations than a schema of 4 MiB can have",
                     ));
@@ -138,7 +138,7 @@ impl Sums {
 }
 
 impl Digest {
-    fn read(&self) -> Result<Digests, Failure> {
+    fn read(&self) -> Result<Digests, CommandError> {
         let (mut sums, mut revisions, mut precisions) = (Sums::default(), Vec::new(), Vec::new());
         for file in &self.files {
             let (input, name) = stdio::open(file)?;

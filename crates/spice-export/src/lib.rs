@@ -14,21 +14,23 @@ mod write;
 
 use std::path::{Path, PathBuf};
 
-use spice_pipe::connection::{CommonArgs, unblocked};
-use spice_pipe::log::LogArgs;
-use spice_pipe::progress::Progress;
-use spice_pipe::retry::Retry;
-use spice_pipe::settle::SettleArgs;
-use spice_pipe::stdio::Output;
-use spice_pipe::unknown::{self, UnknownFieldsArgs};
-use spice_pipe::{Exit, Failure, Program, Shutdown, Stdout, parse_zedtoken};
+use spice_cli::connection::{CommonArgs, unblocked};
+use spice_cli::log::LogArgs;
+use spice_cli::progress::Progress;
+use spice_cli::stdio::Output;
+use spice_cli::values::parse_zedtoken;
+use spice_cli::{CommandError, Exit, Program, Shutdown, Stdout};
+use spice_client::retry::Retry;
+use spice_client::settle::SettleArgs;
+use spice_client::unknown_fields;
+use spice_client::unknown_fields::UnknownFieldsArgs;
 use spice_record::ExpiryPrecision;
 
 use crate::write::Writer;
 
 /// Write schema and relationships of a SpiceDB, at one exact revision, to stdout.
 #[derive(Clone, Debug, clap::Parser)]
-#[command(name = "spice-export", version = spice_pipe::VERSION, before_help = EXAMPLES)]
+#[command(name = "spice-export", version = spice_cli::VERSION, before_help = EXAMPLES)]
 pub struct Export {
     /// Export at this revision (a zedtoken) instead of the newest one that has settled. It is taken to
     /// have settled (spice-revision --head prints such a one), unless --settle is given, too.
@@ -87,7 +89,7 @@ impl Program for Export {
         }
     }
 
-    async fn run(self, shutdown: Shutdown) -> Result<Exit, Failure> {
+    async fn run(self, shutdown: Shutdown) -> Result<Exit, CommandError> {
         let (path, zstd) = (self.output.clone(), self.zstd);
         let output = tokio::select! {
             output = unblocked(move || Output::create(path.as_deref(), zstd)) => output?,
@@ -102,14 +104,14 @@ impl Program for Export {
         );
         let outcome = tokio::select! {
             outcome = self.export(&writer, &shutdown) => outcome,
-            number = shutdown.requested() => Err(Failure::new(Exit::Signal(number), "")),
+            number = shutdown.requested() => Err(CommandError::new(Exit::Signal(number), "")),
         };
         // Without its finish message the writer gives up, and takes an unfinished file away.
         drop(writer);
         let to_file = self.output_file().is_some();
         let written = tokio::select! {
             written = written => {
-                written.map_err(|error| Failure::new(Exit::Failed, error.to_string()))?
+                written.map_err(|error| CommandError::new(Exit::Failed, error.to_string()))?
             }
             // Of stdout nothing has to be taken away, and its reader may stand still.
             number = shutdown.requested(), if !to_file => return Ok(Exit::Signal(number)),
@@ -139,9 +141,11 @@ impl Export {
         output.filter(|path| *path != Path::new("-"))
     }
 
-    async fn export(&self, writer: &Writer, shutdown: &Shutdown) -> Result<(), Failure> {
+    async fn export(&self, writer: &Writer, shutdown: &Shutdown) -> Result<(), CommandError> {
         let connection = self.common.connection.resolve().await?;
-        let client = self.unknown.apply(connection.connect().await?);
+        let client = self
+            .unknown
+            .apply(spice_client::connect(&connection).await?);
         let snapshot = snapshot::take(self, &connection, &client, shutdown).await?;
         let definitions = snapshot::definitions(self, &client, &snapshot.revision).await?;
         let endpoint = connection.endpoint();
@@ -163,7 +167,7 @@ impl Export {
             )
             .await?;
         let mut retry = Retry::new(connection.max_retries);
-        while let Err(error) = client.probe(&snapshot.revision).await {
+        while let Err(error) = client.check_revision_exists(&snapshot.revision).await {
             retry
                 .pause(error, "looking whether the revision is still there")
                 .await
@@ -173,7 +177,7 @@ impl Export {
                     _ => failure,
                 })?;
         }
-        unknown::warn(&client);
+        unknown_fields::warn(&client);
         writer.finish().await
     }
 }

@@ -8,8 +8,8 @@ use authzed::v1::{Consistency, Cursor, ExportBulkRelationshipsRequest, Relations
 use authzed::{Client, Kind};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use prost::Message as _;
-use spice_pipe::retry::Retry;
-use spice_pipe::{Exit, Failure};
+use spice_cli::{CommandError, Exit};
+use spice_client::retry::Retry;
 
 use crate::write::Writer;
 
@@ -46,7 +46,7 @@ impl Reader<'_> {
         filtered: bool,
         prefix: Option<&str>,
         jobs: u16,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CommandError> {
         let prefix = prefix.unwrap_or_default();
         if jobs == 1 {
             let shards = match (filtered, prefix) {
@@ -90,7 +90,7 @@ impl Reader<'_> {
 
     /// The characters that ids can begin with: the known ones, and any other that this server does
     /// not refuse in a filter. A newer server with more of them must not cost relationships.
-    async fn id_characters(&self) -> Result<Vec<char>, Failure> {
+    async fn id_characters(&self) -> Result<Vec<char>, CommandError> {
         let mut characters: Vec<char> = ID_CHARACTERS.chars().collect();
         for character in ('!'..='~').filter(|c| !ID_CHARACTERS.contains(*c)) {
             let filter = by_prefix("", character.encode_utf8(&mut [0; 4]));
@@ -120,7 +120,7 @@ impl Reader<'_> {
         &self,
         filter: Option<RelationshipFilter>,
         large: Large,
-    ) -> Result<bool, Failure> {
+    ) -> Result<bool, CommandError> {
         let mut page = Page::new(self.page_size);
         let mut cursors = Cursors::default();
         let mut retry = Retry::new(self.max_retries);
@@ -147,7 +147,7 @@ impl Reader<'_> {
                     retry.pause(error, "resuming the export").await?;
                     // A cursor holds no datastore id: the server behind the endpoint may be another
                     // one now, and would answer with its own relationships.
-                    while let Err(error) = self.client.probe(self.revision).await {
+                    while let Err(error) = self.client.check_revision_exists(self.revision).await {
                         retry.pause(error, "resuming the export").await?;
                     }
                 }
@@ -191,8 +191,8 @@ impl Reader<'_> {
         Ok(Ended::Done)
     }
 
-    fn stuck(&self, what: &str) -> Failure {
-        Failure::new(
+    fn stuck(&self, what: &str) -> CommandError {
+        CommandError::new(
             Exit::Failed,
             format!(
                 "{}: ExportBulkRelationships: {what}",
@@ -225,7 +225,7 @@ enum Ended {
 
 enum Stop {
     Server(authzed::Error),
-    Output(Failure),
+    Output(CommandError),
 }
 
 /// Where the pages of a shard have led, and whether they lead on.

@@ -2,8 +2,9 @@
 
 use authzed::Client;
 use authzed::v1::Consistency;
-use spice_pipe::connection::Connection;
-use spice_pipe::{Exit, Failure, Shutdown, VERSION, schema};
+use spice_cli::Connection;
+use spice_cli::{CommandError, Exit, Shutdown, VERSION};
+use spice_client::schema;
 use spice_record::record::{Filter, Header, StreamKind};
 
 use crate::Export;
@@ -26,10 +27,10 @@ pub(crate) async fn take(
     connection: &Connection,
     client: &Client,
     shutdown: &Shutdown,
-) -> Result<Snapshot, Failure> {
+) -> Result<Snapshot, CommandError> {
     let endpoint = connection.endpoint();
     if args.at.is_some() && !args.no_schema && !client.offers().schema_at_revision() {
-        return Err(Failure::usage(format!(
+        return Err(CommandError::usage(format!(
             "--at: {endpoint} cannot tell what schema an older revision had (SpiceDB v1.40 can)"
         ))
         .hint("leave out --at to take the newest revision, or the schema with --no-schema"));
@@ -37,33 +38,35 @@ pub(crate) async fn take(
     for _ in 0..SCHEMA_TRIES {
         let Some(read) = client.read_schema().await? else {
             return Err(
-                Failure::new(Exit::Failed, format!("{endpoint} has no schema"))
+                CommandError::new(Exit::Failed, format!("{endpoint} has no schema"))
                     .hint("there is nothing to export: is this the right server?"),
             );
         };
         let revision = match &args.at {
             Some(revision) => {
-                let kind = connection.kind_by_form(revision)?;
+                let kind = spice_client::datastore::kind_by_form(connection, revision)?;
                 if args.settle.settle.is_some() {
                     args.settle.wait(connection, kind, shutdown).await;
                 }
                 revision.clone()
             }
             None => {
-                let kind = connection.kind(client, &read.read_at).await?;
+                let kind =
+                    spice_client::datastore::kind_of_server(connection, client, &read.read_at)
+                        .await?;
                 args.settle.wait(connection, kind, shutdown).await;
                 read.read_at
             }
         };
         let different = async {
             if args.no_schema {
-                client.probe(&revision).await?;
+                client.check_revision_exists(&revision).await?;
                 return Ok(None);
             }
             let at = Consistency::at_exact(&revision);
             schema::differences(client, at, &read.text).await
         };
-        let different = different.await.map_err(|failure: Failure| {
+        let different = different.await.map_err(|failure: CommandError| {
             // An older token of this server, or none of its own at all: it does not say which.
             match &args.at {
                 Some(_) => failure.hint("--at takes a zedtoken that this server has given out"),
@@ -77,7 +80,7 @@ pub(crate) async fn take(
             });
         };
         if args.at.is_some() {
-            return Err(Failure::new(
+            return Err(CommandError::new(
                 Exit::Failed,
                 format!("the schema of {endpoint} changed after revision {revision}: {difference}"),
             )
@@ -85,7 +88,7 @@ pub(crate) async fn take(
         }
         tracing::warn!("the schema of {endpoint} changes ({difference}); taking a newer revision");
     }
-    Err(Failure::new(
+    Err(CommandError::new(
         Exit::Failed,
         format!("the schema of {endpoint} changed {SCHEMA_TRIES} times while it was read"),
     )
@@ -98,13 +101,13 @@ pub(crate) async fn definitions(
     args: &Export,
     client: &Client,
     revision: &str,
-) -> Result<Vec<String>, Failure> {
+) -> Result<Vec<String>, CommandError> {
     if args.types.is_empty() && args.jobs == 1 {
         return Ok(Vec::new());
     }
     let known = schema::definitions(client, Consistency::at_exact(revision)).await?;
     if let Some(unknown) = args.types.iter().find(|name| !known.contains(name)) {
-        return Err(Failure::usage(format!(
+        return Err(CommandError::usage(format!(
             "--type {unknown}: the schema has no such definition"
         ))
         .hint(format!("it has: {}", known.join(", "))));

@@ -4,9 +4,9 @@ use std::io;
 use std::path::PathBuf;
 
 use authzed::v1::Relationship;
-use spice_pipe::progress::Progress;
-use spice_pipe::stdio::Output;
-use spice_pipe::{Exit, Failure};
+use spice_cli::progress::Progress;
+use spice_cli::stdio::Output;
+use spice_cli::{CommandError, Exit};
 use spice_record::{ExpiryPrecision, Header, SnapshotWriter, Trailer};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -31,32 +31,32 @@ impl Writer {
         path: Option<PathBuf>,
         precision: ExpiryPrecision,
         progress: Progress,
-    ) -> (Self, JoinHandle<Result<Option<Trailer>, Failure>>) {
+    ) -> (Self, JoinHandle<Result<Option<Trailer>, CommandError>>) {
         let (sender, receiver) = mpsc::channel(PAGES_AHEAD);
         let thread = tokio::task::spawn_blocking(move || {
             write(output, precision, receiver, &progress).map_err(|error| match error.kind() {
                 // What cannot be written as JSON names its relationship already.
-                io::ErrorKind::InvalidData => Failure::new(Exit::Failed, error.to_string()),
-                _ => Failure::writing(path.as_deref(), &error),
+                io::ErrorKind::InvalidData => CommandError::new(Exit::Failed, error.to_string()),
+                _ => CommandError::writing(path.as_deref(), &error),
             })
         });
         (Self(sender), thread)
     }
 
-    pub(crate) async fn header(&self, header: Header) -> Result<(), Failure> {
+    pub(crate) async fn header(&self, header: Header) -> Result<(), CommandError> {
         self.send(Step::Header(Box::new(header))).await
     }
 
-    pub(crate) async fn page(&self, relationships: Vec<Relationship>) -> Result<(), Failure> {
+    pub(crate) async fn page(&self, relationships: Vec<Relationship>) -> Result<(), CommandError> {
         self.send(Step::Page(relationships)).await
     }
 
-    pub(crate) async fn finish(&self) -> Result<(), Failure> {
+    pub(crate) async fn finish(&self) -> Result<(), CommandError> {
         self.send(Step::Finish).await
     }
 
-    async fn send(&self, step: Step) -> Result<(), Failure> {
-        let gone = |_| Failure::new(Exit::Failed, "the output is closed");
+    async fn send(&self, step: Step) -> Result<(), CommandError> {
+        let gone = |_| CommandError::new(Exit::Failed, "the output is closed");
         self.0.send(step).await.map_err(gone)
     }
 }

@@ -6,7 +6,7 @@
 
 use authzed::v1::Relationship;
 use authzed::{EncodedRelationships, RelationshipsEncoder};
-use spice_pipe::{Exit, Failure};
+use spice_cli::{CommandError, Exit};
 
 /// What a target bears in one transaction: PostgreSQL and MySQL give an import 30 s in all (measured,
 /// SpiceDB v1.56), and all of it is held for a retry.
@@ -101,13 +101,13 @@ impl Chunk {
         self.messages.clone()
     }
 
-    pub(crate) fn rows(&self) -> Result<Vec<Row>, Failure> {
+    pub(crate) fn rows(&self) -> Result<Vec<Row>, CommandError> {
         let mut lines = self.lines.iter();
         let mut rows = Vec::with_capacity(self.len());
         for message in &self.messages {
             let relationships = message.decode().map_err(|error| {
                 let (first, last) = self.lines();
-                Failure::new(
+                CommandError::new(
                     Exit::Failed,
                     format!("lines {first} to {last}: cannot be taken apart: {error}"),
                 )

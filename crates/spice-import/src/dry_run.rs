@@ -2,9 +2,10 @@
 
 use std::fmt;
 
-use spice_pipe::existing::{self, key};
-use spice_pipe::progress::Progress;
-use spice_pipe::{Exit, Failure};
+use spice_cli::progress::Progress;
+use spice_cli::{CommandError, Exit};
+use spice_client::lookup;
+use spice_client::lookup::key;
 use spice_record::digest::same;
 use tokio::sync::mpsc;
 
@@ -51,7 +52,7 @@ impl<'a> DryRun<'a> {
         mut self,
         first: Step,
         mut steps: mpsc::Receiver<Step>,
-    ) -> Result<Exit, Failure> {
+    ) -> Result<Exit, CommandError> {
         let mut first = Some(first);
         loop {
             match next(&mut first, &mut steps).await {
@@ -71,7 +72,7 @@ impl<'a> DryRun<'a> {
         }
     }
 
-    async fn look_for(&mut self, target: &Target, chunk: &Chunk) -> Result<(), Failure> {
+    async fn look_for(&mut self, target: &Target, chunk: &Chunk) -> Result<(), CommandError> {
         let mut rows = chunk.rows()?;
         if !target.client.offers().expiry {
             let before = rows.len();
@@ -82,7 +83,7 @@ impl<'a> DryRun<'a> {
         while let Some(rows) = pieces.pop() {
             let wanted: Vec<_> = rows.iter().map(|row| &row.relationship).collect();
             let retries = target.connection.max_retries;
-            let there = match existing::read(&target.client, &wanted, retries).await? {
+            let there = match lookup::read(&target.client, &wanted, retries).await? {
                 Ok(there) => there,
                 Err(error) => {
                     if let [row] = rows {

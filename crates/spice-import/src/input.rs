@@ -3,7 +3,7 @@
 use std::io::BufRead;
 use std::path::PathBuf;
 
-use spice_pipe::{Failure, stdio};
+use spice_cli::{CommandError, stdio};
 use spice_record::{Digest, ExpiryPrecision, Header, RecordReader, Seal, SnapshotReader};
 use tokio::sync::mpsc;
 
@@ -18,7 +18,7 @@ pub(crate) enum Step {
     /// Once, last: the stream is whole and agrees with its trailer.
     End(Totals),
     /// Instead of anything else, and last.
-    Failed(Failure),
+    Failed(CommandError),
 }
 
 /// What was in the stream.
@@ -54,7 +54,7 @@ fn read(
     records: RecordReader<Box<dyn BufRead + Send>>,
     seal: Seal,
     sender: &mpsc::Sender<Step>,
-) -> Result<Option<Totals>, Failure> {
+) -> Result<Option<Totals>, CommandError> {
     let mut stream = SnapshotReader::open(records, seal)?;
     let header = stream.header().cloned().map(Box::new);
     if sender.blocking_send(Step::Header(header)).is_err() {

@@ -19,10 +19,10 @@ use std::time::Duration;
 
 use clap::CommandFactory as _;
 use futures::stream::{FuturesUnordered, StreamExt as _};
-use spice_pipe::connection::{CommonArgs, unblocked};
-use spice_pipe::log::LogArgs;
-use spice_pipe::progress::Progress;
-use spice_pipe::{Exit, Failure, Program, Shutdown, Stdout, lock, stdio};
+use spice_cli::connection::{CommonArgs, unblocked};
+use spice_cli::log::LogArgs;
+use spice_cli::progress::Progress;
+use spice_cli::{CommandError, Exit, Program, Shutdown, Stdout, lock, stdio};
 use spice_record::record::Filter;
 use spice_record::{Header, Record, Seal};
 use tokio::sync::mpsc;
@@ -35,7 +35,7 @@ use crate::target::Target;
 
 /// Load a snapshot stream, from stdin or a file, into a SpiceDB.
 #[derive(Clone, Debug, clap::Parser)]
-#[command(name = "spice-import", version = spice_pipe::VERSION, before_help = EXAMPLES)]
+#[command(name = "spice-import", version = spice_cli::VERSION, before_help = EXAMPLES)]
 pub struct Import {
     /// The stream, plain or zstd.
     #[arg(value_name = "FILE", default_value = "-")]
@@ -125,10 +125,10 @@ impl Program for Import {
         Stdout::Summary
     }
 
-    async fn run(self, shutdown: Shutdown) -> Result<Exit, Failure> {
+    async fn run(self, shutdown: Shutdown) -> Result<Exit, CommandError> {
         if self.file == Path::new("-") && stdio::stdin_is_terminal() {
             let help = Self::command().render_long_help();
-            return Err(Failure::terminal(help));
+            return Err(CommandError::terminal(help));
         }
         let progress = Progress::start("relationships read", self.common.log.quiet);
         // Nothing is loaded yet, so a signal ends this anywhere.
@@ -205,7 +205,7 @@ impl Program for Import {
             .inspect_err(|_| say_what_is_there("the same command"))?;
         stdio::print_line(
             &serde_json::to_string(&Record::Imported(Box::new(imported))).map_err(|error| {
-                Failure::new(Exit::Failed, format!("cannot write the summary: {error}"))
+                CommandError::new(Exit::Failed, format!("cannot write the summary: {error}"))
             })?,
         )?;
         if tally.skipped + tally.rejected > 0 {
@@ -221,7 +221,7 @@ impl Import {
     /// Finds target and header fit for each other, and brings the schema to the target: only when a
     /// whole transaction of relationships is at hand or the trailer has proved a smaller stream, so that
     /// a damaged one writes nothing.
-    async fn begin(&self) -> Result<Begun, Failure> {
+    async fn begin(&self) -> Result<Begun, CommandError> {
         let target = match (self.dry_run, self.common.connection.is_given()) {
             (true, false) => None,
             _ => Some(Target::open(self).await?),
@@ -233,7 +233,7 @@ impl Import {
         let header = match steps.recv().await {
             Some(Step::Header(header)) => header,
             Some(Step::Failed(failure)) => return Err(failure),
-            _ => return Err(Failure::new(Exit::Failed, "the reading thread ended")),
+            _ => return Err(CommandError::new(Exit::Failed, "the reading thread ended")),
         };
         if let Some(filter) = header.as_ref().and_then(|header| header.filter.as_ref()) {
             tracing::info!(
@@ -253,7 +253,7 @@ impl Import {
                 return Err(failure.hint("nothing was written, the schema included"));
             }
             Some(first) => first,
-            None => return Err(Failure::new(Exit::Failed, "the reading thread ended")),
+            None => return Err(CommandError::new(Exit::Failed, "the reading thread ended")),
         };
         if let (Some(target), Some(schema), true) = (&target, schema, is_due && !self.dry_run) {
             schema::write(&target.client, target.connection.endpoint(), schema).await?;
@@ -310,7 +310,7 @@ async fn load_all(
     jobs: u16,
     progress: &Progress,
     shutdown: &Shutdown,
-) -> (Tally, Result<Ended, Failure>) {
+) -> (Tally, Result<Ended, CommandError>) {
     let mut tally = Tally::default();
     let mut loading = FuturesUnordered::new();
     let mut outcome = None;
@@ -367,8 +367,8 @@ async fn next(first: &mut Option<Step>, steps: &mut mpsc::Receiver<Step>) -> Opt
 }
 
 /// Cannot happen; if it does, it must not look like success.
-fn lost() -> Failure {
-    Failure::new(
+fn lost() -> CommandError {
+    CommandError::new(
         Exit::Failed,
         "lost count of the relationships: this is a bug, nothing is proved",
     )

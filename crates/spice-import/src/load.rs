@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use authzed::v1::{Relationship, relationship_update::Operation};
 use authzed::{Client, Code, Kind};
-use spice_pipe::existing::{self, ByKey, key};
-use spice_pipe::retry::Retry;
-use spice_pipe::{Exit, Failure, lock};
+use spice_cli::{CommandError, Exit, lock};
+use spice_client::lookup;
+use spice_client::lookup::{ByKey, key};
+use spice_client::retry::Retry;
 use spice_record::ExpiryPrecision;
 use spice_record::digest::same;
 
@@ -58,7 +59,7 @@ struct Piece {
 
 impl Loader {
     /// Loads one chunk. The tally tells what became of it also where that failed.
-    pub(crate) async fn load(&self, chunk: Chunk) -> (Tally, Result<(), Failure>) {
+    pub(crate) async fn load(&self, chunk: Chunk) -> (Tally, Result<(), CommandError>) {
         let mut tally = Tally::default();
         let ((first, last), started) = (chunk.lines(), Instant::now());
         let outcome = self.pieces(chunk, &mut tally).await;
@@ -69,7 +70,7 @@ impl Loader {
         (tally, outcome)
     }
 
-    async fn pieces(&self, chunk: Chunk, tally: &mut Tally) -> Result<(), Failure> {
+    async fn pieces(&self, chunk: Chunk, tally: &mut Tally) -> Result<(), CommandError> {
         let mut pieces = vec![Piece {
             chunk,
             conflicts: 0,
@@ -143,7 +144,7 @@ impl Loader {
     }
 
     /// Sends a chunk as one transaction, again and again while its failure is a passing one.
-    async fn import(&self, piece: &Piece, tally: &mut Tally) -> Result<Imported, Failure> {
+    async fn import(&self, piece: &Piece, tally: &mut Tally) -> Result<Imported, CommandError> {
         let chunk = &piece.chunk;
         if chunk.expires && !self.client.offers().expiry {
             return Ok(Imported::Refused(self.client.drops_expiry()));
@@ -188,7 +189,7 @@ impl Loader {
                         if broke
                             && breaks > BREAKS
                             && chunk.len() == 1
-                            && self.client.reconnect().mark().await.is_ok()
+                            && self.client.reconnect().write_marker().await.is_ok()
                         {
                             return Ok(Imported::Refused(cause));
                         }
@@ -208,7 +209,7 @@ impl Loader {
         error: &authzed::Error,
         conflicts: u8,
         tally: &mut Tally,
-    ) -> Result<Vec<Piece>, Failure> {
+    ) -> Result<Vec<Piece>, CommandError> {
         if let [row] = rows.as_slice() {
             self.reject(row, error, tally)?;
             return Ok(Vec::new());
@@ -223,9 +224,9 @@ impl Loader {
         &self,
         rows: &[Row],
         tally: &mut Tally,
-    ) -> Result<Result<Vec<Row>, authzed::Error>, Failure> {
+    ) -> Result<Result<Vec<Row>, authzed::Error>, CommandError> {
         let wanted: Vec<_> = rows.iter().map(|row| &row.relationship).collect();
-        let there = match existing::read(&self.client, &wanted, self.max_retries).await? {
+        let there = match lookup::read(&self.client, &wanted, self.max_retries).await? {
             Ok(there) => there,
             Err(error) => return Ok(Err(error)),
         };
@@ -287,7 +288,12 @@ impl Loader {
         Ok(Ok(absent))
     }
 
-    fn reject(&self, row: &Row, error: &authzed::Error, tally: &mut Tally) -> Result<(), Failure> {
+    fn reject(
+        &self,
+        row: &Row,
+        error: &authzed::Error,
+        tally: &mut Tally,
+    ) -> Result<(), CommandError> {
         self.rejects().reject(row, error)?;
         tally.rejected += 1;
         Ok(())
@@ -298,7 +304,7 @@ impl Loader {
         &self,
         rows: Vec<Row>,
         tally: &mut Tally,
-    ) -> Result<Vec<Row>, Failure> {
+    ) -> Result<Vec<Row>, CommandError> {
         let mut left = Vec::with_capacity(rows.len());
         let mut rejects = self.rejects();
         for row in rows {
@@ -329,7 +335,7 @@ enum Imported {
 }
 
 /// The server counts what it loaded; any other count than that of whole messages is a lost row.
-fn imported(chunk: &Chunk, loaded: u64) -> Result<Imported, Failure> {
+fn imported(chunk: &Chunk, loaded: u64) -> Result<Imported, CommandError> {
     if loaded == chunk.len() as u64 {
         return Ok(Imported::All);
     }
@@ -337,7 +343,7 @@ fn imported(chunk: &Chunk, loaded: u64) -> Result<Imported, Failure> {
         Some(messages) if messages > 0 => Ok(Imported::First(messages)),
         _ => {
             let (first, last) = chunk.lines();
-            Err(Failure::new(
+            Err(CommandError::new(
                 Exit::Failed,
                 format!(
                     "lines {first} to {last}: {} relationships sent, but the target says it loaded {loaded}",

@@ -2,7 +2,8 @@
 
 use authzed::Client;
 use authzed::v1::Consistency;
-use spice_pipe::{Exit, Failure, schema::differences};
+use spice_cli::{CommandError, Exit};
+use spice_client::schema::differences;
 
 use crate::SchemaMode;
 
@@ -13,20 +14,22 @@ pub(crate) async fn is_to_be_written(
     endpoint: &str,
     schema: Option<&str>,
     mode: Option<SchemaMode>,
-) -> Result<bool, Failure> {
+) -> Result<bool, CommandError> {
     if mode == Some(SchemaMode::Skip) {
         return Ok(false);
     }
     let Some(schema) = schema else {
         return match mode {
             None => Ok(false),
-            Some(_) => Err(Failure::usage("--schema: the stream carries no schema")
-                .hint("leave --schema out to load only the relationships")),
+            Some(_) => Err(
+                CommandError::usage("--schema: the stream carries no schema")
+                    .hint("leave --schema out to load only the relationships"),
+            ),
         };
     };
     let there = client.read_schema().await?;
     match (&there, mode) {
-        (None, Some(SchemaMode::Check)) => Err(Failure::new(
+        (None, Some(SchemaMode::Check)) => Err(CommandError::new(
             Exit::Failed,
             format!("{endpoint} has no schema"),
         )
@@ -44,7 +47,7 @@ pub(crate) async fn is_to_be_written(
                 return Ok(false);
             };
             if mode != Some(SchemaMode::Write) {
-                return Err(Failure::new(
+                return Err(CommandError::new(
                     Exit::Failed,
                     format!("the schema of {endpoint} is not the stream's: {difference}"),
                 )
@@ -59,11 +62,11 @@ pub(crate) async fn is_to_be_written(
 
 /// Whether the target's version has what the schema uses. Otherwise it would say that it does not parse, and only
 /// when it is written.
-fn is_known(client: &Client, endpoint: &str, schema: &str) -> Result<(), Failure> {
+fn is_known(client: &Client, endpoint: &str, schema: &str) -> Result<(), CommandError> {
     if client.offers().expiry || !schema.lines().any(|line| line.trim() == "use expiration") {
         return Ok(());
     }
-    Err(Failure::new(
+    Err(CommandError::new(
         Exit::Failed,
         format!("{endpoint} does not know `use expiration`, which the stream's schema has"),
     )
@@ -71,7 +74,11 @@ fn is_known(client: &Client, endpoint: &str, schema: &str) -> Result<(), Failure
 }
 
 /// Writes the stream's schema to the target, and reads it back.
-pub(crate) async fn write(client: &Client, endpoint: &str, schema: &str) -> Result<(), Failure> {
+pub(crate) async fn write(
+    client: &Client,
+    endpoint: &str,
+    schema: &str,
+) -> Result<(), CommandError> {
     client.write_schema(schema).await?;
     // The text is normalised by the server; another version may spell it differently.
     let same = client
@@ -80,7 +87,7 @@ pub(crate) async fn write(client: &Client, endpoint: &str, schema: &str) -> Resu
         .is_some_and(|there| there.text == schema);
     let here = Consistency::fully_consistent();
     if !same && let Some(difference) = differences(client, here, schema).await? {
-        return Err(Failure::new(
+        return Err(CommandError::new(
             Exit::Failed,
             format!("{endpoint} took the schema, but reads it back differently: {difference}"),
         ));

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use authzed::Kind;
 use authzed::v1::Relationship;
 use prost::Message as _;
-use spice_pipe::{Exit, Failure, files};
+use spice_cli::{CommandError, Exit, files};
 use spice_record::relationship::Text;
 use spice_record::snapshot::write_relationship;
 
@@ -103,7 +103,7 @@ impl Rejects {
         path: Option<&Path>,
         input: &Path,
         policy: &'static str,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, CommandError> {
         let Some(path) = path else {
             return Ok(Self {
                 policy,
@@ -123,7 +123,7 @@ impl Rejects {
     /// # Errors
     ///
     /// Exit 1 where there is no file for it: then this row ends the import.
-    pub(crate) fn reject(&mut self, row: &Row, error: &authzed::Error) -> Result<(), Failure> {
+    pub(crate) fn reject(&mut self, row: &Row, error: &authzed::Error) -> Result<(), CommandError> {
         const REASONS: [&str; 4] = [
             "UNKNOWN_DEFINITION",
             "UNKNOWN_RELATION_OR_PERMISSION",
@@ -148,17 +148,17 @@ impl Rejects {
     }
 
     /// Keeps a row if another one of its shape was refused: it would be, too.
-    pub(crate) fn reject_by_shape(&mut self, row: &Row) -> Result<bool, Failure> {
+    pub(crate) fn reject_by_shape(&mut self, row: &Row) -> Result<bool, CommandError> {
         let Some(reason) = self.shapes.get(&shape(&row.relationship)).cloned() else {
             return Ok(false);
         };
         self.keep(row, &reason).map(|()| true)
     }
 
-    fn keep(&mut self, row: &Row, reason: &str) -> Result<(), Failure> {
+    fn keep(&mut self, row: &Row, reason: &str) -> Result<(), CommandError> {
         let (line, text) = (row.line, Text(&row.relationship));
         let Some((file, path)) = &mut self.file else {
-            return Err(Failure::new(
+            return Err(CommandError::new(
                 Exit::Failed,
                 format!("line {line}: the target refuses {text}: {reason}"),
             )
@@ -171,7 +171,7 @@ impl Rejects {
         write_relationship(&mut bytes, &row.relationship)
             .and_then(|()| file.write_all(&bytes))
             .map_err(|error| {
-                Failure::new(
+                CommandError::new(
                     Exit::Failed,
                     format!("--rejects {}: {error}", path.display()),
                 )
@@ -193,7 +193,7 @@ impl Rejects {
     }
 
     /// Makes the file durable, or takes it away where nothing is in it.
-    pub(crate) fn finish(&mut self) -> Result<(), Failure> {
+    pub(crate) fn finish(&mut self) -> Result<(), CommandError> {
         let Some((file, path)) = self.file.take() else {
             return Ok(());
         };
@@ -209,7 +209,7 @@ impl Rejects {
             }
         };
         sync().map_err(|error| {
-            Failure::new(
+            CommandError::new(
                 Exit::Failed,
                 format!("--rejects {}: {error}", path.display()),
             )
@@ -217,10 +217,10 @@ impl Rejects {
     }
 }
 
-pub(crate) fn conflict(row: &Row, known: &Row) -> Failure {
+pub(crate) fn conflict(row: &Row, known: &Row) -> CommandError {
     let (line, text) = (row.line, Text(&row.relationship));
     let other = other(row, known);
-    Failure::new(
+    CommandError::new(
         Exit::Failed,
         format!("line {line}: conflict of {text}: {other}"),
     )

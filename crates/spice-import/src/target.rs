@@ -5,11 +5,12 @@ use std::sync::atomic::AtomicUsize;
 
 use authzed::v1::{Consistency, ExportBulkRelationshipsRequest};
 use authzed::{Client, DatastoreKind};
-use spice_pipe::Failure;
-use spice_pipe::connection::{Connection, refuse_same_datastore};
-use spice_pipe::datastore::expiry_precision;
-use spice_pipe::progress::Progress;
-use spice_pipe::retry::Retry;
+use spice_cli::CommandError;
+use spice_cli::Connection;
+use spice_cli::progress::Progress;
+use spice_client::datastore::expiry_precision;
+use spice_client::retry::Retry;
+use spice_client::same_datastore::refuse_same_datastore;
 use spice_record::record::Imported;
 use spice_record::{ExpiryPrecision, Header};
 
@@ -29,9 +30,9 @@ pub(crate) struct Target {
 impl Target {
     /// Connects; refuses a target that holds relationships, unless it is said what to do about them,
     /// and one that takes no writes: better now than after an hour of reading.
-    pub(crate) async fn open(args: &Import) -> Result<Self, Failure> {
+    pub(crate) async fn open(args: &Import) -> Result<Self, CommandError> {
         let connection = args.common.connection.resolve().await?;
-        let client = connection.connect().await?;
+        let client = spice_client::connect(&connection).await?;
         let endpoint = connection.endpoint();
         if args.on_conflict.is_none() {
             let request = ExportBulkRelationshipsRequest {
@@ -41,17 +42,17 @@ impl Target {
             };
             let first = client.export(request).message().await?;
             if first.is_some_and(|page| !page.relationships.is_empty()) {
-                return Err(Failure::usage(format!("{endpoint} already holds relationships"))
+                return Err(CommandError::usage(format!("{endpoint} already holds relationships"))
                     .hint("is it the right target? --on-conflict fail|skip|touch loads into it all the same"));
             }
         }
         let head = if args.dry_run {
             client.head().await?
         } else {
-            client.mark().await?
+            client.write_marker().await?
         };
         Ok(Self {
-            kind: connection.kind_by_form(&head)?,
+            kind: spice_client::datastore::kind_by_form(&connection, &head)?,
             connection,
             client,
             head,
@@ -64,7 +65,7 @@ impl Target {
         &self,
         args: &Import,
         header: Option<&Header>,
-    ) -> Result<bool, Failure> {
+    ) -> Result<bool, CommandError> {
         let endpoint = self.connection.endpoint();
         if !args.same_datastore
             && let Some(source) = header.and_then(|header| header.revision.as_deref())
@@ -97,7 +98,7 @@ impl Target {
         tally: &Tally,
         totals: &Totals,
         progress: &Progress,
-    ) -> Result<Imported, Failure> {
+    ) -> Result<Imported, CommandError> {
         let expiry_truncated = self.kind.expiry_resolution().map(|nanos| match nanos {
             0 | 1 => 0,
             2..=1_000 => totals.below_micros,
@@ -128,7 +129,7 @@ impl Target {
     }
 
     /// Read after the load, which a broken connection must not spoil at its end.
-    async fn newest_revision(&self) -> Result<String, Failure> {
+    async fn newest_revision(&self) -> Result<String, CommandError> {
         let mut retry = Retry::new(self.connection.max_retries);
         loop {
             match self.client.head().await {

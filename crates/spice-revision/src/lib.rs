@@ -7,15 +7,17 @@ use std::path::{Path, PathBuf};
 use authzed::{DatastoreKind, zedtoken};
 use clap::CommandFactory as _;
 use serde_json::json;
-use spice_pipe::connection::CommonArgs;
-use spice_pipe::datastore::expiry_precision;
-use spice_pipe::log::LogArgs;
-use spice_pipe::settle::SettleArgs;
-use spice_pipe::{Exit, Failure, Program, Shutdown, looks_like_token, stdio, token};
+use spice_cli::connection::CommonArgs;
+use spice_cli::log::LogArgs;
+use spice_cli::values::looks_like_token;
+use spice_cli::{CommandError, Exit, Program, Shutdown, stdio};
+use spice_client::datastore::expiry_precision;
+use spice_client::settle::SettleArgs;
+use spice_spool::find_revision;
 
 /// Print the zedtoken of a stream, or of a server.
 #[derive(Clone, Debug, clap::Parser)]
-#[command(name = "spice-revision", version = spice_pipe::VERSION, before_help = EXAMPLES)]
+#[command(name = "spice-revision", version = spice_cli::VERSION, before_help = EXAMPLES)]
 pub struct Revision {
     /// A snapshot or change stream, a spool, an imported or applied summary, or a position file;
     /// plain or zstd [default: stdin].
@@ -54,7 +56,7 @@ impl Program for Revision {
         &self.common.log
     }
 
-    async fn run(self, shutdown: Shutdown) -> Result<Exit, Failure> {
+    async fn run(self, shutdown: Shutdown) -> Result<Exit, CommandError> {
         if self.head || self.mark {
             return tokio::select! {
                 exit = self.of_server(&shutdown) => exit,
@@ -64,14 +66,14 @@ impl Program for Revision {
         let path = self.file.as_deref().unwrap_or(Path::new("-"));
         if path == Path::new("-") && stdio::stdin_is_terminal() {
             let help = Self::command().render_long_help();
-            return Err(Failure::terminal(help));
+            return Err(CommandError::terminal(help));
         }
         let reading = tokio::task::spawn_blocking({
             let (path, target) = (path.to_owned(), self.target);
             move || of_input(&path, target)
         });
         let token = tokio::select! {
-            token = reading => token.map_err(|e| Failure::new(Exit::Failed, e.to_string()))??,
+            token = reading => token.map_err(|e| CommandError::new(Exit::Failed, e.to_string()))??,
             number = shutdown.requested() => return Ok(Exit::Signal(number)),
         };
         self.print(&token, DatastoreKind::of_token(&token))
@@ -79,15 +81,17 @@ impl Program for Revision {
 }
 
 impl Revision {
-    async fn of_server(&self, shutdown: &Shutdown) -> Result<Exit, Failure> {
+    async fn of_server(&self, shutdown: &Shutdown) -> Result<Exit, CommandError> {
         let connection = self.common.connection.resolve().await?;
-        let client = connection.connect().await?;
+        let client = spice_client::connect(&connection).await?;
         if self.mark {
-            let mark = client.mark().await?;
+            let mark = client.write_marker().await?;
             // Applications may wait for a marker, so only who wants to know makes the server be asked.
             let kind = match self.json {
-                true => connection.kind(&client, &mark).await?,
-                false => connection.kind_by_form(&mark)?,
+                true => {
+                    spice_client::datastore::kind_of_server(&connection, &client, &mark).await?
+                }
+                false => spice_client::datastore::kind_by_form(&connection, &mark)?,
             };
             return self.print(&mark, kind);
         }
@@ -97,13 +101,13 @@ impl Revision {
         }
     }
 
-    fn print(&self, token: &str, kind: DatastoreKind) -> Result<Exit, Failure> {
+    fn print(&self, token: &str, kind: DatastoreKind) -> Result<Exit, CommandError> {
         if !self.json {
             stdio::print_line(token)?;
             return Ok(Exit::Done);
         }
         let decoded = zedtoken::decode(token).map_err(|error| {
-            Failure::new(
+            CommandError::new(
                 Exit::BadData,
                 format!("{token:?} is not a zedtoken: {error}"),
             )
@@ -125,10 +129,10 @@ impl Revision {
 }
 
 /// Finds the token in a file or on stdin.
-fn of_input(path: &Path, target: bool) -> Result<String, Failure> {
-    let found = token::find(path)?;
+fn of_input(path: &Path, target: bool) -> Result<String, CommandError> {
+    let found = find_revision::find(path)?;
     if target && !found.summary {
-        return Err(Failure::usage(
+        return Err(CommandError::usage(
             "--target: only a summary or a position names the target's revision",
         ));
     }
@@ -137,7 +141,7 @@ fn of_input(path: &Path, target: bool) -> Result<String, Failure> {
     // It is printed as it is, to a terminal or into a command line.
     if !looks_like_token(&token) {
         let name = stdio::name(path);
-        return Err(Failure::new(
+        return Err(CommandError::new(
             Exit::BadData,
             format!("{name}: its revision is not a zedtoken: {token:?}"),
         ));
@@ -145,9 +149,9 @@ fn of_input(path: &Path, target: bool) -> Result<String, Failure> {
     Ok(token)
 }
 
-fn none(path: &Path) -> Failure {
+fn none(path: &Path) -> CommandError {
     let name = stdio::name(path);
-    Failure::new(Exit::BadData, format!("{name}: no revision in it"))
+    CommandError::new(Exit::BadData, format!("{name}: no revision in it"))
 }
 
 #[cfg(test)]

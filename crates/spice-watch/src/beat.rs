@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use authzed::Client;
 use authzed::zedtoken::{self, Revision};
-use spice_pipe::lock;
+use spice_cli::lock;
 use tokio::task::JoinHandle;
 
 /// Markers that have not come back. More than these are not waited for: a lag so long is seen anyway.
@@ -77,7 +77,7 @@ async fn beat(mut client: Client, every: Duration, marks: Arc<Mutex<Marks>>) {
     let mut refused: Option<String> = None;
     loop {
         beats.tick().await;
-        match client.mark().await {
+        match client.write_marker().await {
             Ok(token) => {
                 if refused.take().is_some() {
                     tracing::info!("--heartbeat: the source takes markers again");

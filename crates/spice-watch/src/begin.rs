@@ -6,13 +6,17 @@ use std::time::Duration;
 use authzed::v1::Consistency;
 use authzed::zedtoken;
 use authzed::{Client, DatastoreKind, Kind};
-use spice_pipe::connection::{Connection, datastore_id, unblocked};
-use spice_pipe::retry::Retry;
-use spice_pipe::settle::INTEGER_SETTLE;
-use spice_pipe::spool::{Appender, Left, Spool};
-use spice_pipe::{Exit, Failure, VERSION, schema, stdio, token};
+use spice_cli::Connection;
+use spice_cli::connection::unblocked;
+use spice_cli::{CommandError, Exit, VERSION, stdio};
+use spice_client::retry::Retry;
+use spice_client::same_datastore::datastore_id;
+use spice_client::schema;
+use spice_client::settle::INTEGER_SETTLE;
 use spice_record::Header;
 use spice_record::record::{Filter, StreamKind};
+use spice_spool::find_revision;
+use spice_spool::{Appender, Left, Spool};
 use tokio::time::Instant;
 
 use crate::contended::Contended;
@@ -35,16 +39,18 @@ pub(crate) struct Start {
 }
 
 impl Watch {
-    pub(crate) async fn begin(&self) -> Result<Start, Failure> {
+    pub(crate) async fn begin(&self) -> Result<Start, CommandError> {
         let connection = self.common.connection.resolve().await?;
         if self.spool.is_none() && self.since.is_none() && self.since_file.is_none() {
             return Err(
-                Failure::usage("no revision to begin after: --since ZEDTOKEN").hint(
+                CommandError::usage("no revision to begin after: --since ZEDTOKEN").hint(
                     "spice-revision prints that of a stream, or a server's newest with --head",
                 ),
             );
         }
-        let client = self.unknown.apply(connection.connect().await?);
+        let client = self
+            .unknown
+            .apply(spice_client::connect(&connection).await?);
         let max_memory = usize::try_from(self.max_memory).unwrap_or(usize::MAX);
         let mut client = client.max_transaction(max_memory);
         let endpoint = connection.endpoint();
@@ -52,7 +58,7 @@ impl Watch {
             return Err(no_checkpoints(endpoint));
         }
         let head = client.head().await?;
-        let kind = connection.kind(&client, &head).await?;
+        let kind = spice_client::datastore::kind_of_server(&connection, &client, &head).await?;
         refuse_unless_followable(kind, endpoint)?;
         let spool = self.spool.as_deref().map(Spool::new);
         let (appender, left) = match &spool {
@@ -122,12 +128,12 @@ impl Watch {
         head: &str,
         endpoint: &str,
         left: Option<&Left>,
-    ) -> Result<String, Failure> {
+    ) -> Result<String, CommandError> {
         let here = datastore_id(head);
         let is_here = |token: &String| datastore_id(token) == here;
         if let Some(left) = left {
             if left.header.filter != self.filter() {
-                return Err(Failure::usage(
+                return Err(CommandError::usage(
                     "the spool holds other types than these: --type must stay what it was",
                 ));
             }
@@ -144,13 +150,13 @@ impl Watch {
                 return Err(unproven());
             }
             return self.since.clone().ok_or_else(|| {
-                Failure::usage(
+                CommandError::usage(
                     "the spool is new: --since ZEDTOKEN says after which revision it begins",
                 )
             });
         };
         let path = file.to_owned();
-        let found = unblocked(move || token::find(&path)).await?;
+        let found = unblocked(move || find_revision::find(&path)).await?;
         // Of a summary or a position, the other end's revision may be the one that belongs here: that
         // is how changes travel back.
         if here.is_none()
@@ -159,7 +165,7 @@ impl Watch {
             && datastore_id(target).is_none()
         {
             let name = stdio::name(file);
-            return Err(Failure::usage(format!(
+            return Err(CommandError::usage(format!(
                 "which of the two revisions in {name} belongs to {endpoint} cannot be known: its zedtokens name \
                  no datastore (SpiceDB v1.45 and older)"
             ))
@@ -176,7 +182,7 @@ impl Watch {
         }
         let Some(source) = found.source else {
             let name = stdio::name(file);
-            return Err(Failure::usage(format!("{name}: no revision in it")));
+            return Err(CommandError::usage(format!("{name}: no revision in it")));
         };
         if !is_here(&source) {
             let name = format!("--since-file {}", file.display());
@@ -186,14 +192,14 @@ impl Watch {
     }
 
     /// The server itself takes an unknown type for one that nothing changes in.
-    async fn check_types(&self, client: &Client, endpoint: &str) -> Result<(), Failure> {
+    async fn check_types(&self, client: &Client, endpoint: &str) -> Result<(), CommandError> {
         if self.types.is_empty() {
             return Ok(());
         }
         let mut known = schema::definitions(client, Consistency::fully_consistent()).await?;
         known.sort();
         match self.types.iter().find(|name| !known.contains(name)) {
-            Some(unknown) => Err(Failure::usage(format!(
+            Some(unknown) => Err(CommandError::usage(format!(
                 "--type {unknown}: the schema of {endpoint} has no such definition"
             ))
             .hint(format!("it has: {}", known.join(", ")))),
@@ -201,12 +207,12 @@ impl Watch {
         }
     }
 
-    fn check_until(&self, head: &str) -> Result<(), Failure> {
+    fn check_until(&self, head: &str) -> Result<(), CommandError> {
         let Some(until) = &self.until else {
             return Ok(());
         };
         if datastore_id(until) != datastore_id(head) {
-            return Err(Failure::usage(
+            return Err(CommandError::usage(
                 "--until: this revision belongs to another datastore than the server's",
             ));
         }
@@ -215,7 +221,7 @@ impl Watch {
             .as_ref()
             .is_ok_and(|revision| !revision.can_be_awaited())
         {
-            return Err(Failure::usage(
+            return Err(CommandError::usage(
                 "--until: this revision names no transaction that could be waited for",
             )
             .hint("on PostgreSQL only a written revision does: use spice-revision --mark"));
@@ -234,11 +240,11 @@ impl Watch {
         client: &mut Client,
         connection: &Connection,
         since: &str,
-    ) -> Result<Option<String>, Failure> {
+    ) -> Result<Option<String>, CommandError> {
         let mut retry = Retry::new(connection.max_retries);
         loop {
             let read = async {
-                client.probe(since).await?;
+                client.check_revision_exists(since).await?;
                 client.read_schema().await
             };
             match read.await {
@@ -255,7 +261,7 @@ impl Watch {
     }
 
     /// For whoever reads the spool.
-    pub(crate) fn leave_word(&self, failure: &Failure) {
+    pub(crate) fn leave_word(&self, failure: &CommandError) {
         let spool = self.spool.as_deref().map(Spool::new);
         if let Some(Err(error)) = spool.map(|spool| spool.set_lost(failure.message())) {
             tracing::warn!("cannot leave word beside the spool: {error}");
@@ -285,8 +291,8 @@ impl Watch {
 
 /// Its Watch tells changes only. While it is silent nobody knows how far it has come, so that neither the end
 /// of a migration nor a place to go on from can be told.
-fn no_checkpoints(endpoint: &str) -> Failure {
-    Failure::new(
+fn no_checkpoints(endpoint: &str) -> CommandError {
+    CommandError::new(
         Exit::Failed,
         format!(
             "{endpoint} cannot be followed: its Watch has no checkpoints (SpiceDB v1.44 has them), so \
@@ -300,10 +306,10 @@ fn no_checkpoints(endpoint: &str) -> Failure {
 }
 
 /// A follower of Spanner would make expiring relationships permanent, and wait for ever at its end.
-fn refuse_unless_followable(kind: DatastoreKind, endpoint: &str) -> Result<(), Failure> {
+fn refuse_unless_followable(kind: DatastoreKind, endpoint: &str) -> Result<(), CommandError> {
     match kind.can_be_followed() {
         Some(true) => Ok(()),
-        Some(false) => Err(Failure::new(
+        Some(false) => Err(CommandError::new(
             Exit::Failed,
             format!(
                 "{endpoint} is on {kind}, which cannot be followed: its Watch leaves the expiry of \
@@ -314,7 +320,7 @@ fn refuse_unless_followable(kind: DatastoreKind, endpoint: &str) -> Result<(), F
             "stop all writes to it and copy: spice-export | spice-import; compare with spice-diff, then \
              switch; scripts/migrate does that with plan --fenced",
         )),
-        None => Err(Failure::usage(format!(
+        None => Err(CommandError::usage(format!(
             "{endpoint} is in memory or on Spanner, and its answers do not tell which; Spanner cannot be \
              followed"
         ))
@@ -325,17 +331,19 @@ fn refuse_unless_followable(kind: DatastoreKind, endpoint: &str) -> Result<(), F
     }
 }
 
-fn unproven() -> Failure {
-    Failure::usage("--skip-applied needs a start that is known to be after the load: --since-file")
-        .hint(
-            "give what spice-import or spice-apply printed when it wrote to this server, or its \
+fn unproven() -> CommandError {
+    CommandError::usage(
+        "--skip-applied needs a start that is known to be after the load: --since-file",
+    )
+    .hint(
+        "give what spice-import or spice-apply printed when it wrote to this server, or its \
              position file: changes from before would bring back what was revoked since",
-        )
+    )
 }
 
-fn other_datastore(what: &str, token: &str, endpoint: &str) -> Failure {
+fn other_datastore(what: &str, token: &str, endpoint: &str) -> CommandError {
     let theirs = datastore_id(token).unwrap_or_default();
-    Failure::new(
+    CommandError::new(
         Exit::Failed,
         format!(
             "{what} names a revision of another datastore ({theirs}) than that behind {endpoint}"

@@ -15,7 +15,7 @@ use std::collections::HashMap;
 
 use authzed::v1::{Relationship, RelationshipUpdate, relationship_update::Operation};
 use prost::Message as _;
-use spice_pipe::existing::{ByKey, key};
+use spice_client::lookup::{ByKey, key};
 use spice_record::ExpiryPrecision;
 use spice_record::digest::{key_digest, same};
 use tokio::time::{Duration, Instant};

@@ -6,15 +6,16 @@ use std::time::{Duration, Instant};
 
 use authzed::v1::{RelationshipUpdate, WatchResponse};
 use prost::Message as _;
-use spice_pipe::budget::{self, Receiver, Sender};
-use spice_pipe::progress::Progress;
-use spice_pipe::spool::Appender;
-use spice_pipe::stdio::Output;
-use spice_pipe::{Exit, Failure};
+use spice_cli::byte_channel;
+use spice_cli::byte_channel::{Receiver, Sender};
+use spice_cli::progress::Progress;
+use spice_cli::stdio::Output;
+use spice_cli::{CommandError, Exit};
 use spice_record::read::check_line;
 use spice_record::record::{Checkpoint, SchemaChange, StreamEnd, Transaction};
 use spice_record::relationship::{StructJson, Update, context_values};
 use spice_record::{Change, ChangeSealer, Header, Record};
+use spice_spool::Appender;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::task::JoinHandle;
 
@@ -65,8 +66,8 @@ impl Emitter {
         sink: Sink,
         schema: Option<String>,
         progress: Progress,
-    ) -> (Self, JoinHandle<Result<(), Failure>>) {
-        let (sender, receiver) = budget::channel(WAITING_BYTES);
+    ) -> (Self, JoinHandle<Result<(), CommandError>>) {
+        let (sender, receiver) = byte_channel::channel(WAITING_BYTES);
         let thread = tokio::task::spawn_blocking(move || {
             let mut writer = Writer {
                 sink,
@@ -92,12 +93,12 @@ impl Emitter {
         }
     }
 
-    pub(crate) async fn send(&self, event: Event, bytes: usize) -> Result<(), Failure> {
+    pub(crate) async fn send(&self, event: Event, bytes: usize) -> Result<(), CommandError> {
         if self.sender.send(event, bytes).await {
             return Ok(());
         }
         // The thread has said why.
-        Err(Failure::new(Exit::Failed, "the output is closed"))
+        Err(CommandError::new(Exit::Failed, "the output is closed"))
     }
 }
 
@@ -111,7 +112,7 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(&mut self, mut events: Receiver<Event>) -> Result<(), Failure> {
+    fn run(&mut self, mut events: Receiver<Event>) -> Result<(), CommandError> {
         let mut synced = Instant::now();
         loop {
             let event = match events.try_recv() {
@@ -134,7 +135,7 @@ impl Writer {
         }
     }
 
-    fn event(&mut self, event: Event) -> Result<(), Failure> {
+    fn event(&mut self, event: Event) -> Result<(), CommandError> {
         match event {
             Event::Header(header) => match &mut self.sink {
                 Sink::Spool(spool) => spool.header(*header),
@@ -183,7 +184,7 @@ impl Writer {
         updates: Vec<RelationshipUpdate>,
         metadata: Vec<authzed::JsonObject>,
         contended: bool,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CommandError> {
         let mut metadata: Vec<StructJson> = metadata.into_iter().map(StructJson).collect();
         let mut updates = updates.into_iter().peekable();
         let mut number = 0;
@@ -218,43 +219,44 @@ impl Writer {
         }
     }
 
-    fn whole(&mut self, revision: &str) -> Result<(), Failure> {
+    fn whole(&mut self, revision: &str) -> Result<(), CommandError> {
         match &mut self.sink {
             Sink::Spool(spool) => spool.rotate(revision, self.schema.as_deref()),
             Sink::Stdout(_) => Ok(()),
         }
     }
 
-    fn change(&mut self, change: Change) -> Result<(), Failure> {
+    fn change(&mut self, change: Change) -> Result<(), CommandError> {
         match (&mut self.sink, &mut self.sealer) {
             (Sink::Spool(spool), _) => spool.write(change),
             (Sink::Stdout(_), Some(sealer)) => {
                 let record = sealer.seal(change);
                 self.line(&record)
             }
-            (Sink::Stdout(_), None) => {
-                Err(Failure::new(Exit::Failed, "a stream begins with a header"))
-            }
+            (Sink::Stdout(_), None) => Err(CommandError::new(
+                Exit::Failed,
+                "a stream begins with a header",
+            )),
         }
     }
 
     /// Writes a line to stdout.
-    fn line(&mut self, record: &Record) -> Result<(), Failure> {
+    fn line(&mut self, record: &Record) -> Result<(), CommandError> {
         let Sink::Stdout(output) = &mut self.sink else {
             return Ok(());
         };
         self.lines.clear();
         serde_json::to_writer(&mut self.lines, record)?;
         self.lines.push(b'\n');
-        check_line(&self.lines).map_err(|message| Failure::new(Exit::Failed, message))?;
+        check_line(&self.lines).map_err(|message| CommandError::new(Exit::Failed, message))?;
         output
             .write_all(&self.lines)
-            .map_err(|error| Failure::stdout(&error))
+            .map_err(|error| CommandError::stdout(&error))
     }
 
-    fn flush(&mut self) -> Result<(), Failure> {
+    fn flush(&mut self) -> Result<(), CommandError> {
         match &mut self.sink {
-            Sink::Stdout(output) => output.flush().map_err(|error| Failure::stdout(&error)),
+            Sink::Stdout(output) => output.flush().map_err(|error| CommandError::stdout(&error)),
             Sink::Spool(spool) => spool.sync(),
         }
     }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use authzed::v1::{WatchKind, WatchRequest, WatchResponse, ZedToken};
 use authzed::zedtoken::{self, Revision};
 use authzed::{Client, DatastoreKind, Kind};
-use spice_pipe::retry::Retry;
-use spice_pipe::{Exit, Failure};
+use spice_cli::{CommandError, Exit};
+use spice_client::retry::Retry;
 use spice_record::record::{APPLIED_KEY, Checkpoint, SchemaChange};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -105,11 +105,11 @@ pub(crate) enum Stop {
     Server(authzed::Error),
     /// It does not answer.
     Silent,
-    Failed(Failure),
+    Failed(CommandError),
 }
 
-impl From<Failure> for Stop {
-    fn from(failure: Failure) -> Self {
+impl From<CommandError> for Stop {
+    fn from(failure: CommandError) -> Self {
         Self::Failed(failure)
     }
 }
@@ -123,7 +123,7 @@ enum Next {
 
 impl Watcher {
     /// Follows to a bound, over as many connections as it takes. May be dropped at any time.
-    pub(crate) async fn follow(&mut self, bound: Bound<'_>) -> Result<Ended, Failure> {
+    pub(crate) async fn follow(&mut self, bound: Bound<'_>) -> Result<Ended, CommandError> {
         let mut retry = Retry::new(self.max_retries);
         loop {
             match self.one_stream(bound, &mut retry).await {
@@ -141,7 +141,7 @@ impl Watcher {
                     self.progress.tells_schema = false;
                 }
                 Err(Stop::Server(error)) if error.kind() == Kind::Unimplemented => {
-                    return Err(Failure::from(error).hint(
+                    return Err(CommandError::from(error).hint(
                         "the source does not offer Watch: start its SpiceDB without \
                          --datastore-disable-watch-support; on PostgreSQL it needs \
                          track_commit_timestamp=on, too",
@@ -256,7 +256,7 @@ impl Watcher {
 
     /// Makes sure that the source still has the changes after where this stands.
     pub(crate) async fn probe(&self) -> Result<(), Stop> {
-        match self.client.probe(&self.since).await {
+        match self.client.check_revision_exists(&self.since).await {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == Kind::HistoryLost => Err(lost(error, &self.since).into()),
             Err(error) => Err(Stop::Server(error)),
@@ -267,7 +267,9 @@ impl Watcher {
     async fn take(&mut self, response: WatchResponse, bound: Bound<'_>) -> Result<Next, Stop> {
         let weight = emit::weight(&response);
         let Some(ZedToken { token }) = response.changes_through else {
-            return Err(Failure::new(Exit::Failed, "Watch: a response without a revision").into());
+            return Err(
+                CommandError::new(Exit::Failed, "Watch: a response without a revision").into(),
+            );
         };
         let revision = match zedtoken::decode(&token) {
             Ok(decoded) => decoded.revision,
@@ -361,7 +363,7 @@ impl Watcher {
         &mut self,
         revision: &Revision,
         token: String,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CommandError> {
         if !self.progress.seen.is_new(revision, seen::Kind::Checkpoint) {
             return Ok(());
         }
@@ -380,7 +382,7 @@ impl Watcher {
     }
 
     /// Emits the schema where it is another one than the last.
-    async fn schema_is(&mut self, text: String, revision: &str) -> Result<(), Failure> {
+    async fn schema_is(&mut self, text: String, revision: &str) -> Result<(), CommandError> {
         if self.schema.as_ref() == Some(&text) {
             return Ok(());
         }
@@ -410,8 +412,8 @@ impl Watcher {
 }
 
 /// Exit 4: what came after a revision cannot be had any more.
-pub(crate) fn lost(error: authzed::Error, since: &str) -> Failure {
-    Failure::from(error).context(format!("history lost after revision {since}"))
+pub(crate) fn lost(error: authzed::Error, since: &str) -> CommandError {
+    CommandError::from(error).context(format!("history lost after revision {since}"))
 }
 
 async fn at(instant: Option<Instant>) {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use authzed::Responses;
+use authzed::ResponseStream;
 use authzed::v1::WatchResponse;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -49,7 +49,7 @@ impl Leaving {
         }
     }
 
-    fn leave(&self, mut responses: Responses<WatchResponse>) {
+    fn leave(&self, mut responses: ResponseStream<WatchResponse>) {
         let leaving = self.clone();
         leaving.count.fetch_add(1, Ordering::Relaxed);
         tokio::spawn(async move {
@@ -71,13 +71,13 @@ impl Leaving {
 
 /// A Watch that is left politely when it is dropped.
 pub(crate) struct Polite {
-    responses: Option<Responses<WatchResponse>>,
+    responses: Option<ResponseStream<WatchResponse>>,
     leaving: Option<Leaving>,
 }
 
 impl Polite {
     /// With `None` it may be dropped at any moment.
-    pub(crate) fn new(responses: Responses<WatchResponse>, leaving: Option<Leaving>) -> Self {
+    pub(crate) fn new(responses: ResponseStream<WatchResponse>, leaving: Option<Leaving>) -> Self {
         Self {
             responses: Some(responses),
             leaving,

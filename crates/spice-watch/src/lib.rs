@@ -22,16 +22,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use authzed::zedtoken::{self, Revision};
-use spice_pipe::connection::CommonArgs;
-use spice_pipe::log::LogArgs;
-use spice_pipe::progress::Progress;
-use spice_pipe::settle::SettleArgs;
-use spice_pipe::shutdown::SIGTERM;
-use spice_pipe::stdio::Output;
-use spice_pipe::unknown::{self, UnknownFieldsArgs};
-use spice_pipe::{
-    Exit, Failure, Program, Shutdown, Stdout, parse_duration, parse_size, parse_zedtoken,
-};
+use spice_cli::connection::CommonArgs;
+use spice_cli::log::LogArgs;
+use spice_cli::progress::Progress;
+use spice_cli::shutdown::SIGTERM;
+use spice_cli::stdio::Output;
+use spice_cli::values::{parse_duration, parse_size, parse_zedtoken};
+use spice_cli::{CommandError, Exit, Program, Shutdown, Stdout};
+use spice_client::settle::SettleArgs;
+use spice_client::unknown_fields;
+use spice_client::unknown_fields::UnknownFieldsArgs;
 use spice_record::record::StreamEnd;
 use tokio::time::Instant;
 
@@ -44,7 +44,7 @@ use crate::settled::Told;
 
 /// Write every change of a SpiceDB after a revision to stdout, or append it to a spool.
 #[derive(Clone, Debug, clap::Parser)]
-#[command(name = "spice-watch", version = spice_pipe::VERSION, before_help = EXAMPLES)]
+#[command(name = "spice-watch", version = spice_cli::VERSION, before_help = EXAMPLES)]
 pub struct Watch {
     /// The revision after which the changes begin: the one of a copy, for example.
     #[arg(long, value_name = "ZEDTOKEN", value_parser = parse_zedtoken)]
@@ -125,7 +125,7 @@ impl Program for Watch {
         }
     }
 
-    async fn run(self, shutdown: Shutdown) -> Result<Exit, Failure> {
+    async fn run(self, shutdown: Shutdown) -> Result<Exit, CommandError> {
         let begun = tokio::select! {
             begun = self.begin() => begun?,
             number = shutdown.requested() => return Ok(match number {
@@ -180,15 +180,15 @@ impl Program for Watch {
             number = shutdown.requested() => (Ok(Ended::Signal(number)), None),
             // It ends before it is told to only where it cannot write.
             written = &mut written => {
-                (Err(Failure::new(Exit::Failed, "the output is closed")), Some(written))
+                (Err(CommandError::new(Exit::Failed, "the output is closed")), Some(written))
             }
             outcome = async {
                 watcher.remember(continued.as_ref()).await?;
                 self.follow(&mut watcher, settle).await
             } => (outcome, None),
-            never = unknown::watch(&counted) => match never {},
+            never = unknown_fields::watch(&counted) => match never {},
         };
-        unknown::warn(&counted);
+        unknown_fields::warn(&counted);
         watcher.told.say();
         let outcome = self.end_round(&mut watcher, outcome).await;
         if let Err(failure) = &outcome
@@ -228,7 +228,7 @@ impl Program for Watch {
         tokio::select! {
             // What ended the output explains everything that failed after it.
             written = finish => {
-                written.map_err(|error| Failure::new(Exit::Failed, error.to_string()))??;
+                written.map_err(|error| CommandError::new(Exit::Failed, error.to_string()))??;
             }
             number = patience => {
                 outcome?;
@@ -261,8 +261,8 @@ impl Watch {
     async fn end_round(
         &self,
         watcher: &mut Watcher,
-        outcome: Result<Ended, Failure>,
-    ) -> Result<Ended, Failure> {
+        outcome: Result<Ended, CommandError>,
+    ) -> Result<Ended, CommandError> {
         let Ok(Ended::Signal(number)) = outcome else {
             return outcome;
         };
@@ -276,7 +276,7 @@ impl Watch {
         }
     }
 
-    async fn follow(&self, watcher: &mut Watcher, settle: Duration) -> Result<Ended, Failure> {
+    async fn follow(&self, watcher: &mut Watcher, settle: Duration) -> Result<Ended, CommandError> {
         let Some(until) = &self.until else {
             if settle.is_zero() {
                 return watcher.follow(Bound::None).await;

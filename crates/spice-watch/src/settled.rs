@@ -6,11 +6,11 @@ use std::collections::VecDeque;
 use authzed::v1::{Consistency, Relationship, RelationshipUpdate};
 use authzed::zedtoken::{self, Revision};
 use prost::Message as _;
-use spice_pipe::Failure;
-use spice_pipe::existing;
-use spice_pipe::retry::Retry;
-use spice_pipe::spool::Spool;
+use spice_cli::CommandError;
+use spice_client::lookup;
+use spice_client::retry::Retry;
 use spice_record::relationship::Update;
+use spice_spool::Spool;
 use tokio::time::{Duration, Instant};
 
 use crate::contended::Contended;
@@ -65,7 +65,7 @@ impl Watcher {
     /// Follows in rounds, each to a revision that was seen as head a settle time ago: where late
     /// transactions appear below revisions that were delivered already, a live Watch never tells of
     /// them, and a later one does (measured, SpiceDB v1.56 on MySQL and memory).
-    pub(crate) async fn follow_settled(&mut self, settle: Duration) -> Result<Ended, Failure> {
+    pub(crate) async fn follow_settled(&mut self, settle: Duration) -> Result<Ended, CommandError> {
         let every = (settle / 10).clamp(Duration::from_millis(50), Duration::from_secs(2));
         let mut look = tokio::time::interval(every);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -136,7 +136,7 @@ impl Watcher {
     }
 
     /// Notes what changed shortly before the end of a spool that is continued.
-    pub(crate) async fn remember(&mut self, spool: Option<&Spool>) -> Result<(), Failure> {
+    pub(crate) async fn remember(&mut self, spool: Option<&Spool>) -> Result<(), CommandError> {
         let Some(contended) = &mut self.contended else {
             return Ok(());
         };
@@ -173,7 +173,7 @@ impl Watcher {
         &mut self,
         updates: &[RelationshipUpdate],
         token: &str,
-    ) -> Result<Vec<Vec<RelationshipUpdate>>, Failure> {
+    ) -> Result<Vec<Vec<RelationshipUpdate>>, CommandError> {
         let mut states = Vec::new();
         for some in updates.chunks(NOTED) {
             let Some(contended) = &mut self.contended else {
@@ -193,7 +193,7 @@ impl Watcher {
         &mut self,
         token: &str,
         ends_round: bool,
-    ) -> Result<Vec<RelationshipUpdate>, Failure> {
+    ) -> Result<Vec<RelationshipUpdate>, CommandError> {
         let Some(contended) = &mut self.contended else {
             return Ok(Vec::new());
         };
@@ -206,8 +206,10 @@ impl Watcher {
             .filter_map(|update| update.relationship.as_ref())
             .collect();
         let at = Consistency::at_exact(token);
-        let there = existing::read_few(&self.client, &wanted, at, self.max_retries);
-        let there = there.await.and_then(|read| read.map_err(Failure::from));
+        let there = lookup::read_few(&self.client, &wanted, at, self.max_retries);
+        let there = there
+            .await
+            .and_then(|read| read.map_err(CommandError::from));
         let there = there.map_err(|failure| {
             failure.context(format!(
                 "cannot read contended relationships at revision {token}"
@@ -223,7 +225,7 @@ impl Watcher {
         &mut self,
         states: Vec<RelationshipUpdate>,
         token: &str,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CommandError> {
         if states.is_empty() {
             return Ok(());
         }
@@ -244,7 +246,7 @@ impl Watcher {
         revision: &Revision,
         token: String,
         ends_round: bool,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CommandError> {
         let states = self.read_contended(&token, ends_round).await?;
         self.say(states, &token).await?;
         if let Some(contended) = &mut self.contended {
@@ -259,7 +261,7 @@ impl Watcher {
     }
 
     /// Ends a round where it stands.
-    pub(crate) async fn cut(&mut self) -> Result<(), Failure> {
+    pub(crate) async fn cut(&mut self) -> Result<(), CommandError> {
         if !self.is_open() {
             return Ok(());
         }

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use spice_pipe::spool::Spool;
-use spice_pipe::{Exit, Failure};
+use spice_cli::{CommandError, Exit};
 use spice_record::record::Transaction;
 use spice_record::{Change, ChangeCheck, Record, RecordReader, Seal};
+use spice_spool::Spool;
 
 const CHECKPOINT: &[u8] = b"{\"checkpoint\":";
 const BLOCK_BYTES: u64 = 1 << 20;
@@ -33,7 +33,7 @@ impl Tail {
     /// # Errors
     ///
     /// Exit 1 where the spool cannot be read.
-    pub(crate) fn open(spool: &Spool, time: Duration) -> Result<Self, Failure> {
+    pub(crate) fn open(spool: &Spool, time: Duration) -> Result<Self, CommandError> {
         let mut files = VecDeque::new();
         let mut newest = None;
         let mut is_whole = false;
@@ -60,7 +60,7 @@ impl Tail {
     /// # Errors
     ///
     /// Exit 1 where the spool cannot be read, 65 where it is damaged.
-    pub(crate) fn next(&mut self) -> Result<Option<Transaction>, Failure> {
+    pub(crate) fn next(&mut self) -> Result<Option<Transaction>, CommandError> {
         loop {
             let Some(records) = &mut self.records else {
                 let Some((path, begin)) = self.files.pop_front() else {
@@ -72,7 +72,7 @@ impl Tail {
                 continue;
             };
             let damaged =
-                |error| Failure::from(error).context("the end of the spool cannot be read");
+                |error| CommandError::from(error).context("the end of the spool cannot be read");
             match records.next_record().map_err(damaged)? {
                 Some(Record::Transaction(transaction)) => {
                     let change = Change::Transaction(transaction);
@@ -91,10 +91,10 @@ impl Tail {
     }
 }
 
-fn failed(spool: &Spool, error: &io::Error) -> Failure {
+fn failed(spool: &Spool, error: &io::Error) -> CommandError {
     let path = spool.path().display();
     let message = format!("cannot read the end of the spool {path}: {error}");
-    Failure::new(Exit::Failed, message)
+    CommandError::new(Exit::Failed, message)
 }
 
 fn open_at(path: &Path, offset: u64) -> io::Result<File> {
@@ -148,7 +148,7 @@ fn moment(lines: &[u8]) -> Option<Timestamp> {
 mod tests {
     use std::time::Duration;
 
-    use spice_pipe::spool::Spool;
+    use spice_spool::Spool;
 
     use super::Tail;
 

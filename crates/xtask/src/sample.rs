@@ -3,8 +3,8 @@
 use std::io::{self, BufWriter, Write as _};
 
 use anyhow::Result;
-use sample::Sample;
 use spice_record::{ExpiryPrecision, SnapshotWriter};
+use testdata::Sample;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {

@@ -3,30 +3,13 @@
 //! The texts and codes are those of SpiceDB v1.56.0 on the memory, PostgreSQL and MySQL datastores;
 //! the transport's are those of tonic 0.14.
 
-use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::sync::Arc;
 
-use prost::Message;
 use tonic::{Code, Status};
 
-use super::{Error, Kind};
-use crate::MAXIMUM_DEPTH_EXCEEDED;
-use crate::connector::ConnectError;
-use crate::generated::rpc;
-use crate::not_grpc::NotGrpc;
-use crate::wire::Fault;
-
-const REASON_PREFIX: &str = "ERROR_REASON_";
-pub(super) const ERROR_INFO_TYPE: &str = "google.rpc.ErrorInfo";
-
-/// The names under which servers give a maximum, each for another limit.
-const LIMIT_KEYS: [&str; 4] = [
-    "maximum_limit_allowed",
-    "maximum_updates_allowed",
-    "max_allowed_size",
-    "maximum_allowed_metadata_byte_size",
-];
+use super::details::error_info;
+use super::{ConnectError, Error, Fault, Kind, NotGrpc};
 
 pub(super) fn from_status(rpc: &'static str, endpoint: &Arc<str>, status: Status) -> Error {
     // A status that has a source was not sent by the server: our transport made it.
@@ -52,7 +35,7 @@ fn from_transport(rpc: &'static str, endpoint: &Arc<str>, status: Status) -> Err
         if let Some(answer) = error.downcast_ref::<NotGrpc>() {
             let mut error = Error::new(answer.kind(), rpc, endpoint, answer.to_string());
             error.0.http_status = Some(answer.status());
-            return error.with_hint(answer.hint());
+            return error.with_cause(Some(answer.cause()));
         }
         if let Some(fault) = error.downcast_ref::<Fault>() {
             return Error::from_fault(rpc, endpoint, fault);
@@ -235,54 +218,6 @@ fn is_data_exception(message: &str) -> bool {
             || (number.bytes().all(|c| c.is_ascii_digit()) && state.starts_with("22"))
     };
     message.contains("(SQLSTATE 22") || message.split("Error ").skip(1).any(is_mysql)
-}
-
-/// Reason and metadata from the trailer `grpc-status-details-bin`.
-fn error_info(details: &[u8]) -> (Option<String>, BTreeMap<String, String>) {
-    rpc::Status::decode(details).map_or_else(|_| Default::default(), |status| info_of(&status))
-}
-
-fn info_of(status: &rpc::Status) -> (Option<String>, BTreeMap<String, String>) {
-    let info = status
-        .details
-        .iter()
-        .filter(|any| any.type_url.rsplit('/').next() == Some(ERROR_INFO_TYPE))
-        .find_map(|any| rpc::ErrorInfo::decode(any.value.as_slice()).ok());
-    let Some(info) = info else {
-        return Default::default();
-    };
-    let reason = info
-        .reason
-        .strip_prefix(REASON_PREFIX)
-        .unwrap_or(&info.reason);
-    let reason = (!reason.is_empty() && reason != "UNSPECIFIED").then(|| reason.to_owned());
-    (reason, info.metadata.into_iter().collect())
-}
-
-/// The reason of an error that stands for one answer among others, without the prefix
-/// `ERROR_REASON_`. A server that gives up at `--dispatch-max-depth` without a reason is known by its
-/// text, which has one of these forms in SpiceDB v1.30 to v1.56; the code is RESOURCE_EXHAUSTED until
-/// v1.45 and FAILED_PRECONDITION in v1.56.
-#[must_use]
-pub fn reason_of(status: &rpc::Status) -> Option<String> {
-    let says = |text: &str| status.message.contains(text);
-    info_of(status).0.or_else(|| {
-        (says("max depth exceeded") || says("exceeded the allowable maximum depth"))
-            .then(|| MAXIMUM_DEPTH_EXCEEDED.to_owned())
-    })
-}
-
-/// The maximum that a server names in the metadata or, for message sizes, as `(size vs. maximum)`.
-pub(super) fn limit(message: &str, metadata: &BTreeMap<String, String>) -> Option<u64> {
-    let named = LIMIT_KEYS.iter().find_map(|key| metadata.get(*key));
-    if let Some(value) = named {
-        return value.parse().ok();
-    }
-    let (_, maximum) = message
-        .split_once("message larger than max")?
-        .1
-        .split_once(" vs. ")?;
-    maximum.split_once(')')?.0.parse().ok()
 }
 
 /// The most characters of a server's words that are passed on. An import that SpiceDB refuses has 500

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use prost::Message as _;
 use tonic::{Code, Status};
 
-use super::Kind;
-use super::classify::{ERROR_INFO_TYPE, clean, from_status, kind, limit, reason_of};
-use crate::connector::ConnectError;
+use super::classify::{clean, from_status, kind};
+use super::details::{ERROR_INFO_TYPE, limit, reason_of};
+use super::{ConnectError, Kind};
 use crate::generated::rpc;
 
 #[test]

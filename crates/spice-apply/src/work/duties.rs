@@ -1,9 +1,9 @@
 //! What is due beside the stream: writes in doubt, pairs, the position.
 
-use spice_pipe::spool::Spool;
-use spice_pipe::{Exit, Failure};
+use spice_cli::{CommandError, Exit};
 use spice_record::record::Applied;
 use spice_record::relationship::Text;
+use spice_spool::Spool;
 use tokio::time::{Duration, Instant, sleep_until};
 
 use super::Worker;
@@ -19,7 +19,7 @@ const IDLE_PAIR_EVERY: Duration = Duration::from_secs(8);
 
 impl Worker {
     /// Looks at what late writes may have spoilt; `all` waits until none can come any more.
-    pub(super) async fn settle_doubts(&mut self, all: bool) -> Result<(), Failure> {
+    pub(super) async fn settle_doubts(&mut self, all: bool) -> Result<(), CommandError> {
         let settled_at = self.target.doubts().settled_at();
         if let Some(settled_at) = settled_at.filter(|_| all)
             && settled_at > Instant::now()
@@ -45,7 +45,7 @@ impl Worker {
         Ok(())
     }
 
-    async fn settle_relationships(&mut self, looked: Instant) -> Result<(), Failure> {
+    async fn settle_relationships(&mut self, looked: Instant) -> Result<(), CommandError> {
         let due = self.target.doubts().due();
         if due.is_empty() {
             return Ok(());
@@ -80,7 +80,7 @@ impl Worker {
     }
 
     /// What is due while there is nothing to read.
-    pub(super) async fn duties(&mut self) -> Result<(), Failure> {
+    pub(super) async fn duties(&mut self) -> Result<(), CommandError> {
         self.save_if_due()?;
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= Instant::now());
         let doubts = self.target.doubts().settled_at();
@@ -97,7 +97,7 @@ impl Worker {
     }
 
     /// Prints a record without updates, so that both ends can be compared.
-    pub(super) async fn pair(&mut self) -> Result<(), Failure> {
+    pub(super) async fn pair(&mut self) -> Result<(), CommandError> {
         self.paired = Instant::now();
         // All that there is was read, so this is no replay any more.
         if !self.is_settled() || self.since_checkpoint.is_some() {
@@ -122,7 +122,7 @@ impl Worker {
 
     /// Before an end is announced: does the target hold what the stream says of relationships that
     /// collided on the source?
-    pub(super) async fn compare_contended(&mut self) -> Result<(), Failure> {
+    pub(super) async fn compare_contended(&mut self) -> Result<(), CommandError> {
         let states = self.contended.states();
         if states.is_empty() {
             return Ok(());
@@ -162,7 +162,7 @@ impl Worker {
                 .iter()
                 .filter_map(|update| update.relationship.as_ref());
             let first: Vec<String> = first.take(5).map(|one| Text(one).to_string()).collect();
-            return Err(Failure::new(
+            return Err(CommandError::new(
                 Exit::Failed,
                 format!(
                     "{} relationships that collided on the source are otherwise on the target, though they \
@@ -177,7 +177,7 @@ impl Worker {
         Ok(())
     }
 
-    pub(super) fn save_if_due(&mut self) -> Result<(), Failure> {
+    pub(super) fn save_if_due(&mut self) -> Result<(), CommandError> {
         match self.unsaved {
             Some(since) if since.elapsed() >= SAVE_EVERY => self.save(),
             _ => Ok(()),
@@ -185,7 +185,7 @@ impl Worker {
     }
 
     /// Saves the position, unless a write before it is in doubt: that has to be replayed.
-    pub(super) fn save(&mut self) -> Result<(), Failure> {
+    pub(super) fn save(&mut self) -> Result<(), CommandError> {
         let (Some(keeper), Some(position)) = (&self.keeper, &self.position) else {
             return Ok(());
         };

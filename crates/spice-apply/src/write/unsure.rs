@@ -4,9 +4,11 @@ use std::sync::atomic::Ordering;
 
 use authzed::JsonObject;
 use authzed::v1::{Relationship, RelationshipUpdate, relationship_update::Operation};
-use spice_pipe::existing::{self, bare, key};
-use spice_pipe::touch::{self, Skips};
-use spice_pipe::{Failure, lock};
+use spice_cli::{CommandError, lock};
+use spice_client::lookup;
+use spice_client::lookup::{bare, key};
+use spice_client::touch;
+use spice_client::touch::Skips;
 
 use super::{SPLIT_PER_CALL, Target, Written};
 
@@ -62,7 +64,7 @@ impl Target {
         mut written: Written,
         metadata: Option<&JsonObject>,
         of: &str,
-    ) -> Result<Written, Failure> {
+    ) -> Result<Written, CommandError> {
         let unsure = std::mem::take(&mut written.unsure);
         let undone = self.undone(&unsure).await?;
         if undone.is_empty() {
@@ -87,13 +89,13 @@ impl Target {
     async fn undone(
         &self,
         touches: &[RelationshipUpdate],
-    ) -> Result<Vec<RelationshipUpdate>, Failure> {
+    ) -> Result<Vec<RelationshipUpdate>, CommandError> {
         let touched: Vec<&Relationship> = relationships(touches).collect();
         if touched.is_empty() {
             return Ok(Vec::new());
         }
         let client = self.client();
-        let there = existing::read_scattered(&client, &touched, self.max_retries).await??;
+        let there = lookup::read_scattered(&client, &touched, self.max_retries).await??;
         let undone = touch::undone(&touched, &there);
         let is_undone = |update: &&RelationshipUpdate| {
             let relationship = update.relationship.as_ref();

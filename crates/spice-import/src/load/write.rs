@@ -8,10 +8,12 @@ use authzed::v1::{
     Relationship, RelationshipUpdate, WriteRelationshipsRequest, relationship_update::Operation,
 };
 use prost::Message as _;
-use spice_pipe::Failure;
-use spice_pipe::existing::{self, bare, key};
-use spice_pipe::retry::Retry;
-use spice_pipe::touch::{self, Skips};
+use spice_cli::CommandError;
+use spice_client::lookup;
+use spice_client::lookup::{bare, key};
+use spice_client::retry::Retry;
+use spice_client::touch;
+use spice_client::touch::Skips;
 
 use super::{INTERNAL_RETRIES, Loader};
 use crate::chunk::Row;
@@ -40,7 +42,7 @@ impl Loader {
     /// Creates rows of which nothing is to be seen on the target, though something is in the way of at
     /// least one of them: mostly a row that has expired and was not collected yet. No CREATE can replace
     /// that, only a TOUCH; and only that one row is touched, for somebody else may write at the same time.
-    pub(super) async fn create(&self, rows: &[Row], tally: &mut Tally) -> Result<(), Failure> {
+    pub(super) async fn create(&self, rows: &[Row], tally: &mut Tally) -> Result<(), CommandError> {
         let left = self.write_all(rows, Operation::Create, tally).await?;
         for row in left.in_the_way {
             let row = std::slice::from_ref(&row);
@@ -56,7 +58,7 @@ impl Loader {
 
     /// Touches rows that get an expiry, or lose one: what the target may have acknowledged without
     /// doing it is read, and deleted and written again where it was not done.
-    pub(super) async fn touch(&self, rows: &[Row], tally: &mut Tally) -> Result<(), Failure> {
+    pub(super) async fn touch(&self, rows: &[Row], tally: &mut Tally) -> Result<(), CommandError> {
         let left = self.write_all(rows, Operation::Touch, tally).await?;
         let undone = self.undone(left.unsure).await?;
         if undone.is_empty() {
@@ -88,12 +90,12 @@ impl Loader {
         Err(touch::still_undone(undone.len(), &named(&undone)))
     }
 
-    async fn undone(&self, mut rows: Vec<Row>) -> Result<Vec<Row>, Failure> {
+    async fn undone(&self, mut rows: Vec<Row>) -> Result<Vec<Row>, CommandError> {
         if rows.is_empty() {
             return Ok(rows);
         }
         let touched: Vec<&Relationship> = rows.iter().map(|row| &row.relationship).collect();
-        let there = existing::read(&self.client, &touched, self.max_retries).await??;
+        let there = lookup::read(&self.client, &touched, self.max_retries).await??;
         let undone = touch::undone(&touched, &there);
         rows.retain(|row| undone.contains(&key(&row.relationship)));
         Ok(rows)
@@ -105,7 +107,7 @@ impl Loader {
         rows: &[Row],
         operation: Operation,
         tally: &mut Tally,
-    ) -> Result<Left, Failure> {
+    ) -> Result<Left, CommandError> {
         let mut left = Left::default();
         let mut limit = UPDATES_PER_WRITE;
         let mut pieces = vec![rows];
@@ -160,7 +162,7 @@ impl Loader {
         rows: &[Row],
         operation: Operation,
         tally: &mut Tally,
-    ) -> Result<Result<authzed::Written, authzed::Error>, Failure> {
+    ) -> Result<Result<authzed::Written, authzed::Error>, CommandError> {
         let mut retry = Retry::new(self.max_retries);
         let mut doubts = INTERNAL_RETRIES;
         loop {
@@ -205,7 +207,7 @@ impl Loader {
             Kind::Refused | Kind::MessageTooLarge | Kind::LimitExceeded | Kind::AlreadyExists => {
                 true
             }
-            Kind::Internal if self.client.mark().await.is_err() => false,
+            Kind::Internal if self.client.write_marker().await.is_err() => false,
             Kind::Internal if *doubts == 0 => true,
             Kind::Internal => {
                 *doubts -= 1;

@@ -3,7 +3,7 @@ use authzed::v1::{
     relationship_update::Operation,
 };
 use prost_types::{Struct, Timestamp, Value, value::Kind};
-use spice_pipe::existing::{ByKey, key};
+use spice_client::lookup::{ByKey, key};
 use tokio::time::{Duration, Instant};
 
 use super::{Contended, LONGEST, MOST};

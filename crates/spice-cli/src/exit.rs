@@ -1,0 +1,78 @@
+//! The exit codes, and which error ends in which: the only place that decides it.
+
+use std::process::ExitCode;
+
+use authzed::Kind;
+use spice_record::ReadError;
+
+/// How a program ends. The codes are part of the interface; the table is in the README.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// 0: everything read was written and acknowledged.
+    Done,
+    /// 1: server or I/O said no.
+    Failed,
+    /// 2: the command line, the environment or the contexts file makes no sense.
+    Usage,
+    /// 3: finished, with relationships refused or skipped.
+    Partial,
+    /// 4: the source no longer has this revision, or the changes after it.
+    HistoryLost,
+    /// 65: malformed, truncated or altered input.
+    BadData,
+    /// 75: unavailable; the same command can be run again.
+    TryAgain,
+    /// 77: token, TLS, permission or a read-only server.
+    Denied,
+    /// Killed by this signal, after what could be saved was saved.
+    Signal(i32),
+}
+
+impl Exit {
+    /// The code; for a signal the one that shells use, should raising it fail.
+    #[must_use]
+    pub fn code(self) -> ExitCode {
+        ExitCode::from(self.number())
+    }
+
+    pub(crate) fn number(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Partial => 3,
+            Self::HistoryLost => 4,
+            Self::BadData => 65,
+            Self::TryAgain => 75,
+            Self::Denied => 77,
+            Self::Signal(number) => 128 + u8::try_from(number).unwrap_or(0),
+        }
+    }
+}
+
+impl From<Kind> for Exit {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Config => Self::Usage,
+            Kind::Unreachable
+            | Kind::Unavailable
+            | Kind::Conflict
+            | Kind::Overloaded
+            | Kind::TooSlow
+            | Kind::Deadline
+            | Kind::StreamTimeout => Self::TryAgain,
+            Kind::Tls | Kind::Unauthenticated | Kind::Denied | Kind::ReadOnly => Self::Denied,
+            Kind::HistoryLost => Self::HistoryLost,
+            _ => Self::Failed,
+        }
+    }
+}
+
+impl From<&ReadError> for Exit {
+    fn from(error: &ReadError) -> Self {
+        match error {
+            ReadError::Io { .. } => Self::Failed,
+            _ => Self::BadData,
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! The life of a program, written once: every `main` is one call of [`main`].
+
+use std::future::Future;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+
+use crate::error::CommandError;
+use crate::exit::Exit;
+use crate::log::{self, LogArgs};
+use crate::shutdown::{SIGTERM, Shutdown};
+use crate::{cleanup, stdio};
+
+/// What a program's stdout is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stdout {
+    /// Nothing is written there.
+    Unused,
+    /// A summary at the end: the work is worth doing without a reader, too.
+    Summary,
+    /// What the program is for: without a reader it ends.
+    Data,
+}
+
+/// A program of the suite.
+pub trait Program: clap::Parser {
+    /// What it is called, also in messages.
+    const NAME: &'static str;
+
+    /// Whether it answers many small events and computes little: its work is then done on one thread,
+    /// so that none has to be woken for another. What may block has a thread of its own all the same.
+    const IS_SINGLE_THREADED: bool = false;
+
+    /// The flags about messages.
+    fn log_args(&self) -> &LogArgs;
+
+    /// What stdout is for, with these flags.
+    fn stdout(&self) -> Stdout {
+        Stdout::Data
+    }
+
+    /// How it ends of SIGTERM, with these flags.
+    fn ends_of_sigterm(&self) -> Exit {
+        Exit::Signal(SIGTERM)
+    }
+
+    /// Does the work. Data goes to stdout, events to `tracing`.
+    fn run(self, shutdown: Shutdown) -> impl Future<Output = Result<Exit, CommandError>>;
+}
+
+/// Runs a program to its end: parses the flags, listens for signals, prints the failure, and dies of
+/// a signal where a signal was the reason.
+#[must_use]
+pub fn main<P: Program>() -> ExitCode {
+    let program = match P::try_parse() {
+        Ok(program) => program,
+        Err(error) => {
+            if matches!(
+                error.kind(),
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+            ) {
+                let _ = error.print();
+                return ExitCode::SUCCESS;
+            }
+            // In a pipe it must be seen which program does not understand its flags.
+            log::init(P::NAME, &LogArgs::of_command_line());
+            let text = error.render().to_string();
+            let text = text.strip_prefix("error: ").unwrap_or(&text);
+            CommandError::usage(text.trim_end()).report();
+            return Exit::Usage.code();
+        }
+    };
+    log::init(P::NAME, program.log_args());
+    let outcome = start(&program).and_then(|(runtime, shutdown)| {
+        let outcome = runtime.block_on(program.run(shutdown));
+        // A thread may be blocked in a read of stdin, which nothing can interrupt.
+        runtime.shutdown_background();
+        outcome
+    });
+    let exit = outcome.unwrap_or_else(|failure| {
+        failure.report();
+        failure.exit
+    });
+    cleanup::clear();
+    if let Exit::Signal(number) = exit {
+        let _ = signal_hook::low_level::emulate_default_handler(number);
+    }
+    exit.code()
+}
+
+fn start<P: Program>(program: &P) -> Result<(tokio::runtime::Runtime, Shutdown), CommandError> {
+    let failed = |error| CommandError::new(Exit::Failed, format!("cannot start: {error}"));
+    let stdout = program.stdout();
+    // Signals first: whatever blocks after this can be ended.
+    let shutdown = Shutdown::listen(program.ends_of_sigterm(), stdout == Stdout::Data);
+    let shutdown = shutdown.map_err(failed)?;
+    if stdout != Stdout::Unused && stdio::is_stdout_closed() {
+        return Err(
+            CommandError::new(Exit::Failed, "cannot write to stdout: it is closed")
+                .hint("nothing was done; >/dev/null is how to throw the output away"),
+        );
+    }
+    let mut builder = if P::IS_SINGLE_THREADED {
+        tokio::runtime::Builder::new_current_thread()
+    } else {
+        tokio::runtime::Builder::new_multi_thread()
+    };
+    let runtime = builder.enable_all().build().map_err(failed)?;
+    Ok((runtime, shutdown))
+}

@@ -1,0 +1,32 @@
+//! Connects to a server.
+
+use authzed::{Client, Config, Security};
+use spice_cli::connection::unblocked;
+use spice_cli::{CommandError, Connection};
+use tokio::runtime::Handle;
+
+/// Connects and makes first contact: within 5 s it is known whether the server is there, speaks
+/// TLS or not, and takes the token.
+///
+/// # Errors
+///
+/// Exit 75 or 77, saying which of these it was.
+pub async fn connect(connection: &Connection) -> Result<Client, CommandError> {
+    // Certificates are read from files, which may be pipes that nobody opens.
+    let (config, runtime) = (connection.config().clone(), Handle::current());
+    let client = unblocked(move || runtime.block_on(Client::connect(&config))).await?;
+    let Config {
+        endpoint,
+        token,
+        security,
+        ..
+    } = connection.config();
+    let tls = match security {
+        Security::Plaintext => "without TLS",
+        Security::Tls(tls) if tls.verify => "with TLS",
+        Security::Tls(_) => "with TLS, certificate not verified",
+    };
+    let token = if token.is_some() { "with" } else { "without" };
+    tracing::debug!("connected to {endpoint} {tls}, {token} a token");
+    Ok(client)
+}

@@ -1,0 +1,28 @@
+//! What one must know to work with a live SpiceDB.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`connect`](mod@connect) | connecting, with a diagnosis where that fails |
+//! | [`datastore`] | which kind of datastore a server has |
+//! | [`same_datastore`] | refuses a target that is the source |
+//! | [`settle`] | `--settle`: when a revision may be trusted |
+//! | [`schema`] | whether a server's schema is a given text |
+//! | [`lookup`] | what a server holds of given relationships |
+//! | [`touch`] | whether a TOUCH took effect where an expiry is in play |
+//! | [`retry`] | the one policy of trying again |
+//! | [`unknown_fields`] | `--ignore-unknown-fields` |
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod connect;
+pub mod datastore;
+pub mod lookup;
+pub mod retry;
+pub mod same_datastore;
+pub mod schema;
+pub mod settle;
+pub mod touch;
+pub mod unknown_fields;
+
+pub use connect::connect;

@@ -1,0 +1,244 @@
+//! The zedtoken in any file of the suite: a stream, a spool, a summary or a position.
+
+use std::io::{BufRead, Read as _};
+use std::path::Path;
+
+use authzed::DatastoreKind;
+use spice_record::read::MAX_LINE_BYTES;
+use spice_record::record::StreamKind;
+use spice_record::{Change, ChangeCheck, ReadError, Record, RecordReader, Seal};
+
+use crate::Spool;
+use spice_cli::CommandError;
+use spice_cli::stdio;
+
+/// The revisions that a file names.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// The source's: a snapshot's own, the last whole one of a change stream or spool, or the one
+    /// that was imported or applied.
+    pub source: Option<String>,
+    /// The target's, of a summary or a position.
+    pub target: Option<String>,
+    /// Whether the file is a summary or a position.
+    pub summary: bool,
+}
+
+/// Finds them in a file, or on stdin for `-`. Of a spool in segments the newest one counts.
+///
+/// # Errors
+///
+/// Exit 1 if it cannot be read, 65 if it is not one of these files.
+pub fn find(path: &Path) -> Result<Found, CommandError> {
+    let spool = Spool::new(path);
+    if let Some(newest) = spool.newest_segment() {
+        let segments = spool.segments().unwrap_or_default();
+        for number in segments.into_iter().rev() {
+            let segment = spool.segment(number);
+            // One that its writer has only begun holds nothing yet; what counts is before it.
+            if segment != newest || !is_begun(&segment) {
+                return find_in(&segment);
+            }
+        }
+    }
+    find_in(path)
+}
+
+/// Whether not even the first line is whole.
+fn is_begun(segment: &Path) -> bool {
+    let mut first = Vec::new();
+    std::fs::File::open(segment).is_ok_and(|file| {
+        let file = file.take(MAX_LINE_BYTES as u64 + 1);
+        let read = std::io::BufReader::new(file).read_until(b'\n', &mut first);
+        read.is_ok() && !first.ends_with(b"\n")
+    })
+}
+
+fn find_in(path: &Path) -> Result<Found, CommandError> {
+    let (input, name) = stdio::open(path)?;
+    let mut records = RecordReader::new(input, name);
+    let found = last(&mut records);
+    if path == Path::new("-") {
+        // Whoever writes to us (tee, for one) must not die of a closed pipe because we know enough.
+        let _ = records.drain();
+    }
+    let found = found?;
+    if found.source.is_none() {
+        return Err(records.stream_fault("no revision in it").into());
+    }
+    Ok(found)
+}
+
+fn last<R: BufRead>(records: &mut RecordReader<R>) -> Result<Found, ReadError> {
+    let mut last = Found::default();
+    let mut check = None;
+    // Where a change stream can be resumed whose revisions have to settle: what collided is corrected
+    // between its transactions and their checkpoint.
+    let mut settled = None;
+    loop {
+        let record = match records.next_record() {
+            Ok(Some(record)) => record,
+            Ok(None) => break,
+            // The end of a file that is still being written. Of a snapshot it is damage, but there
+            // the header has answered already.
+            Err(ReadError::Torn { .. }) if last.source.is_some() => break,
+            Err(error) => return Err(error),
+        };
+        match record {
+            Record::Header(header) if last.source.is_none() => {
+                let faulty = |message| records.fault(message);
+                header.check().map_err(faulty)?;
+                last.source.clone_from(&header.revision);
+                settled.clone_from(&header.revision);
+                match header.stream {
+                    StreamKind::Changes => {
+                        check = Some(ChangeCheck::begin(&header, Seal::Sealed).map_err(faulty)?);
+                    }
+                    // It is that of the header, whatever follows.
+                    _ => break,
+                }
+            }
+            Record::Imported(imported) => {
+                last = summary(imported.source_revision, imported.target_revision);
+            }
+            // Between two pairs there are records without a revision that can be compared.
+            Record::Applied(applied) if applied.source_revision.is_none() => {}
+            Record::Applied(applied) => {
+                last = summary(applied.source_revision, applied.target_revision);
+            }
+            Record::Digest(digests) => {
+                // Shards of one snapshot name the same revision.
+                let mut revisions = digests.revisions;
+                revisions.dedup();
+                let source = revisions.pop().filter(|_| revisions.is_empty());
+                last = summary(source, None);
+            }
+            Record::Position(position) => {
+                if position.checksum != position.compute_checksum().ok() {
+                    let altered = "position altered: it does not have its checksum";
+                    return Err(records.fault(altered));
+                }
+                last = summary(Some(position.source_revision), position.target_revision);
+            }
+            record => {
+                // Lines that `tail` has picked follow each other. Those made by hand have no checksums.
+                let seal = if is_sealed(&record) {
+                    Seal::Sealed
+                } else {
+                    Seal::Unsealed
+                };
+                let check = check.get_or_insert_with(|| ChangeCheck::in_the_middle(seal));
+                let checked = match Change::try_from(record) {
+                    Ok(change) => {
+                        if !matches!(change, Change::Transaction(_)) {
+                            settled = change.completed_revision().map(str::to_owned);
+                        }
+                        check.check(&change)
+                    }
+                    Err(Record::Trailer(trailer)) => {
+                        settled.clone_from(&trailer.revision);
+                        check.check_trailer(&trailer)
+                    }
+                    Err(other) => Err(format!("a change stream holds no {}", other.kind())),
+                };
+                checked.map_err(|message| records.fault(message))?;
+                let through = check.through().map(str::to_owned);
+                last.source = match &settled {
+                    Some(settled) if through.as_deref().is_some_and(needs_settling) => {
+                        Some(settled.clone())
+                    }
+                    _ => through,
+                };
+            }
+        }
+    }
+    Ok(last)
+}
+
+fn is_sealed(record: &Record) -> bool {
+    match record {
+        Record::Transaction(change) => change.checksum.is_some(),
+        Record::Schema(change) => change.checksum.is_some(),
+        Record::Checkpoint(checkpoint) => checkpoint.checksum.is_some(),
+        _ => true,
+    }
+}
+
+fn needs_settling(token: &str) -> bool {
+    DatastoreKind::of_token(token).needs_settling()
+}
+
+fn summary(source: Option<String>, target: Option<String>) -> Found {
+    Found {
+        source,
+        target,
+        summary: true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use spice_record::record::{Checkpoint, StreamKind, Transaction};
+    use spice_record::{Change, ChangeSealer, Header, Record};
+
+    use super::find;
+
+    /// What collided is corrected between its transactions and their checkpoint: a stream that was cut
+    /// there is resumed at the checkpoint before, where revisions are numbers of the beginning.
+    #[test]
+    fn stream_cut_before_a_correction_is_resumed_at_the_checkpoint_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("changes");
+        // Revisions 1 and 2 of an integer source; of another form, each whole revision will do.
+        let integers = ["GgcKATESAmFi", "GgcKATISAmFi"];
+        for (tokens, expected) in [(integers, 0), (["a", "b"], 1)] {
+            let header = Header {
+                revision: Some(tokens[0].to_owned()),
+                ..Header::new(StreamKind::Changes, "test", "2026-11-24T00:00:00Z")
+            };
+            let (mut sealer, header) = ChangeSealer::begin(header);
+            let checkpoint = Change::Checkpoint(Box::new(Checkpoint {
+                revision: tokens[0].to_owned(),
+                ..Checkpoint::default()
+            }));
+            let transaction = Change::Transaction(Box::new(Transaction {
+                revision: tokens[1].to_owned(),
+                ..Transaction::default()
+            }));
+            let mut records = vec![Record::Header(Box::new(header))];
+            records.extend([checkpoint, transaction].map(|change| sealer.seal(change)));
+            let lines = records
+                .iter()
+                .map(|record| serde_json::to_string(record).unwrap() + "\n");
+            std::fs::write(&path, lines.collect::<String>()).unwrap();
+            assert_eq!(
+                find(&path).unwrap().source.as_deref(),
+                Some(tokens[expected])
+            );
+        }
+    }
+
+    #[test]
+    fn revision_of_a_spool_is_that_of_its_newest_segment_that_holds_any() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("spool");
+        let header = |revision: &str| {
+            let header = Header {
+                revision: Some(revision.to_owned()),
+                ..Header::new(StreamKind::Changes, "test", "2026-11-24T00:00:00Z")
+            };
+            serde_json::to_string(&Record::Header(Box::new(header.sealed()))).unwrap() + "\n"
+        };
+        let newest = || find(&path).unwrap().source;
+        std::fs::write(&path, header("a")).unwrap();
+        assert_eq!(newest().as_deref(), Some("a"));
+        std::fs::write(folder.path().join("spool.000001"), header("b")).unwrap();
+        assert_eq!(newest().as_deref(), Some("b"));
+        for begun in ["", &header("c")[..20]] {
+            std::fs::write(folder.path().join("spool.000002"), begun).unwrap();
+            assert_eq!(newest().as_deref(), Some("b"), "{begun:?}");
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(newest().as_deref(), Some("b"));
+    }
+}

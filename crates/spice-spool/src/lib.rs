@@ -1,0 +1,230 @@
+//! A change stream on disk: one program appends, another follows, and neither must outlive the other.
+//!
+//! | file | is |
+//! |---|---|
+//! | `FILE`, `FILE.000001`, ... | the segments; each begins with a header, and no revision spans two |
+//! | `FILE.lock` | locked by the writer as long as it lives; its content changes with each writer |
+//! | `FILE.lost` | the writer's last word when the source had lost its history |
+//!
+//! A writer that opens a spool cuts off what a predecessor left torn. A follower may have read a part
+//! of that, so it looks at the content of the lock file after each read: where it has changed, what
+//! was read of an unfinished revision counts for nothing, and it is read again.
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod find_revision;
+pub mod position;
+mod reader;
+mod writer;
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use spice_record::record::Place;
+
+use spice_cli::files::{open_private, private, read_private};
+use spice_cli::{CommandError, Exit};
+
+pub use self::reader::{Followed, Follower};
+pub use self::writer::{Appender, Left};
+
+/// The files of one spool.
+#[derive(Clone, Debug)]
+pub struct Spool(PathBuf);
+
+/// No spool has so many segments.
+const MAX_SEGMENT: u64 = 1 << 40;
+
+impl Spool {
+    /// A spool that need not be there yet.
+    #[must_use]
+    pub fn new(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+
+    /// For messages.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The file of a segment.
+    #[must_use]
+    pub fn segment(&self, number: u64) -> PathBuf {
+        match number {
+            0 => self.0.clone(),
+            _ => self.beside(&format!(".{number:06}")),
+        }
+    }
+
+    /// The numbers of the segments that there are, rising.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's.
+    pub fn segments(&self) -> io::Result<Vec<u64>> {
+        let name = self.0.file_name().unwrap_or_default().to_string_lossy();
+        let entries = match fs::read_dir(self.folder()) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut numbers = Vec::new();
+        for entry in entries {
+            let entry = entry?.file_name();
+            let entry = entry.to_string_lossy();
+            match entry.strip_prefix(name.as_ref()) {
+                Some("") => numbers.push(0),
+                Some(rest) => {
+                    // Only as they are written: no segment has another spelling of its number.
+                    let number = rest
+                        .strip_prefix('.')
+                        .and_then(|digits| digits.parse::<u64>().ok());
+                    numbers.extend(number.filter(|number| {
+                        (1..MAX_SEGMENT).contains(number) && rest == format!(".{number:06}")
+                    }));
+                }
+                None => {}
+            }
+        }
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    /// The file of the newest segment, if that is not the first.
+    #[must_use]
+    pub fn newest_segment(&self) -> Option<PathBuf> {
+        let newest = *self.segments().ok()?.last()?;
+        (newest > 0).then(|| self.segment(newest))
+    }
+
+    /// Where it ends now.
+    #[must_use]
+    pub fn end(&self) -> Option<Place> {
+        let segment = *self.segments().ok()?.last()?;
+        let offset = fs::metadata(self.segment(segment)).ok()?.len();
+        Some(Place { segment, offset })
+    }
+
+    /// Whether a writer is at work.
+    #[must_use]
+    pub fn writer_lives(&self) -> bool {
+        open_private(&self.lock_file())
+            .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    }
+
+    /// What a writer said that ended because history was lost.
+    #[must_use]
+    pub fn lost(&self) -> Option<String> {
+        let word = read_private(&self.lost_file()).ok()?;
+        Some(String::from_utf8_lossy(&word).into_owned())
+    }
+
+    /// Leaves that word.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's.
+    pub fn set_lost(&self, word: &str) -> io::Result<()> {
+        let mut file = private()
+            .create(true)
+            .truncate(true)
+            .open(self.lost_file())?;
+        writeln!(file, "{word}")?;
+        file.sync_all()
+    }
+
+    /// Takes that word back: a later writer found the history whole.
+    pub fn clear_lost(&self) {
+        let _ = fs::remove_file(self.lost_file());
+    }
+
+    /// What tells one writer from the next.
+    fn generation(&self) -> String {
+        let word = read_private(&self.lock_file()).unwrap_or_default();
+        String::from_utf8_lossy(&word).into_owned()
+    }
+
+    /// Locks the spool for a writer, which is a new generation from now on.
+    fn lock(&self) -> Result<File, CommandError> {
+        /// A follower that looks for the writer holds the lock for a moment.
+        const PATIENCE: Duration = Duration::from_secs(1);
+        let path = self.lock_file();
+        let failed = |error: io::Error| {
+            let path = path.display();
+            CommandError::new(
+                Exit::Failed,
+                format!("cannot lock the spool: {path}: {error}"),
+            )
+        };
+        let mut file = private()
+            .read(true)
+            .create(true)
+            .open(&path)
+            .map_err(failed)?;
+        let began = Instant::now();
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if began.elapsed() < PATIENCE => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                Err(TryLockError::WouldBlock) => {
+                    let mut owner = String::new();
+                    let _ = file.read_to_string(&mut owner);
+                    let owner = owner.split_whitespace().next().unwrap_or("?").to_owned();
+                    return Err(CommandError::usage(format!(
+                        "another spice-watch (process {owner}) appends to {}",
+                        self.0.display()
+                    ))
+                    .hint("one spool has one writer: stop that one, or give another --spool"));
+                }
+                Err(TryLockError::Error(error)) => return Err(failed(error)),
+            }
+        }
+        let now = jiff::Timestamp::now();
+        file.set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| writeln!(file, "{} {now}", std::process::id()))
+            .map_err(failed)?;
+        Ok(file)
+    }
+
+    fn lock_file(&self) -> PathBuf {
+        self.beside(".lock")
+    }
+
+    fn lost_file(&self) -> PathBuf {
+        self.beside(".lost")
+    }
+
+    fn beside(&self, suffix: &str) -> PathBuf {
+        let mut path = self.0.clone().into_os_string();
+        path.push(suffix);
+        path.into()
+    }
+
+    fn folder(&self) -> &Path {
+        match self.0.parent() {
+            Some(folder) if folder != Path::new("") => folder,
+            _ => Path::new("."),
+        }
+    }
+
+    fn sync_folder(&self) -> io::Result<()> {
+        File::open(self.folder())?.sync_all()
+    }
+
+    fn failed(&self, what: &str, error: &io::Error) -> CommandError {
+        CommandError::new(
+            Exit::Failed,
+            format!("cannot {what} the spool {}: {error}", self.0.display()),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -140,7 +140,7 @@ pub(crate) fn header(revision: u64) -> Value {
 
 /// The trailer of changes.
 pub(crate) fn trailer(revision: u64) -> Value {
-    json!({"trailer": {"revision": token(revision), "ended": "until"}})
+    json!({"trailer": {"revision": token(revision), "endReason": "until"}})
 }
 
 /// Changes from revision 1 to the last of the records, sealed.

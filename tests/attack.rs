@@ -78,7 +78,7 @@ fn programs(servers: &[Server; 2], file: &PathBuf) -> Vec<(&'static str, Program
         (
             "keys of a diff",
             program("spice-diff")
-                .arg("--only")
+                .arg("--keys-from")
                 .arg(file)
                 .arg(file)
                 .arg(file),

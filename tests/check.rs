@@ -88,11 +88,11 @@ fn two_equal_servers_give_the_same_answers_yes_no_and_conditional() {
     );
     assert_eq!(checks(&compared.json_lines()).len(), 0);
 
-    // The same seed draws the same, and --ask asks it again.
+    // The same seed draws the same, and --record asks it again.
     let again = asked(&source, folder.path(), &flags);
     assert_eq!(checks(&lines_of(&again)), all);
     let again = check(&source)
-        .arg("--ask")
+        .arg("--record")
         .arg(&path)
         .run()
         .expect_success();
@@ -269,7 +269,7 @@ fn checks_that_are_cut_or_altered_or_asked_nowhere_are_refused() {
         .run()
         .expect_success();
     check(&server)
-        .arg("--ask")
+        .arg("--record")
         .arg(&snapshot)
         .run()
         .expect_code(2);
@@ -314,7 +314,7 @@ fn expiry_between_two_servers_answers_is_no_disagreement_once_both_are_asked_at_
         // Any write makes a newer revision: at the old one a server repeats what it has answered.
         judge::write_schema(server, schema);
     }
-    let again = compared(&one, &left).arg("--ask").run().expect_success();
+    let again = compared(&one, &left).arg("--record").run().expect_success();
     assert_eq!(yes(&again.json_lines()), 0);
     std::fs::write(&path, &again.stdout).unwrap();
     compared(&other, &path).run().expect_success();

@@ -54,7 +54,7 @@ fn on_network(cidr: impl Into<Value>) -> Value {
 
 /// `spice-import` of lines made by hand.
 fn by_hand(server: &Server, lines: &[String]) -> Program {
-    import(server).arg("--unsealed").input(lines.concat())
+    import(server).arg("--no-trailer").input(lines.concat())
 }
 
 /// The counts of a summary, in the order loaded, present, touched, skipped, rejected.

@@ -67,7 +67,7 @@ pub(crate) fn round(sample: Sample, route: &[Datastore], precision: Precision, f
         let to = Server::start(*datastore);
         let imported = copy(&from, &to, flags);
         assert_eq!(imported["loaded"], sample.relationships);
-        assert_eq!(imported["sealed"], true);
+        assert_eq!(imported["verified"], true);
         assert_eq!(imported["expiryTruncated"], 0);
         digests.push(imported["digest"].clone());
         judge::assert_same_lines("first", &seen_first, "hop", &judge::dump(&to, precision));

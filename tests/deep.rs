@@ -91,7 +91,7 @@ fn contexts_of_a_hundred_levels_are_copied_followed_and_compared() {
     let (one, other, folder) = (server(), server(), folder());
     let written: Vec<String> = lines(1).into_iter().collect();
     import(&one)
-        .arg("--unsealed")
+        .arg("--no-trailer")
         .input(written.join("\n") + "\n")
         .run()
         .expect_success();
@@ -126,7 +126,7 @@ fn contexts_of_a_hundred_levels_are_copied_followed_and_compared() {
         update + "}\n"
     });
     apply(&one)
-        .arg("--unsealed")
+        .arg("--no-trailer")
         .input(updates.collect::<String>())
         .run()
         .expect_success();
@@ -192,7 +192,7 @@ fn context_that_is_too_deep_for_a_stream_ends_an_export_and_a_watch_at_once_and_
     // A line of that depth.
     let deeper = relationship(DEEPEST + 1, "objects", 1);
     let refused = import(&empty)
-        .arg("--unsealed")
+        .arg("--no-trailer")
         .input(format!("{{\"relationship\":{deeper}}}\n"))
         .run()
         .expect_code(65);

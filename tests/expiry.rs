@@ -169,7 +169,7 @@ fn imported_touches_take_effect_on_a_server_that_skips_them() {
         judge::load(&server, &before());
         let touch = || {
             import(&server)
-                .args(["--unsealed", "--on-conflict", "touch"])
+                .args(["--no-trailer", "--on-conflict", "touch"])
                 .input(lines(|relationship| json!({"relationship": relationship})))
                 .run()
                 .expect_success()
@@ -188,7 +188,7 @@ fn applied_touches_take_effect_on_a_server_that_skips_them() {
     judge::load(&server, &before());
     let update = |relationship| json!({"update": {"operation": "OPERATION_TOUCH", "relationship": relationship}});
     apply(&server)
-        .arg("--unsealed")
+        .arg("--no-trailer")
         .input(lines(update))
         .run()
         .expect_success();
@@ -214,14 +214,14 @@ fn what_has_expired_unseen_swallows_no_touch() {
     let update =
         json!({"update": {"operation": "OPERATION_TOUCH", "relationship": proto(&row("applied"))}});
     let applied = apply(&server)
-        .arg("--unsealed")
+        .arg("--no-trailer")
         .input(format!("{update}\n"));
     applied.run().expect_success();
     let mut first = row("imported");
     first["caveat"] = "at_night".into();
     let twice =
         [first, row("imported")].map(|row| json!({"relationship": proto(&row)}).to_string());
-    let flags = ["--unsealed", "--on-conflict", "touch"];
+    let flags = ["--no-trailer", "--on-conflict", "touch"];
     let imported = import(&server).args(flags).input(twice.join("\n") + "\n");
     imported.run().expect_success();
     let there = judge::dump(&server, Precision::Seconds);
@@ -231,7 +231,7 @@ fn what_has_expired_unseen_swallows_no_touch() {
 /// Each relationship takes all states, one after the other, and ends in the last one.
 #[test]
 fn followed_expiries_end_as_on_the_source() {
-    for flags in [&[][..], &["--exact"]] {
+    for flags in [&[][..], &["--no-coalesce"]] {
         let (source, target) = (new_server(Datastore::Postgres), old_server());
         let folder = folder();
         let start = head(&source);

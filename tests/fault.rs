@@ -126,7 +126,7 @@ fn assert_accounted(finished: &Finished, sample: Sample) {
         sample.relationships,
         "{imported}"
     );
-    assert_eq!(imported["sealed"], true);
+    assert_eq!(imported["verified"], true);
 }
 
 /// Cuts all connections at random moments until the program has noticed it so many times, each time

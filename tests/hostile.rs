@@ -382,7 +382,7 @@ fn write_checks(path: &Path, count: u32) {
                 permissionship: Permissionship::Yes,
                 partial_caveat_info: None,
             }),
-            other: None,
+            other_server: None,
             inconclusive: false,
         };
         writer.write(check).unwrap();

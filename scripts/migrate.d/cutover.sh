@@ -65,11 +65,11 @@ until_marker() { drain --settle "$(settling)ms" --until "$1"; }
 # One call at a time. A database makes calls at the same time begin again for each other, for seconds at worst: 4,500
 # updates drained in 3.5 to 4.5 s one by one, in 6.4 to 9.5 s by fours (measured on a busy machine, MariaDB 10.11;
 # PostgreSQL 15 alike). And where one has overtaken another, a memory datastore has no stable snapshot to compare
-# (docs/reliability.md). Where the target is far and the settle time long, --lanes 4 is quicker.
+# (docs/reliability.md). Where the target is far and the settle time long, --jobs 4 is quicker.
 drain() {
     if [ -n "$end" ]; then
         spice-apply --context="$to" ${unnamed:+--same-datastore} --spool "$spool" --position "$state/position" --until "$end" \
-            --lanes "${lanes:-1}" ${on_reject:+--on-reject "$on_reject"} ${on_schema:+--on-schema "$on_schema"} \
+            --jobs "${lanes:-1}" ${on_reject:+--rejects "$on_reject"} ${on_schema:+--schema "$on_schema"} \
             --quiet >>"$state/applied.ndjson" &
         applying=$!
         started $applying

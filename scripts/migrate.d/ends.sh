@@ -84,7 +84,7 @@ header_of() {
 # fit: can the source be exported, and does the target take it? Writes nothing
 fit() {
     header_of --settle 0s
-    run spice-import --context="$to" --dry-run --unsealed --quiet ${unnamed:+--same-datastore} ${policy:+--on-conflict "$policy"} "$work/header" ||
+    run spice-import --context="$to" --dry-run --no-trailer --quiet ${unnamed:+--same-datastore} ${policy:+--on-conflict "$policy"} "$work/header" ||
         case $status in
         1) fail 1 "$to does not take the schema of $from" "empty $to, its schema too, or make the schema equal; then run: $same" ;;
         2) fail 2 "$to holds relationships, and they are not from this migration" \

@@ -14,8 +14,8 @@ both_run() {
     watching=$!
     started $watching
     keep_running applied spice-apply --context="$to_end" ${unnamed:+--same-datastore} --spool "$into" --position "$position" \
-        ${lanes:+--lanes "$lanes"} ${max_rps:+--max-rps "$max_rps"} ${on_reject:+--on-reject "$on_reject"} \
-        ${on_schema:+--on-schema "$on_schema"} ${prune:+"$prune"} >>"$record" &
+        ${lanes:+--jobs "$lanes"} ${max_rps:+--max-rps "$max_rps"} ${on_reject:+--rejects "$on_reject"} \
+        ${on_schema:+--schema "$on_schema"} ${prune:+"$prune"} >>"$record" &
     applying=$!
     started $applying
     read -r first <&4

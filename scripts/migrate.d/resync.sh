@@ -11,7 +11,7 @@ resync() {
     stop_step follow "resync takes over from here: follow has ended as it should"
     look_at_both
     # Of a follow that was killed its lock is left; of a resync that was, or that failed, in-doubt.
-    if grep -q doubtsUntil "$state/position" 2>/dev/null || [ -e "$state/follow.lock" ] || [ -e "$state/in-doubt" ]; then
+    if grep -q ambiguousUntil "$state/position" 2>/dev/null || [ -e "$state/follow.lock" ] || [ -e "$state/in-doubt" ]; then
         say "a write of the process before this one may still be applied late: waiting 30 s"
         run sleep 30
         rm -f "$state/in-doubt" "$state/follow.lock"
@@ -24,7 +24,7 @@ resync() {
     # Relationships of the source may need its schema. Where others stand against it, the comparison removes them,
     # and follow brings it.
     header_of --at "$revision"
-    run spice-import --context="$to" ${unnamed:+--same-datastore} --unsealed --schema write --on-conflict skip --quiet "$work/header" >"$work/imported" ||
+    run spice-import --context="$to" ${unnamed:+--same-datastore} --no-trailer --schema write --on-conflict skip --quiet "$work/header" >"$work/imported" ||
         [ "$status" -eq 1 ] || fail_of spice-import "$status" "the schema of $from could not be brought to $to"
     [ "$status" -eq 0 ] || say "$to does not take the schema of $from yet; going on"
     mkfifo "$work/a" "$work/b" "$work/updates"
@@ -38,7 +38,7 @@ resync() {
     comparer=$!
     started $comparer
     : | keep in-doubt || exit
-    spice-apply --context="$to" ${unnamed:+--same-datastore} ${lanes:+--lanes "$lanes"} ${max_rps:+--max-rps "$max_rps"} ${on_reject:+--on-reject "$on_reject"} \
+    spice-apply --context="$to" ${unnamed:+--same-datastore} ${lanes:+--jobs "$lanes"} ${max_rps:+--max-rps "$max_rps"} ${on_reject:+--rejects "$on_reject"} \
         <"$work/updates" >>"$state/applied.ndjson" &
     applier=$!
     started $applier

@@ -41,7 +41,7 @@ settling() {
 }
 
 # last_pair: the last record of spice-apply that pairs revisions
-last_pair() { tail -c 1000000 "$state/applied.ndjson" 2>/dev/null | grep -a '^{.*"paired":true.*}$' | tail -n 1; }
+last_pair() { tail -c 1000000 "$state/applied.ndjson" 2>/dev/null | grep -a '^{.*"syncPoint":true.*}$' | tail -n 1; }
 
 # measure: sets running, heard and behind (milliseconds), capture_lag (seconds), backlog (transactions), backlog_bytes and headroom
 measure() {

@@ -34,7 +34,7 @@ compare_pair() {
     spice-export --context="$from" --at "$source_revision" --no-schema --expiry-precision "$precision" ${jobs:+--jobs "$jobs"} >"$work/b" &
     source_reader=$!
     started $source_reader
-    spice-diff --as-of "$as_of" --spool "$spool" --set-aside "$work/aside" "$@" "$work/a" "$work/b" >"$state/differences.ndjson" &
+    spice-diff --as-of "$as_of" --spool "$spool" --deferred "$work/aside" "$@" "$work/a" "$work/b" >"$state/differences.ndjson" &
     comparer=$!
     started $comparer
     wait $comparer
@@ -157,7 +157,7 @@ ask_both() {
         tries=$((tries + 1))
         say "asking both about these again, at a later pair"
         next_pair
-        run spice-check --context="$from" --at "$source_revision" --ask --quiet "$state/checks.ndjson" >"$work/asked" ||
+        run spice-check --context="$from" --at "$source_revision" --record --quiet "$state/checks.ndjson" >"$work/asked" ||
             fail_of spice-check "$status" "$from could not be asked"
     done
     rm -f "$state/checks"
@@ -225,7 +225,7 @@ verify_step() {
             set_aside=$(grep -c '^{"update"' "$state/differences.ndjson")
             cp "$state/differences.ndjson" "$work/only"
             round=$((round + 1))
-            set -- --only "$work/only"
+            set -- --keys-from "$work/only"
             continue
         fi
         [ $status -eq 0 ] || {
@@ -242,7 +242,7 @@ verify_step() {
         [ $round -lt 20 ] || fail 75 "$set_aside relationships are written all the time, and could not be told in $round rounds" "run: $same"
         round=$((round + 1))
         mv "$work/aside" "$work/only"
-        set -- --only "$work/only"
+        set -- --keys-from "$work/only"
     done
     [ "$checks" -eq 0 ] || ask_both
     verdict equal "at $first_pair, in $round rounds$answers" "$first_at"

@@ -208,7 +208,9 @@ fn exact_backlog_is_one_target_revision_for_each_source_revision() {
     let server = Server::start(Datastore::Postgres);
     let since = mark(&server);
     let changes = changes(200);
-    let program = apply(&server).arg("--exact").input(sealed(&changes, 202));
+    let program = apply(&server)
+        .arg("--no-coalesce")
+        .input(sealed(&changes, 202));
     program.run().expect_success();
     assert_eq!(revisions_of(&server, &since), expected(&changes));
 }
@@ -244,7 +246,7 @@ fn at_the_tip_one_source_revision_is_one_target_revision_within_moments() {
     assert!(
         printed
             .iter()
-            .all(|one| one["calls"] == 1 && one["paired"] == true)
+            .all(|one| one["calls"] == 1 && one["syncPoint"] == true)
     );
     assert_eq!(revisions_of(&server, &since), expected(&changes));
     assert_eq!(token(22), printed.last().unwrap()["sourceRevision"]);

@@ -40,7 +40,7 @@ fn position_moves_at_checkpoints_and_pairs_are_made_there() {
     assert_eq!(ids(&server), ["ch407", "other"]);
     let printed = applied(&finished.stdout);
     assert!(
-        printed.iter().all(|one| one["paired"] != true),
+        printed.iter().all(|one| one["syncPoint"] != true),
         "{printed:?}"
     );
     let corrected = [contended(91, &[delete("ch407")]), checkpoint(91)];
@@ -49,7 +49,10 @@ fn position_moves_at_checkpoints_and_pairs_are_made_there() {
     assert_eq!(position(&file)["sourceRevision"], integer(91));
     assert_eq!(ids(&server), ["other"]);
     let printed = applied(&finished.stdout);
-    let paired: Vec<&Value> = printed.iter().filter(|one| one["paired"] == true).collect();
+    let paired: Vec<&Value> = printed
+        .iter()
+        .filter(|one| one["syncPoint"] == true)
+        .collect();
     assert_eq!(paired.len(), 1, "{printed:?}");
     assert_eq!(paired[0]["sourceRevision"], integer(91));
 }

@@ -133,10 +133,10 @@ fn apply_killed_at_random_behind_a_spool_is_never_behind_its_position_and_ends_e
     let mut behind = 0;
     for case in 0..cases {
         let flags: &[&str] = match case % 3 {
-            0 => &["--exact"],
-            1 => &["--lanes", "8"],
+            0 => &["--no-coalesce"],
+            1 => &["--jobs", "8"],
             // Slow, so that there is a backlog.
-            _ => &["--lanes", "2", "--max-rps", "15"],
+            _ => &["--jobs", "2", "--max-rps", "15"],
         };
         let program = apply(&target)
             .arg("--spool")
@@ -337,7 +337,7 @@ fn sigterm_ends_well_within_a_second_and_nothing_is_applied_again() {
             _ => assert_eq!(ended.signal(), Some(2), "{}", ended.stderr),
         }
         let stands = position(&file);
-        assert!(stands["doubtsUntil"].is_null());
+        assert!(stands["ambiguousUntil"].is_null());
         count(&ended.stdout);
     }
     writers.finish();
@@ -386,5 +386,5 @@ fn sigterm_in_the_middle_of_a_stalled_write_ends_within_a_second_and_the_write_i
         began.elapsed()
     );
     assert_eq!(position(&file)["sourceRevision"], super::token(2));
-    assert!(position(&file)["doubtsUntil"].is_string());
+    assert!(position(&file)["ambiguousUntil"].is_string());
 }

@@ -204,7 +204,7 @@ fn stalled_touch_that_lands_after_its_delete_is_taken_back(datastore: Datastore)
     });
     // Whoever goes on after a crash knows of it, and does not go on behind it.
     assert!(
-        position(&file)["doubtsUntil"].is_string(),
+        position(&file)["ambiguousUntil"].is_string(),
         "{}",
         position(&file)
     );
@@ -225,12 +225,12 @@ fn stalled_touch_that_lands_after_its_delete_is_taken_back(datastore: Datastore)
     );
     assert_eq!(super::ids(&server), ["first", "real"]);
     assert_eq!(position(&file)["sourceRevision"], end);
-    assert!(position(&file)["doubtsUntil"].is_null());
+    assert!(position(&file)["ambiguousUntil"].is_null());
     // No pair was claimed in between.
     let printed = super::applied(&finished.stdout);
     let paired = |revision| {
         let of = |one: &&serde_json::Value| one["sourceRevision"] == token(revision);
-        printed.iter().find(of).map(|one| one["paired"].clone())
+        printed.iter().find(of).map(|one| one["syncPoint"].clone())
     };
     assert_eq!(paired(4), Some(serde_json::Value::Null));
     assert_eq!(paired(9), Some(true.into()));
@@ -291,7 +291,7 @@ fn apply_killed_with_a_write_in_doubt_waits_for_it_when_it_goes_on() {
     });
     again.wait().expect_success();
     assert_eq!(super::ids(&server), ["first"]);
-    assert!(position(&file)["doubtsUntil"].is_null());
+    assert!(position(&file)["ambiguousUntil"].is_null());
 }
 
 #[test]
@@ -324,11 +324,11 @@ fn schema_that_is_written_late_over_a_newer_one_is_taken_back() {
     wait_until("the newer one is there", PATIENCE, || !has_editor());
     proxy.release();
     wait_until("the late one has arrived", PATIENCE, has_editor);
-    assert!(position(&file)["doubtsUntil"].is_string());
+    assert!(position(&file)["ambiguousUntil"].is_string());
     say(&[&super::checkpoint(9), &trailer(9)]);
     drop(stdin);
     program.wait().expect_success();
     assert!(!has_editor(), "{}", judge::read_schema(&server));
-    assert!(position(&file)["doubtsUntil"].is_null());
+    assert!(position(&file)["ambiguousUntil"].is_null());
     assert_eq!(position(&file)["sourceRevision"], end);
 }

@@ -77,7 +77,7 @@ fn pairs_agree_under_load(datastore: Datastore) {
     follow.signal("TERM");
     let followed = follow.wait().expect_success();
     let told = applied(&followed.stdout);
-    let pairs: Vec<&Value> = told.iter().filter(|one| one["paired"] == true).collect();
+    let pairs: Vec<&Value> = told.iter().filter(|one| one["syncPoint"] == true).collect();
     assert!(
         told.iter().any(|one| one["coalesced"] == true),
         "there was a backlog"

@@ -39,10 +39,10 @@ fn refused_update_stops_and_is_named_with_its_revision() {
         said.contains(&token(3)) && said.contains("folder:readme#viewer@user:eve"),
         "{said}"
     );
-    assert!(said.contains("--on-reject FILE"), "{said}");
+    assert!(said.contains("--rejects FILE"), "{said}");
     assert_eq!(position(&file)["sourceRevision"], token(2));
     // Every call has ended: there is nothing to wait for.
-    assert!(position(&file)["doubtsUntil"].is_null());
+    assert!(position(&file)["ambiguousUntil"].is_null());
     assert!(!ids(&server).contains(&"d".to_owned()));
     // Mended by hand, it goes on.
     let mended = format!("{SCHEMA}\n\ndefinition folder {{\n\trelation viewer: user\n}}");
@@ -67,12 +67,12 @@ fn delete_of_what_the_schema_does_not_know_is_refused_where_it_was_made_by_hand(
             &json!({"update": misspelt}),
             &json!({"update": foreign}),
         ]);
-        let by_hand = || apply(&server).arg("--unsealed").input(made.clone());
+        let by_hand = || apply(&server).arg("--no-trailer").input(made.clone());
         let said = by_hand().run().expect_code(1).stderr;
         assert!(said.contains("document:a1#viewr@user:eve"), "{said}");
         assert!(said.contains("misspelt"), "{said}");
         let rejects = folder.path().join(format!("{datastore:?}"));
-        let said = by_hand().arg("--on-reject").arg(&rejects).run();
+        let said = by_hand().arg("--rejects").arg(&rejects).run();
         let said = said.expect_code(3).stderr;
         assert!(said.contains("2 updates were refused"), "{said}");
         assert_eq!(
@@ -102,7 +102,7 @@ fn refused_updates_are_appended_to_a_file_that_can_be_fed_again() {
             transaction(3, &[foreign("three")]),
             checkpoint(3),
         ];
-        let program = apply(&server).arg("--on-reject").arg(&rejects);
+        let program = apply(&server).arg("--rejects").arg(&rejects);
         let finished = program.input(sealed(&changes, 3)).run();
         let finished = finished.expect_code(3);
         assert!(
@@ -117,7 +117,7 @@ fn refused_updates_are_appended_to_a_file_that_can_be_fed_again() {
         let mended = format!("{SCHEMA}\n\ndefinition folder {{\n\trelation viewer: user\n}}");
         judge::write_schema(&server, &mended);
         apply(&server)
-            .arg("--unsealed")
+            .arg("--no-trailer")
             .input(kept)
             .run()
             .expect_success();
@@ -148,7 +148,7 @@ fn value_that_postgres_cannot_hold_is_refused_alone_and_not_written_late() {
     let trailer = super::trailer(2);
     let stream = super::lines([&header].into_iter().chain(&changes).chain([&trailer]));
     let program = apply(&server).arg("--position").arg(&file);
-    let program = program.arg("--on-reject").arg(&rejects).input(stream);
+    let program = program.arg("--rejects").arg(&rejects).input(stream);
     let finished = program.args(["--until", &token(2)]).run().expect_code(3);
     assert!(
         finished.stderr.contains("1 update was refused"),
@@ -183,7 +183,7 @@ fn target_with_a_lower_limit_teaches_it() {
         (&printed[0]["calls"], &printed[0]["split"]),
         (&json!(8), &json!(true))
     );
-    assert_eq!(printed[0]["paired"], Value::Null);
+    assert_eq!(printed[0]["syncPoint"], Value::Null);
     assert_eq!(ids(&server).len(), 501);
 }
 
@@ -207,7 +207,7 @@ fn serialization_failures_are_backed_off_and_not_fatal() {
     let rivals: Vec<_> = (0..3)
         .map(|_| {
             apply(&server)
-                .args(["--exact", "--max-retries", "30"])
+                .args(["--no-coalesce", "--max-retries", "30"])
                 .input(stream.clone())
                 .spawn()
         })

@@ -270,7 +270,7 @@ fn schema_is_only_checked_or_stops_where_that_is_asked_for() {
             let program = apply(&server)
                 .arg("--position")
                 .arg(&file)
-                .args(["--on-schema", mode]);
+                .args(["--schema", mode]);
             program.input(sealed(&changes, 4))
         };
         let stopped = program().run();

@@ -37,7 +37,7 @@ fn changes_are_on_the_target_and_the_position_stands_at_their_end() {
     assert_eq!(position(&file)["sourceRevision"], token(3));
     let printed = applied(&finished.stdout);
     assert_eq!(printed.last().unwrap()["sourceRevision"], token(3));
-    assert_eq!(printed.last().unwrap()["paired"], true);
+    assert_eq!(printed.last().unwrap()["syncPoint"], true);
     // From an earlier position, and from none: the same state.
     change_position(&file, |position| position.source_revision = token(1));
     program().input(sealed(&three(), 3)).run().expect_success();
@@ -138,7 +138,7 @@ fn damaged_streams_are_bad_data() {
     rejected_code(
         run(lines([&transaction(2, &[touch("a")])])),
         65,
-        "--unsealed",
+        "--no-trailer",
     );
     let after = sealed(&three(), 3) + &lines([&checkpoint(4)]);
     rejected_code(run(after), 65, "after the trailer");
@@ -171,7 +171,7 @@ fn snapshot_is_touched_over_what_the_target_holds() {
     assert!(
         applied(&whole.stdout)
             .iter()
-            .all(|one| one["paired"].is_null())
+            .all(|one| one["syncPoint"].is_null())
     );
     let other = Server::start(Datastore::Postgres);
     import(&other)
@@ -207,7 +207,7 @@ fn updates_and_relationships_by_hand_need_unsealed() {
     );
     let all = Pipe::from(export(&server))
         .to(removal)
-        .to(apply(&server).arg("--unsealed"));
+        .to(apply(&server).arg("--no-trailer"));
     all.expect_success();
     assert!(ids(&server).is_empty());
     let by_hand = lines(&[
@@ -216,7 +216,7 @@ fn updates_and_relationships_by_hand_need_unsealed() {
         json!({"update": {"operation": "OPERATION_CREATE", "relationship": relationship("two")}}),
     ]);
     apply(&server)
-        .arg("--unsealed")
+        .arg("--no-trailer")
         .input(by_hand)
         .run()
         .expect_success();
@@ -268,7 +268,9 @@ fn metadata_of_the_source_is_carried_beside_ours_and_dropped_if_it_leaves_no_roo
         with(5, json!({"spicePipes": {"source": "elsewhere"}})),
         checkpoint(5),
     ];
-    let exact = apply(&server).arg("--exact").input(sealed(&changes, 5));
+    let exact = apply(&server)
+        .arg("--no-coalesce")
+        .input(sealed(&changes, 5));
     let finished = exact.run().expect_success();
     assert!(
         finished.stderr.contains("1 transactions had metadata"),

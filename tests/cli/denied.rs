@@ -67,7 +67,7 @@ fn call_that_a_token_may_not_make_is_named_with_the_right_that_it_lacks() {
             "spice-check" => program
                 .args(["--at", head.text().trim()])
                 .input(stream_of(sample)),
-            "spice-apply" => program.arg("--unsealed").input(UPDATE),
+            "spice-apply" => program.arg("--no-trailer").input(UPDATE),
             _ => program.input(stream_of(sample)),
         })
         .expect_code(77);

@@ -166,7 +166,7 @@ fn program(name: &str, flag: &str, context: &str, since: &str, snapshot: &Path) 
             settled(program)
         }
         "spice-apply" => {
-            let program = program.args(["--context", context, "--unsealed"]);
+            let program = program.args(["--context", context, "--no-trailer"]);
             program.input(format!("{update}\n"))
         }
         _ => program

@@ -84,7 +84,7 @@ const CHANGES: [(&str, &str); 8] = [
         r#"{"schema":{"revision":"r4","text":"definition user {}"}}"#,
         "r4",
     ),
-    (r#"{"trailer":{"revision":"r4","ended":"until"}}"#, "r4"),
+    (r#"{"trailer":{"revision":"r4","endReason":"until"}}"#, "r4"),
 ];
 
 #[test]

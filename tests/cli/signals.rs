@@ -177,9 +177,9 @@ fn signal_ends_what_waits_before_the_first_request() {
         state("diff, A", Killed, &|| {
             Program::new("spice-diff").arg(&pipe).arg(&other)
         }),
-        state("diff, --only", Killed, &|| {
+        state("diff, --keys-from", Killed, &|| {
             let program = Program::new("spice-diff").args(["/dev/null", "/dev/null"]);
-            program.arg("--only").arg(&pipe)
+            program.arg("--keys-from").arg(&pipe)
         }),
         state("import, file", Killed, &|| {
             Program::new("spice-import").arg("--dry-run").arg(&pipe)
@@ -241,9 +241,9 @@ fn signal_ends_what_waits_between_requests() {
         }),
         state("apply, rejects", Killed, &|| {
             let program = to("spice-apply")
-                .arg("--unsealed")
+                .arg("--no-trailer")
                 .input(format!("{update}\n"));
-            program.arg("--on-reject").arg(&pipe)
+            program.arg("--rejects").arg(&pipe)
         }),
         state("watch, since", Killed, &|| {
             to("spice-watch").arg("--since-file").arg(&pipe)
@@ -273,7 +273,7 @@ fn signal_ends_what_waits_between_requests() {
             program.input(stream).stdout_to(full())
         }),
         state("apply, full stdout", Killed, &|| {
-            let program = to("spice-apply").arg("--unsealed");
+            let program = to("spice-apply").arg("--no-trailer");
             program.input(format!("{update}\n")).stdout_to(full())
         }),
         state("export, full stdout", Killed, &|| {

@@ -301,8 +301,8 @@ fn links_that_others_planted_are_not_followed() {
         run(program.arg(flag).arg(&link).input(stream.clone()))
     };
     assert_says(&apply("--position"), 1, &["another user"], "position");
-    let program = Program::new("spice-apply").args(["--context", server.context(), "--unsealed"]);
-    let finished = run(program.arg("--on-reject").arg(&link).input(stream));
+    let program = Program::new("spice-apply").args(["--context", server.context(), "--no-trailer"]);
+    let finished = run(program.arg("--rejects").arg(&link).input(stream));
     assert_says(&finished, 1, &["another user"], "rejects");
     kept();
 }
@@ -314,23 +314,24 @@ fn rejects_are_not_the_input_and_are_warned_of_where_others_read_them() {
     let [input, link, open] = ["input", "link", "open"].map(|name| folder.path().join(name));
     std::fs::write(&input, format!("{UPDATE}\n")).unwrap();
     symlink(&input, &link).unwrap();
-    let apply = || Program::new("spice-apply").args(["--context", server.context(), "--unsealed"]);
+    let apply =
+        || Program::new("spice-apply").args(["--context", server.context(), "--no-trailer"]);
     for rejects in [&input, &link] {
-        let by_name = run(apply().arg(&input).arg("--on-reject").arg(rejects));
+        let by_name = run(apply().arg(&input).arg("--rejects").arg(rejects));
         assert_says(&by_name, 2, &["is the file that is read"], "by name");
-        let by_stdin = run(apply().input_file(&input).arg("--on-reject").arg(rejects));
+        let by_stdin = run(apply().input_file(&input).arg("--rejects").arg(rejects));
         assert_says(&by_stdin, 2, &["is the file that is read"], "stdin");
     }
     std::fs::write(&open, "").unwrap();
     mode(&open, 0o644);
-    let finished = run(apply().arg(&input).arg("--on-reject").arg(&open)).expect_success();
+    let finished = run(apply().arg(&input).arg("--rejects").arg(&open)).expect_success();
     assert!(
         finished.stderr.contains("others can read it"),
         "{}",
         finished.stderr
     );
     let private = folder.path().join("private");
-    run(apply().arg(&input).arg("--on-reject").arg(&private)).expect_success();
+    run(apply().arg(&input).arg("--rejects").arg(&private)).expect_success();
     let made = std::fs::metadata(&private).unwrap().permissions().mode();
     assert_eq!(made & 0o777, 0o600);
 }

@@ -131,8 +131,8 @@ fn flags_that_make_no_sense_are_named_with_the_right_form() {
         ),
         (
             "spice-import",
-            &["--partial", "--unsealed"],
-            &["--partial", "--unsealed"],
+            &["--partial", "--no-trailer"],
+            &["--partial", "--no-trailer"],
         ),
         (
             "spice-revision",

@@ -86,7 +86,7 @@ fn temporary_folder_that_is_full_missing_or_not_writable_is_named_and_nothing_is
     ];
     for temp in folders.into_iter().flatten() {
         let failed = diff(&a, &b)
-            .args(["--memory", "1MiB", "--temp"])
+            .args(["--memory", "1MiB", "--temp-dir"])
             .arg(temp)
             .run()
             .expect_code(1);
@@ -177,7 +177,7 @@ fn comparison_that_is_stopped_or_killed_leaves_no_temporary_file() {
                 continue;
             }
             let running = diff(&a, &pipe)
-                .args(["--memory", "1MiB", "--temp"])
+                .args(["--memory", "1MiB", "--temp-dir"])
                 .arg(&temp)
                 .spawn();
             wait_until("it needs temporary files", Duration::from_secs(60), || {

@@ -265,7 +265,7 @@ fn value_that_an_old_database_cannot_hold_is_named_at_once() {
         let updates: String = updates.collect();
         let rejects = folder.path().join("updates");
         let applied = crate::apply::apply(&target)
-            .args(["--unsealed", "--on-reject"])
+            .args(["--no-trailer", "--rejects"])
             .arg(&rejects)
             .input(updates)
             .run()

@@ -67,7 +67,7 @@ pub(super) fn rejects_in(folder: &tempfile::TempDir) -> String {
 
 /// Feeds rejects again, into a target whose schema was mended.
 fn feed_again(server: &Server, rejects: &str) -> Program {
-    import(server).args(["--unsealed", "--on-conflict", "skip", rejects])
+    import(server).args(["--no-trailer", "--on-conflict", "skip", rejects])
 }
 
 #[test]
@@ -197,7 +197,7 @@ fn rejects_file_is_private_appended_to_and_removed_when_empty() {
     // The file that is read, by its name, by another name and as stdin.
     let link = folder.path().join("link");
     std::fs::hard_link(&rejects, &link).unwrap();
-    let again = || import(&target).args(["--unsealed", "--on-conflict", "skip"]);
+    let again = || import(&target).args(["--no-trailer", "--on-conflict", "skip"]);
     for program in [
         again().args([&rejects, "--rejects", &rejects]),
         again().arg(&rejects).arg("--rejects").arg(&link),
@@ -235,7 +235,7 @@ fn jobs_side_by_side_load_and_reject_the_same() {
         let finished = load(&target, &stream, &["--jobs", jobs, "--rejects", &rejects]).run();
         let finished = finished.expect_code(3);
         assert_eq!(counts(&finished), [109_996, 0, 0, 0, 4], "{jobs} jobs");
-        assert_eq!(summary(&finished)["sealed"], true);
+        assert_eq!(summary(&finished)["verified"], true);
         let kept = std::fs::read_to_string(&rejects).unwrap();
         let kept: BTreeSet<String> = kept.lines().map(str::to_owned).collect();
         dumps.push((dump(&target), kept));

@@ -48,7 +48,7 @@ fn stream_filtered_on_purpose_is_taken_with_partial_and_called_unsealed() {
     assert!(dump(&target).is_empty());
     let taken = import(&target).arg("--partial").input(filtered.clone());
     let taken = taken.run().expect_success();
-    assert_eq!(summary(&taken)["sealed"], false);
+    assert_eq!(summary(&taken)["verified"], false);
     assert_eq!(summary(&taken)["sourceRevision"], judge::head(&source));
     assert_eq!(counts(&taken)[0], documents.len() as u64);
     let there = judge::dump(&target, Precision::Nanoseconds);
@@ -73,7 +73,7 @@ fn stream_filtered_on_purpose_is_taken_with_partial_and_called_unsealed() {
     // A whole stream is one that has nothing filtered out; nothing proves that here.
     let another = Server::start(Datastore::Memory);
     let all = import(&another).arg("--partial").input(stream).run();
-    assert_eq!(summary(&all.expect_success())["sealed"], false);
+    assert_eq!(summary(&all.expect_success())["verified"], false);
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn stream_that_was_filtered_by_the_export_is_sealed_and_says_that_it_is_a_part()
         let target = Server::start(Datastore::Memory);
         let finished = import(&target).input(stream).run().expect_success();
         assert_says(&finished, &["a part of its source", words]);
-        assert_eq!(summary(&finished)["sealed"], true);
+        assert_eq!(summary(&finished)["verified"], true);
     }
 }
 
@@ -111,15 +111,18 @@ fn lines_made_by_hand_need_unsealed() {
         .map(|n| line(&format!("tenant/document:d{n}#owner@user:u"), &Value::Null))
         .collect();
     let sealed = import(&target).input(lines.concat()).run().expect_code(65);
-    assert_says(&sealed, &["<stdin>:1:", "no header", "--unsealed"]);
+    assert_says(&sealed, &["<stdin>:1:", "no header", "--no-trailer"]);
     let partial = import(&target).arg("--partial").input(lines.concat());
-    assert_says(&partial.run().expect_code(65), &["no header", "--unsealed"]);
+    assert_says(
+        &partial.run().expect_code(65),
+        &["no header", "--no-trailer"],
+    );
     assert!(dump(&target).is_empty());
 
     let finished = by_hand(&target, &lines).run().expect_success();
     assert_eq!(counts(&finished), [20, 0, 0, 0, 0]);
     let imported = summary(&finished);
-    assert_eq!(imported["sealed"], false);
+    assert_eq!(imported["verified"], false);
     assert!(imported.get("sourceRevision").is_none());
     assert_eq!(dump(&target).len(), 20);
     // What is there is still checked.
@@ -134,7 +137,7 @@ fn lines_made_by_hand_need_unsealed() {
             &["<stdin>:21:", "no checkpoint"],
         ),
     ] {
-        let load = import(&target).args(["--unsealed", "--on-conflict", "skip"]);
+        let load = import(&target).args(["--no-trailer", "--on-conflict", "skip"]);
         let failed = load.input(lines.concat() + bad).run().expect_code(65);
         assert_says(&failed, words);
     }
@@ -208,7 +211,7 @@ fn dry_run_without_a_server_checks_the_stream_alone() {
         ],
     );
     let by_hand = line("a:b#c@d:e", &Value::Null).into_bytes();
-    let unproved = dry(&["--unsealed"], by_hand).expect_success();
+    let unproved = dry(&["--no-trailer"], by_hand).expect_success();
     assert_says(&unproved, &["1 relationships", "nothing proves it whole"]);
     dry(&[], stream[..stream.len() - 10].to_vec()).expect_code(65);
 }

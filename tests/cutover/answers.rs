@@ -77,7 +77,7 @@ fn target_that_answers_otherwise_though_it_holds_the_same_is_found_by_checks() {
     assert!(found.contains("answers otherwise"), "{found}");
     assert!(found.contains(": yes there, no on "), "{found}");
     let checks = std::fs::read_to_string(migration.file("checks.ndjson")).unwrap();
-    assert!(checks.contains(r#""other":{"item":"#), "{checks}");
+    assert!(checks.contains(r#""otherServer":{"item":"#), "{checks}");
     assert!(migration.verdict().starts_with("different since "));
     migration.not_safe_because("answers");
     // A verify that is not told to ask does not open the gate.

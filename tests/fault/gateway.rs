@@ -52,7 +52,7 @@ fn status_on_first_contact_is_named_by_each_program_with_what_it_is_worth() {
             by_hand("spice-revision").arg("--head"),
             by_hand("spice-revision").arg("--mark"),
             by_hand("spice-watch").args(["--since", head.text().trim()]),
-            by_hand("spice-apply").arg("--unsealed").input(UPDATE),
+            by_hand("spice-apply").arg("--no-trailer").input(UPDATE),
             by_hand("spice-check").input(stream.clone()),
         ] {
             let finished = program.run().expect_code(code);

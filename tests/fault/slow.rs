@@ -71,7 +71,7 @@ fn target_that_is_slow_takes_all_that_is_applied() {
     let updates: String = (0..count).map(update).collect();
     Program::new("spice-apply")
         .args(server.flags())
-        .arg("--unsealed")
+        .arg("--no-trailer")
         .input(updates)
         .timeout(Duration::from_secs(900))
         .run()

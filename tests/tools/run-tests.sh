@@ -20,6 +20,6 @@ set -- $failed
 [ $# -gt 0 ] && [ $# -le $most ] || exit "$status"
 for name; do
     echo "run-tests: once more, alone: $name"
-    RUST_TEST_THREADS=1 cargo test --workspace -- --exact "$name" || exit
+    RUST_TEST_THREADS=1 cargo test --workspace -- --no-coalesce "$name" || exit
 done
 printf 'run-tests: passed only alone: %s\n' "$@"

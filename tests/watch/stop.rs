@@ -34,7 +34,7 @@ fn sigterm_ends_0_within_a_second_with_a_trailer_and_sigint_of_the_signal() {
             assert_eq!(finished.code(), signal.is_none().then_some(0));
             let folded = Folded::of(&finished.stdout);
             let trailer = folded.trailer.as_ref().expect("a trailer");
-            assert_eq!(trailer["ended"], "signal");
+            assert_eq!(trailer["endReason"], "signal");
             assert_eq!(trailer["revision"], folded.last());
             assert!(
                 finished.stderr.contains(folded.last()),
@@ -171,7 +171,7 @@ fn until_quiet_ends_when_nothing_changes_and_says_that_it_proves_nothing() {
             finished.stderr
         );
         let folded = Folded::of(&finished.stdout);
-        assert_eq!(folded.trailer.as_ref().unwrap()["ended"], "quiet");
+        assert_eq!(folded.trailer.as_ref().unwrap()["endReason"], "quiet");
         folded.assert_is(&server);
     }
 }

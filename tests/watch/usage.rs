@@ -194,7 +194,7 @@ fn start_is_taken_from_every_kind_of_file_and_the_file_wins_once_it_exists() {
     let summary = |source: &str, target: &str| {
         json!({"imported": {"relationships": 0, "loaded": 0, "present": 0, "touched": 0, "skipped": 0, "rejected": 0,
             "sourceRevision": source, "targetRevision": target, "digest": "0".repeat(32), "expiryPrecision": "us",
-            "sealed": true, "seconds": 1.0}})
+            "verified": true, "seconds": 1.0}})
     };
     let applied = |source: &str, target: &str| json!({"applied": {"sourceRevision": source, "targetRevision": target, "transactions": 1, "updates": 1, "calls": 1}});
     let file = |name: &str, record: Value| {

@@ -129,7 +129,7 @@ impl DatastoreKind {
 
     /// Whether several writes at the same time are faster than one after the other.
     #[must_use]
-    pub fn gains_by_lanes(self) -> bool {
+    pub fn gains_by_concurrency(self) -> bool {
         matches!(self, Self::Postgres | Self::CockroachDb | Self::Unknown)
     }
 
@@ -303,7 +303,7 @@ mod tests {
             assert_eq!(duty(either), kinds.into_iter().any(duty));
         }
         assert_eq!(either.can_be_followed(), None);
-        assert!(!either.gains_by_lanes());
+        assert!(!either.gains_by_concurrency());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use spice_cli::CommandError;
 use spice_record::Header;
 use spice_record::record::StreamKind;
-use spice_spool::{Appender, Followed, Follower, Spool};
+use spice_spool::{Polled, Spool, SpoolReader, SpoolWriter};
 
 use crate::streams::changes;
 
@@ -16,7 +16,7 @@ use crate::streams::changes;
 /// Those of writing.
 pub fn write_spool(path: &Path, lines: u64, segment: u64) -> Result<Vec<PathBuf>, CommandError> {
     let spool = Spool::new(path);
-    let (mut appender, _) = Appender::open(&spool, Some(segment))?;
+    let (mut appender, _) = SpoolWriter::open(&spool, Some(segment))?;
     appender.header(Header {
         revision: Some("start".to_owned()),
         ..Header::new(StreamKind::Changes, "fuzz", "2026-11-25T00:00:00Z")
@@ -40,15 +40,15 @@ pub fn write_spool(path: &Path, lines: u64, segment: u64) -> Result<Vec<PathBuf>
 #[must_use]
 pub fn follow(path: &Path) -> (Vec<String>, bool) {
     let mut given = Vec::new();
-    let mut follower = match Follower::open(&Spool::new(path)) {
+    let mut follower = match SpoolReader::open(&Spool::new(path)) {
         Ok(Some(follower)) => follower,
         Ok(None) => return (given, false),
         Err(_) => return (given, true),
     };
     loop {
         match follower.next() {
-            Ok(Followed::Change(change, ..)) => given.push(format!("{change:?}")),
-            Ok(Followed::CaughtUp) => return (given, false),
+            Ok(Polled::Change(change, ..)) => given.push(format!("{change:?}")),
+            Ok(Polled::CaughtUp) => return (given, false),
             Err(_) => return (given, true),
         }
     }

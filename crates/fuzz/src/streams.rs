@@ -7,8 +7,8 @@ use spice_record::checks::{Check, CheckReader, CheckWriter};
 use spice_record::record::{Checkpoint, SchemaChange, StreamEnd, StreamKind, Transaction};
 use spice_record::relationship::{StructJson, Update};
 use spice_record::{
-    Change, ChangeReader, ChangeSealer, ExpiryPrecision, Header, ReadError, Record, RecordReader,
-    Seal, SnapshotReader, SnapshotWriter, UpdateReader, UpdateWriter,
+    Change, ChangeReader, ChangeSealer, ExpiryPrecision, Header, Integrity, ReadError, Record,
+    RecordReader, SnapshotReader, SnapshotWriter, UpdateReader, UpdateWriter,
 };
 use testdata::Sample;
 
@@ -177,7 +177,7 @@ impl Kind {
             None => return Err(records.stream_fault("empty")),
         };
         let mut meaning = vec![format!("{header:?}")];
-        let seal = Seal::Sealed;
+        let seal = Integrity::Verified;
         match self {
             Self::Snapshot => {
                 let mut reader = SnapshotReader::after(records, header, seal)?;
@@ -219,7 +219,7 @@ fn check(number: u64) -> serde_json::Result<Check> {
         _ => r#""error":{"code":9,"message":"max depth exceeded"}"#,
     };
     let other = if number.is_multiple_of(3) {
-        r#","other":{"item":{"permissionship":"PERMISSIONSHIP_NO_PERMISSION"}}"#
+        r#","otherServer":{"item":{"permissionship":"PERMISSIONSHIP_NO_PERMISSION"}}"#
     } else {
         ""
     };

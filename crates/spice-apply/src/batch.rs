@@ -11,7 +11,7 @@ use authzed::v1::{Relationship, RelationshipUpdate, relationship_update::Operati
 use spice_cli::byte_channel::Held;
 use spice_client::lookup::{bare, key};
 use spice_record::digest::key_digest;
-use spice_record::record::{Place, Transaction};
+use spice_record::record::{SpoolOffset, Transaction};
 use spice_record::relationship::{StructJson, Update};
 
 use crate::input::Step;
@@ -24,7 +24,7 @@ const TIP: usize = 32;
 pub(crate) struct Batch {
     pub(crate) updates: Vec<RelationshipUpdate>,
     /// The last revision in it, and where that begins in a spool; none for updates without revisions.
-    pub(crate) revision: Option<(String, Place)>,
+    pub(crate) revision: Option<(String, SpoolOffset)>,
     pub(crate) transactions: u64,
     /// Whether the last revision is whole with it.
     pub(crate) whole: bool,
@@ -33,7 +33,7 @@ pub(crate) struct Batch {
     /// What the source's writer said, where it is one revision.
     pub(crate) metadata: Option<StructJson>,
     /// The last checkpoint in it, and whether no revision comes after that.
-    pub(crate) checkpoint: Option<(String, Place)>,
+    pub(crate) checkpoint: Option<(String, SpoolOffset)>,
     pub(crate) ends_at_checkpoint: bool,
     /// The relationships that it held more than once, or as they were read.
     pub(crate) contended: HashSet<u128>,
@@ -54,7 +54,7 @@ pub(crate) fn next(
         Step::Transaction(..) => Some(coalesced(waiting, most, is_end)),
         Step::Updates(_) => match waiting.pop_front()?.message {
             Step::Updates(updates) => {
-                let mut together = Together::default();
+                let mut together = Coalescer::default();
                 for update in updates {
                     together.add(update);
                 }
@@ -84,7 +84,7 @@ fn one(waiting: &mut VecDeque<Held<Step>>) -> Option<Batch> {
     } = *change;
     // A revision can have several writers' metadata: then none of them speaks for it.
     let metadata = (metadata.len() == 1).then(|| metadata.pop()).flatten();
-    let mut together = Together::default();
+    let mut together = Coalescer::default();
     for Update(update) in updates {
         together.add_as(update, contended);
     }
@@ -109,7 +109,7 @@ fn coalesced(
         whole: true,
         ..Batch::default()
     };
-    let mut together = Together::default();
+    let mut together = Coalescer::default();
     loop {
         let fits = match waiting.front().map(|step| &step.message) {
             Some(Step::Transaction(change, _)) => {
@@ -154,13 +154,13 @@ fn coalesced(
 
 /// The last update of each relationship.
 #[derive(Default)]
-struct Together {
+struct Coalescer {
     updates: Vec<RelationshipUpdate>,
     places: HashMap<Vec<u8>, usize>,
     contended: HashSet<u128>,
 }
 
-impl Together {
+impl Coalescer {
     fn add_as(&mut self, update: RelationshipUpdate, contended: bool) {
         let count = self.updates.len();
         let key = update.relationship.as_ref().map(key_digest);

@@ -11,13 +11,13 @@ use prost::Message as _;
 use spice_cli::byte_channel;
 use spice_cli::byte_channel::{Receiver, Sender};
 use spice_cli::{CommandError, Exit, stdio};
-use spice_record::record::{Place, Position, SchemaChange, StreamKind, Transaction};
+use spice_record::record::{Position, SchemaChange, SpoolOffset, StreamKind, Transaction};
 use spice_record::relationship::{Update, context_values, struct_values};
 use spice_record::{
-    Change, ChangeReader, Header, ReadError, Record, RecordReader, Seal, SnapshotReader,
+    Change, ChangeReader, Header, Integrity, ReadError, Record, RecordReader, SnapshotReader,
     UpdateReader,
 };
-use spice_spool::{Followed, Follower, Spool};
+use spice_spool::{Polled, Spool, SpoolReader};
 
 use crate::position::check_start;
 
@@ -44,11 +44,11 @@ const SAY_EVERY: Duration = Duration::from_secs(10);
 pub(crate) enum Step {
     /// Once, first; `None` for a stream without a header.
     Header(Option<Box<Header>>),
-    Transaction(Box<Transaction>, Place),
+    Transaction(Box<Transaction>, SpoolOffset),
     /// Updates that have no revision.
     Updates(Vec<RelationshipUpdate>),
-    Schema(Box<SchemaChange>, Place),
-    Checkpoint(String, Place),
+    Schema(Box<SchemaChange>, SpoolOffset),
+    Checkpoint(String, SpoolOffset),
     /// The stream ended as it should, after everything through this revision.
     End(Option<String>),
     /// The stream was cut: what came before is good.
@@ -62,7 +62,7 @@ pub(crate) struct Input {
     pub(crate) file: PathBuf,
     pub(crate) spool: Option<PathBuf>,
     pub(crate) position: Option<Position>,
-    pub(crate) seal: Seal,
+    pub(crate) seal: Integrity,
     /// Whether an end of the stream is waited for: then a dead writer matters.
     pub(crate) until: bool,
     pub(crate) stop: Arc<AtomicBool>,
@@ -126,7 +126,7 @@ impl Input {
                 }
             }
             first @ (Record::Relationship(_) | Record::Update(_))
-                if self.seal == Seal::Unsealed =>
+                if self.seal == Integrity::Unchecked =>
             {
                 if !send(Step::Header(None), 1) {
                     return Ok(());
@@ -134,7 +134,7 @@ impl Input {
                 updates(UpdateReader::by_hand(records, first), send)
             }
             other => Err(CommandError::from(records.unexpected("a header", &other)).hint(
-                "relationships and updates made by hand need --unsealed; nothing proves then that \
+                "relationships and updates made by hand need --no-trailer; nothing proves then that \
                      they are whole",
             )),
         }
@@ -145,9 +145,9 @@ impl Input {
         spool: &Spool,
         send: &dyn Fn(Step, usize) -> bool,
     ) -> Result<(), CommandError> {
-        let mut watch = Neighbour::new(spool, self.until);
+        let mut watch = WriterMonitor::new(spool, self.until);
         let mut follower = loop {
-            match Follower::open(spool)? {
+            match SpoolReader::open(spool)? {
                 Some(follower) => break follower,
                 None if self.stop.load(Ordering::Relaxed) => return Ok(()),
                 None => watch.look("there is no spool yet", None)?,
@@ -191,9 +191,9 @@ impl Input {
         };
         loop {
             let (change, place, bytes) = match follower.next()? {
-                Followed::Change(change, place, bytes) => (change, place, bytes),
-                Followed::CaughtUp if self.stop.load(Ordering::Relaxed) => return Ok(()),
-                Followed::CaughtUp => {
+                Polled::Change(change, place, bytes) => (change, place, bytes),
+                Polled::CaughtUp if self.stop.load(Ordering::Relaxed) => return Ok(()),
+                Polled::CaughtUp => {
                     std::thread::sleep(NAP);
                     watch.look("nobody appends to the spool", last.as_deref())?;
                     continue;
@@ -217,7 +217,7 @@ async fn sender_send(sender: &Sender<Step>, step: Step, bytes: usize) -> bool {
 }
 
 /// Whether the writer of a spool is still at work, when there is nothing to read.
-struct Neighbour<'a> {
+struct WriterMonitor<'a> {
     spool: &'a Spool,
     until: bool,
     alone_since: Option<Instant>,
@@ -225,7 +225,7 @@ struct Neighbour<'a> {
     looked: Instant,
 }
 
-impl<'a> Neighbour<'a> {
+impl<'a> WriterMonitor<'a> {
     fn new(spool: &'a Spool, until: bool) -> Self {
         Self {
             spool,
@@ -308,7 +308,7 @@ fn weight_of(update: &RelationshipUpdate) -> usize {
     UPDATE_BYTES + VALUE_BYTES * values
 }
 
-fn step(change: Change, place: Place) -> Step {
+fn step(change: Change, place: SpoolOffset) -> Step {
     match change {
         Change::Transaction(change) => Step::Transaction(change, place),
         Change::Schema(change) => Step::Schema(change, place),
@@ -327,7 +327,7 @@ fn changes<R: BufRead>(
         let next = match reader.next_change() {
             Ok(Some(change)) => {
                 decoded = weight(&change);
-                step(change, Place::default())
+                step(change, SpoolOffset::default())
             }
             Ok(None) => Step::End(reader.through().map(str::to_owned)),
             Err(fault @ (ReadError::Cut { .. } | ReadError::Torn { .. })) => Step::Cut(cut(fault)),

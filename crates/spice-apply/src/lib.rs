@@ -7,17 +7,17 @@
 
 #![forbid(unsafe_code)]
 
+mod ambiguous;
 mod batch;
 mod contended;
-mod doubt;
 mod input;
 mod position;
+mod report;
 mod schema;
-mod told;
-mod work;
+mod worker;
 mod write;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -31,15 +31,15 @@ use spice_cli::shutdown::SIGTERM;
 use spice_cli::values::parse_zedtoken;
 use spice_cli::{CommandError, Exit, Program, Shutdown};
 use spice_client::same_datastore::{datastore_id, refuse_same_datastore};
-use spice_record::Seal;
+use spice_record::Integrity;
 use spice_record::record::{Applied, StreamKind};
 use spice_spool::Spool;
 use spice_spool::position::PositionFile;
 
 use crate::input::{Input, Step};
-use crate::position::Keeper;
-use crate::schema::Follow;
-use crate::work::{Ended, Worker};
+use crate::position::PositionStore;
+use crate::schema::SchemaPolicy;
+use crate::worker::{Ended, Worker};
 use crate::write::{Rejects, Target};
 
 /// Write a change stream, from stdin, a file or a growing spool, to a SpiceDB.
@@ -60,33 +60,34 @@ pub struct Apply {
     until: Option<String>,
     /// One call for each revision, one after the other, whatever the backlog.
     #[arg(long)]
-    exact: bool,
+    no_coalesce: bool,
     /// How many calls to make at the same time under backlog [default: 4; 1 on MySQL, Spanner and
     /// memory]. More of them help where the target is far away.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=64))]
-    lanes: Option<u16>,
+    jobs: Option<u16>,
     /// No more calls in a second than this.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     max_rps: Option<u32>,
-    /// What to do with an update that the target refuses: stop, or append it to a file and go on.
-    #[arg(long, value_name = "stop|FILE", default_value = "stop")]
-    on_reject: String,
+    /// Append updates that the target refuses to this file, and continue [default: stop at the
+    /// first].
+    #[arg(long, value_name = "FILE")]
+    rejects: Option<PathBuf>,
     /// What to do when the source's schema changes: write it to the target, make sure that the target
     /// has it, or stop.
     #[arg(long, value_name = "MODE", default_value = "apply")]
-    on_schema: Follow,
+    schema: SchemaPolicy,
     /// Delete segments of the spool once all of their changes are on the target.
     #[arg(long, requires = "spool", requires = "position")]
     prune: bool,
     /// Accept a stream from which lines or updates were filtered on purpose: header, trailer and the
     /// order of parts are checked, but not that every line is there. A filter that changes a line
     /// removes its `checksum`.
-    #[arg(long, conflicts_with_all = ["spool", "unsealed"])]
+    #[arg(long, conflicts_with_all = ["spool", "no_trailer"])]
     partial: bool,
     /// Take relationships and updates without header and trailer, made by hand. Nothing proves that
     /// they are all.
     #[arg(long, conflicts_with_all = ["spool", "position"])]
-    unsealed: bool,
+    no_trailer: bool,
     /// Take a stream that comes from this very datastore, or may: a backup that is put back, or a clone of
     /// the database that is brought up to date. Otherwise both ends are taken for mixed up.
     #[arg(long)]
@@ -154,7 +155,7 @@ impl Program for Apply {
                 Ok(stopped(number, true))
             }
             (_, Ok(())) if rejected > 0 => {
-                let file = &self.on_reject;
+                let file = self.rejects.as_deref().unwrap_or(Path::new("")).display();
                 tracing::warn!(
                     "applied, but {} in {file}",
                     match rejected {
@@ -202,20 +203,20 @@ impl Apply {
             && let Ok(stands) = zedtoken::decode(&position.source_revision)
             && stands.datastore_id == until.datastore_id
             && stands.revision.sees(&until.revision) == Some(true)
-            && position::doubtful_for(position).is_zero()
+            && position::ambiguous_for(position).is_zero()
         {
             tracing::info!(
                 "everything through --until was applied before: the position stands at {}",
                 position.source_revision
             );
             // Whoever begins there, the way back for example, needs a pair that says so.
-            told::print(Applied {
+            report::print(Applied {
                 source_revision: Some(position.source_revision.clone()),
                 target_revision: match &position.target_revision {
-                    Some(revision) if position.paired => Some(revision.clone()),
+                    Some(revision) if position.sync_point => Some(revision.clone()),
                     _ => Some(head),
                 },
-                paired: true,
+                sync_point: true,
                 at: Some(jiff::Timestamp::now().to_string()),
                 ..Applied::default()
             })?;
@@ -225,7 +226,7 @@ impl Apply {
             file: self.file.clone(),
             spool: self.spool.clone(),
             position: position.clone(),
-            seal: Seal::of_flags(self.partial, self.unsealed),
+            seal: Integrity::of_flags(self.partial, self.no_trailer),
             until: until.is_some(),
             stop: Arc::clone(stop),
         }
@@ -263,7 +264,7 @@ impl Apply {
             )));
         }
         if let Some(position) = &position {
-            let left = position::doubtful_for(position);
+            let left = position::ambiguous_for(position);
             if !left.is_zero() {
                 let seconds = left.as_secs_f64();
                 tracing::warn!(
@@ -273,14 +274,13 @@ impl Apply {
                 tokio::time::sleep(left).await;
             }
         }
-        let lanes = match self.lanes {
-            _ if self.exact => 1,
-            Some(lanes) => lanes,
-            None if kind.gains_by_lanes() => LANES,
+        let jobs = match self.jobs {
+            _ if self.no_coalesce => 1,
+            Some(jobs) => jobs,
+            None if kind.gains_by_concurrency() => JOBS,
             None => 1,
         };
-        let rejects = (self.on_reject != "stop").then(|| PathBuf::from(&self.on_reject));
-        let rejects = match rejects {
+        let rejects = match self.rejects.clone() {
             Some(path) => {
                 let inputs = [Some(self.file.clone()), self.spool.clone()];
                 let inputs: Vec<PathBuf> = inputs.into_iter().flatten().collect();
@@ -294,7 +294,7 @@ impl Apply {
         let target = Target::new(
             client,
             connection.max_retries,
-            usize::from(lanes),
+            usize::from(jobs),
             self.max_rps,
             rejects,
             is_followed,
@@ -306,8 +306,8 @@ impl Apply {
         if let (Some(spool), Some(_)) = (&self.spool, &position) {
             worker.replay_until = Spool::new(spool).end();
         }
-        let keeper = file.map(|file| Keeper::new(file, position.clone()));
-        worker.stands(keeper, position, header.as_deref())?;
+        let store = file.map(|file| PositionStore::new(file, position.clone()));
+        worker.resume_from(store, position, header.as_deref())?;
         Ok(Begun::Work {
             worker,
             has_revisions: header.is_some_and(|header| header.stream == StreamKind::Changes),
@@ -337,10 +337,10 @@ fn stopped(number: i32, keeps_a_place: bool) -> Exit {
 }
 
 /// Calls at the same time, on a target that gains by it. MariaDB takes longer for 4,500 updates in 4
-/// lanes (6.4 to 9.5 s) than in one (3.5 to 4.5 s), and a memory datastore whose transactions overlapped
+/// calls at the same time (6.4 to 9.5 s) than in one (3.5 to 4.5 s), and a memory datastore whose transactions overlapped
 /// reads incompletely at its head now and then (1 of 20 times, SpiceDB v1.56): no pair could be relied
 /// on there.
-const LANES: u16 = 4;
+const JOBS: u16 = 4;
 
 /// How long a call under way may take after SIGTERM. One that takes longer is dropped, and its end is
 /// in doubt; after SIGUSR1 it is waited for.

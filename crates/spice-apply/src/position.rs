@@ -7,19 +7,19 @@ use authzed::zedtoken;
 use spice_cli::{CommandError, lock};
 use spice_client::same_datastore::datastore_id;
 use spice_record::Header;
-use spice_record::record::{Place, Position};
+use spice_record::record::{Position, SpoolOffset};
 use spice_spool::Spool;
 use spice_spool::position::PositionFile;
 
-use crate::doubt::SETTLED;
+use crate::ambiguous::AMBIGUITY_WINDOW;
 
 /// The position file, and what stands in it.
-pub(crate) struct Keeper {
+pub(crate) struct PositionStore {
     file: PositionFile,
     saved: Mutex<Option<Position>>,
 }
 
-impl Keeper {
+impl PositionStore {
     pub(crate) fn new(file: PositionFile, saved: Option<Position>) -> Self {
         let saved = Mutex::new(saved);
         Self { file, saved }
@@ -43,18 +43,18 @@ impl Keeper {
     /// # Errors
     ///
     /// Exit 1 if it cannot be written.
-    pub(crate) fn doubt(&self, patience: Duration) -> Result<(), CommandError> {
+    pub(crate) fn note_ambiguous(&self, patience: Duration) -> Result<(), CommandError> {
         let mut saved = lock(&self.saved);
         let Some(position) = saved.as_mut() else {
             return Ok(());
         };
-        position.doubts_until = Some(from_now(patience));
+        position.ambiguous_until = Some(from_now(patience));
         self.file.save(position)
     }
 }
 
 /// Deletes the segments of a spool before a place that was saved.
-pub(crate) fn prune(spool: &Spool, place: Place) {
+pub(crate) fn prune(spool: &Spool, place: SpoolOffset) {
     let segments = spool.segments().unwrap_or_default();
     for number in segments
         .into_iter()
@@ -72,14 +72,16 @@ pub(crate) fn from_now(patience: Duration) -> String {
 }
 
 /// How long a late write of a process before this one may still come.
-pub(crate) fn doubtful_for(position: &Position) -> Duration {
-    let until = position.doubts_until.as_deref();
+pub(crate) fn ambiguous_for(position: &Position) -> Duration {
+    let until = position.ambiguous_until.as_deref();
     let Some(Ok(until)) = until.map(str::parse::<jiff::Timestamp>) else {
         return Duration::ZERO;
     };
     let left = until.duration_since(jiff::Timestamp::now());
     // A clock that was set back must not make it endless.
-    Duration::try_from(left).unwrap_or_default().min(SETTLED)
+    Duration::try_from(left)
+        .unwrap_or_default()
+        .min(AMBIGUITY_WINDOW)
 }
 
 /// Whether a stream starts where a position stands, or earlier: then nothing is missing between them.

@@ -13,7 +13,7 @@ use crate::write::Target;
 const AGAIN: Duration = Duration::from_millis(200);
 /// And when nothing is written: somebody may mend it by hand.
 const AGAIN_WHEN_IDLE: Duration = Duration::from_secs(2);
-/// How long somebody else may take to write it, with `--on-schema check`. Longer than a deployment that
+/// How long somebody else may take to write it, with `--schema check`. Longer than a deployment that
 /// writes both ends takes, shorter than it would hide behind a lag.
 const OTHERS_WRITE_IT: Duration = Duration::from_secs(10);
 /// What a server does not do to its schema while relationships stand against it, as it names it in
@@ -24,9 +24,9 @@ const RELATIONSHIPS_AGAINST_IT: [&str; 3] = [
     "remove_allowed_type",
 ];
 
-/// `--on-schema`.
+/// `--schema`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Follow {
+pub(crate) enum SchemaPolicy {
     /// Write it to the target.
     Apply,
     /// Wait until somebody else has written it to the target; after 10 s end with 75.
@@ -36,13 +36,13 @@ pub(crate) enum Follow {
 }
 
 /// A schema that the target does not take yet, because relationships stand against it.
-pub(crate) struct Held {
+pub(crate) struct PendingSchema {
     revision: String,
     reason: authzed::Error,
     tried: Instant,
 }
 
-impl Held {
+impl PendingSchema {
     /// Whether to offer it again after a transaction.
     pub(crate) fn is_due(&self) -> bool {
         self.tried.elapsed() >= AGAIN
@@ -82,19 +82,19 @@ impl Held {
 /// Brings the target to a schema; gives it back where relationships stand against it.
 pub(crate) async fn bring(
     target: &Target,
-    mode: Follow,
+    mode: SchemaPolicy,
     text: &str,
     revision: String,
-    before: Option<Held>,
+    before: Option<PendingSchema>,
     max_retries: usize,
-) -> Result<Option<Held>, CommandError> {
+) -> Result<Option<PendingSchema>, CommandError> {
     let asked = Instant::now();
     let mut told = false;
     let difference = loop {
         let Some(difference) = difference(&target.client(), text, max_retries).await? else {
             return Ok(None);
         };
-        if mode != Follow::Check || asked.elapsed() >= OTHERS_WRITE_IT {
+        if mode != SchemaPolicy::Check || asked.elapsed() >= OTHERS_WRITE_IT {
             break difference;
         }
         if !told {
@@ -105,19 +105,19 @@ pub(crate) async fn bring(
         }
         sleep(AGAIN).await;
     };
-    if mode != Follow::Apply {
+    if mode != SchemaPolicy::Apply {
         let (mode, exit) = match mode {
-            Follow::Check => ("check", Exit::TryAgain),
+            SchemaPolicy::Check => ("check", Exit::TryAgain),
             _ => ("stop", Exit::Failed),
         };
         return Err(CommandError::new(
             exit,
             format!(
                 "the source's schema changed at revision {revision}, and the target's differs from it: \
-                 {difference} (--on-schema {mode})"
+                 {difference} (--schema {mode})"
             ),
         )
-        .hint("write the schema to the target, or say --on-schema apply, and run the same command again"));
+        .hint("write the schema to the target, or say --schema apply, and run the same command again"));
     }
     let mut retry = Retry::new(max_retries);
     loop {
@@ -126,10 +126,10 @@ pub(crate) async fn bring(
             return Ok(None);
         };
         if error.is_ambiguous_for_writes() {
-            target.schema_in_doubt()?;
+            target.schema_is_ambiguous()?;
         }
         if waits_for_relationships(&error) {
-            let held = Held {
+            let held = PendingSchema {
                 revision,
                 reason: error,
                 tried: Instant::now(),
@@ -146,7 +146,7 @@ pub(crate) async fn bring(
             ));
             return Err(failure.hint(
                 "write a schema to the target that both servers can live with, and run the same \
-                 command again with --on-schema check",
+                 command again with --schema check",
             ));
         }
         retry.pause(error, "writing the schema again").await?;

@@ -16,12 +16,12 @@ use spice_cli::{CommandError, Exit, files, lock};
 use spice_client::retry::Retry;
 use spice_client::touch::Skips;
 use spice_record::Record;
-use spice_record::relationship::Text;
+use spice_record::relationship::DisplayRelationship;
 use tokio::time::{Interval, MissedTickBehavior};
 
 use self::unsure::Answer;
-use crate::doubt::{Doubts, SETTLED};
-use crate::position::Keeper;
+use crate::ambiguous::{AMBIGUITY_WINDOW, AmbiguousWrites};
+use crate::position::PositionStore;
 
 mod unsure;
 
@@ -49,11 +49,11 @@ const NOTHING_THERE: [&str; 4] = [
 pub(crate) struct Target {
     client: Mutex<Client>,
     max_retries: usize,
-    lanes: usize,
+    jobs: usize,
     limit: AtomicUsize,
     pace: Option<tokio::sync::Mutex<Interval>>,
-    doubts: Mutex<Doubts>,
-    keeper: Option<Arc<Keeper>>,
+    ambiguous: Mutex<AmbiguousWrites>,
+    store: Option<Arc<PositionStore>>,
     rejects: Option<Arc<Mutex<Rejects>>>,
     /// The updates are those of a source that is followed.
     is_followed: bool,
@@ -64,15 +64,15 @@ pub(crate) struct Target {
 }
 
 /// A call under way. Dropped before its end, which a signal does, it leaves word of that.
-struct UnderWay<'a>(&'a AtomicBool);
+struct InFlightGuard<'a>(&'a AtomicBool);
 
-impl UnderWay<'_> {
+impl InFlightGuard<'_> {
     fn ended(self) {
         std::mem::forget(self);
     }
 }
 
-impl Drop for UnderWay<'_> {
+impl Drop for InFlightGuard<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -98,7 +98,7 @@ impl Target {
     pub(crate) fn new(
         client: Client,
         max_retries: usize,
-        lanes: usize,
+        jobs: usize,
         max_rps: Option<u32>,
         rejects: Option<Rejects>,
         is_followed: bool,
@@ -112,11 +112,11 @@ impl Target {
         Self {
             client: Mutex::new(client),
             max_retries,
-            lanes,
+            jobs,
             limit: AtomicUsize::new(UPDATES_PER_CALL),
             pace,
-            doubts: Mutex::default(),
-            keeper: None,
+            ambiguous: Mutex::default(),
+            store: None,
             rejects,
             is_followed,
             dropped: AtomicBool::new(false),
@@ -126,16 +126,16 @@ impl Target {
     }
 
     /// Writes in doubt are noted there, too.
-    pub(crate) fn keep_doubts(&mut self, keeper: Arc<Keeper>) {
-        self.keeper = Some(keeper);
+    pub(crate) fn store_ambiguous_in(&mut self, store: Arc<PositionStore>) {
+        self.store = Some(store);
     }
 
     pub(crate) fn client(&self) -> Client {
         lock(&self.client).clone()
     }
 
-    pub(crate) fn doubts(&self) -> MutexGuard<'_, Doubts> {
-        lock(&self.doubts)
+    pub(crate) fn ambiguous(&self) -> MutexGuard<'_, AmbiguousWrites> {
+        lock(&self.ambiguous)
     }
 
     /// Whether a call was dropped while it was under way: its end is not known.
@@ -145,23 +145,23 @@ impl Target {
 
     /// Writes a schema, once.
     pub(crate) async fn write_schema(&self, text: &str) -> Result<String, authzed::Error> {
-        let call = UnderWay(&self.dropped);
+        let call = InFlightGuard(&self.dropped);
         let written = self.client().write_schema(text).await;
         call.ended();
         written
     }
 
     /// The end of a write of a schema is not known.
-    pub(crate) fn schema_in_doubt(&self) -> Result<(), CommandError> {
-        self.doubts().note_schema();
-        self.note_doubt(&self.client())
+    pub(crate) fn schema_is_ambiguous(&self) -> Result<(), CommandError> {
+        self.ambiguous().note_schema();
+        self.note_ambiguous(&self.client())
     }
 
     /// What was given up on this connection may come late: that is noted beside the position, and another
     /// connection is taken.
-    fn note_doubt(&self, client: &Client) -> Result<(), CommandError> {
-        if let Some(keeper) = &self.keeper {
-            keeper.doubt(SETTLED)?;
+    fn note_ambiguous(&self, client: &Client) -> Result<(), CommandError> {
+        if let Some(store) = &self.store {
+            store.note_ambiguous(AMBIGUITY_WINDOW)?;
         }
         *lock(&self.client) = client.reconnect();
         Ok(())
@@ -184,7 +184,7 @@ impl Target {
 
     /// How many updates are written at the same time at most.
     pub(crate) fn width(&self) -> usize {
-        self.limit.load(Ordering::Relaxed) * self.lanes
+        self.limit.load(Ordering::Relaxed) * self.jobs
     }
 
     pub(crate) fn rejected(&self) -> u64 {
@@ -234,7 +234,7 @@ impl Target {
                 self.call(&updates, metadata, of, &mut written).await?;
                 Ok(written)
             })
-            .buffer_unordered(self.lanes)
+            .buffer_unordered(self.jobs)
             .collect()
             .await;
         for one in all {
@@ -284,7 +284,7 @@ impl Target {
         while let Some(piece) = pieces.pop_front() {
             let error = match self.attempt(piece, metadata).await? {
                 Ok(answer) => {
-                    self.doubts().acknowledged(piece);
+                    self.ambiguous().acknowledged(piece);
                     written.calls += 1;
                     written.unsure.extend(answer.unsure);
                     written.token = Some(answer.token);
@@ -319,7 +319,7 @@ impl Target {
     ) -> Result<Result<Answer, authzed::Error>, CommandError> {
         let mut creates = self.as_creates(updates);
         let mut retry = Retry::new(self.max_retries);
-        let mut doubts = INTERNAL_RETRIES;
+        let mut internal_retries = INTERNAL_RETRIES;
         loop {
             if let Some(pace) = &self.pace {
                 pace.lock().await.tick().await;
@@ -330,7 +330,7 @@ impl Target {
                 ..WriteRelationshipsRequest::default()
             };
             let client = self.client();
-            let call = UnderWay(&self.dropped);
+            let call = InFlightGuard(&self.dropped);
             let written = client.write(request).await;
             call.ended();
             let error = match written {
@@ -348,16 +348,16 @@ impl Target {
                 // How a server reports a value that its database cannot hold, and also a database that
                 // is restarting.
                 Kind::Internal if client.write_marker().await.is_ok() => {
-                    if doubts == 0 {
+                    if internal_retries == 0 {
                         return Ok(Err(error));
                     }
-                    doubts -= 1;
+                    internal_retries -= 1;
                 }
                 _ => {}
             }
             if error.is_ambiguous_for_writes() {
-                self.doubts().note(updates);
-                self.note_doubt(&client)?;
+                self.ambiguous().note(updates);
+                self.note_ambiguous(&client)?;
             }
             retry.pause(error, "writing again").await?;
         }
@@ -371,17 +371,17 @@ impl Target {
     ) -> Result<(), CommandError> {
         let reason = error.reason().unwrap_or_default();
         if self.is_followed && is_done(update, reason) {
-            self.doubts().acknowledged(std::slice::from_ref(update));
+            self.ambiguous().acknowledged(std::slice::from_ref(update));
             return Ok(());
         }
         let Some(relationship) = &update.relationship else {
             return Ok(());
         };
-        let (text, message) = (Text(relationship), error.message());
+        let (text, message) = (DisplayRelationship(relationship), error.message());
         if let Some(rejects) = &self.rejects {
             tracing::warn!("{of}: refused {text}: {message}");
             // It will never be there, so there is nothing to look for later.
-            self.doubts().settle(std::slice::from_ref(update));
+            self.ambiguous().settle(std::slice::from_ref(update));
             return lock(rejects).keep(update);
         }
         let failure = CommandError::new(
@@ -391,16 +391,16 @@ impl Target {
         Err(if !self.is_followed && is_done(update, reason) {
             failure.hint(
                 "nothing was deleted by this update: is a name in it misspelt? Mend it; or put what is \
-                 refused into a file with --on-reject FILE, and go on",
+                 refused into a file with --rejects FILE, and go on",
             )
         } else if NOTHING_THERE.contains(&reason) {
             failure.hint(
                 "neither the target nor the newest schema of the source allows it: perhaps it was \
                  allowed for a moment only. Allow it on the target and run the same command again, or \
-                 keep it aside with --on-reject FILE",
+                 keep it aside with --rejects FILE",
             )
         } else {
-            failure.hint("--on-reject FILE goes on, and puts what is refused into the file")
+            failure.hint("--rejects FILE goes on, and puts what is refused into the file")
         })
     }
 }
@@ -416,7 +416,7 @@ impl Rejects {
     /// Opens the file, private and for appending. May wait for the reader of a named pipe.
     pub(crate) fn open(path: &Path, inputs: &[PathBuf]) -> Result<Self, CommandError> {
         let inputs: Vec<&Path> = inputs.iter().map(PathBuf::as_path).collect();
-        let file = files::append("--on-reject", path, &inputs)?;
+        let file = files::append("--rejects", path, &inputs)?;
         Ok(Self {
             file,
             path: path.to_owned(),
@@ -440,6 +440,6 @@ impl Rejects {
 
     fn failed(&self, error: &std::io::Error) -> CommandError {
         let path = self.path.display();
-        CommandError::new(Exit::Failed, format!("--on-reject {path}: {error}"))
+        CommandError::new(Exit::Failed, format!("--rejects {path}: {error}"))
     }
 }

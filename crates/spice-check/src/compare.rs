@@ -6,7 +6,7 @@ use spice_client::schema;
 use spice_record::Header;
 use spice_record::checks::{Check, Comparison};
 
-use crate::ask::Asker;
+use crate::checker::Checker;
 use crate::input::Batches;
 use crate::tally::{Compared, Tally};
 use crate::write::Writer;
@@ -21,7 +21,7 @@ const NAMED: usize = 5;
 ///
 /// What the server or the input fails with, and exit 1 where too much is inconclusive.
 pub(crate) async fn compare(
-    mut asker: Asker<'_>,
+    mut asker: Checker<'_>,
     other: &Header,
     mut asked: Batches,
 ) -> Result<Exit, CommandError> {
@@ -38,7 +38,7 @@ pub(crate) async fn compare(
         for (there, here) in batch.into_iter().zip(here) {
             let comparison = compared.add(&there.answer, &here.answer);
             let check = Check {
-                other: Some(here.answer),
+                other_server: Some(here.answer),
                 inconclusive: comparison == Comparison::Inconclusive,
                 ..there
             };
@@ -60,7 +60,7 @@ pub(crate) async fn compare(
 
 /// What the schema of this server has otherwise than the other one's, where that is known.
 async fn schema_difference(
-    asker: &Asker<'_>,
+    asker: &Checker<'_>,
     other: &Header,
 ) -> Result<Option<String>, CommandError> {
     let Some(text) = &other.schema else {
@@ -81,7 +81,7 @@ impl Named {
         if self.0 > NAMED {
             return;
         }
-        let here = check.other.as_ref().map(ToString::to_string);
+        let here = check.other_server.as_ref().map(ToString::to_string);
         let (request, there) = (&check.request, &check.answer);
         let here = here.unwrap_or_default();
         tracing::warn!("{what}{request}: {there} there, {here} on {endpoint}");

@@ -5,7 +5,7 @@ use fastrand::Rng;
 use spice_cli::{CommandError, Exit, stdio};
 use spice_record::checks::{Answer, Check, CheckReader};
 use spice_record::record::StreamKind;
-use spice_record::{Header, Record, RecordReader, Seal, SnapshotReader};
+use spice_record::{Header, Integrity, Record, RecordReader, SnapshotReader};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::sample::Sample;
@@ -84,7 +84,7 @@ fn next_batch(checks: &mut Reader) -> Result<Option<Vec<Check>>, CommandError> {
             break;
         };
         bytes += prost::Message::encoded_len(&check.request.0);
-        bytes += answer_bytes(&check.answer) + check.other.as_ref().map_or(0, answer_bytes);
+        bytes += answer_bytes(&check.answer) + check.other_server.as_ref().map_or(0, answer_bytes);
         batch.push(check);
     }
     Ok(Some(batch).filter(|batch| !batch.is_empty()))
@@ -113,8 +113,8 @@ fn begin(args: &crate::Check, rng: &mut Rng) -> Result<Begun, CommandError> {
         }
     };
     match header.stream {
-        StreamKind::Snapshot if args.ask => Err(CommandError::usage(
-            "--ask takes a stream of checks, and this one is a snapshot",
+        StreamKind::Snapshot if args.record => Err(CommandError::usage(
+            "--record takes a stream of checks, and this one is a snapshot",
         )),
         StreamKind::Checks if args.sample.is_some() || args.seed.is_some() => {
             Err(CommandError::usage(
@@ -127,7 +127,7 @@ fn begin(args: &crate::Check, rng: &mut Rng) -> Result<Begun, CommandError> {
         }
         _ => {
             let revision = header.revision.clone();
-            let mut stream = SnapshotReader::after(records, header, Seal::Sealed)?;
+            let mut stream = SnapshotReader::after(records, header, Integrity::Verified)?;
             let sample = Sample::draw(&mut stream, args.sample.unwrap_or(SAMPLE), rng)?;
             Ok(Begun::Sample(sample, revision))
         }

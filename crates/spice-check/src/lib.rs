@@ -7,10 +7,10 @@
 
 #![forbid(unsafe_code)]
 
-mod ask;
+mod checker;
 mod compare;
 mod input;
-mod questions;
+mod requests;
 mod sample;
 mod tally;
 mod write;
@@ -32,9 +32,9 @@ use spice_client::schema;
 use spice_record::Header;
 use spice_record::record::StreamKind;
 
-use crate::ask::Asker;
+use crate::checker::Checker;
 use crate::input::{Batches, Input};
-use crate::questions::Schema;
+use crate::requests::Schema;
 use crate::sample::Sample;
 use crate::tally::Tally;
 use crate::write::Writer;
@@ -59,7 +59,7 @@ pub struct Check {
     seed: Option<u64>,
     /// Of a stream of checks: write this server's answers instead of comparing them.
     #[arg(long, conflicts_with_all = ["sample", "seed"])]
-    ask: bool,
+    record: bool,
     #[command(flatten)]
     common: CommonArgs,
 }
@@ -108,7 +108,7 @@ impl Check {
         };
         let (revision, needed) = match &input {
             Input::Sample(_, revision) => (revision.clone(), "the snapshot has no revision"),
-            Input::Checks(header, _) if self.ask => {
+            Input::Checks(header, _) if self.record => {
                 (header.revision.clone(), "the stream has no revision")
             }
             Input::Checks(..) => (None, "the stream's revision is the other server's"),
@@ -119,7 +119,7 @@ impl Check {
                 connection.endpoint()
             )));
         };
-        let asker = Asker {
+        let asker = Checker {
             client: &client,
             revision: &revision,
             max_retries: connection.max_retries,
@@ -132,7 +132,7 @@ impl Check {
                 }
                 self.answers(asker, &connection, &sample, &mut rng).await
             }
-            Input::Checks(header, asked) if self.ask => self.again(asker, &header, asked).await,
+            Input::Checks(header, asked) if self.record => self.again(asker, &header, asked).await,
             Input::Checks(header, asked) => compare::compare(asker, &header, asked).await,
         }
     }
@@ -140,7 +140,7 @@ impl Check {
     /// Asks about a sample, and writes the answers.
     async fn answers(
         &self,
-        mut asker: Asker<'_>,
+        mut asker: Checker<'_>,
         connection: &Connection,
         sample: &Sample,
         rng: &mut Rng,
@@ -151,7 +151,7 @@ impl Check {
         } else {
             let at = Consistency::at_exact(asker.revision);
             let schema = Schema::from(schema::reflect(asker.client, at).await?);
-            questions::ask(&mut asker, &schema, sample, rng).await?
+            requests::ask(&mut asker, &schema, sample, rng).await?
         };
         let endpoint = connection.endpoint();
         let mut tally = Tally::default();
@@ -166,7 +166,7 @@ impl Check {
     /// Asks the questions of a stream, and writes the answers.
     async fn again(
         &self,
-        mut asker: Asker<'_>,
+        mut asker: Checker<'_>,
         header_before: &Header,
         mut asked: Batches,
     ) -> Result<Exit, CommandError> {

@@ -93,7 +93,7 @@ fn unpacked(mut input: Box<dyn Read + Send>) -> io::Result<Box<dyn BufRead + Sen
     Ok(Box::new(whole))
 }
 
-/// Says "invalid data" where the decoder says "other": damage is not a failing disk.
+/// Says "invalid data" where the decoder says "otherServer": damage is not a failing disk.
 struct Unpack<R: BufRead>(Decoder<'static, R>);
 
 impl<R: BufRead> Read for Unpack<R> {

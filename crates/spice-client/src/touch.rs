@@ -12,7 +12,7 @@ use std::time::SystemTime;
 
 use authzed::v1::Relationship;
 use authzed::{Client, DatastoreKind, Written};
-use spice_record::relationship::Text;
+use spice_record::relationship::DisplayRelationship;
 
 use crate::lookup::{ByKey, key};
 use spice_cli::display::few;
@@ -89,7 +89,7 @@ fn major_and_minor(version: &str) -> Option<(u64, u64)> {
 /// Names those that were not done.
 #[must_use]
 pub fn named<'a>(undone: impl ExactSizeIterator<Item = &'a Relationship>) -> String {
-    few(undone.map(|one| Text(one).to_string()))
+    few(undone.map(|one| DisplayRelationship(one).to_string()))
 }
 
 /// What it means that those with these names were deleted, and could not be written again.

@@ -5,11 +5,11 @@
 
 #![forbid(unsafe_code)]
 
-mod aside;
+mod deferred;
+mod join;
+mod reader;
 mod report;
-mod side;
 mod spill;
-mod table;
 
 use std::path::{Path, PathBuf};
 
@@ -19,9 +19,9 @@ use spice_cli::log::LogArgs;
 use spice_cli::values::parse_size;
 use spice_cli::{CommandError, Exit, Program, Shutdown, stdio};
 
+use crate::join::Table;
 use crate::report::{Counts, Report};
 use crate::spill::Folder;
-use crate::table::Table;
 
 /// Write the updates that turn the relationships of one snapshot stream into those of another.
 #[derive(Clone, Debug, clap::Parser)]
@@ -44,24 +44,24 @@ pub struct Diff {
     exit_zero: bool,
     /// B's source is followed into this spool, and A has everything of it through B's revision: set
     /// aside what that revision does not see (PostgreSQL only).
-    #[arg(long, value_name = "FILE", requires = "set_aside")]
+    #[arg(long, value_name = "FILE", requires = "deferred")]
     spool: Option<PathBuf>,
     /// Append what differs among these to a file, as updates: to be compared again at a later revision.
-    /// What the spool names is kept in memory, beside --memory.
+    /// What the spool names is kept in memory, beside --max-memory.
     #[arg(long, value_name = "FILE", requires = "spool")]
-    set_aside: Option<PathBuf>,
+    deferred: Option<PathBuf>,
     /// Compare only the relationships that a file of updates names, which are kept in memory, beside
-    /// --memory.
+    /// --max-memory.
     #[arg(long, value_name = "FILE")]
-    only: Option<PathBuf>,
+    keys_from: Option<PathBuf>,
     /// How much memory this may take, at least 21 MiB; what does not fit goes to temporary files. The
-    /// keys that --only and --set-aside look up come on top.
+    /// keys that --keys-from and --deferred look up come on top.
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_size)]
-    memory: u64,
+    max_memory: u64,
     /// Where these files are made [default: $TMPDIR, else /tmp]. They have no names: nothing of them is
     /// left, however this ends.
     #[arg(long, value_name = "FOLDER")]
-    temp: Option<PathBuf>,
+    temp_dir: Option<PathBuf>,
     #[command(flatten)]
     compare: CompareArgs,
     #[command(flatten)]
@@ -107,15 +107,15 @@ impl Program for Diff {
 
 impl Diff {
     fn compare(&self) -> Result<Exit, CommandError> {
-        let only = self.only.as_deref().map(aside::named).transpose()?;
+        let only = self.keys_from.as_deref().map(deferred::named).transpose()?;
         // What the reading threads have allocated stays with their arenas when it is freed, and what comes
         // back from the files is allocated anew: twice the table, at worst (measured, glibc).
-        let memory = (self.memory.saturating_sub(BESIDE) / 2).max(LEAST_MEMORY);
+        let memory = (self.max_memory.saturating_sub(BESIDE) / 2).max(LEAST_MEMORY);
         let memory = usize::try_from(memory).unwrap_or(usize::MAX);
-        let temp = self.temp.clone().unwrap_or_else(std::env::temp_dir);
+        let temp = self.temp_dir.clone().unwrap_or_else(std::env::temp_dir);
         let mut table = Table::new(memory, Folder::new(&temp));
         let paths = [self.a.as_path(), self.b.as_path()];
-        let read = side::read_both(paths, &self.compare, only, &mut table)?;
+        let read = reader::read_both(paths, &self.compare, only, &mut table)?;
         let precision = self.compare.precision(read.precisions.iter().copied());
         // Nothing is said before both streams have proved to be whole.
         let mut report = Report::begin(self, &read)?;

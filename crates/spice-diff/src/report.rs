@@ -13,9 +13,9 @@ use spice_record::record::StreamKind;
 use spice_record::{Header, Record, UpdateWriter};
 
 use crate::Diff;
-use crate::aside::{self, Keys};
-use crate::side::Read;
-use crate::table::{self, Difference};
+use crate::deferred::{self, Keys};
+use crate::join::{self, Difference};
+use crate::reader::Read;
 
 /// How many differences there are.
 #[derive(Clone, Copy, Debug, Default)]
@@ -48,10 +48,10 @@ struct Aside {
 
 impl Report {
     pub(crate) fn begin(args: &Diff, read: &Read) -> Result<Self, CommandError> {
-        let aside = match (&args.spool, &args.set_aside) {
+        let aside = match (&args.spool, &args.deferred) {
             (Some(spool), Some(file)) => {
                 let inputs = [&args.a, &args.b, spool].map(PathBuf::as_path);
-                let inputs = inputs.into_iter().chain(args.only.as_deref());
+                let inputs = inputs.into_iter().chain(args.keys_from.as_deref());
                 Some(Aside::begin(
                     spool,
                     file,
@@ -91,7 +91,7 @@ impl Report {
                     Some(aside) if aside.unseen.contains(&key_digest(&relationship).0) => {
                         aside.keep(touch(relationship))
                     }
-                    _ => Err(table::twice(side, &relationship)),
+                    _ => Err(join::duplicate_error(side, &relationship)),
                 };
             }
             Difference::Missing(b) => (&mut counts.missing, Operation::Touch, b),
@@ -170,8 +170,8 @@ impl Aside {
             ));
         };
         let name = file.display().to_string();
-        let unseen = aside::unseen(spool, revision)?;
-        let file = files::append("--set-aside", file, inputs)?;
+        let unseen = deferred::unseen(spool, revision)?;
+        let file = files::append("--deferred", file, inputs)?;
         Ok(Self {
             unseen,
             file,
@@ -190,7 +190,7 @@ impl Aside {
     }
 
     fn failed(&self, error: &io::Error) -> CommandError {
-        CommandError::new(Exit::Failed, format!("--set-aside {}: {error}", self.name))
+        CommandError::new(Exit::Failed, format!("--deferred {}: {error}", self.name))
     }
 }
 

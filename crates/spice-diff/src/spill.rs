@@ -8,7 +8,7 @@ use spice_cli::{CommandError, Exit};
 use zstd::bulk::Compressor;
 use zstd::stream::read::Decoder;
 
-use crate::table::{Row, Side};
+use crate::join::{Row, Side};
 
 /// A table is cut into 2^5 parts.
 pub(crate) const PART_BITS: u32 = 5;
@@ -37,7 +37,7 @@ impl Folder {
             self.0.display()
         );
         CommandError::new(Exit::Failed, message)
-            .hint("--temp FOLDER takes another folder, --memory SIZE needs fewer files")
+            .hint("--temp-dir FOLDER takes another folder, --max-memory SIZE needs fewer files")
     }
 }
 

@@ -11,9 +11,9 @@ use spice_cli::compare::CompareArgs;
 use spice_cli::display::cell;
 use spice_cli::log::LogArgs;
 use spice_cli::{CommandError, Exit, Program, Shutdown, stdio};
-use spice_record::record::{Counted, Digests};
+use spice_record::record::{Digests, RelationDigest};
 use spice_record::{
-    DigestSum, ExpiryPrecision, Hashes, Record, RecordReader, Seal, SnapshotReader,
+    DigestSum, ExpiryPrecision, Hashes, Integrity, Record, RecordReader, SnapshotReader,
 };
 
 /// Count the relationships of snapshot streams, and print order-free digests of them.
@@ -82,8 +82,8 @@ impl Sum {
         self.sum.add_hashes(hashes);
     }
 
-    fn counted(&self, relation: Option<String>, precision: ExpiryPrecision) -> Counted {
-        Counted {
+    fn counted(&self, relation: Option<String>, precision: ExpiryPrecision) -> RelationDigest {
+        RelationDigest {
             relation,
             relationships: self.sum.relationships(),
             caveated: self.caveated,
@@ -142,7 +142,8 @@ impl Digest {
         let (mut sums, mut revisions, mut precisions) = (Sums::default(), Vec::new(), Vec::new());
         for file in &self.files {
             let (input, name) = stdio::open(file)?;
-            let mut stream = SnapshotReader::open(RecordReader::new(input, name), Seal::Sealed)?;
+            let mut stream =
+                SnapshotReader::open(RecordReader::new(input, name), Integrity::Verified)?;
             while let Some(relationship) = stream.next_relationship()? {
                 if !self.compare.leaves_out(&relationship) {
                     sums.of(&relationship)?.add(&relationship, stream.hashes());
@@ -175,7 +176,8 @@ impl Digest {
 }
 
 fn table(digests: &Digests) -> String {
-    let name = |counted: &Counted| counted.relation.as_deref().map_or("total".to_owned(), cell);
+    let name =
+        |counted: &RelationDigest| counted.relation.as_deref().map_or("total".to_owned(), cell);
     let rows = || digests.relations.iter().chain([&digests.total]);
     let width = rows().map(|row| name(row).chars().count()).max();
     let width = width.unwrap_or(0).clamp("relation".len(), WIDEST);

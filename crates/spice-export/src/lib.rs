@@ -146,7 +146,7 @@ impl Export {
         let client = self
             .unknown
             .apply(spice_client::connect(&connection).await?);
-        let snapshot = snapshot::take(self, &connection, &client, shutdown).await?;
+        let snapshot = snapshot::choose_revision(self, &connection, &client, shutdown).await?;
         let definitions = snapshot::definitions(self, &client, &snapshot.revision).await?;
         let endpoint = connection.endpoint();
         tracing::info!("exporting {endpoint} at revision {}", snapshot.revision);

@@ -33,9 +33,9 @@ pub(crate) struct Reader<'a> {
 
 /// Whether a shard may be given back unread, to be cut into smaller ones.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Large {
+enum OnLarge {
     Read,
-    GiveBack,
+    Split,
 }
 
 impl Reader<'_> {
@@ -58,13 +58,13 @@ impl Reader<'_> {
                     .collect(),
             };
             for shard in shards {
-                self.shard(shard, Large::Read).await?;
+                self.shard(shard, OnLarge::Read).await?;
             }
             return Ok(());
         }
         let jobs = usize::from(jobs);
         let large: Vec<bool> = stream::iter(definitions)
-            .map(|name| self.shard(Some(by_prefix(name, prefix)), Large::GiveBack))
+            .map(|name| self.shard(Some(by_prefix(name, prefix)), OnLarge::Split))
             .buffered(jobs)
             .try_collect()
             .await?;
@@ -82,7 +82,7 @@ impl Reader<'_> {
             .into_iter()
             .flat_map(|name| split(name, prefix, &characters));
         stream::iter(shards)
-            .map(|shard| self.shard(Some(shard), Large::Read))
+            .map(|shard| self.shard(Some(shard), OnLarge::Read))
             .buffer_unordered(jobs)
             .try_for_each(|_| async { Ok(()) })
             .await
@@ -119,7 +119,7 @@ impl Reader<'_> {
     async fn shard(
         &self,
         filter: Option<RelationshipFilter>,
-        large: Large,
+        large: OnLarge,
     ) -> Result<bool, CommandError> {
         let mut page = Page::new(self.page_size);
         let mut cursors = Cursors::default();
@@ -129,11 +129,11 @@ impl Reader<'_> {
                 .pages(&filter, large, &mut page, &mut cursors, &mut retry)
                 .await;
             match ended {
-                Ok(Ended::Done) => return Ok(false),
-                Ok(Ended::Large) => return Ok(true),
-                Ok(Ended::OtherPageSize) => {}
-                Err(Stop::Output(failure)) => return Err(failure),
-                Err(Stop::Server(error)) => {
+                Ok(ShardOutcome::Done) => return Ok(false),
+                Ok(ShardOutcome::OnLarge) => return Ok(true),
+                Ok(ShardOutcome::OtherPageSize) => {}
+                Err(ShardError::Output(failure)) => return Err(failure),
+                Err(ShardError::Server(error)) => {
                     if let (Kind::LimitExceeded, Some(limit)) = (error.kind(), error.limit())
                         && page.bound(limit)
                     {
@@ -159,36 +159,36 @@ impl Reader<'_> {
     async fn pages(
         &self,
         filter: &Option<RelationshipFilter>,
-        large: Large,
+        large: OnLarge,
         page: &mut Page,
         cursors: &mut Cursors,
         retry: &mut Retry,
-    ) -> Result<Ended, Stop> {
+    ) -> Result<ShardOutcome, ShardError> {
         let request = self.request(filter.clone(), page.rows, cursors.last.clone());
         let mut stream = self.client.export(request);
-        while let Some(message) = stream.message().await.map_err(Stop::Server)? {
+        while let Some(message) = stream.message().await.map_err(ShardError::Server)? {
             let rows = message.relationships.len();
             if rows == 0 {
                 // It says nothing, and its cursor leads nowhere else.
                 continue;
             }
-            if large == Large::GiveBack && cursors.last.is_none() && rows >= page.rows as usize {
-                return Ok(Ended::Large);
+            if large == OnLarge::Split && cursors.last.is_none() && rows >= page.rows as usize {
+                return Ok(ShardOutcome::OnLarge);
             }
             let bytes = message.encoded_len();
             cursors
                 .advance(message.after_result_cursor)
-                .map_err(|what| Stop::Output(self.stuck(what)))?;
+                .map_err(|what| ShardError::Output(self.stuck(what)))?;
             retry.succeeded();
             self.writer
                 .page(message.relationships)
                 .await
-                .map_err(Stop::Output)?;
+                .map_err(ShardError::Output)?;
             if page.adapt(rows, bytes) {
-                return Ok(Ended::OtherPageSize);
+                return Ok(ShardOutcome::OtherPageSize);
             }
         }
-        Ok(Ended::Done)
+        Ok(ShardOutcome::Done)
     }
 
     fn stuck(&self, what: &str) -> CommandError {
@@ -217,13 +217,13 @@ impl Reader<'_> {
     }
 }
 
-enum Ended {
+enum ShardOutcome {
     Done,
-    Large,
+    OnLarge,
     OtherPageSize,
 }
 
-enum Stop {
+enum ShardError {
     Server(authzed::Error),
     Output(CommandError),
 }

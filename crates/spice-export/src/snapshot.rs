@@ -22,7 +22,7 @@ pub(crate) struct Snapshot {
 /// ReadSchema gives only the newest text. DiffSchema at exactly the revision tells whether that text
 /// is the revision's, too. A server without it is asked for the text once more, when the revision has been
 /// taken and has settled: a text that is still the same was the revision's.
-pub(crate) async fn take(
+pub(crate) async fn choose_revision(
     args: &Export,
     connection: &Connection,
     client: &Client,

@@ -6,7 +6,7 @@ use spice_cli::progress::Progress;
 use spice_cli::{CommandError, Exit};
 use spice_client::lookup;
 use spice_client::lookup::key;
-use spice_record::digest::same;
+use spice_record::digest::equal_at_precision;
 use tokio::sync::mpsc;
 
 use crate::chunk::{Chunk, Row};
@@ -101,7 +101,7 @@ impl<'a> DryRun<'a> {
                     self.found.absent += 1;
                     continue;
                 };
-                if same(&row.relationship, relationship, target.precision()) {
+                if equal_at_precision(&row.relationship, relationship, target.precision()) {
                     self.found.alike += 1;
                     continue;
                 }
@@ -126,10 +126,10 @@ impl<'a> DryRun<'a> {
             relationships,
             digest,
             precision,
-            sealed,
+            verified,
             ..
         } = totals;
-        let proved = match sealed {
+        let proved = match verified {
             true => "whole",
             false => "well formed, but nothing proves it whole",
         };

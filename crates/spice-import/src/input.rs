@@ -4,7 +4,7 @@ use std::io::BufRead;
 use std::path::PathBuf;
 
 use spice_cli::{CommandError, stdio};
-use spice_record::{Digest, ExpiryPrecision, Header, RecordReader, Seal, SnapshotReader};
+use spice_record::{Digest, ExpiryPrecision, Header, Integrity, RecordReader, SnapshotReader};
 use tokio::sync::mpsc;
 
 use crate::chunk::{Chunk, ChunkBuilder};
@@ -27,14 +27,14 @@ pub(crate) struct Totals {
     pub(crate) relationships: u64,
     pub(crate) digest: Digest,
     pub(crate) precision: ExpiryPrecision,
-    pub(crate) sealed: bool,
+    pub(crate) verified: bool,
     /// Expiries with a part that PostgreSQL (microseconds) and MySQL (seconds) do not keep.
     pub(crate) below_micros: u64,
     pub(crate) below_seconds: u64,
 }
 
 /// Opens the input and starts to read. One chunk waits while another is loaded.
-pub(crate) fn start(path: PathBuf, seal: Seal) -> mpsc::Receiver<Step> {
+pub(crate) fn start(path: PathBuf, seal: Integrity) -> mpsc::Receiver<Step> {
     let (sender, receiver) = mpsc::channel(1);
     tokio::task::spawn_blocking(move || {
         let read = stdio::open(&path)
@@ -52,7 +52,7 @@ pub(crate) fn start(path: PathBuf, seal: Seal) -> mpsc::Receiver<Step> {
 /// Reads to the end; `None` where nobody listens any more.
 fn read(
     records: RecordReader<Box<dyn BufRead + Send>>,
-    seal: Seal,
+    seal: Integrity,
     sender: &mpsc::Sender<Step>,
 ) -> Result<Option<Totals>, CommandError> {
     let mut stream = SnapshotReader::open(records, seal)?;
@@ -87,7 +87,7 @@ fn read(
         relationships: sum.relationships(),
         digest: sum.digest(precision),
         precision,
-        sealed: stream.is_proved(),
+        verified: stream.is_verified(),
         below_micros,
         below_seconds,
     }))

@@ -24,7 +24,7 @@ use spice_cli::log::LogArgs;
 use spice_cli::progress::Progress;
 use spice_cli::{CommandError, Exit, Program, Shutdown, Stdout, lock, stdio};
 use spice_record::record::Filter;
-use spice_record::{Header, Record, Seal};
+use spice_record::{Header, Integrity, Record};
 use tokio::sync::mpsc;
 
 use crate::dry_run::DryRun;
@@ -49,7 +49,7 @@ pub struct Import {
     #[arg(long, value_name = "POLICY")]
     on_conflict: Option<OnConflict>,
     /// Append relationships that the target refuses to this file, and go on. It can be fed again with
-    /// --unsealed.
+    /// --no-trailer.
     #[arg(long, value_name = "FILE")]
     rejects: Option<PathBuf>,
     /// How many transactions to load at the same time.
@@ -57,11 +57,11 @@ pub struct Import {
     jobs: u16,
     /// Take a stream from which relationships were filtered out: its header and trailer are needed,
     /// but not their number and digest.
-    #[arg(long, conflicts_with = "unsealed")]
+    #[arg(long, conflicts_with = "no_trailer")]
     partial: bool,
     /// Take a stream without header and trailer, made by hand. Nothing proves that it is whole.
     #[arg(long)]
-    unsealed: bool,
+    no_trailer: bool,
     /// Read and check everything, and write nothing; with --on-conflict also count what the target holds
     /// of it. Without a server only the stream is checked.
     #[arg(long)]
@@ -99,7 +99,7 @@ pub enum OnConflict {
 impl OnConflict {
     /// What to say for it when an import that stopped is to go on: what it has loaded itself must not
     /// stop it.
-    fn to_go_on(self) -> &'static str {
+    fn resume_policy(self) -> &'static str {
         match self {
             Self::Fail | Self::Skip => "skip",
             Self::Touch => "touch",
@@ -151,7 +151,7 @@ impl Program for Import {
                 number = shutdown.requested() => Ok(Exit::Signal(number)),
             };
         };
-        let policy = on_conflict.to_go_on();
+        let policy = on_conflict.resume_policy();
         let (path, input) = (self.rejects.clone(), self.file.clone());
         let rejects = tokio::select! {
             rejects = unblocked(move || Rejects::open(path.as_deref(), &input, policy)) => rejects?,
@@ -228,7 +228,7 @@ impl Import {
         };
         let mut steps = input::start(
             self.file.clone(),
-            Seal::of_flags(self.partial, self.unsealed),
+            Integrity::of_flags(self.partial, self.no_trailer),
         );
         let header = match steps.recv().await {
             Some(Step::Header(header)) => header,

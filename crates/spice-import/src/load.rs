@@ -15,7 +15,7 @@ use spice_client::lookup;
 use spice_client::lookup::{ByKey, key};
 use spice_client::retry::Retry;
 use spice_record::ExpiryPrecision;
-use spice_record::digest::same;
+use spice_record::digest::equal_at_precision;
 
 use crate::OnConflict;
 use crate::chunk::{Chunk, Row};
@@ -49,12 +49,12 @@ pub(crate) struct Loader {
 }
 
 /// Rows on their way.
-struct Piece {
+struct Attempt {
     chunk: Chunk,
     /// How often they have been found in conflict.
     conflicts: u8,
     /// A refused row is being looked for among them.
-    narrowing: bool,
+    bisecting: bool,
 }
 
 impl Loader {
@@ -71,30 +71,30 @@ impl Loader {
     }
 
     async fn pieces(&self, chunk: Chunk, tally: &mut Tally) -> Result<(), CommandError> {
-        let mut pieces = vec![Piece {
+        let mut pieces = vec![Attempt {
             chunk,
             conflicts: 0,
-            narrowing: false,
+            bisecting: false,
         }];
         while let Some(piece) = pieces.pop() {
             if piece.chunk.len() > self.bearable.load(Ordering::Relaxed) {
                 let rows = piece.chunk.rows()?;
-                pieces.extend(halves(&rows, piece.conflicts, piece.narrowing));
+                pieces.extend(halves(&rows, piece.conflicts, piece.bisecting));
                 continue;
             }
             let ended = self.import(&piece, tally).await?;
             let chunk = piece.chunk;
-            let (conflicts, narrowing) = (piece.conflicts, piece.narrowing);
+            let (conflicts, bisecting) = (piece.conflicts, piece.bisecting);
             let (first, last) = chunk.lines();
             match ended {
                 Imported::All => tally.loaded += chunk.len() as u64,
                 Imported::First(messages) => {
                     let (done, rest) = chunk.split_at_message(messages);
                     tally.loaded += done.len() as u64;
-                    pieces.push(Piece {
+                    pieces.push(Attempt {
                         chunk: rest,
                         conflicts,
-                        narrowing,
+                        bisecting,
                     });
                 }
                 Imported::Conflict => {
@@ -102,7 +102,7 @@ impl Loader {
                     let absent = match self.resolve(&rows, tally).await? {
                         Ok(absent) => absent,
                         Err(error) => {
-                            pieces.extend(self.narrow(rows, &error, conflicts, tally)?);
+                            pieces.extend(self.bisect(rows, &error, conflicts, tally)?);
                             continue;
                         }
                     };
@@ -111,10 +111,10 @@ impl Loader {
                         self.create(&absent, tally).await?;
                     } else if !absent.is_empty() {
                         let chunk = Chunk::from_rows(&absent);
-                        pieces.push(Piece {
+                        pieces.push(Attempt {
                             chunk,
                             conflicts: conflicts + 1,
-                            narrowing,
+                            bisecting,
                         });
                     }
                 }
@@ -125,7 +125,7 @@ impl Loader {
                     );
                     let half = chunk.len().div_ceil(2);
                     self.bearable.fetch_min(half, Ordering::Relaxed);
-                    pieces.extend(halves(&chunk.rows()?, conflicts, narrowing));
+                    pieces.extend(halves(&chunk.rows()?, conflicts, bisecting));
                 }
                 Imported::TooSlow(error) => return Err(error.into()),
                 Imported::Broken(error) => {
@@ -133,10 +133,10 @@ impl Loader {
                         "lines {first} to {last}: the connection breaks under them each time: {error}; \
                          halving them"
                     );
-                    pieces.extend(halves(&chunk.rows()?, conflicts, narrowing));
+                    pieces.extend(halves(&chunk.rows()?, conflicts, bisecting));
                 }
                 Imported::Refused(error) => {
-                    pieces.extend(self.narrow(chunk.rows()?, &error, conflicts, tally)?);
+                    pieces.extend(self.bisect(chunk.rows()?, &error, conflicts, tally)?);
                 }
             }
         }
@@ -144,15 +144,15 @@ impl Loader {
     }
 
     /// Sends a chunk as one transaction, again and again while its failure is a passing one.
-    async fn import(&self, piece: &Piece, tally: &mut Tally) -> Result<Imported, CommandError> {
+    async fn import(&self, piece: &Attempt, tally: &mut Tally) -> Result<Imported, CommandError> {
         let chunk = &piece.chunk;
         if chunk.expires && !self.client.offers().expiry {
             return Ok(Imported::Refused(self.client.drops_expiry()));
         }
         let mut retry = Retry::new(self.max_retries);
         // On the way from the whole chunk to the one row every repetition would cost a delay.
-        let patient = !piece.narrowing || chunk.len() == 1;
-        let mut doubts = if patient { INTERNAL_RETRIES } else { 0 };
+        let patient = !piece.bisecting || chunk.len() == 1;
+        let mut internal_retries = if patient { INTERNAL_RETRIES } else { 0 };
         let mut breaks = 0;
         loop {
             // The rest of the messages is left out once the stream has been open for long.
@@ -171,7 +171,7 @@ impl Loader {
                 _ if is_too_slow(&error, chunk.len(), started.elapsed()) => {
                     return Ok(Imported::TooSlow(error));
                 }
-                _ if self.lies_with_the_rows(&error, &mut doubts).await => {
+                _ if self.is_row_error(&error, &mut internal_retries).await => {
                     return Ok(Imported::Refused(error));
                 }
                 _ => {
@@ -203,13 +203,13 @@ impl Loader {
     }
 
     /// What is left of rows of which the target refuses one: that one is rejected once it stands alone.
-    fn narrow(
+    fn bisect(
         &self,
         rows: Vec<Row>,
         error: &authzed::Error,
         conflicts: u8,
         tally: &mut Tally,
-    ) -> Result<Vec<Piece>, CommandError> {
+    ) -> Result<Vec<Attempt>, CommandError> {
         if let [row] = rows.as_slice() {
             self.reject(row, error, tally)?;
             return Ok(Vec::new());
@@ -257,7 +257,7 @@ impl Loader {
                 absent.insert(key, row.clone());
                 continue;
             };
-            if same(&row.relationship, &known.relationship, self.precision) {
+            if equal_at_precision(&row.relationship, &known.relationship, self.precision) {
                 tally.present += 1;
                 continue;
             }
@@ -359,15 +359,15 @@ fn is_too_slow(error: &authzed::Error, rows: usize, after: Duration) -> bool {
     error.is_transient() && rows > SLOW_FROM && after > SLOW
 }
 
-fn halves(rows: &[Row], conflicts: u8, narrowing: bool) -> Vec<Piece> {
+fn halves(rows: &[Row], conflicts: u8, bisecting: bool) -> Vec<Attempt> {
     let (first, rest) = rows.split_at(rows.len() / 2);
     // The last piece is taken first: so rows are named in the order of the stream.
     let halves = [rest, first].into_iter().filter(|half| !half.is_empty());
     halves
-        .map(|half| Piece {
+        .map(|half| Attempt {
             chunk: Chunk::from_rows(half),
             conflicts,
-            narrowing,
+            bisecting,
         })
         .collect()
 }

@@ -10,7 +10,7 @@ use authzed::Kind;
 use authzed::v1::Relationship;
 use prost::Message as _;
 use spice_cli::{CommandError, Exit, files};
-use spice_record::relationship::Text;
+use spice_record::relationship::DisplayRelationship;
 use spice_record::snapshot::write_relationship;
 
 use crate::chunk::Row;
@@ -156,7 +156,7 @@ impl Rejects {
     }
 
     fn keep(&mut self, row: &Row, reason: &str) -> Result<(), CommandError> {
-        let (line, text) = (row.line, Text(&row.relationship));
+        let (line, text) = (row.line, DisplayRelationship(&row.relationship));
         let Some((file, path)) = &mut self.file else {
             return Err(CommandError::new(
                 Exit::Failed,
@@ -187,7 +187,7 @@ impl Rejects {
 
     /// Names a row that differs on the target and was left as it is there.
     pub(crate) fn skip(&mut self, row: &Row, there: &Row) {
-        let (line, text) = (row.line, Text(&row.relationship));
+        let (line, text) = (row.line, DisplayRelationship(&row.relationship));
         let other = other(row, there);
         tracing::warn!("line {line}: skipped {text}: {other}");
     }
@@ -218,7 +218,7 @@ impl Rejects {
 }
 
 pub(crate) fn conflict(row: &Row, known: &Row) -> CommandError {
-    let (line, text) = (row.line, Text(&row.relationship));
+    let (line, text) = (row.line, DisplayRelationship(&row.relationship));
     let other = other(row, known);
     CommandError::new(
         Exit::Failed,
@@ -235,8 +235,8 @@ fn other(row: &Row, known: &Row) -> String {
         line => format!("line {line} says"),
     };
     // The texts leave out the context of a caveat, which may be long and is nobody's business.
-    let text = Text(&known.relationship).to_string();
-    if text == Text(&row.relationship).to_string() {
+    let text = DisplayRelationship(&known.relationship).to_string();
+    if text == DisplayRelationship(&row.relationship).to_string() {
         format!("{whose} it with another caveat context")
     } else {
         format!("{whose} {text}")

@@ -123,7 +123,7 @@ impl Target {
             target_revision: Some(self.newest_revision().await?),
             digest: totals.digest,
             expiry_precision: totals.precision,
-            sealed: totals.sealed,
+            verified: totals.verified,
             seconds: (progress.elapsed().as_secs_f64() * 1e3).round() / 1e3,
         })
     }

@@ -10,7 +10,7 @@ use crate::record::frame::MAX_SCHEMA_BYTES;
 use crate::record::{
     Checkpoint, Header, Record, SchemaChange, StreamEnd, StreamKind, Trailer, Transaction,
 };
-use crate::snapshot::Seal;
+use crate::snapshot::Integrity;
 
 /// A line of a change stream.
 #[derive(Clone, Debug, PartialEq)]
@@ -119,7 +119,7 @@ impl ChangeSealer {
     pub fn trailer(&self, ended: StreamEnd) -> Record {
         let trailer = Trailer {
             revision: self.through.clone(),
-            ended: Some(ended),
+            end_reason: Some(ended),
             digest: self.chain.last(),
             header: self.header,
             ..Trailer::default()
@@ -133,7 +133,7 @@ impl ChangeSealer {
 #[derive(Clone, Debug)]
 pub struct ChangeCheck {
     chain: Chain,
-    seal: Seal,
+    seal: Integrity,
     header: Option<Digest>,
     through: Option<String>,
     /// The part read last of a revision that is not complete.
@@ -148,7 +148,7 @@ impl ChangeCheck {
     /// # Errors
     ///
     /// What is wrong with the header, for the message.
-    pub fn begin(header: &Header, seal: Seal) -> Result<Self, String> {
+    pub fn begin(header: &Header, seal: Integrity) -> Result<Self, String> {
         check_header(header)?;
         Ok(Self {
             chain: header.checksum.map(Chain::after).unwrap_or_default(),
@@ -162,7 +162,7 @@ impl ChangeCheck {
 
     /// Begins in the middle of a stream, at any line.
     #[must_use]
-    pub fn in_the_middle(seal: Seal) -> Self {
+    pub fn in_the_middle(seal: Integrity) -> Self {
         Self {
             chain: Chain::default(),
             seal,
@@ -270,7 +270,7 @@ impl ChangeCheck {
         if let Some((revision, part)) = &self.part {
             return Err(incomplete(revision, *part));
         }
-        if self.seal != Seal::Sealed {
+        if self.seal != Integrity::Verified {
             return Ok(());
         }
         if trailer.digest != self.chain.last() {
@@ -318,7 +318,11 @@ impl<R: BufRead> ChangeReader<R> {
     /// # Errors
     ///
     /// [`ReadError::Line`] where it is damaged, or that of another kind of stream.
-    pub fn after(records: RecordReader<R>, header: &Header, seal: Seal) -> Result<Self, ReadError> {
+    pub fn after(
+        records: RecordReader<R>,
+        header: &Header,
+        seal: Integrity,
+    ) -> Result<Self, ReadError> {
         let check = ChangeCheck::begin(header, seal).map_err(|message| records.fault(message))?;
         Ok(Self {
             records,

@@ -12,10 +12,10 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::context::ContextJson;
 use crate::digest::Digest;
-use crate::lines::Lines;
 use crate::read::{ReadError, RecordReader};
 use crate::record::{Header, Record, StreamKind, Trailer};
 use crate::relationship::{ObjectJson, SubjectJson};
+use crate::stream_writer::StreamWriter;
 
 /// A question and what a server answered: SpiceDB's CheckBulkPermissionsPair. Where two servers
 /// disagree, it has the other one's answer, too.
@@ -28,8 +28,12 @@ pub struct Check {
     #[serde(flatten)]
     pub answer: Answer,
     /// What the second one answered, if that is something else.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub other: Option<Answer>,
+    #[serde(
+        rename = "otherServer",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub other_server: Option<Answer>,
     /// Whether the two do not tell if the servers disagree: see [`Comparison::Inconclusive`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub inconclusive: bool,
@@ -42,7 +46,8 @@ struct CheckJson {
     request: Question,
     item: Option<Item>,
     error: Option<Fault>,
-    other: Option<Answer>,
+    #[serde(rename = "otherServer")]
+    other_server: Option<Answer>,
     #[serde(default)]
     inconclusive: bool,
 }
@@ -60,7 +65,7 @@ impl TryFrom<CheckJson> for Check {
         Ok(Self {
             request: json.request,
             answer,
-            other: json.other,
+            other_server: json.other_server,
             inconclusive: json.inconclusive,
         })
     }
@@ -268,7 +273,7 @@ impl<'de> Deserialize<'de> for Question {
 ///
 /// Without [`finish`](Self::finish) there is no trailer, and no reader takes the stream for whole.
 pub struct CheckWriter<W> {
-    lines: Lines<W>,
+    lines: StreamWriter<W>,
     checks: u64,
     sum: Sum,
 }
@@ -303,7 +308,7 @@ impl<W: Write> CheckWriter<W> {
     /// Those of `out`.
     pub fn create(out: W, header: Header) -> io::Result<Self> {
         Ok(Self {
-            lines: Lines::begin(out, header)?,
+            lines: StreamWriter::begin(out, header)?,
             checks: 0,
             sum: Sum::default(),
         })
@@ -326,7 +331,7 @@ impl<W: Write> CheckWriter<W> {
     ///
     /// Those of `out`.
     pub fn finish(self) -> io::Result<W> {
-        let (_, out) = self.lines.seal(Trailer {
+        let (_, out) = self.lines.finish(Trailer {
             checks: Some(self.checks),
             digest: Some(self.sum.digest()),
             ..Trailer::default()

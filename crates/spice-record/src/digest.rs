@@ -229,7 +229,7 @@ pub fn put_key(relationship: &Relationship, out: &mut Vec<u8>) {
 
 /// Whether two relationships say the same, down to caveat, context and expiry at a precision.
 #[must_use]
-pub fn same(a: &Relationship, b: &Relationship, precision: ExpiryPrecision) -> bool {
+pub fn equal_at_precision(a: &Relationship, b: &Relationship, precision: ExpiryPrecision) -> bool {
     let canonical = |relationship| {
         let mut bytes = Vec::new();
         let (seconds, nanos) = canonical_without_expiry(relationship, &mut bytes);

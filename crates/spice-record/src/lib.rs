@@ -26,12 +26,12 @@ pub mod checks;
 mod context;
 pub mod digest;
 mod foreign;
-mod lines;
 mod object;
 pub mod read;
 pub mod record;
 pub mod relationship;
 pub mod snapshot;
+mod stream_writer;
 #[cfg(test)]
 mod tests;
 pub mod time;
@@ -42,7 +42,7 @@ pub use checks::{Check, CheckReader, CheckWriter};
 pub use digest::{Digest, DigestSum, ExpiryPrecision, Hashes};
 pub use read::{ReadError, RecordReader};
 pub use record::{Header, Record, Trailer};
-pub use snapshot::{Seal, SnapshotReader, SnapshotWriter};
+pub use snapshot::{Integrity, SnapshotReader, SnapshotWriter};
 pub use updates::{UpdateReader, UpdateWriter};
 
 /// The value of the header's `format` field in every stream that this version writes or reads.

@@ -1,4 +1,4 @@
-//! Lines to records.
+//! StreamWriter to records.
 //!
 //! ndjson-stream parses; this wraps it so that three traits of it stay inside. It drops a last line
 //! that has no newline, so lines are split here and a torn one is reported. It buffers a line of any

@@ -15,7 +15,7 @@ mod summary;
 
 pub use self::change::{Checkpoint, SchemaChange, Transaction, UpdateLine};
 pub use self::frame::{Filter, Header, StreamEnd, StreamKind, Trailer};
-pub use self::summary::{Applied, Counted, Digests, Imported, Place, Position};
+pub use self::summary::{Applied, Digests, Imported, Position, RelationDigest, SpoolOffset};
 
 /// One line: an object with exactly one key, which says what it is.
 ///

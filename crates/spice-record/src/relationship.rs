@@ -26,9 +26,9 @@ use crate::time::is_rfc3339;
 
 /// Writes a relationship as `document:readme#viewer@group:eng#member[caveat][expiration:...]`, the
 /// notation of SpiceDB's own messages. Caveat context is left out: it can be 25 kB, and private.
-pub struct Text<'a>(pub &'a Relationship);
+pub struct DisplayRelationship<'a>(pub &'a Relationship);
 
-impl fmt::Display for Text<'_> {
+impl fmt::Display for DisplayRelationship<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let object = |f: &mut fmt::Formatter<'_>, object: Option<&ObjectReference>| match object {
             Some(o) => write!(f, "{}:{}", o.object_type, o.object_id),
@@ -306,7 +306,7 @@ impl<'a> TryFrom<&'a Relationship> for RelationshipJson<'a> {
             instant(timestamp).map(ExpiryJson).ok_or_else(|| {
                 format!(
                     "{}: expiry outside the years 1 to 9999, or not a valid time",
-                    Text(message)
+                    DisplayRelationship(message)
                 )
             })
         };

@@ -5,16 +5,16 @@ use std::io::{self, BufRead, Write};
 use authzed::v1::Relationship;
 
 use crate::digest::{DigestSum, ExpiryPrecision, Hashes};
-use crate::lines::Lines;
 use crate::read::{ReadError, RecordReader};
 use crate::record::{Header, Record, StreamKind, Trailer};
 use crate::relationship::relationship_json;
+use crate::stream_writer::StreamWriter;
 
 /// Writes a snapshot stream.
 ///
 /// Without [`finish`](Self::finish) there is no trailer, and no reader takes the stream for whole.
 pub struct SnapshotWriter<W> {
-    lines: Lines<W>,
+    lines: StreamWriter<W>,
     sum: DigestSum,
     precision: ExpiryPrecision,
 }
@@ -27,7 +27,7 @@ impl<W: Write> SnapshotWriter<W> {
     /// Those of `out`.
     pub fn create(out: W, header: Header, precision: ExpiryPrecision) -> io::Result<Self> {
         Ok(Self {
-            lines: Lines::begin(out, header)?,
+            lines: StreamWriter::begin(out, header)?,
             sum: DigestSum::default(),
             precision,
         })
@@ -58,7 +58,7 @@ impl<W: Write> SnapshotWriter<W> {
     /// Those of `out`.
     pub fn finish(self) -> io::Result<(Trailer, W)> {
         let (digest, exact) = (self.sum.digest(self.precision), self.sum.exact());
-        self.lines.seal(Trailer {
+        self.lines.finish(Trailer {
             relationships: Some(self.sum.relationships()),
             digest: Some(digest),
             exact_digest: (exact != digest).then_some(exact),
@@ -85,24 +85,24 @@ pub fn write_relationship(mut out: impl Write, relationship: &Relationship) -> i
 
 /// How much of a proof a reader asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Seal {
+pub enum Integrity {
     /// Header and trailer, and all that the trailer says must be true.
     #[default]
-    Sealed,
+    Verified,
     /// Header and trailer, but relationships may be missing: somebody filtered on purpose.
     Partial,
     /// Neither is needed: made by hand. What is there is still checked, except for the totals.
-    Unsealed,
+    Unchecked,
 }
 
-impl Seal {
-    /// What `--partial` and `--unsealed` ask for.
+impl Integrity {
+    /// What `--partial` and `--no-trailer` ask for.
     #[must_use]
     pub fn of_flags(partial: bool, unsealed: bool) -> Self {
         match (partial, unsealed) {
             (true, _) => Self::Partial,
-            (_, true) => Self::Unsealed,
-            _ => Self::Sealed,
+            (_, true) => Self::Unchecked,
+            _ => Self::Verified,
         }
     }
 }
@@ -110,7 +110,7 @@ impl Seal {
 /// Reads a snapshot stream and holds it to its trailer.
 pub struct SnapshotReader<R> {
     records: RecordReader<R>,
-    seal: Seal,
+    seal: Integrity,
     header: Option<Box<Header>>,
     /// Read while looking for the header of a stream that has none.
     first: Option<Relationship>,
@@ -128,14 +128,14 @@ impl<R: BufRead> SnapshotReader<R> {
     ///
     /// As [`RecordReader::next_record`], and [`ReadError::Stream`] or [`ReadError::Line`] for an empty
     /// input, a missing header or another kind of stream.
-    pub fn open(mut records: RecordReader<R>, seal: Seal) -> Result<Self, ReadError> {
+    pub fn open(mut records: RecordReader<R>, seal: Integrity) -> Result<Self, ReadError> {
         let first = match records.next_record()? {
             Some(Record::Header(found)) => return Self::after(records, found, seal),
-            Some(Record::Relationship(found)) if seal == Seal::Unsealed => found,
+            Some(Record::Relationship(found)) if seal == Integrity::Unchecked => found,
             Some(Record::Relationship(_)) => {
                 return Err(records.fault(
                     "no header: this stream is not sealed, so nothing proves it whole; \
-                     if it was made by hand, spice-import --unsealed takes it",
+                     if it was made by hand, spice-import --no-trailer takes it",
                 ));
             }
             Some(other) => return Err(records.unexpected("a header", &other)),
@@ -152,7 +152,7 @@ impl<R: BufRead> SnapshotReader<R> {
     pub fn after(
         records: RecordReader<R>,
         header: Box<Header>,
-        seal: Seal,
+        seal: Integrity,
     ) -> Result<Self, ReadError> {
         check_header(&records, &header)?;
         Ok(Self::new(records, seal, Some(header), None))
@@ -160,7 +160,7 @@ impl<R: BufRead> SnapshotReader<R> {
 
     fn new(
         records: RecordReader<R>,
-        seal: Seal,
+        seal: Integrity,
         header: Option<Box<Header>>,
         first: Option<Relationship>,
     ) -> Self {
@@ -207,8 +207,8 @@ impl<R: BufRead> SnapshotReader<R> {
 
     /// Whether count and digest were proved by a trailer.
     #[must_use]
-    pub fn is_proved(&self) -> bool {
-        self.seal == Seal::Sealed && matches!(self.trailer, Some(Some(_)))
+    pub fn is_verified(&self) -> bool {
+        self.seal == Integrity::Verified && matches!(self.trailer, Some(Some(_)))
     }
 
     /// The next relationship; `None` once the stream has ended **and** agrees with its trailer.
@@ -240,7 +240,7 @@ impl<R: BufRead> SnapshotReader<R> {
                 let kind = other.kind();
                 Err(self.records.fault(format!("a snapshot holds no {kind}")))
             }
-            None if self.seal == Seal::Unsealed => {
+            None if self.seal == Integrity::Unchecked => {
                 self.trailer = Some(None);
                 Ok(None)
             }
@@ -263,12 +263,12 @@ impl<R: BufRead> SnapshotReader<R> {
             return Err(self.records.fault("not the trailer of a snapshot"));
         };
         let found = self.sum.relationships();
-        if found > count && self.seal == Seal::Partial {
+        if found > count && self.seal == Integrity::Partial {
             return Err(self.records.fault(format!(
                 "the trailer promises {count} relationships, {found} came: more cannot be filtered out"
             )));
         }
-        if self.seal != Seal::Sealed {
+        if self.seal != Integrity::Verified {
             return Ok(());
         }
         if found != count {

@@ -9,10 +9,10 @@ use prost_types::value::Kind;
 use prost_types::{ListValue, Struct, Timestamp, Value};
 
 use crate::checks::Comparison;
-use crate::digest::same;
+use crate::digest::equal_at_precision;
 use crate::record::StreamKind;
 use crate::{
-    DigestSum, ExpiryPrecision, Header, ReadError, Record, RecordReader, Seal, SnapshotReader,
+    DigestSum, ExpiryPrecision, Header, Integrity, ReadError, Record, RecordReader, SnapshotReader,
     SnapshotWriter,
 };
 
@@ -112,7 +112,7 @@ fn written(relationships: &[Relationship]) -> Vec<u8> {
 /// Reads through a buffer of `capacity` bytes, so that lines are cut at every place.
 fn read(stream: &[u8], capacity: usize) -> Result<Vec<Relationship>, ReadError> {
     let records = RecordReader::new(BufReader::with_capacity(capacity, stream), "test");
-    let mut reader = SnapshotReader::open(records, Seal::Sealed)?;
+    let mut reader = SnapshotReader::open(records, Integrity::Verified)?;
     let mut relationships = Vec::new();
     while let Some(relationship) = reader.next_relationship()? {
         relationships.push(relationship);
@@ -205,7 +205,7 @@ proptest! {
                 None => changed.optional_expires_at = Some(Timestamp::default()),
             },
         }
-        prop_assert!(!same(&original, &changed, ExpiryPrecision::Seconds) || field == 7);
+        prop_assert!(!equal_at_precision(&original, &changed, ExpiryPrecision::Seconds) || field == 7);
         prop_assert_ne!(digest(&[original]), digest(&[changed]));
     }
 
@@ -276,7 +276,7 @@ fn snake_case_is_read_as_proto_json_demands() {
     let line = r#"{"relationship":{"resource":{"object_type":"d","object_id":"1"},"relation":"r","subject":{"object":{"object_type":"u","object_id":"2"},"optional_relation":"m"},"optional_caveat":{"caveat_name":"c","context":{"a":1}},"optional_expires_at":"2030-01-01T00:00:00+02:00"}}"#;
     let stream = format!("{line}\n");
     let records = RecordReader::new(stream.as_bytes(), "test");
-    let mut reader = SnapshotReader::open(records, Seal::Unsealed).expect("unsealed");
+    let mut reader = SnapshotReader::open(records, Integrity::Unchecked).expect("unsealed");
     let relationship = reader.next_relationship().expect("valid").expect("one");
     assert_eq!(relationship.optional_caveat.expect("kept").caveat_name, "c");
     assert_eq!(
@@ -302,7 +302,7 @@ fn fields_that_a_relationship_does_not_have_are_refused_at_their_place() {
     ] {
         let stream = format!("{altered}\n");
         let records = RecordReader::new(stream.as_bytes(), "test");
-        let refused = SnapshotReader::open(records, Seal::Unsealed).map(|_| ());
+        let refused = SnapshotReader::open(records, Integrity::Unchecked).map(|_| ());
         let message = refused.expect_err(&altered).to_string();
         assert!(message.contains("unknown field"), "{message}");
         assert!(message.contains("test:1:"), "{message}");
@@ -318,7 +318,7 @@ fn the_last_second_of_the_year_9999_is_an_expiry_like_any_other() {
     let line = r#"{"relationship":{"resource":{"objectType":"d","objectId":"1"},"relation":"r","subject":{"object":{"objectType":"u","objectId":"2"}},"optionalExpiresAt":"9999-12-31T23:59:59Z"}}"#;
     let stream = format!("{line}\n");
     let records = RecordReader::new(stream.as_bytes(), "test");
-    let mut reader = SnapshotReader::open(records, Seal::Unsealed).expect("unsealed");
+    let mut reader = SnapshotReader::open(records, Integrity::Unchecked).expect("unsealed");
     let relationship = reader.next_relationship().expect("valid").expect("one");
     assert_eq!(relationship.optional_expires_at, Some(expiry));
     let mut written = Vec::new();
@@ -336,13 +336,14 @@ fn check_is_written_as_it_was_read_and_agrees_by_what_was_answered() {
     );
     let no = r#""item":{"permissionship":"PERMISSIONSHIP_NO_PERMISSION"}"#;
     let read = |answer: &str, other: &str| {
-        let line = format!(r#"{{"check":{{"request":{request},{answer},"other":{{{other}}}}}}}"#);
+        let line =
+            format!(r#"{{"check":{{"request":{request},{answer},"otherServer":{{{other}}}}}}}"#);
         let record: Record = serde_json::from_str(&line).expect(&line);
         assert_eq!(serde_json::to_string(&record).expect("JSON"), line);
         let Record::Check(check) = record else {
             panic!("{line}");
         };
-        let other = check.other.expect(&line);
+        let other = check.other_server.expect(&line);
         assert_eq!(check.answer.compare(&other), other.compare(&check.answer));
         check.answer.compare(&other)
     };
@@ -357,7 +358,7 @@ fn check_is_written_as_it_was_read_and_agrees_by_what_was_answered() {
         assert_eq!(read(one, other), Comparison::Different, "{one} {other}");
     }
     let inconclusive = format!(
-        r#"{{"check":{{"request":{request},{no},"other":{{{deep}}},"inconclusive":true}}}}"#
+        r#"{{"check":{{"request":{request},{no},"otherServer":{{{deep}}},"inconclusive":true}}}}"#
     );
     let record: Record = serde_json::from_str(&inconclusive).expect(&inconclusive);
     assert_eq!(serde_json::to_string(&record).expect("JSON"), inconclusive);

@@ -5,17 +5,17 @@ use std::io::{self, BufRead, Write};
 use authzed::v1::{RelationshipUpdate, relationship_update::Operation};
 
 use crate::chain::Chain;
-use crate::lines::Lines;
 use crate::read::{ReadError, RecordReader};
 use crate::record::{Header, Record, StreamKind, Trailer, UpdateLine};
 use crate::relationship::Update;
-use crate::snapshot::Seal;
+use crate::snapshot::Integrity;
+use crate::stream_writer::StreamWriter;
 
 /// Writes an update stream.
 ///
 /// Without [`finish`](Self::finish) there is no trailer, and no reader takes the stream for whole.
 pub struct UpdateWriter<W> {
-    lines: Lines<W>,
+    lines: StreamWriter<W>,
     chain: Chain,
     updates: u64,
 }
@@ -27,7 +27,7 @@ impl<W: Write> UpdateWriter<W> {
     ///
     /// Those of `out`.
     pub fn create(out: W, header: Header) -> io::Result<Self> {
-        let lines = Lines::begin(out, header)?;
+        let lines = StreamWriter::begin(out, header)?;
         Ok(Self {
             chain: Chain::after(lines.header()),
             lines,
@@ -53,7 +53,7 @@ impl<W: Write> UpdateWriter<W> {
     ///
     /// Those of `out`.
     pub fn finish(self) -> io::Result<W> {
-        let (_, out) = self.lines.seal(Trailer {
+        let (_, out) = self.lines.finish(Trailer {
             updates: Some(self.updates),
             digest: self.chain.last(),
             ..Trailer::default()
@@ -63,10 +63,10 @@ impl<W: Write> UpdateWriter<W> {
 }
 
 /// Reads an update stream and holds it to its checksums and its trailer. Without a header
-/// ([`Seal::Unsealed`]) it reads updates, and relationships, which are to be touched.
+/// ([`Integrity::Unchecked`]) it reads updates, and relationships, which are to be touched.
 pub struct UpdateReader<R> {
     records: RecordReader<R>,
-    seal: Seal,
+    seal: Integrity,
     header: Option<Box<Header>>,
     chain: Chain,
     updates: u64,
@@ -84,7 +84,7 @@ impl<R: BufRead> UpdateReader<R> {
     pub fn after(
         records: RecordReader<R>,
         header: Box<Header>,
-        seal: Seal,
+        seal: Integrity,
     ) -> Result<Self, ReadError> {
         header.check().map_err(|message| records.fault(message))?;
         if header.stream != StreamKind::Updates {
@@ -107,7 +107,7 @@ impl<R: BufRead> UpdateReader<R> {
     pub fn by_hand(records: RecordReader<R>, first: Record) -> Self {
         Self {
             records,
-            seal: Seal::Unsealed,
+            seal: Integrity::Unchecked,
             header: None,
             chain: Chain::default(),
             updates: 0,
@@ -180,12 +180,12 @@ impl<R: BufRead> UpdateReader<R> {
         let header = self.header.as_ref().and_then(|header| header.checksum);
         trailer.check(StreamKind::Updates, header)?;
         let (promised, came) = (trailer.updates.unwrap_or_default(), self.updates);
-        if came > promised || (self.seal == Seal::Sealed && came != promised) {
+        if came > promised || (self.seal == Integrity::Verified && came != promised) {
             return Err(format!(
                 "the trailer promises {promised} updates, {came} came"
             ));
         }
-        if self.seal == Seal::Sealed && trailer.digest != self.chain.last() {
+        if self.seal == Integrity::Verified && trailer.digest != self.chain.last() {
             return Err(
                 "lines are missing before the trailer: its digest is not the last line's checksum"
                     .to_owned(),

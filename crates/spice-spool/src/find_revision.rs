@@ -6,7 +6,7 @@ use std::path::Path;
 use authzed::DatastoreKind;
 use spice_record::read::MAX_LINE_BYTES;
 use spice_record::record::StreamKind;
-use spice_record::{Change, ChangeCheck, ReadError, Record, RecordReader, Seal};
+use spice_record::{Change, ChangeCheck, Integrity, ReadError, Record, RecordReader};
 
 use crate::Spool;
 use spice_cli::CommandError;
@@ -92,7 +92,8 @@ fn last<R: BufRead>(records: &mut RecordReader<R>) -> Result<Found, ReadError> {
                 settled.clone_from(&header.revision);
                 match header.stream {
                     StreamKind::Changes => {
-                        check = Some(ChangeCheck::begin(&header, Seal::Sealed).map_err(faulty)?);
+                        check =
+                            Some(ChangeCheck::begin(&header, Integrity::Verified).map_err(faulty)?);
                     }
                     // It is that of the header, whatever follows.
                     _ => break,
@@ -123,9 +124,9 @@ fn last<R: BufRead>(records: &mut RecordReader<R>) -> Result<Found, ReadError> {
             record => {
                 // Lines that `tail` has picked follow each other. Those made by hand have no checksums.
                 let seal = if is_sealed(&record) {
-                    Seal::Sealed
+                    Integrity::Verified
                 } else {
-                    Seal::Unsealed
+                    Integrity::Unchecked
                 };
                 let check = check.get_or_insert_with(|| ChangeCheck::in_the_middle(seal));
                 let checked = match Change::try_from(record) {

@@ -23,13 +23,13 @@ use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use spice_record::record::Place;
+use spice_record::record::SpoolOffset;
 
 use spice_cli::files::{open_private, private, read_private};
 use spice_cli::{CommandError, Exit};
 
-pub use self::reader::{Followed, Follower};
-pub use self::writer::{Appender, Left};
+pub use self::reader::{Polled, SpoolReader};
+pub use self::writer::{SpoolTail, SpoolWriter};
 
 /// The files of one spool.
 #[derive(Clone, Debug)]
@@ -103,10 +103,10 @@ impl Spool {
 
     /// Where it ends now.
     #[must_use]
-    pub fn end(&self) -> Option<Place> {
+    pub fn end(&self) -> Option<SpoolOffset> {
         let segment = *self.segments().ok()?.last()?;
         let offset = fs::metadata(self.segment(segment)).ok()?.len();
-        Some(Place { segment, offset })
+        Some(SpoolOffset { segment, offset })
     }
 
     /// Whether a writer is at work.

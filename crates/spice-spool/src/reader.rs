@@ -5,8 +5,8 @@ use std::io::{self, BufRead, Read, Seek as _, SeekFrom};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use spice_record::read::MAX_LINE_BYTES;
-use spice_record::record::Place;
-use spice_record::{Change, ChangeCheck, Header, ReadError, Record, RecordReader, Seal};
+use spice_record::record::SpoolOffset;
+use spice_record::{Change, ChangeCheck, Header, Integrity, ReadError, Record, RecordReader};
 
 use super::Spool;
 use spice_cli::{CommandError, Exit};
@@ -15,16 +15,16 @@ const CHUNK_BYTES: usize = 256 << 10;
 
 /// What a follower got.
 #[derive(Debug)]
-pub enum Followed {
+pub enum Polled {
     /// The next line, where it begins, and how many bytes it takes. Those of an unfinished revision
     /// may come again from its first part, if its writer died.
-    Change(Change, Place, usize),
+    Change(Change, SpoolOffset, usize),
     /// Nothing more for now.
     CaughtUp,
 }
 
 /// Reads a spool from a place on, and goes on as it grows.
-pub struct Follower {
+pub struct SpoolReader {
     spool: Spool,
     generation: String,
     records: RecordReader<Tail>,
@@ -39,7 +39,7 @@ pub struct Follower {
     header: Header,
 }
 
-impl Follower {
+impl SpoolReader {
     /// Opens a spool at its beginning: the oldest segment that there is.
     ///
     /// # Errors
@@ -69,7 +69,7 @@ impl Follower {
             Some(other) => return Err(records.unexpected("a header", &other).into()),
             None => return Ok(None),
         };
-        let check = ChangeCheck::begin(&header, Seal::Sealed);
+        let check = ChangeCheck::begin(&header, Integrity::Verified);
         let check = check.map_err(|message| damaged(records.fault(message)))?;
         let whole = records.offset();
         Ok(Some(Self {
@@ -103,15 +103,19 @@ impl Follower {
     /// # Errors
     ///
     /// As [`next`](Self::next).
-    pub fn seek(&mut self, revision: &str, hint: Option<Place>) -> Result<bool, CommandError> {
+    pub fn seek(
+        &mut self,
+        revision: &str,
+        hint: Option<SpoolOffset>,
+    ) -> Result<bool, CommandError> {
         if let Some(place) = hint
             && place.offset > 0
             && self.spool.segment(place.segment).exists()
             && let Ok(Some(mut there)) = Self::at_segment(&self.spool, place.segment)
         {
-            there.check_of_whole = ChangeCheck::in_the_middle(Seal::Sealed);
+            there.check_of_whole = ChangeCheck::in_the_middle(Integrity::Verified);
             there.go_to(place.offset)?;
-            if let Ok(Followed::Change(change, ..)) = there.next()
+            if let Ok(Polled::Change(change, ..)) = there.next()
                 && change.completed_revision() == Some(revision)
             {
                 *self = there;
@@ -128,7 +132,7 @@ impl Follower {
                 *self = there;
                 return Ok(true);
             }
-            while let Followed::Change(change, ..) = there.next_in_segment()? {
+            while let Polled::Change(change, ..) = there.next_in_segment()? {
                 if change.completed_revision() == Some(revision) {
                     *self = there;
                     return Ok(true);
@@ -147,18 +151,18 @@ impl Follower {
         clippy::should_implement_trait,
         reason = "it has no end: what is not there yet may come"
     )]
-    pub fn next(&mut self) -> Result<Followed, CommandError> {
+    pub fn next(&mut self) -> Result<Polled, CommandError> {
         loop {
-            if let found @ Followed::Change(..) = self.next_in_segment()? {
+            if let found @ Polled::Change(..) = self.next_in_segment()? {
                 return Ok(found);
             }
             let next = self.segment + 1;
             if !self.spool.segment(next).exists() {
                 self.nothing_after(next)?;
-                return Ok(Followed::CaughtUp);
+                return Ok(Polled::CaughtUp);
             }
             // This one was ended before the next was begun: now its end is its end.
-            if let found @ Followed::Change(..) = self.next_in_segment()? {
+            if let found @ Polled::Change(..) = self.next_in_segment()? {
                 return Ok(found);
             }
             let Some(mut there) = Self::at_segment(&self.spool, next)? else {
@@ -166,7 +170,7 @@ impl Follower {
                     Some(end) if end.segment > next => {
                         Err(without_header(&self.spool, next, end.segment))
                     }
-                    _ => Ok(Followed::CaughtUp),
+                    _ => Ok(Polled::CaughtUp),
                 };
             };
             if let Err(message) = self.check.next_segment(&there.header) {
@@ -206,7 +210,7 @@ impl Follower {
         Ok(())
     }
 
-    fn next_in_segment(&mut self) -> Result<Followed, CommandError> {
+    fn next_in_segment(&mut self) -> Result<Polled, CommandError> {
         loop {
             let begin = self.records.offset();
             let record = self.records.next_record();
@@ -221,9 +225,9 @@ impl Follower {
                 }
             }
             let Some(record) = record.map_err(damaged)? else {
-                return Ok(Followed::CaughtUp);
+                return Ok(Polled::CaughtUp);
             };
-            let place = Place {
+            let place = SpoolOffset {
                 segment: self.segment,
                 offset: self.base + begin,
             };
@@ -237,7 +241,7 @@ impl Follower {
             }
             let bytes = self.records.offset() - begin;
             let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-            return Ok(Followed::Change(change, place, bytes));
+            return Ok(Polled::Change(change, place, bytes));
         }
     }
 

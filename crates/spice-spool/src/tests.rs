@@ -3,7 +3,7 @@ use std::fs;
 use spice_record::record::{Checkpoint, SchemaChange, StreamKind, Transaction};
 use spice_record::{Change, ChangeSealer, Header, Record};
 
-use super::{Appender, Followed, Follower, Left, Spool};
+use super::{Polled, Spool, SpoolReader, SpoolTail, SpoolWriter};
 
 /// In memory where that is possible: every reopening syncs.
 fn folder() -> tempfile::TempDir {
@@ -70,14 +70,14 @@ fn lines() -> Vec<(Vec<u8>, Option<String>)> {
     lines
 }
 
-fn open(spool: &Spool) -> (Appender, Option<Left>) {
-    Appender::open(spool, None).unwrap()
+fn open(spool: &Spool) -> (SpoolWriter, Option<SpoolTail>) {
+    SpoolWriter::open(spool, None).unwrap()
 }
 
 /// All lines that are there.
-fn follow(follower: &mut Follower) -> Vec<Change> {
+fn follow(follower: &mut SpoolReader) -> Vec<Change> {
     let mut all = Vec::new();
-    while let Followed::Change(change, ..) = follower.next().unwrap() {
+    while let Polled::Change(change, ..) = follower.next().unwrap() {
         all.push(change);
     }
     all
@@ -118,7 +118,7 @@ fn spool_cut_at_every_byte_reopens_at_its_last_whole_revision_and_followers_agre
         fs::write(&path, &bytes[..cut]).unwrap();
         let end = ends.iter().rev().find(|(end, _)| *end <= cut);
         // Reads what is there of an unfinished revision, before it is cut back.
-        let mut early = Follower::open(&spool).unwrap();
+        let mut early = SpoolReader::open(&spool).unwrap();
         assert_eq!(early.is_some(), end.is_some(), "at {cut}");
         let mut seen = early.as_mut().map(follow).unwrap_or_default();
         let (mut appender, left) = open(&spool);
@@ -152,7 +152,7 @@ fn spool_cut_at_every_byte_reopens_at_its_last_whole_revision_and_followers_agre
             .map(|(_, revision)| revision.clone())
             .collect();
         expected.extend(["x".to_owned(), "y".to_owned()]);
-        let mut late = Follower::open(&spool).unwrap().unwrap();
+        let mut late = SpoolReader::open(&spool).unwrap().unwrap();
         assert_eq!(whole_of(&follow(&mut late)), expected, "at {cut}");
         let early = early.as_mut().unwrap_or(&mut late);
         seen.extend(follow(early));
@@ -166,7 +166,7 @@ fn spool_cut_at_every_byte_reopens_at_its_last_whole_revision_and_followers_agre
 fn segments_chain_and_one_whose_header_is_torn_counts_for_nothing() {
     let folder = folder();
     let spool = Spool::new(&folder.path().join("spool"));
-    let (mut appender, left) = Appender::open(&spool, Some(1)).unwrap();
+    let (mut appender, left) = SpoolWriter::open(&spool, Some(1)).unwrap();
     assert!(left.is_none());
     appender.header(header("start")).unwrap();
     for change in changes() {
@@ -178,7 +178,7 @@ fn segments_chain_and_one_whose_header_is_torn_counts_for_nothing() {
     }
     drop(appender);
     assert_eq!(spool.segments().unwrap(), [0, 1, 2, 3, 4, 5]);
-    let mut follower = Follower::open(&spool).unwrap().unwrap();
+    let mut follower = SpoolReader::open(&spool).unwrap().unwrap();
     let found = whole_of(&follow(&mut follower));
     assert_eq!(found, ["a", "b", "c", "d", "e"]);
     assert_eq!(follower.segment(), 5);
@@ -186,7 +186,7 @@ fn segments_chain_and_one_whose_header_is_torn_counts_for_nothing() {
     let whole = fs::read(&newest).unwrap();
     for cut in [0, 1, whole.len() - 1] {
         fs::write(&newest, &whole[..cut]).unwrap();
-        let mut follower = Follower::open(&spool).unwrap().unwrap();
+        let mut follower = SpoolReader::open(&spool).unwrap().unwrap();
         assert_eq!(whole_of(&follow(&mut follower)).len(), 5, "cut at {cut}");
         let (appender, left) = open(&spool);
         assert_eq!(left.unwrap().revision, "e");
@@ -196,10 +196,10 @@ fn segments_chain_and_one_whose_header_is_torn_counts_for_nothing() {
     }
     // A segment that is missing in the middle is no end.
     fs::remove_file(spool.segment(2)).unwrap();
-    let mut follower = Follower::open(&spool).unwrap().unwrap();
+    let mut follower = SpoolReader::open(&spool).unwrap().unwrap();
     let found = std::iter::from_fn(|| match follower.next() {
-        Ok(Followed::Change(..)) => Some(Ok(())),
-        Ok(Followed::CaughtUp) => None,
+        Ok(Polled::Change(..)) => Some(Ok(())),
+        Ok(Polled::CaughtUp) => None,
         Err(failure) => Some(Err(failure)),
     });
     let failures: Vec<_> = found.take(20).filter_map(Result::err).collect();
@@ -213,7 +213,7 @@ fn writer_is_known_by_its_lock_and_a_second_one_is_refused() {
     assert!(!spool.writer_lives());
     let (appender, _) = open(&spool);
     assert!(spool.writer_lives());
-    let refused = Appender::open(&spool, None).err().unwrap();
+    let refused = SpoolWriter::open(&spool, None).err().unwrap();
     assert_eq!(refused.exit, crate::Exit::Usage);
     drop(appender);
     assert!(!spool.writer_lives());
@@ -230,7 +230,7 @@ fn writer_is_known_by_its_lock_and_a_second_one_is_refused() {
 fn a_flipped_bit_anywhere_in_a_spool_is_refused_and_nothing_after_it_is_given_out() {
     let folder = folder();
     let spool = Spool::new(&folder.path().join("spool"));
-    let (mut appender, _) = Appender::open(&spool, Some(600)).unwrap();
+    let (mut appender, _) = SpoolWriter::open(&spool, Some(600)).unwrap();
     appender.header(header("start")).unwrap();
     for change in changes() {
         let revision = change.completed_revision().map(str::to_owned);
@@ -240,7 +240,7 @@ fn a_flipped_bit_anywhere_in_a_spool_is_refused_and_nothing_after_it_is_given_ou
         }
     }
     drop(appender);
-    let sound = follow(&mut Follower::open(&spool).unwrap().unwrap());
+    let sound = follow(&mut SpoolReader::open(&spool).unwrap().unwrap());
     let segments = spool.segments().unwrap();
     assert!(segments.len() > 2, "{segments:?}");
     let (mut refused, mut same) = (0, 0);
@@ -252,13 +252,13 @@ fn a_flipped_bit_anywhere_in_a_spool_is_refused_and_nothing_after_it_is_given_ou
             damaged[bit / 8] ^= 1 << (bit % 8);
             fs::write(&path, &damaged).unwrap();
             let mut given = Vec::new();
-            let failed = match Follower::open(&spool) {
+            let failed = match SpoolReader::open(&spool) {
                 Ok(follower) => {
                     let mut follower = follower.expect("a header");
                     loop {
                         match follower.next() {
-                            Ok(Followed::Change(change, ..)) => given.push(change),
-                            Ok(Followed::CaughtUp) => break false,
+                            Ok(Polled::Change(change, ..)) => given.push(change),
+                            Ok(Polled::CaughtUp) => break false,
                             Err(_) => break true,
                         }
                     }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use spice_record::read::check_line;
 use spice_record::{
-    Change, ChangeCheck, ChangeSealer, Digest, Header, ReadError, Record, RecordReader, Seal,
+    Change, ChangeCheck, ChangeSealer, Digest, Header, Integrity, ReadError, Record, RecordReader,
 };
 
 use super::Spool;
@@ -17,7 +17,7 @@ const BUFFER_BYTES: usize = 1 << 20;
 
 /// What an earlier writer left in a spool.
 #[derive(Clone, Debug)]
-pub struct Left {
+pub struct SpoolTail {
     /// The header of the newest segment.
     pub header: Header,
     /// The last whole revision.
@@ -29,7 +29,7 @@ pub struct Left {
 }
 
 /// Appends to a spool, which is locked as long as this lives.
-pub struct Appender {
+pub struct SpoolWriter {
     spool: Spool,
     file: BufWriter<File>,
     number: u64,
@@ -42,7 +42,7 @@ pub struct Appender {
     _lock: File,
 }
 
-impl Appender {
+impl SpoolWriter {
     /// Opens a spool for appending: cuts it back to the end of the last whole revision, and says what
     /// is there; `None` for a new one. A segment is ended when it has reached `limit` bytes.
     ///
@@ -50,7 +50,10 @@ impl Appender {
     ///
     /// Exit 2 where another writer is at work, 65 where the file is not a spool or is damaged before
     /// its end, 1 where the operating system says no.
-    pub fn open(spool: &Spool, limit: Option<u64>) -> Result<(Self, Option<Left>), CommandError> {
+    pub fn open(
+        spool: &Spool,
+        limit: Option<u64>,
+    ) -> Result<(Self, Option<SpoolTail>), CommandError> {
         let lock = spool.lock()?;
         let failed = |error: io::Error| spool.failed("open", &error);
         let mut left = None;
@@ -233,11 +236,11 @@ fn begins_a_header(path: &Path) -> io::Result<bool> {
 }
 
 /// What is whole in a segment, and where that ends.
-fn scan(spool: &Spool, number: u64) -> Result<(Option<Left>, u64), CommandError> {
+fn scan(spool: &Spool, number: u64) -> Result<(Option<SpoolTail>, u64), CommandError> {
     let path = spool.segment(number);
     let file = open_private(&path).map_err(|error| spool.failed("read", &error))?;
     let mut records = RecordReader::new(BufReader::new(file), path.display().to_string());
-    let mut left: Option<(Left, ChangeCheck)> = None;
+    let mut left: Option<(SpoolTail, ChangeCheck)> = None;
     let mut whole = 0;
     let scanned = loop {
         let record = match records.next_record() {
@@ -269,12 +272,12 @@ fn scan(spool: &Spool, number: u64) -> Result<(Option<Left>, u64), CommandError>
     Ok((left.map(|(left, _)| left), whole))
 }
 
-fn begin(header: Header) -> Result<(Left, ChangeCheck), String> {
-    let check = ChangeCheck::begin(&header, Seal::Sealed)?;
+fn begin(header: Header) -> Result<(SpoolTail, ChangeCheck), String> {
+    let check = ChangeCheck::begin(&header, Integrity::Verified)?;
     let (Some(revision), Some(checksum)) = (header.revision.clone(), header.checksum) else {
         return Err("header without a revision".to_owned());
     };
-    let left = Left {
+    let left = SpoolTail {
         revision,
         schema: header.schema.clone(),
         header,
@@ -284,7 +287,7 @@ fn begin(header: Header) -> Result<(Left, ChangeCheck), String> {
 }
 
 /// Takes the next line; `true` where a revision is whole with it.
-fn take(left: &mut Left, check: &mut ChangeCheck, record: Record) -> Result<bool, String> {
+fn take(left: &mut SpoolTail, check: &mut ChangeCheck, record: Record) -> Result<bool, String> {
     let change = Change::try_from(record)
         .map_err(|other| format!("a spool holds no {} here", other.kind()))?;
     check.check(&change)?;
@@ -299,7 +302,7 @@ fn take(left: &mut Left, check: &mut ChangeCheck, record: Record) -> Result<bool
     Ok(true)
 }
 
-impl Drop for Appender {
+impl Drop for SpoolWriter {
     fn drop(&mut self) {
         // An error that matters was reported by `sync`.
         let _ = self.file.flush();

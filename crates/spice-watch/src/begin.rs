@@ -16,11 +16,11 @@ use spice_client::settle::INTEGER_SETTLE;
 use spice_record::Header;
 use spice_record::record::{Filter, StreamKind};
 use spice_spool::find_revision;
-use spice_spool::{Appender, Left, Spool};
+use spice_spool::{Spool, SpoolTail, SpoolWriter};
 use tokio::time::Instant;
 
 use crate::contended::Contended;
-use crate::{Watch, follow};
+use crate::{Watch, watcher};
 
 /// Everything that was settled before the first change is asked for.
 pub(crate) struct Start {
@@ -30,7 +30,7 @@ pub(crate) struct Start {
     /// To be written, unless a spool goes on.
     pub(crate) header: Option<Header>,
     pub(crate) schema: Option<String>,
-    pub(crate) appender: Option<Appender>,
+    pub(crate) appender: Option<SpoolWriter>,
     pub(crate) settle: Duration,
     /// The spool, if it goes on.
     pub(crate) continued: Option<Spool>,
@@ -63,7 +63,7 @@ impl Watch {
         let spool = self.spool.as_deref().map(Spool::new);
         let (appender, left) = match &spool {
             Some(spool) => {
-                let (appender, left) = Appender::open(spool, self.spool_segment)?;
+                let (appender, left) = SpoolWriter::open(spool, self.spool_segment)?;
                 (Some(appender), left)
             }
             None => (None, None),
@@ -127,7 +127,7 @@ impl Watch {
         &self,
         head: &str,
         endpoint: &str,
-        left: Option<&Left>,
+        left: Option<&SpoolTail>,
     ) -> Result<String, CommandError> {
         let here = datastore_id(head);
         let is_here = |token: &String| datastore_id(token) == here;
@@ -250,8 +250,8 @@ impl Watch {
             match read.await {
                 Ok(schema) => return Ok(schema.map(|schema| schema.text)),
                 Err(error) if error.kind() == Kind::HistoryLost => {
-                    let failure = follow::lost(error, since);
-                    self.leave_word(&failure);
+                    let failure = watcher::lost(error, since);
+                    self.record_history_lost(&failure);
                     return Err(failure);
                 }
                 Err(error) => retry.pause(error, "looking for the revision again").await?,
@@ -261,7 +261,7 @@ impl Watch {
     }
 
     /// For whoever reads the spool.
-    pub(crate) fn leave_word(&self, failure: &CommandError) {
+    pub(crate) fn record_history_lost(&self, failure: &CommandError) {
         let spool = self.spool.as_deref().map(Spool::new);
         if let Some(Err(error)) = spool.map(|spool| spool.set_lost(failure.message())) {
             tracing::warn!("cannot leave word beside the spool: {error}");

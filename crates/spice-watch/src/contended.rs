@@ -17,7 +17,7 @@ use authzed::v1::{Relationship, RelationshipUpdate, relationship_update::Operati
 use prost::Message as _;
 use spice_client::lookup::{ByKey, key};
 use spice_record::ExpiryPrecision;
-use spice_record::digest::{key_digest, same};
+use spice_record::digest::{equal_at_precision, key_digest};
 use tokio::time::{Duration, Instant};
 
 use crate::recent::Recent;
@@ -277,7 +277,7 @@ fn says(update: &RelationshipUpdate, is: Option<&Relationship>, now: jiff::Times
         }),
         Some(is) => {
             last.optional_expires_at == is.optional_expires_at
-                && same(last, is, ExpiryPrecision::Micros)
+                && equal_at_precision(last, is, ExpiryPrecision::Micros)
         }
     }
 }

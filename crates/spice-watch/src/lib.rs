@@ -7,16 +7,16 @@
 
 #![forbid(unsafe_code)]
 
-mod beat;
 mod begin;
 mod contended;
-mod emit;
-mod follow;
-mod leave;
+mod dedup;
+mod drain;
+mod heartbeat;
 mod recent;
-mod seen;
 mod settled;
 mod tail;
+mod watcher;
+mod writer;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -35,12 +35,12 @@ use spice_client::unknown_fields::UnknownFieldsArgs;
 use spice_record::record::StreamEnd;
 use tokio::time::Instant;
 
-use crate::beat::Heartbeat;
 use crate::begin::Start;
-use crate::emit::{Emitter, Event, Sink};
-use crate::follow::{Bound, Ended, Watcher};
-use crate::leave::Leaving;
+use crate::drain::DrainTracker;
+use crate::heartbeat::Heartbeat;
 use crate::settled::Told;
+use crate::watcher::{Ended, Until, Watcher};
+use crate::writer::{Emitter, Event, Sink};
 
 /// Write every change of a SpiceDB after a revision to stdout, or append it to a spool.
 #[derive(Clone, Debug, clap::Parser)]
@@ -166,11 +166,11 @@ impl Program for Watch {
             skip_applied: self.skip_applied,
             quiet: self.until_quiet,
             emitter,
-            leaving: Leaving::default(),
+            leaving: DrainTracker::default(),
             since,
             schema,
             heartbeat,
-            progress: follow::Progress::new(),
+            progress: watcher::Progress::new(),
             contended,
             told: Told::default(),
             kind,
@@ -194,7 +194,7 @@ impl Program for Watch {
         if let Err(failure) = &outcome
             && failure.exit == Exit::HistoryLost
         {
-            self.leave_word(failure);
+            self.record_history_lost(failure);
         }
         let Watcher {
             emitter,
@@ -279,7 +279,7 @@ impl Watch {
     async fn follow(&self, watcher: &mut Watcher, settle: Duration) -> Result<Ended, CommandError> {
         let Some(until) = &self.until else {
             if settle.is_zero() {
-                return watcher.follow(Bound::None).await;
+                return watcher.follow(Until::None).await;
             }
             tracing::info!(
                 "reading {} s behind the head: late transactions may still appear below it (--settle)",
@@ -304,7 +304,7 @@ impl Watch {
             watcher.settled(&stands.revision, since, true).await?;
             return Ok(Ended::Until);
         }
-        watcher.follow(Bound::at(&revision, until)).await
+        watcher.follow(Until::at(&revision, until)).await
     }
 }
 

@@ -14,9 +14,9 @@ use spice_spool::Spool;
 use tokio::time::{Duration, Instant};
 
 use crate::contended::Contended;
-use crate::emit::Event;
-use crate::follow::{Bound, Ended, SILENCE, Stop, Watcher};
 use crate::tail::Tail;
+use crate::watcher::{Ended, SILENCE, Stop, Until, Watcher};
+use crate::writer::Event;
 
 /// Relationships are noted so many at a time: a revision of any size is read in pieces.
 const NOTED: usize = 10_000;
@@ -97,7 +97,7 @@ impl Watcher {
                 if let Some(contended) = &mut self.contended {
                     contended.begin(seen);
                 }
-                self.follow(Bound::Number(&revision, &token)).await?;
+                self.follow(Until::Number(&revision, &token)).await?;
                 probe_at = Instant::now() + SILENCE;
             } else if Instant::now() >= probe_at {
                 probe_at = Instant::now() + SILENCE;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use spice_cli::{CommandError, Exit};
 use spice_record::record::Transaction;
-use spice_record::{Change, ChangeCheck, Record, RecordReader, Seal};
+use spice_record::{Change, ChangeCheck, Integrity, Record, RecordReader};
 use spice_spool::Spool;
 
 const CHECKPOINT: &[u8] = b"{\"checkpoint\":";
@@ -76,7 +76,7 @@ impl Tail {
             match records.next_record().map_err(damaged)? {
                 Some(Record::Transaction(transaction)) => {
                     let change = Change::Transaction(transaction);
-                    let mut check = ChangeCheck::in_the_middle(Seal::Unsealed);
+                    let mut check = ChangeCheck::in_the_middle(Integrity::Unchecked);
                     check
                         .check(&change)
                         .map_err(|message| damaged(records.fault(message)))?;

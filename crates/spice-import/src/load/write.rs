@@ -49,7 +49,7 @@ impl Loader {
             match self.resolve(row, tally).await? {
                 Ok(absent) => self.touch(&absent, tally).await?,
                 Err(error) => {
-                    self.narrow(row.to_vec(), &error, 0, tally)?;
+                    self.bisect(row.to_vec(), &error, 0, tally)?;
                 }
             }
         }
@@ -164,7 +164,7 @@ impl Loader {
         tally: &mut Tally,
     ) -> Result<Result<authzed::Written, authzed::Error>, CommandError> {
         let mut retry = Retry::new(self.max_retries);
-        let mut doubts = INTERNAL_RETRIES;
+        let mut internal_retries = INTERNAL_RETRIES;
         loop {
             let update = |row: &Row| RelationshipUpdate {
                 operation: operation.into(),
@@ -178,7 +178,7 @@ impl Loader {
                 Ok(written) => return Ok(Ok(written)),
                 Err(error) => error,
             };
-            if self.lies_with_the_rows(&error, &mut doubts).await {
+            if self.is_row_error(&error, &mut internal_retries).await {
                 return Ok(Err(error));
             }
             let unknown = error.is_ambiguous_for_writes();
@@ -198,19 +198,19 @@ impl Loader {
     /// An internal error is how a server reports a value that its database cannot hold (U+0000 on
     /// PostgreSQL), and also a database that is restarting (measured, SpiceDB v1.56). It is put down to
     /// the rows only if the database takes an empty write all the same, again and again.
-    pub(super) async fn lies_with_the_rows(
+    pub(super) async fn is_row_error(
         &self,
         error: &authzed::Error,
-        doubts: &mut usize,
+        internal_retries: &mut usize,
     ) -> bool {
         match error.kind() {
             Kind::Refused | Kind::MessageTooLarge | Kind::LimitExceeded | Kind::AlreadyExists => {
                 true
             }
             Kind::Internal if self.client.write_marker().await.is_err() => false,
-            Kind::Internal if *doubts == 0 => true,
+            Kind::Internal if *internal_retries == 0 => true,
             Kind::Internal => {
-                *doubts -= 1;
+                *internal_retries -= 1;
                 false
             }
             _ => false,

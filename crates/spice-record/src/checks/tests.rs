@@ -23,7 +23,7 @@ fn checks() -> Vec<Check> {
             message: "no".to_owned(),
             reason: None,
         }),
-        other: None,
+        other_server: None,
         inconclusive: false,
     };
     (0..3).map(check).collect()

@@ -3,7 +3,7 @@
 use prost::Message as _;
 
 use super::*;
-use crate::digest::{ExpiryPrecision, same};
+use crate::digest::{ExpiryPrecision, equal_at_precision};
 use crate::{DigestSum, Record, RecordReader};
 
 /// A context of as many objects within each other, or of lists in one object, or of both in turn.
@@ -24,7 +24,7 @@ fn contexts(levels: usize) -> [String; 3] {
     ]
 }
 
-/// Lines of every kind that has a context or metadata.
+/// StreamWriter of every kind that has a context or metadata.
 fn lines(context: &str) -> [String; 5] {
     let relationship = format!(
         r#"{{"resource":{{"objectType":"document","objectId":"d"}},"relation":"viewer","subject":{{"object":{{"objectType":"user","objectId":"u"}}}},"optionalCaveat":{{"caveatName":"c","context":{context}}}}}"#
@@ -70,7 +70,11 @@ fn the_deepest_context_is_read_written_and_compared_on_a_small_stack() {
             };
             let bytes = relationship.encode_to_vec();
             let decoded = Relationship::decode(bytes.as_slice()).expect(&line);
-            assert!(same(&decoded, &relationship, ExpiryPrecision::Micros));
+            assert!(equal_at_precision(
+                &decoded,
+                &relationship,
+                ExpiryPrecision::Micros
+            ));
             let (mut one, mut other) = (DigestSum::default(), DigestSum::default());
             assert_eq!(one.add(&decoded), other.add(&relationship));
             assert_eq!(decoded, relationship);
@@ -88,7 +92,7 @@ fn two_contexts_that_differ_at_the_deepest_level_differ() {
         else {
             panic!("{line}");
         };
-        assert!(!same(&one, &other, ExpiryPrecision::Micros));
+        assert!(!equal_at_precision(&one, &other, ExpiryPrecision::Micros));
     }
 }
 

@@ -162,7 +162,7 @@ impl Header {
             None => Err("header without a checksum: it is damaged, or was made by hand".to_owned()),
             Some(checksum) if checksum != self.compute_checksum() => Err(
                 "header altered: it does not have its checksum; if it was edited on purpose, drop \
-                     it and the trailer: spice-import and spice-apply take the rest with --unsealed"
+                     it and the trailer: spice-import and spice-apply take the rest with --no-trailer"
                     .to_owned(),
             ),
             Some(_) => Ok(()),
@@ -206,7 +206,7 @@ pub struct Trailer {
     pub revision: Option<String>,
     /// Changes: why the stream ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ended: Option<StreamEnd>,
+    pub end_reason: Option<StreamEnd>,
     /// The [checksum](Trailer::sealed) of all the other fields. A writer sets it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checksum: Option<Digest>,
@@ -230,7 +230,7 @@ objects!(Header, Filter, Trailer);
 fn required(kind: StreamKind) -> &'static [&'static str] {
     match kind {
         StreamKind::Snapshot => &["relationships", "digest", "expiryPrecision", "header"],
-        StreamKind::Changes => &["revision", "ended", "digest", "header"],
+        StreamKind::Changes => &["revision", "endReason", "digest", "header"],
         StreamKind::Updates => &["updates", "digest", "header"],
         StreamKind::Checks => &["checks", "digest", "header"],
     }
@@ -269,7 +269,7 @@ impl Trailer {
             ("updates", self.updates.is_some()),
             ("checks", self.checks.is_some()),
             ("revision", self.revision.is_some()),
-            ("ended", self.ended.is_some()),
+            ("endReason", self.end_reason.is_some()),
         ];
         for (name, given) in fields {
             let is_required = required(kind).contains(&name);

@@ -42,7 +42,7 @@ pub struct Imported {
     /// Precision of the digest.
     pub expiry_precision: ExpiryPrecision,
     /// Whether count, digest and header were proved by a trailer.
-    pub sealed: bool,
+    pub verified: bool,
     /// Wall time.
     pub seconds: f64,
 }
@@ -66,7 +66,7 @@ pub struct Applied {
     /// Nothing was in flight when it was written, and the target's revision was taken after that: so
     /// both ends, exported at these two revisions, must agree.
     #[serde(default, skip_serializing_if = "is_false")]
-    pub paired: bool,
+    pub sync_point: bool,
     /// Revisions of the source.
     #[serde(default)]
     pub transactions: u64,
@@ -119,17 +119,17 @@ pub struct Position {
     pub target_revision: Option<String>,
     /// That revision was taken when nothing was in flight, after everything through the source's.
     #[serde(default, skip_serializing_if = "is_false")]
-    pub paired: bool,
+    pub sync_point: bool,
     /// Writes after this revision were given up and may be applied late, until this time (RFC 3339):
     /// nothing is to be written again before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub doubts_until: Option<String>,
+    pub ambiguous_until: Option<String>,
     /// Digest of the text of the newest schema of the stream that the target has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<Digest>,
     /// Where in the spool the record with that revision begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub spool: Option<Place>,
+    pub spool: Option<SpoolOffset>,
     /// The [checksum](Position::compute_checksum) of all the other fields.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checksum: Option<Digest>,
@@ -169,10 +169,10 @@ pub struct Digests {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub revisions: Vec<String>,
     /// All of them.
-    pub total: Counted,
+    pub total: RelationDigest,
     /// By definition and relation, sorted.
     #[serde(default)]
-    pub relations: Vec<Counted>,
+    pub relations: Vec<RelationDigest>,
 }
 
 /// How many relationships there are, and the sum of their digests.
@@ -183,7 +183,7 @@ pub struct Digests {
     rename_all = "camelCase",
     deny_unknown_fields
 )]
-pub struct Counted {
+pub struct RelationDigest {
     /// `definition#relation`; absent for all of them together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relation: Option<String>,
@@ -200,7 +200,7 @@ pub struct Counted {
 /// A place in a spool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(remote = "Self", expecting = "a JSON object", deny_unknown_fields)]
-pub struct Place {
+pub struct SpoolOffset {
     /// Number of the segment, from 0.
     #[serde(default)]
     pub segment: u64,
@@ -208,4 +208,11 @@ pub struct Place {
     pub offset: u64,
 }
 
-objects!(Imported, Applied, Position, Digests, Counted, Place);
+objects!(
+    Imported,
+    Applied,
+    Position,
+    Digests,
+    RelationDigest,
+    SpoolOffset
+);

@@ -145,7 +145,7 @@ fn relationship_that_one_side_holds_twice_is_said_so() {
             "{said:?}"
         );
     }
-    let failure = super::twice(Side::B, &relationship(1, (None, None)));
+    let failure = super::duplicate_error(Side::B, &relationship(1, (None, None)));
     assert_eq!(failure.exit, spice_cli::Exit::BadData);
     assert!(
         failure.message().contains("B holds"),

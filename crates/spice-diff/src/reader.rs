@@ -11,10 +11,10 @@ use spice_cli::compare::CompareArgs;
 use spice_cli::{CommandError, stdio};
 use spice_record::digest::key_digest;
 use spice_record::record::Filter;
-use spice_record::{ExpiryPrecision, RecordReader, Seal, SnapshotReader};
+use spice_record::{ExpiryPrecision, Integrity, RecordReader, SnapshotReader};
 
-use crate::aside::Keys;
-use crate::table::{Row, Side, Table};
+use crate::deferred::Keys;
+use crate::join::{Row, Side, Table};
 
 /// Rows travel in groups of about so many bytes, a few of them at a time.
 const GROUP_BYTES: usize = 256 << 10;
@@ -128,7 +128,8 @@ fn read(
     sender: &SyncSender<(Side, Step)>,
 ) -> Result<Option<End>, CommandError> {
     let (input, name) = stdio::open(path)?;
-    let mut stream = SnapshotReader::open(RecordReader::new(input, name.as_str()), Seal::Sealed)?;
+    let mut stream =
+        SnapshotReader::open(RecordReader::new(input, name.as_str()), Integrity::Verified)?;
     let (mut rows, mut bytes) = (Vec::new(), 0);
     while let Some(mut relationship) = stream.next_relationship()? {
         if compare.leaves_out(&relationship) {

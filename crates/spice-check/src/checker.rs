@@ -29,14 +29,14 @@ const TRIES: usize = 5;
 /// answer, at different revisions; after three more attempts fewer than 1 in 200 are left.
 const DEEP_TRIES: usize = 3;
 
-pub(crate) struct Asker<'a> {
+pub(crate) struct Checker<'a> {
     pub(crate) client: &'a Client,
     pub(crate) revision: &'a str,
     pub(crate) max_retries: usize,
     pub(crate) progress: &'a Progress,
 }
 
-impl Asker<'_> {
+impl Checker<'_> {
     /// Asks all of them at exactly the revision; the answers come in the order of the questions.
     pub(crate) async fn ask(&mut self, questions: Vec<Item>) -> Result<Vec<Check>, CommandError> {
         let mut checks = Vec::with_capacity(questions.len());
@@ -54,7 +54,7 @@ impl Asker<'_> {
             checks.extend(batch.iter().zip(answers).map(|(question, answer)| Check {
                 request: Question(question.clone()),
                 answer,
-                other: None,
+                other_server: None,
                 inconclusive: false,
             }));
         }
@@ -75,16 +75,16 @@ impl Asker<'_> {
                 continue;
             };
             match meaning(fault) {
-                Meaning::TooDeep if tries < DEEP_TRIES => places.push(place),
-                Meaning::TooDeep | Meaning::Answer => {}
-                Meaning::MayPass if tries < TRIES => {
+                ErrorClass::TooDeep if tries < DEEP_TRIES => places.push(place),
+                ErrorClass::TooDeep | ErrorClass::Answer => {}
+                ErrorClass::MayPass if tries < TRIES => {
                     busy = true;
                     places.push(place);
                 }
-                Meaning::MayPass => {
+                ErrorClass::MayPass => {
                     return Err(self.unanswered(Exit::TryAgain, &batch[place], fault));
                 }
-                Meaning::Fails(exit) => {
+                ErrorClass::Fails(exit) => {
                     return Err(self.unanswered(exit, &batch[place], fault));
                 }
             }
@@ -202,7 +202,7 @@ fn shortened(words: &str) -> String {
 
 /// What the error of one question says.
 #[derive(Debug, PartialEq, Eq)]
-enum Meaning {
+enum ErrorClass {
     /// It belongs to the question, so a server that is alike gives it, too.
     Answer,
     /// The server gave up at its maximum depth. Another attempt may be answered; where none is, it
@@ -214,26 +214,26 @@ enum Meaning {
     Fails(Exit),
 }
 
-fn meaning(fault: &Fault) -> Meaning {
+fn meaning(fault: &Fault) -> ErrorClass {
     match Code::from(fault.code) {
         // Whatever its code: RESOURCE_EXHAUSTED until v1.45.
-        _ if fault.is_too_deep() => Meaning::TooDeep,
-        Code::FailedPrecondition | Code::InvalidArgument | Code::NotFound => Meaning::Answer,
+        _ if fault.is_too_deep() => ErrorClass::TooDeep,
+        Code::FailedPrecondition | Code::InvalidArgument | Code::NotFound => ErrorClass::Answer,
         Code::Unavailable
         | Code::Cancelled
         | Code::DeadlineExceeded
         | Code::Aborted
-        | Code::ResourceExhausted => Meaning::MayPass,
+        | Code::ResourceExhausted => ErrorClass::MayPass,
         // The revision has left the history while it was asked.
-        Code::OutOfRange => Meaning::Fails(Exit::HistoryLost),
-        Code::Unauthenticated | Code::PermissionDenied => Meaning::Fails(Exit::Denied),
-        _ => Meaning::Fails(Exit::Failed),
+        Code::OutOfRange => ErrorClass::Fails(Exit::HistoryLost),
+        Code::Unauthenticated | Code::PermissionDenied => ErrorClass::Fails(Exit::Denied),
+        _ => ErrorClass::Fails(Exit::Failed),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Code, Exit, Fault, Meaning, meaning};
+    use super::{Code, ErrorClass, Exit, Fault, meaning};
 
     #[test]
     fn only_errors_of_the_question_itself_are_answers() {
@@ -244,10 +244,10 @@ mod tests {
                 reason: None,
             })
         };
-        assert_eq!(of(Code::FailedPrecondition), Meaning::Answer);
-        assert_eq!(of(Code::Unavailable), Meaning::MayPass);
-        assert_eq!(of(Code::Internal), Meaning::Fails(Exit::Failed));
-        assert_eq!(of(Code::OutOfRange), Meaning::Fails(Exit::HistoryLost));
+        assert_eq!(of(Code::FailedPrecondition), ErrorClass::Answer);
+        assert_eq!(of(Code::Unavailable), ErrorClass::MayPass);
+        assert_eq!(of(Code::Internal), ErrorClass::Fails(Exit::Failed));
+        assert_eq!(of(Code::OutOfRange), ErrorClass::Fails(Exit::HistoryLost));
     }
 
     #[test]
@@ -258,7 +258,7 @@ mod tests {
                 message: String::new(),
                 reason: Some("MAXIMUM_DEPTH_EXCEEDED".to_owned()),
             };
-            assert_eq!(meaning(&fault), Meaning::TooDeep);
+            assert_eq!(meaning(&fault), ErrorClass::TooDeep);
         }
     }
 }

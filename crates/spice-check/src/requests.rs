@@ -13,7 +13,7 @@ use spice_cli::CommandError;
 use spice_client::retry::Retry;
 use spice_record::checks::{Answer, Check, Permissionship};
 
-use crate::ask::Asker;
+use crate::checker::Checker;
 use crate::sample::{Sample, is_wildcard};
 
 /// How many members of a subject set are looked at, to ask about one of them.
@@ -49,7 +49,7 @@ impl From<ReflectSchemaResponse> for Schema {
 /// Asks about a sample: each question first as it is, and where a caveat is in play once more with a
 /// context.
 pub(crate) async fn ask(
-    asker: &mut Asker<'_>,
+    asker: &mut Checker<'_>,
     schema: &Schema,
     sample: &Sample,
     rng: &mut Rng,
@@ -80,7 +80,7 @@ pub(crate) async fn ask(
 /// About the resource of a relationship: any of its permissions or relations, for the relationship's
 /// own subject, or, as often, for any other subject of the sample.
 async fn question(
-    asker: &Asker<'_>,
+    asker: &Checker<'_>,
     schema: &Schema,
     sample: &Sample,
     relationship: &Relationship,
@@ -92,7 +92,7 @@ async fn question(
     let names = schema.names.get(&resource.object_type);
     let permission = names.and_then(|names| rng.choice(names));
     let own = match &relationship.subject {
-        Some(subject) if rng.bool() => likely(asker, sample, subject, rng).await?,
+        Some(subject) if rng.bool() => pick_subject(asker, sample, subject, rng).await?,
         _ => None,
     };
     let subject = own.or_else(|| rng.choice(&sample.subjects).cloned());
@@ -106,8 +106,8 @@ async fn question(
 
 /// One for whom a relationship with this subject may say yes: the subject itself; of a set one of its
 /// members, or the set; for a wildcard somebody of the type.
-async fn likely(
-    asker: &Asker<'_>,
+async fn pick_subject(
+    asker: &Checker<'_>,
     sample: &Sample,
     subject: &SubjectReference,
     rng: &mut Rng,

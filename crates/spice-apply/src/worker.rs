@@ -1,6 +1,6 @@
 //! The loop: step after step, batch after batch, and the position behind them.
 
-mod duties;
+mod timers;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -14,18 +14,18 @@ use spice_cli::{CommandError, Exit, Shutdown, lock};
 use spice_client::datastore::expiry_precision;
 use spice_client::same_datastore::datastore_id;
 use spice_record::digest::digest_text;
-use spice_record::record::{Applied, Place, Position, StreamKind};
+use spice_record::record::{Applied, Position, SpoolOffset, StreamKind};
 use spice_record::relationship::StructJson;
 use spice_record::{ExpiryPrecision, Header};
 use tokio::time::{Duration, Instant, sleep, sleep_until};
 
+use crate::ambiguous::AMBIGUITY_WINDOW;
 use crate::batch::{self, Batch};
 use crate::contended::Contended;
-use crate::doubt::SETTLED;
 use crate::input::Step;
-use crate::position::Keeper;
-use crate::schema::{self, Follow};
-use crate::told;
+use crate::position::PositionStore;
+use crate::report;
+use crate::schema::{self, SchemaPolicy};
 use crate::write::{Target, Written};
 use crate::{Apply, GRACE};
 
@@ -45,12 +45,12 @@ pub(crate) struct Worker {
     pub(crate) progress: Progress,
     steps: Receiver<Step>,
     waiting: VecDeque<Held<Step>>,
-    exact: bool,
-    on_schema: Follow,
-    held: Option<schema::Held>,
+    no_coalesce: bool,
+    schema_policy: SchemaPolicy,
+    held: Option<schema::PendingSchema>,
     precision: ExpiryPrecision,
     prune: Option<PathBuf>,
-    keeper: Option<Arc<Keeper>>,
+    store: Option<Arc<PositionStore>>,
     /// Where everything is on the target; none for a stream without revisions.
     position: Option<Position>,
     /// What of it is not saved yet, since when.
@@ -60,9 +60,9 @@ pub(crate) struct Worker {
     moved: bool,
     dropped_metadata: u64,
     /// What was written through while a schema is held.
-    passed: Option<(String, Place)>,
+    passed: Option<(String, SpoolOffset)>,
     /// What of the spool a process before this one may have applied already.
-    pub(crate) replay_until: Option<Place>,
+    pub(crate) replay_until: Option<SpoolOffset>,
     /// The newest schema of the source, and its revision.
     newest_schema: Option<(String, String)>,
     /// A schema that stands in the stream's header, to be brought before anything else.
@@ -71,7 +71,7 @@ pub(crate) struct Worker {
     /// effects, and what corrects that stands between a revision and the checkpoint behind it.
     only_checkpoints: bool,
     /// What was written since the last of them.
-    since_checkpoint: Option<(String, Place)>,
+    since_checkpoint: Option<(String, SpoolOffset)>,
     contended: Contended,
 }
 
@@ -91,12 +91,12 @@ impl Worker {
             progress,
             steps,
             waiting: VecDeque::new(),
-            exact: args.exact,
-            on_schema: args.on_schema,
+            no_coalesce: args.no_coalesce,
+            schema_policy: args.schema,
             held: None,
             precision: expiry_precision(kind),
             prune: args.prune.then(|| args.spool.clone()).flatten(),
-            keeper: None,
+            store: None,
             position: Some(Position {
                 target: datastore_id(&head),
                 target_revision: Some(head),
@@ -117,15 +117,15 @@ impl Worker {
     }
 
     /// Takes over a saved position, or stands where the stream begins.
-    pub(crate) fn stands(
+    pub(crate) fn resume_from(
         &mut self,
-        keeper: Option<Keeper>,
+        store: Option<PositionStore>,
         saved: Option<Position>,
         header: Option<&Header>,
     ) -> Result<(), CommandError> {
-        self.keeper = keeper.map(Arc::new);
-        if let Some(keeper) = &self.keeper {
-            self.target.keep_doubts(Arc::clone(keeper));
+        self.store = store.map(Arc::new);
+        if let Some(store) = &self.store {
+            self.target.store_ambiguous_in(Arc::clone(store));
         }
         // Only changes have revisions to stand at: a snapshot that is touched over what is there says
         // nothing about the rest.
@@ -169,10 +169,10 @@ impl Worker {
     /// What is to be noted even if this cannot come to its end after a signal: a call under way may be
     /// applied late. Says how the program ends then.
     pub(crate) fn last_words(&self) -> impl FnOnce() -> Option<Exit> + Send + use<> {
-        let (keeper, rejects) = (self.keeper.clone(), self.target.rejects());
+        let (store, rejects) = (self.store.clone(), self.target.rejects());
         move || {
-            if let Some(keeper) = keeper {
-                let _ = keeper.doubt(SETTLED);
+            if let Some(store) = store {
+                let _ = store.note_ambiguous(AMBIGUITY_WINDOW);
             }
             let rejected = rejects.is_some_and(|rejects| lock(&rejects).count() > 0);
             rejected.then_some(Exit::Partial)
@@ -201,21 +201,21 @@ impl Worker {
             if let Some(number) = shutdown.signal() {
                 return Ok(Ended::Signal(number));
             }
-            let mut is_duty = false;
+            let mut is_timer = false;
             if self.waiting.is_empty() && self.first_schema.is_none() {
-                let duty = self.next_duty();
+                let timer = self.next_timer();
                 tokio::select! {
                     number = shutdown.requested() => return Ok(Ended::Signal(number)),
                     step = self.steps.recv() => match step {
                         Some(step) => self.waiting.push_back(step),
                         None => return Err(CommandError::new(Exit::Failed, "the reading thread ended")),
                     },
-                    () = sleep_until(duty) => is_duty = true,
+                    () = sleep_until(timer) => is_timer = true,
                 }
             }
             let work = async {
-                if is_duty {
-                    return self.duties().await.map(|()| false);
+                if is_timer {
+                    return self.run_timers().await.map(|()| false);
                 }
                 self.step().await
             };
@@ -242,13 +242,17 @@ impl Worker {
         let most = self.target.width();
         let until = self.until.as_ref();
         let is_end = |revision: &str| until.is_some_and(|until| reaches(revision, until));
-        if let Some(batch) = batch::next(&mut self.waiting, most, self.exact, &is_end) {
+        if let Some(batch) = batch::next(&mut self.waiting, most, self.no_coalesce, &is_end) {
             self.write(batch).await?;
-            if self.held.as_ref().is_some_and(schema::Held::is_due) {
+            if self
+                .held
+                .as_ref()
+                .is_some_and(schema::PendingSchema::is_due)
+            {
                 self.offer_again().await?;
             }
             self.save_if_due()?;
-            self.settle_doubts(false).await?;
+            self.settle_ambiguous(false).await?;
             return Ok(false);
         }
         match self.waiting.pop_front().map(|step| step.message) {
@@ -346,7 +350,7 @@ impl Worker {
             calls,
             split: part || (transactions == 1 && calls > 1),
             coalesced: transactions > calls.max(1),
-            lag: token.and_then(told::lag),
+            lag: token.and_then(report::lag),
             at: Some(jiff::Timestamp::now().to_string()),
             // One of several calls at the same time does not hold the others.
             target_revision: last.filter(|_| calls == 1),
@@ -361,10 +365,10 @@ impl Worker {
             && revision
                 .as_ref()
                 .is_some_and(|(_, place)| !self.is_replay(*place));
-        applied.paired = comparable && calls == 1 && !part;
-        if comparable && !applied.paired && self.paired.elapsed() >= PAIR_EVERY {
+        applied.sync_point = comparable && calls == 1 && !part;
+        if comparable && !applied.sync_point && self.paired.elapsed() >= PAIR_EVERY {
             applied.target_revision = Some(self.target.head().await?);
-            applied.paired = true;
+            applied.sync_point = true;
         }
         if let Some((token, place)) = revision
             && whole
@@ -387,25 +391,25 @@ impl Worker {
                 applied.source_revision = Some(token);
             }
         }
-        if applied.paired {
+        if applied.sync_point {
             self.paired = Instant::now();
             self.moved = false;
         }
-        told::print(applied)
+        report::print(applied)
     }
 
     /// Whether the target holds what was written, and nothing else can come.
     fn is_settled(&self) -> bool {
-        self.held.is_none() && self.target.doubts().is_empty()
+        self.held.is_none() && self.target.ambiguous().is_empty()
     }
 
     /// Whether the target may hold more than everything through a place already.
-    fn is_replay(&self, place: Place) -> bool {
+    fn is_replay(&self, place: SpoolOffset) -> bool {
         self.replay_until.is_some_and(|until| place < until)
     }
 
     /// Everything through a revision is on the target, unless a schema is still missing there.
-    fn moves(&mut self, revision: &str, place: Place) {
+    fn moves(&mut self, revision: &str, place: SpoolOffset) {
         if self.held.is_some() {
             self.passed = Some((revision.to_owned(), place));
             return;
@@ -413,7 +417,7 @@ impl Worker {
         if let Some(position) = &mut self.position {
             revision.clone_into(&mut position.source_revision);
             position.spool = (place.offset > 0).then_some(place);
-            position.paired = false;
+            position.sync_point = false;
             self.moved = true;
             self.unsaved.get_or_insert_with(Instant::now);
         }
@@ -424,7 +428,7 @@ impl Worker {
         let (text, revision) = self.newest_schema.insert((text, revision));
         self.held = schema::bring(
             &self.target,
-            self.on_schema,
+            self.schema_policy,
             text,
             revision.clone(),
             self.held.take(),
@@ -465,11 +469,11 @@ impl Worker {
             if let Some(held) = &self.held {
                 return Err(held.unmended());
             }
-            if self.target.doubts().is_empty() {
+            if self.target.ambiguous().is_empty() {
                 break;
             }
             // That can show that a schema is not as it should be.
-            self.settle_doubts(true).await?;
+            self.settle_ambiguous(true).await?;
         }
         self.compare_contended().await?;
         if self.position.is_some() {
@@ -486,7 +490,7 @@ impl Worker {
     ) -> Option<authzed::JsonObject> {
         let source = self.position.as_ref();
         let source = source.and_then(|position| position.source.as_deref());
-        let (mark, dropped) = told::metadata(source, revision, own)?;
+        let (mark, dropped) = report::metadata(source, revision, own)?;
         self.dropped_metadata += u64::from(dropped);
         Some(mark)
     }

@@ -15,7 +15,7 @@ use spice_record::read::check_line;
 use spice_record::record::{Checkpoint, SchemaChange, StreamEnd, Transaction};
 use spice_record::relationship::{StructJson, Update, context_values};
 use spice_record::{Change, ChangeSealer, Header, Record};
-use spice_spool::Appender;
+use spice_spool::SpoolWriter;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::task::JoinHandle;
 
@@ -37,7 +37,7 @@ pub(crate) fn weight(response: &WatchResponse) -> usize {
 /// Where the stream goes.
 pub(crate) enum Sink {
     Stdout(Output),
-    Spool(Box<Appender>),
+    Spool(Box<SpoolWriter>),
 }
 
 /// What is written.

@@ -10,12 +10,12 @@ use spice_client::retry::Retry;
 use spice_record::record::{APPLIED_KEY, Checkpoint, SchemaChange};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::beat::Heartbeat;
 use crate::contended::Contended;
-use crate::emit::{self, Emitter, Event};
-use crate::leave::{Leaving, Polite};
-use crate::seen::{self, Seen};
+use crate::dedup::{self, RecentRevisions};
+use crate::drain::{DrainOnDrop, DrainTracker};
+use crate::heartbeat::Heartbeat;
 use crate::settled::Told;
+use crate::writer::{self, Emitter, Event};
 
 /// How long a Watch may say nothing before where it stands is read again, on its own connection. Of a
 /// start in the future it never says anything, and on a connection that a proxy or a firewall has
@@ -41,7 +41,7 @@ pub(crate) enum Ended {
 
 /// How far one stream is read.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Bound<'a> {
+pub(crate) enum Until<'a> {
     /// For ever.
     None,
     /// To the checkpoint that sees a revision.
@@ -50,7 +50,7 @@ pub(crate) enum Bound<'a> {
     Number(&'a Revision, &'a str),
 }
 
-impl<'a> Bound<'a> {
+impl<'a> Until<'a> {
     /// To a revision at which nothing is in flight any more.
     pub(crate) fn at(revision: &'a Revision, token: &'a str) -> Self {
         match revision {
@@ -67,7 +67,7 @@ pub(crate) struct Watcher {
     pub(crate) skip_applied: bool,
     pub(crate) quiet: Option<Duration>,
     pub(crate) emitter: Emitter,
-    pub(crate) leaving: Leaving,
+    pub(crate) leaving: DrainTracker,
     /// The last revision that was emitted whole, from which to go on.
     pub(crate) since: String,
     /// The newest schema that was emitted.
@@ -82,7 +82,7 @@ pub(crate) struct Watcher {
 
 /// What following learns on its way.
 pub(crate) struct Progress {
-    pub(crate) seen: Seen,
+    pub(crate) seen: RecentRevisions,
     /// The server tells of changes of the schema.
     pub(crate) tells_schema: bool,
     pub(crate) last_change: Instant,
@@ -92,7 +92,7 @@ pub(crate) struct Progress {
 impl Progress {
     pub(crate) fn new() -> Self {
         Self {
-            seen: Seen::default(),
+            seen: RecentRevisions::default(),
             tells_schema: true,
             last_change: Instant::now(),
             patience: PATIENCE,
@@ -123,10 +123,10 @@ enum Next {
 
 impl Watcher {
     /// Follows to a bound, over as many connections as it takes. May be dropped at any time.
-    pub(crate) async fn follow(&mut self, bound: Bound<'_>) -> Result<Ended, CommandError> {
+    pub(crate) async fn follow(&mut self, bound: Until<'_>) -> Result<Ended, CommandError> {
         let mut retry = Retry::new(self.max_retries);
         loop {
-            match self.one_stream(bound, &mut retry).await {
+            match self.run_stream(bound, &mut retry).await {
                 Ok(Some(ended)) => return Ok(ended),
                 Ok(None) => {}
                 Err(Stop::Failed(failure)) => return Err(failure),
@@ -166,9 +166,9 @@ impl Watcher {
     }
 
     /// Reads one stream; `None`: it ended, and another one has to go on.
-    async fn one_stream(
+    async fn run_stream(
         &mut self,
-        bound: Bound<'_>,
+        bound: Until<'_>,
         retry: &mut Retry,
     ) -> Result<Option<Ended>, Stop> {
         self.probe().await?;
@@ -209,12 +209,12 @@ impl Watcher {
             silent_at = Instant::now() + SILENCE;
             // A server ends a Watch whose reader is slow. Ours waits for another program: so the
             // stream is given up, and the next one begins where that one stands.
-            let slow = self.emitter.is_full(emit::weight(&response));
+            let slow = self.emitter.is_full(writer::weight(&response));
             if slow {
                 responses.leave();
             }
             let before = self.since.clone();
-            let next = self.take(response, bound).await?;
+            let next = self.handle_response(response, bound).await?;
             // What was said before is no progress: a source that repeats it has to end some time.
             if self.since != before {
                 retry.succeeded();
@@ -230,10 +230,10 @@ impl Watcher {
         }
     }
 
-    fn open(&self) -> Polite {
+    fn open(&self) -> DrainOnDrop {
         let leaving = self.kind.dies_of_cancelled_watch();
         let leaving = leaving.then(|| self.leaving.clone());
-        Polite::new(self.client.watch(self.request()), leaving)
+        DrainOnDrop::new(self.client.watch(self.request()), leaving)
     }
 
     fn request(&self) -> WatchRequest {
@@ -264,8 +264,12 @@ impl Watcher {
     }
 
     /// Emits what a response says, unless it was said before.
-    async fn take(&mut self, response: WatchResponse, bound: Bound<'_>) -> Result<Next, Stop> {
-        let weight = emit::weight(&response);
+    async fn handle_response(
+        &mut self,
+        response: WatchResponse,
+        bound: Until<'_>,
+    ) -> Result<Next, Stop> {
+        let weight = writer::weight(&response);
         let Some(ZedToken { token }) = response.changes_through else {
             return Err(
                 CommandError::new(Exit::Failed, "Watch: a response without a revision").into(),
@@ -275,26 +279,26 @@ impl Watcher {
             Ok(decoded) => decoded.revision,
             Err(_) => Revision::Other(token.clone()),
         };
-        if let Bound::Number(last, last_token) = bound
+        if let Until::Number(last, last_token) = bound
             && last.sees(&revision) == Some(false)
         {
             self.settled(last, last_token.to_owned(), true).await?;
             return Ok(Next::Reached);
         }
-        if response.schema_updated && !self.progress.seen.has(&revision, seen::Kind::Schema) {
+        if response.schema_updated && !self.progress.seen.has(&revision, dedup::Kind::Schema) {
             let text = self.read_schema().await.map_err(Stop::Server)?;
-            self.progress.seen.is_new(&revision, seen::Kind::Schema);
+            self.progress.seen.insert(&revision, dedup::Kind::Schema);
             // Where changes come with it, the revision is whole only with them.
             if response.updates.is_empty() {
-                self.schema_is(text, &token).await?;
+                self.emit_schema_if_changed(text, &token).await?;
                 self.since.clone_from(&token);
             } else {
                 let since = self.since.clone();
-                self.schema_is(text, &since).await?;
+                self.emit_schema_if_changed(text, &since).await?;
             }
         }
         if !self.progress.tells_schema
-            && matches!(bound, Bound::None)
+            && matches!(bound, Until::None)
             && !response.updates.is_empty()
         {
             self.compare_schema().await?;
@@ -303,7 +307,7 @@ impl Watcher {
             && self
                 .progress
                 .seen
-                .is_new(&revision, seen::Kind::Transaction)
+                .insert(&revision, dedup::Kind::Transaction)
         {
             self.progress.last_change = Instant::now();
             let mut metadata = response.full_revision_metadata;
@@ -342,8 +346,8 @@ impl Watcher {
         }
         if response.is_checkpoint {
             let reached = match bound {
-                Bound::None => false,
-                Bound::Sees(last) | Bound::Number(last, _) => revision.sees(last) == Some(true),
+                Until::None => false,
+                Until::Sees(last) | Until::Number(last, _) => revision.sees(last) == Some(true),
             };
             // A checkpoint is where one may begin again: only with what has to be read there.
             if reached || self.contended.is_none() {
@@ -364,7 +368,7 @@ impl Watcher {
         revision: &Revision,
         token: String,
     ) -> Result<(), CommandError> {
-        if !self.progress.seen.is_new(revision, seen::Kind::Checkpoint) {
+        if !self.progress.seen.insert(revision, dedup::Kind::Checkpoint) {
             return Ok(());
         }
         self.since.clone_from(&token);
@@ -382,7 +386,11 @@ impl Watcher {
     }
 
     /// Emits the schema where it is another one than the last.
-    async fn schema_is(&mut self, text: String, revision: &str) -> Result<(), CommandError> {
+    async fn emit_schema_if_changed(
+        &mut self,
+        text: String,
+        revision: &str,
+    ) -> Result<(), CommandError> {
         if self.schema.as_ref() == Some(&text) {
             return Ok(());
         }
@@ -402,7 +410,7 @@ impl Watcher {
     async fn compare_schema(&mut self) -> Result<(), Stop> {
         let text = self.read_schema().await.map_err(Stop::Server)?;
         let since = self.since.clone();
-        Ok(self.schema_is(text, &since).await?)
+        Ok(self.emit_schema_if_changed(text, &since).await?)
     }
 
     async fn read_schema(&self) -> Result<String, authzed::Error> {

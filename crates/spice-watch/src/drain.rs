@@ -24,13 +24,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The Watches that are being left.
 #[derive(Clone, Default)]
-pub(crate) struct Leaving {
+pub(crate) struct DrainTracker {
     count: Arc<AtomicUsize>,
     /// How long the server took to show its head, in microseconds.
     took: Arc<AtomicU64>,
 }
 
-impl Leaving {
+impl DrainTracker {
     /// The server took so long to show its head.
     pub(crate) fn took(&self, time: Duration) {
         let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
@@ -70,14 +70,17 @@ impl Leaving {
 }
 
 /// A Watch that is left politely when it is dropped.
-pub(crate) struct Polite {
+pub(crate) struct DrainOnDrop {
     responses: Option<ResponseStream<WatchResponse>>,
-    leaving: Option<Leaving>,
+    leaving: Option<DrainTracker>,
 }
 
-impl Polite {
+impl DrainOnDrop {
     /// With `None` it may be dropped at any moment.
-    pub(crate) fn new(responses: ResponseStream<WatchResponse>, leaving: Option<Leaving>) -> Self {
+    pub(crate) fn new(
+        responses: ResponseStream<WatchResponse>,
+        leaving: Option<DrainTracker>,
+    ) -> Self {
         Self {
             responses: Some(responses),
             leaving,
@@ -99,7 +102,7 @@ impl Polite {
     }
 }
 
-impl Drop for Polite {
+impl Drop for DrainOnDrop {
     fn drop(&mut self) {
         self.leave();
     }

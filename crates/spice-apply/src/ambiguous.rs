@@ -14,34 +14,34 @@ use spice_cli::CommandError;
 use spice_client::lookup;
 use spice_client::lookup::key;
 use spice_record::ExpiryPrecision;
-use spice_record::digest::same;
-use spice_record::relationship::Text;
+use spice_record::digest::equal_at_precision;
+use spice_record::relationship::DisplayRelationship;
 use tokio::time::Instant;
 
 /// When a server or a proxy has let go of what a client gave up.
-pub(crate) const SETTLED: Duration = Duration::from_secs(30);
+pub(crate) const AMBIGUITY_WINDOW: Duration = Duration::from_secs(30);
 
 /// The relationships in doubt, as they must be.
 #[derive(Default)]
-pub(crate) struct Doubts {
-    relationships: HashMap<Vec<u8>, Doubt>,
+pub(crate) struct AmbiguousWrites {
+    relationships: HashMap<Vec<u8>, AmbiguousWrite>,
     /// A write of a schema is in doubt as well, until then.
     schema_until: Option<Instant>,
 }
 
-struct Doubt {
+struct AmbiguousWrite {
     update: RelationshipUpdate,
     until: Instant,
 }
 
-impl Doubts {
+impl AmbiguousWrites {
     pub(crate) fn is_empty(&self) -> bool {
         self.relationships.is_empty() && self.schema_until.is_none()
     }
 
     /// The end of a write of a schema is not known.
     pub(crate) fn note_schema(&mut self) {
-        self.schema_until = Some(Instant::now() + SETTLED);
+        self.schema_until = Some(Instant::now() + AMBIGUITY_WINDOW);
     }
 
     /// Whether to look at the schema: no write of one can come any more.
@@ -57,12 +57,12 @@ impl Doubts {
 
     /// The end of a call with these updates is not known.
     pub(crate) fn note(&mut self, updates: &[RelationshipUpdate]) {
-        let until = Instant::now() + SETTLED;
+        let until = Instant::now() + AMBIGUITY_WINDOW;
         for update in updates {
             if let Some(relationship) = &update.relationship {
                 let update = update.clone();
                 self.relationships
-                    .insert(key(relationship), Doubt { update, until });
+                    .insert(key(relationship), AmbiguousWrite { update, until });
             }
         }
     }
@@ -143,7 +143,7 @@ pub(crate) async fn wrong(
     {
         tracing::warn!(
             "{}: a write that had been given up was applied late; writing the right state again",
-            Text(relationship)
+            DisplayRelationship(relationship)
         );
     }
     Ok(wrong)
@@ -173,7 +173,7 @@ pub(crate) async fn differing(
         let deleted = update.operation() == Operation::Delete;
         !match there.get(&key(must)) {
             None => deleted || has_expired(must),
-            Some(is) => !deleted && same(must, is, precision),
+            Some(is) => !deleted && equal_at_precision(must, is, precision),
         }
     };
     Ok(updates.iter().filter(is_wrong).cloned().collect())

@@ -6,14 +6,14 @@ use crate::digest::Digest;
 use crate::read::check_line;
 use crate::record::{Header, Record, Trailer};
 
-/// Writes a stream. Without [`seal`](Self::seal) it has no trailer.
-pub(crate) struct Lines<W> {
+/// Writes a stream. Without [`finish`](Self::finish) it has no trailer.
+pub(crate) struct StreamWriter<W> {
     out: W,
     line: Vec<u8>,
     header: Digest,
 }
 
-impl<W: Write> Lines<W> {
+impl<W: Write> StreamWriter<W> {
     /// Writes the header.
     pub(crate) fn begin(out: W, header: Header) -> io::Result<Self> {
         let header = header.sealed();
@@ -56,7 +56,7 @@ impl<W: Write> Lines<W> {
     }
 
     /// Writes the trailer with the checksum of the header, flushes, and gives both back.
-    pub(crate) fn seal(mut self, trailer: Trailer) -> io::Result<(Trailer, W)> {
+    pub(crate) fn finish(mut self, trailer: Trailer) -> io::Result<(Trailer, W)> {
         let trailer = Trailer {
             header: Some(self.header),
             ..trailer

@@ -14,8 +14,8 @@ use spice_cli::{CommandError, Exit, stdio};
 use spice_record::digest::key_digest;
 use spice_record::record::Transaction;
 use spice_record::relationship::Update;
-use spice_record::{Change, Record, RecordReader, Seal, UpdateReader};
-use spice_spool::{Followed, Follower, Spool};
+use spice_record::{Change, Integrity, Record, RecordReader, UpdateReader};
+use spice_spool::{Polled, Spool, SpoolReader};
 
 /// Digests of keys.
 pub(crate) type Keys = HashSet<u128>;
@@ -31,7 +31,7 @@ const AGAIN_WITHIN: usize = 1_000_000;
 /// Exit 1 where there is no spool, 65 where it is damaged or does not hold the revision.
 pub(crate) fn unseen(spool: &Path, revision: &str) -> Result<Keys, CommandError> {
     let path = spool.display();
-    let Some(mut follower) = Follower::open(&Spool::new(spool))? else {
+    let Some(mut follower) = SpoolReader::open(&Spool::new(spool))? else {
         return Err(CommandError::new(
             Exit::Failed,
             format!("there is no spool {path}"),
@@ -40,7 +40,7 @@ pub(crate) fn unseen(spool: &Path, revision: &str) -> Result<Keys, CommandError>
     let at = decode(revision);
     let mut met = follower.header().revision.as_deref().map(decode).as_ref() == Some(&at);
     let (mut keys, mut since) = (Keys::new(), Keys::new());
-    while let Followed::Change(change, ..) = follower.next()? {
+    while let Polled::Change(change, ..) = follower.next()? {
         let token = match &change {
             Change::Transaction(change) => {
                 if at.sees(&decode(&change.revision)) != Some(true) {
@@ -77,7 +77,7 @@ pub(crate) fn named(path: &Path) -> Result<Keys, CommandError> {
     let (input, name) = stdio::open(path)?;
     let mut records = RecordReader::new(input, name);
     let mut updates = match records.next_record()? {
-        Some(Record::Header(header)) => UpdateReader::after(records, header, Seal::Sealed)?,
+        Some(Record::Header(header)) => UpdateReader::after(records, header, Integrity::Verified)?,
         Some(Record::Update(line)) if line.checksum.is_some() => {
             let fault = "an update stream without its header: lines are missing";
             return Err(records.fault(fault).into());

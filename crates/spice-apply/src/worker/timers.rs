@@ -2,15 +2,15 @@
 
 use spice_cli::{CommandError, Exit};
 use spice_record::record::Applied;
-use spice_record::relationship::Text;
+use spice_record::relationship::DisplayRelationship;
 use spice_spool::Spool;
 use tokio::time::{Duration, Instant, sleep_until};
 
 use super::Worker;
-use crate::doubt::{self, SETTLED};
+use crate::ambiguous::{self, AMBIGUITY_WINDOW};
 use crate::position::{from_now, prune};
+use crate::report;
 use crate::schema;
-use crate::told;
 
 /// The position is saved at most this late.
 const SAVE_EVERY: Duration = Duration::from_millis(100);
@@ -19,8 +19,8 @@ const IDLE_PAIR_EVERY: Duration = Duration::from_secs(8);
 
 impl Worker {
     /// Looks at what late writes may have spoilt; `all` waits until none can come any more.
-    pub(super) async fn settle_doubts(&mut self, all: bool) -> Result<(), CommandError> {
-        let settled_at = self.target.doubts().settled_at();
+    pub(super) async fn settle_ambiguous(&mut self, all: bool) -> Result<(), CommandError> {
+        let settled_at = self.target.ambiguous().settled_at();
         if let Some(settled_at) = settled_at.filter(|_| all)
             && settled_at > Instant::now()
         {
@@ -34,11 +34,11 @@ impl Worker {
         let looked = Instant::now();
         self.settle_relationships(looked).await?;
         // After the relationships that could stand against it.
-        if self.target.doubts().schema_is_due() {
+        if self.target.ambiguous().schema_is_due() {
             self.bring_newest_schema().await?;
             match self.held {
-                Some(_) => self.target.doubts().note_schema(),
-                None => self.target.doubts().settle_schema_until(looked),
+                Some(_) => self.target.ambiguous().note_schema(),
+                None => self.target.ambiguous().settle_schema_until(looked),
             }
             self.unsaved.get_or_insert_with(Instant::now);
         }
@@ -46,12 +46,12 @@ impl Worker {
     }
 
     async fn settle_relationships(&mut self, looked: Instant) -> Result<(), CommandError> {
-        let due = self.target.doubts().due();
+        let due = self.target.ambiguous().due();
         if due.is_empty() {
             return Ok(());
         }
         let client = self.target.client();
-        let again = doubt::wrong(&client, &due, self.max_retries, self.precision).await?;
+        let again = ambiguous::wrong(&client, &due, self.max_retries, self.precision).await?;
         if !again.is_empty() {
             let mark = self.mark(None, None);
             self.target
@@ -60,18 +60,18 @@ impl Worker {
         }
         // Only now: a repair that was dropped or failed must not be forgotten; and not what is in doubt
         // again by that.
-        self.target.doubts().settle_until(&due, looked);
+        self.target.ambiguous().settle_until(&due, looked);
         self.unsaved.get_or_insert_with(Instant::now);
         Ok(())
     }
 
-    pub(super) fn next_duty(&self) -> Instant {
+    pub(super) fn next_timer(&self) -> Instant {
         let far = Instant::now() + Duration::from_secs(3600);
         let save = self.unsaved.map(|since| since + SAVE_EVERY);
         let pair = self.moved.then(|| self.paired + IDLE_PAIR_EVERY);
-        let doubts = self.target.doubts().settled_at();
+        let doubts = self.target.ambiguous().settled_at();
         let save = save.filter(|_| doubts.is_none());
-        let held = self.held.as_ref().map(schema::Held::due_when_idle);
+        let held = self.held.as_ref().map(schema::PendingSchema::due_when_idle);
         [save, pair, doubts, held]
             .into_iter()
             .flatten()
@@ -80,14 +80,14 @@ impl Worker {
     }
 
     /// What is due while there is nothing to read.
-    pub(super) async fn duties(&mut self) -> Result<(), CommandError> {
+    pub(super) async fn run_timers(&mut self) -> Result<(), CommandError> {
         self.save_if_due()?;
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= Instant::now());
-        let doubts = self.target.doubts().settled_at();
+        let doubts = self.target.ambiguous().settled_at();
         if due(doubts) {
-            self.settle_doubts(false).await?;
+            self.settle_ambiguous(false).await?;
         }
-        if due(self.held.as_ref().map(schema::Held::due_when_idle)) {
+        if due(self.held.as_ref().map(schema::PendingSchema::due_when_idle)) {
             self.offer_again().await?;
         }
         if self.moved && due(Some(self.paired + IDLE_PAIR_EVERY)) {
@@ -109,12 +109,12 @@ impl Worker {
             return Ok(());
         };
         position.target_revision = Some(head.clone());
-        position.paired = true;
+        position.sync_point = true;
         self.unsaved.get_or_insert_with(Instant::now);
-        told::print(Applied {
+        report::print(Applied {
             source_revision: Some(position.source_revision.clone()),
             target_revision: Some(head),
-            paired: true,
+            sync_point: true,
             at: Some(jiff::Timestamp::now().to_string()),
             ..Applied::default()
         })
@@ -135,7 +135,7 @@ impl Worker {
         }
         let client = self.target.client();
         let mut wrong =
-            doubt::differing(&client, &states, self.max_retries, self.precision).await?;
+            ambiguous::differing(&client, &states, self.max_retries, self.precision).await?;
         if !wrong.is_empty() {
             tracing::warn!(
                 "the target holds {} of {count} contended relationships otherwise than they were applied: \
@@ -151,7 +151,7 @@ impl Worker {
                     "contended relationships",
                 )
                 .await?;
-            wrong = doubt::differing(&client, &wrong, self.max_retries, self.precision).await?;
+            wrong = ambiguous::differing(&client, &wrong, self.max_retries, self.precision).await?;
         }
         // What was refused is told elsewhere.
         if self.target.rejected() > 0 {
@@ -161,7 +161,10 @@ impl Worker {
             let first = wrong
                 .iter()
                 .filter_map(|update| update.relationship.as_ref());
-            let first: Vec<String> = first.take(5).map(|one| Text(one).to_string()).collect();
+            let first: Vec<String> = first
+                .take(5)
+                .map(|one| DisplayRelationship(one).to_string())
+                .collect();
             return Err(CommandError::new(
                 Exit::Failed,
                 format!(
@@ -186,13 +189,13 @@ impl Worker {
 
     /// Saves the position, unless a write before it is in doubt: that has to be replayed.
     pub(super) fn save(&mut self) -> Result<(), CommandError> {
-        let (Some(keeper), Some(position)) = (&self.keeper, &self.position) else {
+        let (Some(store), Some(position)) = (&self.store, &self.position) else {
             return Ok(());
         };
-        if !self.target.doubts().is_empty() {
+        if !self.target.ambiguous().is_empty() {
             // A call that was under way was dropped just now, later than the first of them.
             return match self.target.has_dropped() {
-                true => keeper.doubt(SETTLED),
+                true => store.note_ambiguous(AMBIGUITY_WINDOW),
                 false => Ok(()),
             };
         }
@@ -204,9 +207,9 @@ impl Worker {
         self.target.finish()?;
         let mut position = position.clone();
         // A signal has dropped a call: its end is not known.
-        position.doubts_until = dropped.then(|| from_now(SETTLED));
+        position.ambiguous_until = dropped.then(|| from_now(AMBIGUITY_WINDOW));
         let place = position.spool;
-        keeper.save(position)?;
+        store.save(position)?;
         self.unsaved = None;
         if let (Some(spool), Some(place)) = (&self.prune, place) {
             prune(&Spool::new(spool), place);

@@ -11,8 +11,8 @@ use authzed::v1::Relationship;
 use prost::Message as _;
 use spice_cli::{CommandError, Exit};
 use spice_record::ExpiryPrecision;
-use spice_record::digest::same;
-use spice_record::relationship::Text;
+use spice_record::digest::equal_at_precision;
+use spice_record::relationship::DisplayRelationship;
 
 use crate::spill::{Folder, PART_BITS, Spill};
 
@@ -20,7 +20,7 @@ use crate::spill::{Folder, PART_BITS, Spill};
 const PLACE_BYTES: usize = 160;
 /// Cut so often, what shares a part shares its key.
 const DEEPEST: u32 = 128 / PART_BITS - 1;
-/// How much may be held twice, in bytes, before that is the end.
+/// How much may be held duplicate_error, in bytes, before that is the end.
 const MOST_TWICE: usize = 4 << 20;
 
 /// From which stream something comes.
@@ -94,7 +94,7 @@ impl Table {
     ///
     /// # Errors
     ///
-    /// Exit 65 where a side holds very many of them twice, 1 where the temporary files say no.
+    /// Exit 65 where a side holds very many of them duplicate_error, 1 where the temporary files say no.
     pub(crate) fn add(&mut self, row: Row) -> Result<(), CommandError> {
         let (this, other) = match row.side {
             Side::A => (0, 1),
@@ -111,7 +111,7 @@ impl Table {
         if place.get().sides[this].is_some() {
             self.twice_bytes += row.message.len() + PLACE_BYTES;
             if self.twice_bytes > MOST_TWICE {
-                return Err(twice(row.side, &decode(&row.message)?));
+                return Err(duplicate_error(row.side, &decode(&row.message)?));
             }
             self.twice.push(row);
             return Ok(());
@@ -134,11 +134,11 @@ impl Table {
         if self.bytes <= self.memory || self.depth == DEEPEST {
             return Ok(());
         }
-        self.put_away()
+        self.spill_all()
     }
 
     /// Moves everything to disk. The map keeps its room: it is wanted again.
-    fn put_away(&mut self) -> Result<(), CommandError> {
+    fn spill_all(&mut self) -> Result<(), CommandError> {
         let spill = match &mut self.spill {
             Some(spill) => spill,
             None => self
@@ -175,7 +175,7 @@ impl Table {
                 .into_values()
                 .try_for_each(|place| place.difference(precision)?.map_or(Ok(()), &mut *say));
         }
-        self.put_away()?;
+        self.spill_all()?;
         let Some(spill) = self.spill.take() else {
             return Ok(());
         };
@@ -199,7 +199,7 @@ impl Place {
         let a = a.as_deref().map(decode).transpose()?;
         let b = b.as_deref().map(decode).transpose()?;
         Ok(match (a, b) {
-            (Some(a), Some(b)) if same(&a, &b, precision) => None,
+            (Some(a), Some(b)) if equal_at_precision(&a, &b, precision) => None,
             (Some(_), Some(b)) => Some(Difference::Changed(b)),
             (Some(a), None) => Some(Difference::Extra(a)),
             (None, Some(b)) => Some(Difference::Missing(b)),
@@ -218,10 +218,10 @@ fn decode(message: &[u8]) -> Result<Relationship, CommandError> {
 }
 
 /// The error of a relationship that a side holds twice.
-pub(crate) fn twice(side: Side, relationship: &Relationship) -> CommandError {
+pub(crate) fn duplicate_error(side: Side, relationship: &Relationship) -> CommandError {
     CommandError::new(
         Exit::BadData,
-        format!("{side:?} holds {} twice", Text(relationship)),
+        format!("{side:?} holds {} twice", DisplayRelationship(relationship)),
     )
     .hint(
         "no whole snapshot does: the stream was put together by hand, or taken on PostgreSQL at a \

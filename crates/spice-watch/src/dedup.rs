@@ -19,12 +19,12 @@ pub(crate) enum Kind {
 
 /// The newest revisions, by what they mean: a token may be spelt in several ways.
 #[derive(Default)]
-pub(crate) struct Seen {
+pub(crate) struct RecentRevisions {
     newer: HashSet<(Revision, Kind)>,
     older: HashSet<(Revision, Kind)>,
 }
 
-impl Seen {
+impl RecentRevisions {
     /// Whether this came already.
     pub(crate) fn has(&self, revision: &Revision, kind: Kind) -> bool {
         let entry = (revision.clone(), kind);
@@ -32,7 +32,7 @@ impl Seen {
     }
 
     /// Whether this comes for the first time; it is remembered.
-    pub(crate) fn is_new(&mut self, revision: &Revision, kind: Kind) -> bool {
+    pub(crate) fn insert(&mut self, revision: &Revision, kind: Kind) -> bool {
         if self.has(revision, kind) {
             return false;
         }
@@ -46,22 +46,22 @@ impl Seen {
 
 #[cfg(test)]
 mod tests {
-    use super::{HALF, Kind, Revision, Seen};
+    use super::{HALF, Kind, RecentRevisions, Revision};
 
     #[test]
     fn a_revision_is_new_once_for_each_kind() {
-        let mut seen = Seen::default();
+        let mut seen = RecentRevisions::default();
         let revision = Revision::Integer(1);
-        assert!(seen.is_new(&revision, Kind::Transaction));
-        assert!(seen.is_new(&revision, Kind::Checkpoint));
-        assert!(!seen.is_new(&revision, Kind::Transaction));
+        assert!(seen.insert(&revision, Kind::Transaction));
+        assert!(seen.insert(&revision, Kind::Checkpoint));
+        assert!(!seen.insert(&revision, Kind::Transaction));
     }
 
     #[test]
     fn the_newest_are_remembered_and_the_oldest_forgotten() {
-        let mut seen = Seen::default();
+        let mut seen = RecentRevisions::default();
         let mut is_new =
-            |number: usize| seen.is_new(&Revision::Integer(number as u64), Kind::Transaction);
+            |number: usize| seen.insert(&Revision::Integer(number as u64), Kind::Transaction);
         assert!((0..3 * HALF).all(&mut is_new));
         assert!(!(2 * HALF..3 * HALF).any(&mut is_new));
         assert!(is_new(0));

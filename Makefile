@@ -41,6 +41,7 @@ check:
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
 	cargo run -q -p xtask -- protos --check
 	cargo run -q -p xtask -- pages --help-to docs/help --check
+	cargo run -q -p xtask -- prose --check
 	if command -v cargo-deny >/dev/null; then cargo deny check; fi
 	if command -v shellcheck >/dev/null; then shellcheck scripts/demo scripts/migrate scripts/migrate.d/*.sh scripts/spicedb tests/judge/run tests/tools/*.sh .ci/run; fi
 

@@ -1,15 +1,17 @@
-//! Generates what is checked in but not written by hand: `cargo run -p xtask -- <what>`.
+//! Generates what is checked in but not written by hand, and checks what is:
+//! `cargo run -p xtask -- <what>`.
 //!
-//! Each kind of output is a module with a `run`; nothing here is part of an installation.
+//! Each task is a module with a `run`; nothing here is part of an installation.
 
 mod pages;
+mod prose;
 mod protos;
 mod sample;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-/// Generates what is checked in but not written by hand
+/// Generates what is checked in but not written by hand, and checks what is
 #[derive(Debug, Parser)]
 #[command(name = "xtask")]
 struct Args {
@@ -23,6 +25,8 @@ enum What {
     Protos(protos::Args),
     /// Man pages and shell completions, from the programs' own definitions
     Pages(pages::Args),
+    /// The rules of docs/style.md: width of lines, refused words
+    Prose(prose::Args),
     /// A snapshot stream of drawn relationships, to stdout
     Sample(sample::Args),
 }
@@ -31,6 +35,7 @@ fn main() -> Result<()> {
     match Args::parse().what {
         What::Protos(args) => protos::run(&args),
         What::Pages(args) => pages::run(&args),
+        What::Prose(args) => prose::run(&args),
         What::Sample(args) => sample::run(&args),
     }
 }

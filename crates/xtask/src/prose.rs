@@ -1,0 +1,117 @@
+//! The rules of docs/style.md that a program can check: the width of lines, and refused words.
+//!
+//! Markdown has at most 80 columns a line; tables, code, and lines with only a link are exempt. An
+//! example in a help page has at most 76, so that clap never wraps it and it can be pasted. The
+//! refused words are listed in docs/style.md.
+
+mod help;
+mod markdown;
+#[cfg(test)]
+mod tests;
+mod words;
+
+use std::fmt;
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+
+use words::Words;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Fail where a line breaks a rule, instead of only listing these lines
+    #[arg(long)]
+    check: bool,
+    /// The folder of the repository
+    #[arg(long, value_name = "FOLDER", default_value = ".")]
+    root: PathBuf,
+}
+
+/// A line that breaks a rule.
+#[derive(Debug, PartialEq, Eq)]
+struct Finding {
+    /// Counted from 1.
+    line: usize,
+    what: String,
+}
+
+impl Finding {
+    fn new(line: usize, what: impl Into<String>) -> Self {
+        Self {
+            line,
+            what: what.into(),
+        }
+    }
+
+    /// A line of `columns` characters where at most `limit` are allowed; nothing if it fits.
+    fn width(line: usize, text: &str, limit: usize) -> Option<Self> {
+        let columns = text.chars().count();
+        (columns > limit).then(|| Self::new(line, format!("{columns} columns, at most {limit}")))
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.line, self.what)
+    }
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let style = args.root.join("docs/style.md");
+    let words = Words::parse(&read(&style)?)
+        .with_context(|| format!("the list of words in {}", style.display()))?;
+    let pages = report(&files(&args.root, "md")?, |text| {
+        markdown::check(text, &words)
+    })?;
+    // The help pages are listed only, until the programs' doc comments follow the rules.
+    let help = report(&files(&args.root.join("docs/help"), "txt")?, |text| {
+        help::check(text, &words)
+    })?;
+    if args.check && pages > 0 {
+        bail!("{pages} lines of prose break the rules of docs/style.md ({help} of the help pages)");
+    }
+    Ok(())
+}
+
+/// Prints the findings of each file, and returns how many there are.
+fn report(paths: &[PathBuf], check: impl Fn(&str) -> Vec<Finding>) -> Result<usize> {
+    let mut out = io::stdout().lock();
+    let mut count = 0;
+    for path in paths {
+        for finding in check(&read(path)?) {
+            let path = path.strip_prefix(".").unwrap_or(path);
+            writeln!(out, "{}:{finding}", path.display())?;
+            count += 1;
+        }
+    }
+    Ok(count)
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// The files with this extension below a folder, sorted; without build output and hidden folders.
+fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let entries =
+        fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with('.') || name == "target" {
+            continue;
+        }
+        let path = entry.path();
+        if entry.file_type()?.is_dir() {
+            found.extend(files(&path, extension)?);
+        } else if path.extension().is_some_and(|found| found == extension) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}

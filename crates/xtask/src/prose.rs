@@ -65,12 +65,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let pages = report(&files(&args.root, "md")?, |text| {
         markdown::check(text, &words)
     })?;
-    // The help pages are listed only, until the programs' doc comments follow the rules.
     let help = report(&files(&args.root.join("docs/help"), "txt")?, |text| {
         help::check(text, &words)
     })?;
-    if args.check && pages > 0 {
-        bail!("{pages} lines of prose break the rules of docs/style.md ({help} of the help pages)");
+    let found = pages + help;
+    if args.check && found > 0 {
+        bail!("prose breaks the rules of docs/style.md {found} times");
     }
     Ok(())
 }

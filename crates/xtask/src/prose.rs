@@ -2,10 +2,11 @@
 //!
 //! Markdown has at most 80 columns a line; tables, code, and lines with only a link are exempt. An
 //! example in a help page has at most 76, so that clap never wraps it and it can be pasted. The
-//! refused words are listed in docs/style.md.
+//! refused words are listed in docs/style.md. Every path in CONTRIBUTING.md must exist.
 
 mod help;
 mod markdown;
+mod paths;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -68,9 +69,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let help = report(&files(&args.root.join("docs/help"), "txt")?, |text| {
         help::check(text, &words)
     })?;
-    let found = pages + help;
+    let paths = report(&[args.root.join("CONTRIBUTING.md")], |text| {
+        paths::check(text, &args.root)
+    })?;
+    let found = pages + help + paths;
     if args.check && found > 0 {
-        bail!("prose breaks the rules of docs/style.md {found} times");
+        bail!("prose breaks the rules of docs/style.md, or names missing files, {found} times");
     }
     Ok(())
 }

@@ -119,7 +119,7 @@ impl Rpc {
 }
 
 /// Makes a call, and makes it again where its connection came of age just then. With a limit the
-/// server is told how long its answer is waited for.
+/// server gets a deadline for its answer.
 pub(crate) async fn open<Q, A>(
     transport: Transport,
     rpc: Rpc,
@@ -165,7 +165,7 @@ pub(crate) async fn ready(grpc: &mut Grpc<Transport>) -> Result<(), Status> {
 }
 
 /// The one message of an answer, and the version of the server that gave it, such as `v1.56.0`, where it
-/// says so.
+/// sends it.
 pub(crate) async fn only_with_version<A>(
     answer: Response<Streaming<A>>,
 ) -> Result<(A, Option<String>), Status> {

@@ -48,7 +48,7 @@ pub struct Client {
     offers: Offers,
 }
 
-/// What a server says of a transaction that it has taken.
+/// The answer of a server to a transaction that it has accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
     /// The zedtoken of the revision that includes it.
@@ -58,7 +58,7 @@ pub struct Written {
     pub server_version: Option<String>,
 }
 
-/// The largest transaction that a Watch takes unless told otherwise: what its response may hold in
+/// The largest transaction that a Watch takes by default: what its response may hold in
 /// memory, encoded and decoded. Half a million relationships of average size.
 const TRANSACTION: usize = 256 << 20;
 
@@ -315,7 +315,7 @@ impl Client {
             .unending()
     }
 
-    /// Whether the server says that it is serving. Needs no token.
+    /// Whether the server reports that it is serving. Needs no token.
     ///
     /// # Errors
     ///
@@ -341,7 +341,7 @@ impl Client {
         self.target.request_timeout.max(Self::MIN_WRITE_TIMEOUT)
     }
 
-    /// A call with one answer, which has to come in time, as a whole.
+    /// A call with one answer, which has to arrive completely within the limit.
     async fn unary<Q, A>(&self, rpc: Rpc, message: Q, limit: Duration) -> Result<A, Error>
     where
         Q: Message + Clone + Send + Sync + 'static,

@@ -1,10 +1,10 @@
-//! Kinds of datastores: how they are told apart, and what follows from each.
+//! Kinds of datastores: how they are distinguished, and what follows from each.
 //!
-//! The API does not name the datastore. The form of a revision tells most kinds: a snapshot is
+//! The API does not name the datastore. The form of a revision shows most kinds: a snapshot is
 //! PostgreSQL's, a decimal CockroachDB's, a small integer counts MySQL's transactions. Memory and
-//! Spanner both count nanoseconds since 1970; [`HeadObserver`] tells these two apart.
+//! Spanner both count nanoseconds since 1970; [`HeadObserver`] distinguishes these two.
 //!
-//! Unless another source is named, what is said of a kind was measured on SpiceDB v1.56.0, of
+//! Unless another source is named, each fact about a kind was measured on SpiceDB v1.56.0, of
 //! Spanner on Google's emulator.
 
 use std::fmt;
@@ -44,7 +44,7 @@ impl DatastoreKind {
         Self::Spanner,
     ];
 
-    /// What the form of a revision tells.
+    /// The kind that the form of a revision shows.
     #[must_use]
     pub fn of_revision(revision: &Revision) -> Self {
         match revision {
@@ -56,7 +56,7 @@ impl DatastoreKind {
         }
     }
 
-    /// What the form of the revision in a zedtoken tells.
+    /// The kind that the form of the revision in a zedtoken shows.
     #[must_use]
     pub fn of_token(token: &str) -> Self {
         zedtoken::decode(token).map_or(Self::Unknown, |token| Self::of_revision(&token.revision))
@@ -76,7 +76,7 @@ impl DatastoreKind {
         }
     }
 
-    /// Whether a server whose revisions tell this kind may have the other one.
+    /// Whether a server whose revisions show this kind may have the other one.
     #[must_use]
     pub fn allows(self, other: Self) -> bool {
         match self {
@@ -133,7 +133,7 @@ impl DatastoreKind {
         matches!(self, Self::Postgres | Self::CockroachDb | Self::Unknown)
     }
 
-    /// Whether Watch tells every change completely; `None` where that depends on which of two kinds
+    /// Whether Watch delivers every change completely; `None` where that depends on which of two kinds
     /// it is.
     ///
     /// Spanner's Watch leaves the expiry out of every event, makes no event of a change of the
@@ -176,7 +176,7 @@ impl FromStr for DatastoreKind {
     }
 }
 
-/// Tells memory from Spanner by their head revisions, asked for one after the other.
+/// Distinguishes memory from Spanner by their head revisions, read one after the other.
 ///
 /// On Spanner the head is the current time: it moves between any two calls. In memory it is the
 /// newest transaction, so two equal heads can only be memory's: 299 of 299 pairs on an idle server,
@@ -195,10 +195,10 @@ impl HeadObserver {
     /// microseconds under a memory datastore would need as many writes in between.
     const ENOUGH: u32 = 10;
     /// Heads after which nothing is decided: a memory datastore under thousands of writes a second,
-    /// or a Spanner that tells nanoseconds.
+    /// or a Spanner with nanoseconds.
     const MOST: u32 = 100;
 
-    /// Takes note of one more head; `Some` once the kind is known, or known not to be told apart.
+    /// Takes note of one more head; `Some` once the kind is known, or known to be undecidable.
     pub fn observe(&mut self, head: &Revision) -> Option<DatastoreKind> {
         let kind = DatastoreKind::of_revision(head);
         let (Revision::Integer(nanos), DatastoreKind::MemoryOrSpanner) = (head, kind) else {

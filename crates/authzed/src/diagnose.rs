@@ -9,7 +9,7 @@ use crate::endpoint::Target;
 use crate::error::{Cause, Error, Kind, cause_of, tls_error};
 use crate::tls;
 
-/// What an HTTP/2 client says first, with empty settings.
+/// The first bytes of an HTTP/2 client, with empty settings.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 /// Looks whether the two sides disagree about TLS; if not, the error stays what it is.

@@ -32,7 +32,7 @@ pub(crate) use self::{
 
 /// A call, or an attempt to connect, that failed.
 ///
-/// It displays as `endpoint: call: what the server or the network said`, with the cause of a failed
+/// It displays as `endpoint: call: what the server or the network answered`, with the cause of a failed
 /// connection at the end; the cause (an I/O or a TLS error) is also the
 /// [source](std::error::Error::source). No token is ever part of it.
 #[derive(Clone)]
@@ -59,7 +59,7 @@ type Source = Arc<dyn std::error::Error + Send + Sync>;
 ///
 /// Servers say one thing with several gRPC codes, and several things with one code. The kind is
 /// found from the machine-readable reason where the server gives one, then from the code and, where
-/// that does not tell (`UNKNOWN`, `RESOURCE_EXHAUSTED`), from the text.
+/// that is not enough (`UNKNOWN`, `RESOURCE_EXHAUSTED`), from the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Kind {
@@ -76,7 +76,7 @@ pub enum Kind {
     Unauthenticated,
     /// The server does not accept this token for this call.
     Denied,
-    /// The server does not take writes. It says so with codes that look transient.
+    /// The server does not take writes. It answers with codes that look transient.
     ReadOnly,
     /// The revision asked for has left the server's history window, or is none of its revisions.
     /// A Watch from it would leave changes out, mostly without an error.
@@ -159,7 +159,7 @@ impl Error {
         self.0.http_status
     }
 
-    /// What the server said, or what happened to the connection, on one line.
+    /// The message of the server, or what happened to the connection, on one line.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.0.message
@@ -178,7 +178,7 @@ impl Error {
         &self.0.metadata
     }
 
-    /// The maximum that was exceeded, where the server tells: a count of relationships or updates,
+    /// The maximum that was exceeded, where the server names it: a count of relationships or updates,
     /// or a size in bytes. With [`Kind::LimitExceeded`] and [`Kind::MessageTooLarge`].
     #[must_use]
     pub fn limit(&self) -> Option<u64> {

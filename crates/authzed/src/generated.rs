@@ -2,7 +2,7 @@
 
 #![allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all)]
 
-// Where a message of one package is a field in another one, the generated code says so by these
+// Where a message of one package is a field in another one, the generated code refers to it by these
 // paths.
 pub mod authzed {
     pub mod api {

@@ -11,7 +11,7 @@ use prost::{DecodeError, Message};
 use prost_types::value::Kind;
 use prost_types::{ListValue, Struct, Value};
 
-/// How many objects and lists may stand within each other, the outermost object included. SpiceDB takes
+/// How many objects and lists may be nested, the outermost object included. SpiceDB takes
 /// as many as Go's protobuf decodes, which is far more (10,000 messages within each other); here each
 /// level takes some of the stack. A line of JSON may have 127 levels (serde_json), of which those around
 /// a context take 6.
@@ -120,7 +120,7 @@ fn merge_entry(mut bytes: &[u8], depth: usize, object: &mut Struct) -> Result<()
     Ok(())
 }
 
-/// Merges a value that stands in an object or list at this depth.
+/// Merges a value of an object or list at this depth.
 fn merge_value(mut bytes: &[u8], depth: usize, value: &mut Value) -> Result<(), DecodeError> {
     while !bytes.is_empty() {
         let (tag, wire) = decode_key(&mut bytes)?;

@@ -8,7 +8,7 @@
 //! Without the feature `client` the messages, [`zedtoken`], [`DatastoreKind`], [`Config`] and [`Error`] remain, and
 //! nothing that could open a connection.
 //!
-//! What the documentation says about servers was measured on SpiceDB v1.56.0.
+//! The facts about servers in this documentation were measured on SpiceDB v1.56.0.
 //!
 //! [SpiceDB]: https://authzed.com/docs
 

@@ -18,7 +18,7 @@ pub struct Offers {
     /// Whether a relationship can have an expiry. A server without it takes the relationship and drops the
     /// expiry.
     pub expiry: bool,
-    /// Whether a Watch tells checkpoints and changes of the schema. Without them it cannot be known how far
+    /// Whether a Watch delivers checkpoints and changes of the schema. Without them it is unknown how far
     /// a silent Watch has come.
     pub checkpoints: bool,
 }
@@ -89,7 +89,7 @@ pub(crate) fn expires(update: &RelationshipUpdate) -> bool {
     relationship.is_some_and(|found| found.optional_expires_at.is_some())
 }
 
-/// A question that needs no schema: its answer is an error, but says at which revision it was asked.
+/// A question that needs no schema: its answer is an error, but names the revision at which it was asked.
 pub(crate) fn question_about_nothing() -> CheckBulkPermissionsRequest {
     let nothing = || ObjectReference {
         object_type: "nothing".to_owned(),

@@ -19,7 +19,7 @@ type Opening<T> =
 ///
 /// The call is made when the first response is asked for: a server may send nothing at all until
 /// there is a first response, for a Watch on an idle server that is never. Nothing is lost when a
-/// [`message`](Self::message) future is dropped, so it can stand in a `select!`. Dropping the stream
+/// [`message`](Self::message) future is dropped, so it can be used in a `select!`. Dropping the stream
 /// cancels the call.
 #[must_use = "the call is made when the first response is asked for"]
 pub struct ResponseStream<T> {

@@ -57,7 +57,7 @@ async fn described(client: &Client) -> Result<Option<BTreeSet<String>>, Error> {
 }
 
 impl Client {
-    /// What is to be said instead of sending a relationship with an expiry to a server that would drop it.
+    /// The error instead of sending a relationship with an expiry to a server that would drop it.
     /// [`write_relationships`](Self::write_relationships) does so; whoever calls [`import`](Self::import)
     /// has to look at [`Offers::expiry`] before.
     #[must_use]

@@ -86,7 +86,7 @@ impl fmt::Display for Difference {
     }
 }
 
-/// Compares all that `proto/` says about SpiceDB's API with what the server says: the services and
+/// Compares all of SpiceDB's API in `proto/` with the descriptors of the server: the services and
 /// methods that we call, and each message, field and enum value. No difference means that nothing
 /// is lost on the way.
 ///

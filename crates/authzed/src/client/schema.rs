@@ -1,4 +1,4 @@
-//! The calls about the schema, and the newest revision, which they tell.
+//! The calls about the schema, and the newest revision, which their answers hold.
 
 use crate::call::Rpc;
 use crate::client::Client;

@@ -1,7 +1,7 @@
 //! Causes that an operator can remove by changing the connection. Typed, so that the programs name
 //! their own flags for each.
 
-/// Why a call or a connection failed, where that is more than its [`Kind`](super::Kind) says.
+/// Why a call or a connection failed, where that is more than its [`Kind`](super::Kind).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Cause {

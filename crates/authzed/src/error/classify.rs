@@ -127,48 +127,50 @@ fn kind_of_reason(reason: &str) -> Option<Kind> {
 }
 
 fn kind_of_code(code: Code, message: &str) -> Kind {
-    let says = |text: &str| message.contains(text);
+    let contains = |text: &str| message.contains(text);
     match code {
         // tonic's words, which come with no source, like an error that the server has sent.
-        Code::OutOfRange if says("decoded message length too large") => Kind::AnswerTooLarge,
-        Code::Internal if TONIC_MALFORMED.iter().any(|text| says(text)) => Kind::Malformed,
+        Code::OutOfRange if contains("decoded message length too large") => Kind::AnswerTooLarge,
+        Code::Internal if TONIC_MALFORMED.iter().any(|text| contains(text)) => Kind::Malformed,
         Code::Unauthenticated => Kind::Unauthenticated,
         Code::PermissionDenied => Kind::Denied,
         Code::OutOfRange => Kind::HistoryLost,
-        Code::NotFound if says("schema") => Kind::NoSchema,
+        Code::NotFound if contains("schema") => Kind::NoSchema,
         Code::AlreadyExists => Kind::AlreadyExists,
-        Code::InvalidArgument if says("different datastore instance") => Kind::ForeignDatastore,
+        Code::InvalidArgument if contains("different datastore instance") => Kind::ForeignDatastore,
         Code::InvalidArgument
-            if says("start revision") && OTHER_FORM.iter().any(|text| says(text)) =>
+            if contains("start revision") && OTHER_FORM.iter().any(|text| contains(text)) =>
         {
             Kind::ForeignDatastore
         }
-        Code::FailedPrecondition if says("watch is currently disabled") => Kind::Unimplemented,
+        Code::FailedPrecondition if contains("watch is currently disabled") => Kind::Unimplemented,
         Code::InvalidArgument | Code::FailedPrecondition => Kind::Refused,
-        Code::ResourceExhausted if says("message larger than max") => Kind::MessageTooLarge,
-        Code::ResourceExhausted if says("watch disconnected") => Kind::TooSlow,
+        Code::ResourceExhausted if contains("message larger than max") => Kind::MessageTooLarge,
+        Code::ResourceExhausted if contains("watch disconnected") => Kind::TooSlow,
         Code::ResourceExhausted => Kind::Overloaded,
         Code::Unavailable | Code::Cancelled => Kind::Unavailable,
         Code::Aborted => Kind::Conflict,
-        Code::DeadlineExceeded if says("operation took longer than allowed") => Kind::StreamTimeout,
-        Code::DeadlineExceeded if says("serialization max retries") => Kind::Conflict,
+        Code::DeadlineExceeded if contains("operation took longer than allowed") => {
+            Kind::StreamTimeout
+        }
+        Code::DeadlineExceeded if contains("serialization max retries") => Kind::Conflict,
         Code::DeadlineExceeded => Kind::Deadline,
         Code::Unimplemented => Kind::Unimplemented,
         // A cursor from another kind of datastore; one from the same kind is not even noticed.
-        Code::Internal if says("error decoding cursor") => Kind::ForeignDatastore,
+        Code::Internal if contains("error decoding cursor") => Kind::ForeignDatastore,
         Code::Internal => Kind::Internal,
         Code::Unknown => kind_of_unknown(message),
         _ => Kind::Other,
     }
 }
 
-/// What tonic says of an answer that breaks the rules of gRPC.
+/// The messages of tonic for an answer that breaks the rules of gRPC.
 const TONIC_MALFORMED: [&str; 2] = [
     "protocol error: received message with",
     "Unexpected EOF decoding stream",
 ];
 
-/// What servers say of a revision whose form is that of another kind of datastore.
+/// The messages of servers for a revision whose form is that of another kind of datastore.
 const OTHER_FORM: [&str; 3] = [
     "invalid integer revision",
     "invalid revision string",
@@ -179,32 +181,32 @@ const OTHER_FORM: [&str; 3] = [
 /// by its text; the rest is what database drivers say when their database goes away (measured by
 /// restarting it: `failed to connect to ...`, `invalid connection`, `unexpected EOF`).
 fn kind_of_unknown(message: &str) -> Kind {
-    let says = |text: &str| message.contains(text);
-    if says("references a different datastore instance") {
+    let contains = |text: &str| message.contains(text);
+    if contains("references a different datastore instance") {
         Kind::ForeignDatastore
-    } else if says("maximum changes byte size") {
+    } else if contains("maximum changes byte size") {
         Kind::ChangeBufferExceeded
-    } else if says("transaction has already been committed or rolled back") {
+    } else if contains("transaction has already been committed or rolled back") {
         // MySQL's word for the end of its time.
         Kind::StreamTimeout
-    } else if says("could not convert context parameter")
-        || says("unknown parameter `")
+    } else if contains("could not convert context parameter")
+        || contains("unknown parameter `")
         // An id that is not checked before it is put together, with a bulk import.
-        || says("invalid resource id")
-        || says("invalid subject id")
+        || contains("invalid resource id")
+        || contains("invalid subject id")
         || is_data_exception(message)
-        || says("at least one filter field must be set")
-        || says("cannot specify both")
+        || contains("at least one filter field must be set")
+        || contains("cannot specify both")
     {
         Kind::Refused
-    } else if says("schema watch unsupported") {
+    } else if contains("schema watch unsupported") {
         Kind::Unimplemented
     } else {
         Kind::Unavailable
     }
 }
 
-/// Whether a database says that it cannot hold a value, which older servers pass on (v1.56 says INTERNAL
+/// Whether a database reports that it cannot hold a value, which older servers pass on (v1.56 answers INTERNAL
 /// and no more): SQLSTATE class 22, as
 /// PostgreSQL's driver puts it (`(SQLSTATE 22P05)`: U+0000) and MySQL's (`Error 1366 (22007)`: a character
 /// that the column has not; MySQL itself gives that HY000). 4025 is MariaDB's check that a context is JSON: it

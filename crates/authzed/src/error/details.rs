@@ -41,15 +41,15 @@ fn info_of(status: &rpc::Status) -> (Option<String>, BTreeMap<String, String>) {
     (reason, info.metadata.into_iter().collect())
 }
 
-/// The reason of an error that stands for one answer among others, without the prefix
+/// The reason of an error in place of one answer among others, without the prefix
 /// `ERROR_REASON_`. A server that gives up at `--dispatch-max-depth` without a reason is known by its
 /// text, which has one of these forms in SpiceDB v1.30 to v1.56; the code is RESOURCE_EXHAUSTED until
 /// v1.45 and FAILED_PRECONDITION in v1.56.
 #[must_use]
 pub fn reason_of(status: &rpc::Status) -> Option<String> {
-    let says = |text: &str| status.message.contains(text);
+    let contains = |text: &str| status.message.contains(text);
     info_of(status).0.or_else(|| {
-        (says("max depth exceeded") || says("exceeded the allowable maximum depth"))
+        (contains("max depth exceeded") || contains("exceeded the allowable maximum depth"))
             .then(|| MAXIMUM_DEPTH_EXCEEDED.to_owned())
     })
 }

@@ -19,7 +19,7 @@ pub(crate) struct NotGrpc {
 
 impl NotGrpc {
     pub(crate) fn find(status: StatusCode, headers: &HeaderMap) -> Option<Self> {
-        // A proxy that speaks gRPC says so itself; but with no HTTP error it says that all is well.
+        // A proxy that speaks gRPC sends its own status; 0 with an HTTP error is not one.
         if headers.get("grpc-status").is_some_and(|code| code != "0") {
             return None;
         }
@@ -126,7 +126,7 @@ mod tests {
             assert!(find(200, &[("content-type", content_type)]).is_some());
         }
         assert!(find(200, &[]).is_some());
-        // A proxy that speaks gRPC says so itself.
+        // A proxy that speaks gRPC sends its own status.
         let headers = [("content-type", "text/plain"), ("grpc-status", "14")];
         assert_eq!(find(503, &headers), None);
         let well = [("content-type", "text/html"), ("grpc-status", "0")];

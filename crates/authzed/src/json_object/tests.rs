@@ -10,7 +10,7 @@ fn field(number: u32, content: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// What a level stands in.
+/// The container of a level.
 #[derive(Clone, Copy, Debug)]
 enum Level {
     Object,

@@ -72,7 +72,7 @@ fn a_known_message_is_taken_as_it_is() {
 
 #[test]
 fn an_unknown_field_is_refused_at_every_depth() {
-    // The message, and where in it the field stands: numbers of the fields on the way.
+    // The message, and the path to the field: numbers of the fields on the way.
     let encoded = relationship().encode_to_vec();
     let places: [(&[u32], &str); 7] = [
         (&[], "ExportBulkRelationshipsResponse"),

@@ -13,7 +13,7 @@ use crate::generated::FILE_DESCRIPTOR_SET;
 use crate::json_object::MAX_DEPTH;
 use crate::v1::{ObjectReference, Relationship};
 
-/// Deeper messages are not decoded either: an object takes three, and a context stands in four others;
+/// Deeper messages are not decoded either: an object takes three, and a context is nested in four others;
 /// prost stops at 100 of any other kind.
 const DEEPEST: usize = 3 * MAX_DEPTH + 10;
 /// What a message takes in a list or a map, at most: an update of a relationship takes 232 bytes, an

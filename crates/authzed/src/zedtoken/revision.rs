@@ -39,7 +39,7 @@ pub struct PostgresRevision {
     /// The transactions from `xmin` to below `xmax` that were still running, in rising order.
     pub in_progress: Vec<u64>,
     /// The transaction that made this revision. Written and watched revisions have it, the head
-    /// revision that ReadSchema tells has not.
+    /// revision that ReadSchema returns has not.
     pub txid: Option<u64>,
     /// When that transaction was committed, nanoseconds since 1970, by the database's clock; not
     /// strictly rising.
@@ -53,7 +53,7 @@ impl Revision {
     /// - PostgreSQL: `other`'s transaction is visible in this snapshot, or is this revision's own.
     ///   Where `other` does not name its transaction: everything that it sees is visible here.
     ///   Revisions of overlapping transactions may not see each other either way.
-    /// - Otherwise `Some(true)` for equal revisions and `None`, meaning that it cannot be told, for
+    /// - Otherwise `Some(true)` for equal revisions and `None`, meaning unknown, for
     ///   all others: unlike forms, and forms that are not known.
     ///
     /// Only revisions of one datastore can be compared; this does not look at the datastore's id.
@@ -84,7 +84,7 @@ impl Revision {
         }
     }
 
-    /// When it was made, in nanoseconds since 1970, where it tells: by the database's clock.
+    /// When it was made, in nanoseconds since 1970, where it is in the revision: by the database's clock.
     #[must_use]
     pub fn time_nanos(&self) -> Option<u64> {
         match self {

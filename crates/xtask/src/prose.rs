@@ -2,11 +2,13 @@
 //!
 //! Markdown has at most 80 columns a line; tables, code, and lines with only a link are exempt. An
 //! example in a help page has at most 76, so that clap never wraps it and it can be pasted. The
-//! refused words are listed in docs/style.md. Every path in CONTRIBUTING.md must exist.
+//! refused words are listed in docs/style.md; they are refused in comments and texts of Rust code as
+//! well. Every path in CONTRIBUTING.md must exist.
 
 mod help;
 mod markdown;
 mod paths;
+mod rust;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -72,7 +74,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let paths = report(&[args.root.join("CONTRIBUTING.md")], |text| {
         paths::check(text, &args.root)
     })?;
-    let found = pages + help + paths;
+    let mut sources = files(&args.root.join("crates"), "rs")?;
+    sources.extend(files(&args.root.join("tests"), "rs")?);
+    // Generated from the API's messages, and lists of refused words.
+    sources.retain(|path| {
+        let is = |part: &str| path.iter().any(|found| found == part);
+        !is("generated") && !is("prose")
+    });
+    let code = report(&sources, |text| rust::check(text, &words))?;
+    let found = pages + help + paths + code;
     if args.check && found > 0 {
         bail!("prose breaks the rules of docs/style.md, or names missing files, {found} times");
     }

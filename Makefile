@@ -5,6 +5,8 @@ PREFIX ?= /usr/local
 PROGRAMS = spice-export spice-import spice-revision spice-watch spice-apply spice-digest spice-diff spice-check
 STATE = $(CURDIR)/target/test-servers
 TEST_THREADS ?= 4
+NEXTEST_VERSION = 0.9.128
+NEXTEST = target/tools/nextest-$(NEXTEST_VERSION)/bin/cargo-nextest
 
 .PHONY: build test check soak versions bench demo install clean servers
 
@@ -19,19 +21,29 @@ servers:
 	scripts/spicedb toxiproxy
 	tests/judge/run --help >/dev/null
 
-test: servers
-	SPICEDB_STATE="$(STATE)" RUST_TEST_THREADS=$(TEST_THREADS) tests/tools/run-tests.sh --workspace; \
+# The test runner, built once: about 4 minutes of one core. Its features leave out what updates it.
+$(NEXTEST):
+	CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_DEV_OPT_LEVEL=0 CARGO_INCREMENTAL=0 \
+		cargo install --quiet --locked --debug --no-default-features --features default-no-update \
+		--root target/tools/nextest-$(NEXTEST_VERSION) --version $(NEXTEST_VERSION) cargo-nextest </dev/null
+
+# .config/nextest.toml says how. TESTS selects: make test TESTS=apply::
+TESTS ?=
+test: servers $(NEXTEST)
+	SPICEDB_STATE="$(STATE)" $(NEXTEST) nextest run --workspace --test-threads $(TEST_THREADS) $(TESTS) && \
+	cargo test --quiet --workspace --doc; \
 	status=$$?; SPICEDB_STATE="$(STATE)" scripts/spicedb remove --all || true; exit $$status
 
 # The same tests with the long repetitions; results go into docs/reliability.md by hand.
-soak: servers
-	SPICE_SOAK=1 cargo test -p fuzz && \
-	SPICE_SOAK=1 SPICEDB_STATE="$(STATE)" RUST_TEST_THREADS=$(TEST_THREADS) cargo test --test pipes; \
+soak: servers $(NEXTEST)
+	SPICE_SOAK=1 SPICEDB_STATE="$(STATE)" $(NEXTEST) nextest run --profile soak --test-threads $(TEST_THREADS) \
+		--package fuzz --package spice-pipes $(TESTS); \
 	status=$$?; SPICEDB_STATE="$(STATE)" scripts/spicedb remove --all || true; exit $$status
 
 # The table of docs/versions.md: builds and tries each SpiceDB in it, a quarter of an hour.
-versions: servers
-	SPICE_VERSIONS=1 SPICEDB_STATE="$(STATE)" RUST_TEST_THREADS=1 cargo test --test pipes cutover::versions -- --nocapture; \
+versions: servers $(NEXTEST)
+	SPICE_VERSIONS=1 SPICEDB_STATE="$(STATE)" $(NEXTEST) nextest run --profile soak --test-threads 1 \
+		--package spice-pipes cutover::versions; \
 	status=$$?; SPICEDB_STATE="$(STATE)" scripts/spicedb remove --all || true; exit $$status
 
 check:

@@ -1,5 +1,5 @@
 # Everything a developer or CI does. Each target sets up what it needs: the servers of the tests come
-# from scripts/spicedb, which builds or installs what is missing.
+# from tests/servers/spicedb, which builds or installs what is missing.
 
 PREFIX ?= /usr/local
 PROGRAMS = spice-export spice-import spice-revision spice-watch spice-apply spice-digest spice-diff spice-check
@@ -15,11 +15,11 @@ build:
 
 # The real parts that the tests need, before a test waits for them in silence.
 servers:
-	scripts/spicedb binary
-	scripts/spicedb binary v1.30.0
-	scripts/spicedb binary v1.45.4
-	scripts/spicedb toxiproxy
-	tests/judge/run --help >/dev/null
+	tests/servers/spicedb binary
+	tests/servers/spicedb binary v1.30.0
+	tests/servers/spicedb binary v1.45.4
+	tests/servers/spicedb toxiproxy
+	tests/oracle/run --help >/dev/null
 
 # The test runner, built once: about 4 minutes of one core. Its features leave out what updates it.
 $(NEXTEST):
@@ -32,19 +32,19 @@ TESTS ?=
 test: servers $(NEXTEST)
 	SPICEDB_STATE="$(STATE)" $(NEXTEST) nextest run --workspace --test-threads $(TEST_THREADS) $(TESTS) && \
 	cargo test --quiet --workspace --doc; \
-	status=$$?; SPICEDB_STATE="$(STATE)" scripts/spicedb remove --all || true; exit $$status
+	status=$$?; SPICEDB_STATE="$(STATE)" tests/servers/spicedb remove --all || true; exit $$status
 
 # The same tests with the long repetitions; results go into docs/reliability.md by hand.
 soak: servers $(NEXTEST)
 	SPICE_SOAK=1 SPICEDB_STATE="$(STATE)" $(NEXTEST) nextest run --profile soak --test-threads $(TEST_THREADS) \
 		--package fuzz --package spice-pipes $(TESTS); \
-	status=$$?; SPICEDB_STATE="$(STATE)" scripts/spicedb remove --all || true; exit $$status
+	status=$$?; SPICEDB_STATE="$(STATE)" tests/servers/spicedb remove --all || true; exit $$status
 
 # The table of docs/versions.md: builds and tries each SpiceDB in it, a quarter of an hour.
 versions: servers $(NEXTEST)
 	SPICE_VERSIONS=1 SPICEDB_STATE="$(STATE)" $(NEXTEST) nextest run --profile soak --test-threads 1 \
 		--package spice-pipes cutover::versions; \
-	status=$$?; SPICEDB_STATE="$(STATE)" scripts/spicedb remove --all || true; exit $$status
+	status=$$?; SPICEDB_STATE="$(STATE)" tests/servers/spicedb remove --all || true; exit $$status
 
 check:
 	cargo fmt --all --check
@@ -55,7 +55,7 @@ check:
 	cargo run -q -p xtask -- pages --help-to docs/help --check
 	cargo run -q -p xtask -- prose --check
 	if command -v cargo-deny >/dev/null; then cargo deny check; fi
-	if command -v shellcheck >/dev/null; then shellcheck scripts/demo scripts/migrate scripts/migrate.d/*.sh scripts/spicedb tests/judge/run tests/tools/*.sh .ci/run; fi
+	if command -v shellcheck >/dev/null; then shellcheck scripts/demo scripts/migrate scripts/migrate.d/*.sh tests/servers/spicedb tests/oracle/run tests/servers/*.sh .ci/run; fi
 
 bench: build
 	cargo build --release -p xtask
@@ -80,6 +80,6 @@ install:
 	done
 
 clean:
-	-SPICEDB_STATE="$(STATE)" scripts/spicedb remove --all
-	-scripts/spicedb remove --all
+	-SPICEDB_STATE="$(STATE)" tests/servers/spicedb remove --all
+	-tests/servers/spicedb remove --all
 	cargo clean

@@ -3,15 +3,15 @@
 //! Where no source is needed, streams and spools are written by the tests themselves, with revisions
 //! that no server made.
 
-mod big;
+mod ambiguous_writes;
 mod capture;
 mod collided;
 mod killed;
-mod late;
-mod pairs;
+mod large;
 mod reject;
 mod schema;
 mod stream;
+mod sync_points;
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -42,32 +42,26 @@ const SCHEMA: &str = "definition user {}\n\ndefinition document {\n\trelation vi
 
 /// `spice-apply` to a server.
 pub(crate) fn apply(target: &Server) -> Program {
-    Program::new("spice-apply")
-        .args(["--context", target.context()])
-        .timeout(PATIENCE)
+    Program::on("spice-apply", target).timeout(PATIENCE)
 }
 
 fn apply_by(proxy: &Proxy, target: &Server) -> Program {
-    Program::new("spice-apply")
-        .args(target.flags_by(&proxy.endpoint()))
-        .timeout(PATIENCE)
+    Program::through(&proxy.endpoint(), "spice-apply", target).timeout(PATIENCE)
 }
 
 /// `spice-watch` of a PostgreSQL server.
 fn watch(source: &Server) -> Program {
-    Program::new("spice-watch")
-        .args(["--context", source.context()])
-        .timeout(PATIENCE)
+    Program::on("spice-watch", source).timeout(PATIENCE)
 }
 
 pub(crate) fn head(server: &Server) -> String {
-    let head = Program::new("spice-revision").args(["--context", server.context(), "--head"]);
-    let head = head.args(["--settle", "0s"]).run().expect_success();
-    head.text().trim().to_owned()
+    let head = Program::on("spice-revision", server).args(["--head", "--settle", "0s"]);
+    head.run().expect_success().text().trim().to_owned()
 }
 
+/// An empty transaction's revision: when it is seen, so is all that was written before.
 pub(crate) fn mark(server: &Server) -> String {
-    let mark = Program::new("spice-revision").args(["--context", server.context(), "--mark"]);
+    let mark = Program::on("spice-revision", server).arg("--mark");
     mark.run().expect_success().text().trim().to_owned()
 }
 
@@ -201,21 +195,9 @@ fn update(number: u64) -> Update {
     })
 }
 
-/// How many relationships a PostgreSQL server holds, without any of ours to say so.
-fn rows(server: &Server) -> u64 {
-    let alive = "deleted_xid = '9223372036854775807'::xid8";
-    let rows = server.sql(&format!(
-        "SELECT count(*) FROM relation_tuple WHERE {alive}"
-    ));
-    rows.trim().parse().unwrap()
-}
-
 /// The schema of the judge's writers.
 fn schema_of_writers(server: &Server) {
-    let schema = "use expiration\n\ncaveat within(limit int, used int) {\n  used < limit\n}\n\n\
-                  definition user {}\n\ndefinition item {\n  relation holder: user | user with within \
-                  | user with expiration | user with within and expiration\n}\n";
-    judge::write_schema(server, schema);
+    judge::write_schema(server, judge::WRITERS_SCHEMA);
 }
 
 /// The ids of the resources that a server holds relationships of, as the judge sees them.

@@ -47,7 +47,7 @@ fn lines_of(path: &Path) -> Vec<Value> {
 }
 
 #[test]
-fn two_equal_servers_give_the_same_answers_yes_no_and_conditional() {
+fn equal_servers_give_the_same_answers() {
     let folder = folder();
     let source = holding(Sample::portable(5_000), Datastore::Memory);
     let target = Server::start(Datastore::Postgres);
@@ -197,7 +197,7 @@ fn permission_that_means_something_else_is_found_and_named() {
 }
 
 #[test]
-fn server_without_a_schema_is_not_taken_for_one_that_has_one_nor_the_other_way_round() {
+fn server_without_a_schema_differs_from_one_with_a_schema() {
     let one = holding_a_group(SCHEMA, true);
     let none = Server::start(Datastore::Memory);
     let also_none = Server::start(Datastore::Memory);
@@ -276,7 +276,7 @@ fn checks_that_are_cut_or_altered_or_asked_nowhere_are_refused() {
 }
 
 #[test]
-fn expiry_between_two_servers_answers_is_no_disagreement_once_both_are_asked_at_newer_revisions() {
+fn expiry_between_two_answers_is_no_difference() {
     let folder = folder();
     let schema = "use expiration\n\ndefinition user {}\n\ndefinition document {\n\trelation viewer: user with expiration\n\tpermission view = viewer\n}\n";
     let servers = [Datastore::Memory, Datastore::Postgres].map(|datastore| {
@@ -334,7 +334,7 @@ const CYCLE: [&str; 7] = [
 /// An old server says with another code that it gave up at its maximum depth: one that passes, which was
 /// asked again until the retries were spent.
 #[test]
-fn servers_of_two_versions_that_give_up_on_the_same_cycle_agree() {
+fn two_versions_that_give_up_on_the_same_cycle_agree() {
     let folder = folder();
     let schema = "definition user {}\n\ndefinition team {\n\trelation parent: team\n\trelation direct: user\n\
         \tpermission member = direct + parent->member\n}\n\ndefinition doc {\n\trelation owner: team\n\

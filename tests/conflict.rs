@@ -2,7 +2,7 @@
 //! gone. Sets are compared as the independent client sees them.
 
 mod clone;
-mod invisible;
+mod expired;
 mod limits;
 mod refused;
 mod rejects;
@@ -132,7 +132,7 @@ fn target_that_holds_a_part_is_completed_whatever_the_policy() {
 }
 
 #[test]
-fn target_that_holds_anything_is_refused_before_a_write_unless_told_what_to_do() {
+fn target_that_is_not_empty_is_refused_without_a_policy() {
     let target = holding(Sample::rich(10), Datastore::Memory);
     let (before, schema) = (dump(&target), judge::read_schema(&target));
     let mut newer = Sample::rich(ALL).header();

@@ -13,12 +13,12 @@ use crate::support::spicedb::{Datastore, Server};
 
 /// `spice-export` from a server on which nobody writes.
 pub(crate) fn export(server: &Server) -> Program {
-    Program::new("spice-export").args(["--context", server.context(), "--settle", "0s"])
+    Program::on("spice-export", server).args(["--settle", "0s"])
 }
 
 /// `spice-import` to a server.
 pub(crate) fn import(server: &Server) -> Program {
-    Program::new("spice-import").args(["--context", server.context()])
+    Program::on("spice-import", server)
 }
 
 /// A sealed stream of a sample, as bytes.
@@ -163,7 +163,7 @@ fn mysql_cuts_fractions_of_seconds_and_says_so() {
 }
 
 #[test]
-fn mariadb_refuses_characters_beyond_latin1_and_import_names_them() {
+fn characters_that_mariadb_refuses_are_named() {
     let from = holding(Sample::rich(1_000), Datastore::Memory);
     let to = Server::start(Datastore::MySql);
     let folder = crate::support::folder();

@@ -87,7 +87,7 @@ fn revision(server: &Server, flags: &[&str]) -> String {
 }
 
 #[test]
-fn contexts_of_a_hundred_levels_are_copied_followed_and_compared() {
+fn contexts_of_100_levels_are_copied_followed_compared() {
     let (one, other, folder) = (server(), server(), folder());
     let written: Vec<String> = lines(1).into_iter().collect();
     import(&one)
@@ -173,7 +173,7 @@ fn write_deeper(server: &Server, levels: usize) {
 }
 
 #[test]
-fn context_that_is_too_deep_for_a_stream_ends_an_export_and_a_watch_at_once_and_is_named() {
+fn too_deep_context_ends_export_and_watch_and_is_named() {
     let (server, empty) = (server(), server());
     let since = revision(&server, &["--head", "--settle", "0s"]);
     write_deeper(&server, DEEPEST + 1);

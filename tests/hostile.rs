@@ -1,6 +1,6 @@
 //! A server that lies, hangs or breaks the rules: every program ends in time, with an error, and small.
 //!
-//! The server is `tests/judge/hostile.py`, which also says what can be done to each call. All programs
+//! The server is `tests/oracle/hostile.py`, which also says what can be done to each call. All programs
 //! are given a second for a request and one retry, so that each case ends within seconds; a case that
 //! must wait for a fixed time, as a write does for 60 s, is only part of `make soak`.
 
@@ -180,7 +180,7 @@ fn server_that_does_not_get_on_gets_an_error() {
 }
 
 #[test]
-fn import_whose_large_messages_are_reset_is_sent_in_smaller_ones() {
+fn import_whose_large_messages_are_reset_sends_smaller_ones() {
     let bench = &*BENCH;
     let loaded = bench.run(Who::Import, "ImportBulkRelationships=many:3");
     let loaded = loaded.expect_success();
@@ -273,7 +273,7 @@ fn values_that_make_no_sense_are_refused() {
 }
 
 #[test]
-fn unknown_field_is_named_and_lost_only_where_that_is_asked_for() {
+fn unknown_field_is_named_and_dropped_only_on_request() {
     let bench = &*BENCH;
     for (who, treatment) in [
         (Who::Export, "ExportBulkRelationships=unknown"),

@@ -81,7 +81,7 @@ fn keeping_texts() -> Server {
 
 /// From a server that keeps the text of a schema to one that renders it, and the other way round.
 #[test]
-fn schema_of_any_form_is_known_again_by_a_server_that_stores_it_in_another_way() {
+fn schema_is_recognised_by_a_server_that_stores_another_form() {
     let [keeping, rendering] = [keeping_texts(), Server::start(Datastore::Memory)];
     let schemas = schemas();
     for (path, text) in &schemas {

@@ -69,7 +69,7 @@ fn memory_to_spanner_to_memory_keeps_everything() {
 }
 
 #[test]
-fn import_into_spanner_touches_what_differs_and_diff_and_digest_agree() {
+fn import_into_spanner_touches_what_differs() {
     if lacks_spanner() {
         return;
     }
@@ -303,7 +303,7 @@ fn watch_of_spanner_is_refused_and_nothing_is_begun() {
 }
 
 #[test]
-fn snapshots_of_spanner_under_writers_are_stable_without_a_wait() {
+fn spanner_snapshots_under_writers_are_stable_at_once() {
     if lacks_spanner() {
         return;
     }

@@ -11,7 +11,6 @@ mod memory;
 mod order;
 mod schema;
 mod stop;
-mod trouble;
 mod usage;
 
 use std::collections::{BTreeMap, HashSet};
@@ -26,6 +25,7 @@ use authzed::zedtoken::{self, Revision};
 use authzed::{Client, Config, RelationshipsEncoder, Security};
 use serde_json::{Value, json};
 
+use crate::apply::mark;
 use crate::support::judge::{self, Precision, Writers};
 use crate::support::program::Program;
 use crate::support::running::Running;
@@ -36,64 +36,39 @@ use crate::support::wait_until;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What is said once the changes are asked for.
-const WATCHING: &str = "spice-watch: watching ";
+pub(crate) const WATCHING: &str = "spice-watch: watching ";
 
-fn watch(server: &Server) -> Program {
-    Program::new("spice-watch")
-        .args(["--context", server.context()])
-        .timeout(PATIENCE)
+pub(crate) fn watch(server: &Server) -> Program {
+    Program::on("spice-watch", server).timeout(PATIENCE)
 }
 
 /// By way of a proxy.
-fn watch_by(endpoint: &str, server: &Server) -> Program {
-    Program::new("spice-watch")
-        .args(server.flags_by(endpoint))
-        .timeout(PATIENCE)
+pub(crate) fn watch_by(endpoint: &str, server: &Server) -> Program {
+    Program::through(endpoint, "spice-watch", server).timeout(PATIENCE)
 }
 
 /// A server that polls its database often, with the schema of the judge's writers.
-fn source(datastore: Datastore) -> Server {
+pub(crate) fn source(datastore: Datastore) -> Server {
     source_with(datastore, &[])
 }
 
-fn source_with(datastore: Datastore, flags: &[&str]) -> Server {
+pub(crate) fn source_with(datastore: Datastore, flags: &[&str]) -> Server {
     let mut builder = Server::builder(datastore);
     if datastore == Datastore::Postgres {
         builder = builder.flag("--watch-api-heartbeat=100ms");
     }
     let server = flags.iter().fold(builder, |b, flag| b.flag(flag)).start();
-    judge::write_schema(&server, SCHEMA);
+    judge::write_schema(&server, judge::WRITERS_SCHEMA);
     server
 }
 
-/// That of the judge's writers.
-const SCHEMA: &str = "use expiration
-
-caveat within(limit int, used int) {
-  used < limit
-}
-
-definition user {}
-
-definition item {
-  relation holder: user | user with within | user with expiration | user with within and expiration
-}
-";
-
-/// An empty transaction's revision: when it is seen, so is all that was written before.
-fn mark(server: &Server) -> String {
-    let mark = Program::new("spice-revision").args(["--context", server.context(), "--mark"]);
-    mark.run().expect_success().text().trim().to_owned()
-}
-
 /// Writes one relationship, `item:NAME#holder@user:u`.
-fn write(server: &Server, operation: &str, name: &str) -> String {
+pub(crate) fn write(server: &Server, operation: &str, name: &str) -> String {
     judge::load(server, &line(operation, name))
 }
 
 fn line(operation: &str, name: &str) -> String {
-    let update = json!({"op": operation, "resource": format!("item:{name}"), "relation": "holder", "subject": "user:u"});
-    format!("{update}\n")
+    judge::line(operation, &format!("item:{name}#holder@user:u"))
 }
 
 /// Starts the judge's writers and waits until they write.
@@ -110,11 +85,11 @@ fn writers(server: &Server, folder: &Path, flags: &[&str]) -> Writers {
 pub(crate) struct Folded {
     header: Value,
     /// What every other line is, and its revision.
-    records: Vec<(String, String)>,
+    pub(crate) records: Vec<(String, String)>,
     /// Of the heartbeat's markers, in seconds.
     lags: Vec<f64>,
     schemas: Vec<String>,
-    updates: usize,
+    pub(crate) updates: usize,
     trailer: Option<Value>,
     pub(crate) relationships: BTreeMap<String, String>,
 }
@@ -122,7 +97,7 @@ pub(crate) struct Folded {
 impl Folded {
     /// Applies a stream to nothing.
     #[track_caller]
-    fn of(stream: &[u8]) -> Self {
+    pub(crate) fn of(stream: &[u8]) -> Self {
         Self::onto(&[], stream)
     }
 
@@ -223,7 +198,7 @@ impl Folded {
 
     /// Fails unless every revision comes once, whatever its token is like.
     #[track_caller]
-    fn assert_each_once(&self) {
+    pub(crate) fn assert_each_once(&self) {
         let mut seen = HashSet::new();
         for (kind, token) in &self.records {
             let revision = zedtoken::decode(token).unwrap().revision;
@@ -233,7 +208,7 @@ impl Folded {
 
     /// Fails unless what is left is what the server holds.
     #[track_caller]
-    fn assert_is(&self, server: &Server) {
+    pub(crate) fn assert_is(&self, server: &Server) {
         let mut there: Vec<String> = judge::dump(server, Precision::Seconds)
             .iter()
             .map(|text| canonical(&serde_json::from_str(text).unwrap()).1)
@@ -296,7 +271,7 @@ pub(crate) fn spool_of(path: &Path) -> Vec<u8> {
 }
 
 /// Waits until a program's stdout holds a text.
-fn wait_for_stdout(program: &Running, text: &str) {
+pub(crate) fn wait_for_stdout(program: &Running, text: &str) {
     wait_until(&format!("stdout holds {text}"), PATIENCE, || {
         String::from_utf8_lossy(&program.stdout_so_far()).contains(text)
     });
@@ -330,7 +305,7 @@ fn item(name: &str) -> Relationship {
 }
 
 /// Imports `item:PREFIX<n>` in one transaction, which stays open so long after all was sent.
-fn import_held(server: &Server, prefix: &str, count: usize, open: Duration) {
+pub(crate) fn import_held(server: &Server, prefix: &str, count: usize, open: Duration) {
     let mut messages = Vec::new();
     let mut encoder = RelationshipsEncoder::default();
     for number in 0..count {
@@ -360,7 +335,7 @@ fn import_held(server: &Server, prefix: &str, count: usize, open: Duration) {
 }
 
 /// So many calls of 1,000 updates: relationships are created and, by the next call, deleted.
-fn churn(server: &Server, calls: usize) {
+pub(crate) fn churn(server: &Server, calls: usize) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let client = client(server).await;

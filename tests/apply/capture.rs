@@ -8,24 +8,19 @@ use serde_json::json;
 
 use super::{
     Capture, PATIENCE, SCHEMA, apply, checkpoint, header, header_of, ids, lines, mark, position,
-    rejected_code, rows, token, touch, transaction, watch,
+    rejected_code, token, touch, transaction, watch,
 };
 use crate::support::seal::{Lines, change_position};
-use crate::support::spicedb::{Datastore, Server};
+use crate::support::spicedb::{Datastore, Server, rows};
 use crate::support::{folder, judge, wait_until};
 use spice_record::record::StreamKind;
 
 fn write(server: &Server, id: &str) {
-    judge::load(
-        server,
-        &format!(
-            r#"{{"op":"touch","resource":"document:{id}","relation":"viewer","subject":"user:eve"}}"#
-        ),
-    );
+    judge::write(server, "touch", &format!("document:{id}#viewer@user:eve"));
 }
 
 #[test]
-fn capture_killed_is_told_and_with_until_apply_ends_75_and_goes_on_with_the_next_capture() {
+fn apply_until_ends_75_when_the_capture_is_killed_and_resumes() {
     let (source, target, folder) = (
         Server::start(Datastore::Postgres),
         Server::start(Datastore::Postgres),
@@ -110,8 +105,7 @@ fn capture_that_lost_its_history_makes_apply_end_4() {
 }
 
 #[test]
-fn spool_cut_below_the_position_is_refused_until_it_is_whole_again_and_a_wrong_offset_is_searched()
-{
+fn spool_cut_below_the_position_is_refused() {
     let (server, folder) = (Server::start(Datastore::Memory), folder());
     let (path, file) = (folder.path().join("spool"), folder.path().join("position"));
     let mut records = vec![header(1)];

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::{
-    Capture, PATIENCE, applied, apply, apply_by, mark, position, rows, schema_of_writers, watch,
+    Capture, PATIENCE, applied, apply, apply_by, mark, position, schema_of_writers, watch,
 };
 use crate::support::judge::{self, Precision, Writers};
 use crate::support::pipe::Pipe;
-use crate::support::spicedb::{Datastore, Server};
+use crate::support::spicedb::{Datastore, Server, rows};
 use crate::support::toxiproxy::Proxy;
 use crate::support::{Random, figure, folder, repeat, wait_until};
 
@@ -118,7 +118,7 @@ fn assert_not_ahead(spool: &Path, file: &Path, target: &Server) -> bool {
 }
 
 #[test]
-fn apply_killed_at_random_behind_a_spool_is_never_behind_its_position_and_ends_equal() {
+fn killed_behind_a_spool_is_never_behind_its_position() {
     let cases = repeat(4, 50);
     let (source, target, folder) = (
         Server::start(Datastore::Postgres),
@@ -163,7 +163,7 @@ fn apply_killed_at_random_behind_a_spool_is_never_behind_its_position_and_ends_e
 }
 
 #[test]
-fn watch_and_apply_killed_at_random_in_a_pipe_go_on_from_the_position_and_end_equal() {
+fn killed_watch_or_apply_in_a_pipe_resumes_at_the_position() {
     let cases = repeat(3, 50);
     let (source, target, folder) = (
         Server::start(Datastore::Postgres),
@@ -296,7 +296,7 @@ fn target_restarted_cut_and_stalled_under_load_ends_equal() {
 }
 
 #[test]
-fn sigterm_ends_well_within_a_second_and_nothing_is_applied_again() {
+fn sigterm_ends_at_once_and_nothing_is_applied_again() {
     let (source, target, folder) = (
         Server::start(Datastore::Postgres),
         Server::start(Datastore::Postgres),
@@ -354,7 +354,7 @@ fn sigterm_ends_well_within_a_second_and_nothing_is_applied_again() {
 }
 
 #[test]
-fn sigterm_in_the_middle_of_a_stalled_write_ends_within_a_second_and_the_write_is_in_doubt() {
+fn sigterm_during_a_stalled_write_records_it_as_ambiguous() {
     let (target, folder) = (Server::start(Datastore::Postgres), folder());
     let proxy = Proxy::to(target.endpoint());
     let path = folder.path().join("spool");

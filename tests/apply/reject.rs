@@ -53,7 +53,7 @@ fn refused_update_stops_and_is_named_with_its_revision() {
 }
 
 #[test]
-fn delete_of_what_the_schema_does_not_know_is_refused_where_it_was_made_by_hand() {
+fn handmade_delete_unknown_to_the_schema_is_refused() {
     let folder = folder();
     for datastore in [Datastore::Memory, Datastore::Postgres] {
         let server = Server::start(datastore);
@@ -89,7 +89,7 @@ fn delete_of_what_the_schema_does_not_know_is_refused_where_it_was_made_by_hand(
 }
 
 #[test]
-fn refused_updates_are_appended_to_a_file_that_can_be_fed_again() {
+fn refused_updates_go_to_a_file_that_can_be_applied() {
     for datastore in [Datastore::Memory, Datastore::Postgres] {
         let (server, folder) = (Server::start(datastore), folder());
         let rejects = folder.path().join("rejects");
@@ -126,7 +126,7 @@ fn refused_updates_are_appended_to_a_file_that_can_be_fed_again() {
 }
 
 #[test]
-fn value_that_postgres_cannot_hold_is_refused_alone_and_not_written_late() {
+fn value_that_postgres_cannot_hold_is_refused_alone() {
     let server = Server::start(Datastore::Postgres);
     let schema = "caveat named(name string) {\n\tname == 'x'\n}\n\ndefinition user {}\n\n\
                   definition document {\n\trelation viewer: user | user with named\n}";

@@ -12,17 +12,6 @@ use crate::support::program::Program;
 use crate::support::spicedb::{Datastore, Server};
 use crate::support::{figure, folder, judge, wait_until};
 
-fn load(server: &Server, op: &str, relationship: &str) {
-    let (resource, rest) = relationship.split_once('#').unwrap();
-    let (relation, subject) = rest.split_once('@').unwrap();
-    judge::load(
-        server,
-        &format!(
-            r#"{{"op":"{op}","resource":"{resource}","relation":"{relation}","subject":"{subject}"}}"#
-        ),
-    );
-}
-
 const WITH_EDITOR: &str = "definition user {}\n\ndefinition document {\n\trelation viewer: user\n\trelation editor: user\n}\n\ndefinition folder {\n\trelation viewer: user\n}";
 const WITHOUT_FOLDER: &str = "definition user {}\n\ndefinition document {\n\trelation viewer: user\n\trelation editor: user\n}";
 const WITH_CAVEAT: &str = "caveat named(name string) {\n\tname == 'x'\n}\n\ndefinition user {}\n\ndefinition document {\n\trelation viewer: user | user with named\n\trelation editor: user\n}";
@@ -39,13 +28,13 @@ fn follow(source: &Server, target: &Server, since: &str, file: &Path) -> Pipe {
 fn schema_changes_of_the_source_reach_the_target(datastore: Datastore) {
     let (source, target, folder) = (Server::start(datastore), Server::start(datastore), folder());
     judge::write_schema(&source, SCHEMA);
-    load(&source, "touch", "document:a#viewer@user:eve");
+    judge::write(&source, "touch", "document:a#viewer@user:eve");
     std::thread::sleep(Duration::from_millis(100));
     let since = head(&source);
     let file = folder.path().join("position");
     // What the copy would have brought.
     judge::write_schema(&target, SCHEMA);
-    load(&target, "touch", "document:a#viewer@user:eve");
+    judge::write(&target, "touch", "document:a#viewer@user:eve");
     let running = follow(&source, &target, &since, &file).spawn();
     wait_until("it follows", PATIENCE, || file.exists());
     let arrives = |what: &str| {
@@ -60,11 +49,11 @@ fn schema_changes_of_the_source_reach_the_target(datastore: Datastore) {
         });
     };
     judge::write_schema(&source, WITH_EDITOR);
-    load(&source, "touch", "document:a#editor@user:eve");
-    load(&source, "touch", "folder:f#viewer@user:eve");
+    judge::write(&source, "touch", "document:a#editor@user:eve");
+    judge::write(&source, "touch", "folder:f#viewer@user:eve");
     arrives("document:a#editor@user:eve");
     arrives("folder:f#viewer@user:eve");
-    load(&source, "delete", "folder:f#viewer@user:eve");
+    judge::write(&source, "delete", "folder:f#viewer@user:eve");
     judge::write_schema(&source, WITHOUT_FOLDER);
     wait_until("the definition is gone", PATIENCE, || {
         !judge::read_schema(&target).contains("folder")
@@ -96,7 +85,7 @@ fn schema_changes_of_mysql_reach_the_target() {
 }
 
 #[test]
-fn schema_changed_between_the_copy_and_the_watch_or_while_nothing_ran_is_brought() {
+fn schema_changed_while_nothing_ran_is_applied() {
     let (source, target, folder) = (
         Server::start(Datastore::Postgres),
         Server::start(Datastore::Postgres),
@@ -139,7 +128,7 @@ fn schema_changed_between_the_copy_and_the_watch_or_while_nothing_ran_is_brought
 }
 
 #[test]
-fn definition_added_used_emptied_and_removed_within_a_poll_converges_or_stops_with_the_remedy() {
+fn definition_added_and_removed_at_once_converges_or_stops() {
     let (source, target, folder) = (
         // Polled seldom, so that all of it is one poll.
         Server::builder(Datastore::Postgres)
@@ -153,10 +142,10 @@ fn definition_added_used_emptied_and_removed_within_a_poll_converges_or_stops_wi
     let since = head(&source);
     let file = folder.path().join("position");
     judge::write_schema(&source, WITH_EDITOR);
-    load(&source, "touch", "folder:f#viewer@user:eve");
-    load(&source, "delete", "folder:f#viewer@user:eve");
+    judge::write(&source, "touch", "folder:f#viewer@user:eve");
+    judge::write(&source, "delete", "folder:f#viewer@user:eve");
     judge::write_schema(&source, WITHOUT_FOLDER);
-    load(&source, "touch", "document:after#viewer@user:eve");
+    judge::write(&source, "touch", "document:after#viewer@user:eve");
     let until = mark(&source);
     let run = || {
         let watch = watch(&source).args(["--since", &since, "--until", &until]);
@@ -184,7 +173,7 @@ fn definition_added_used_emptied_and_removed_within_a_poll_converges_or_stops_wi
 }
 
 #[test]
-fn schema_that_relationships_stand_against_is_held_and_stops_at_until_until_it_is_mended() {
+fn schema_refused_for_relationships_is_pending_until_repaired() {
     let (server, folder) = (Server::start(Datastore::Postgres), folder());
     let file = folder.path().join("position");
     let text = "definition user {}\n\ndefinition document {\n\trelation editor: user\n}";
@@ -225,14 +214,14 @@ fn schema_that_relationships_stand_against_is_held_and_stops_at_until_until_it_i
         stopped.stderr
     );
     assert_eq!(position(&file)["sourceRevision"], token(2));
-    load(&server, "delete", "document:a#viewer@user:eve");
+    judge::write(&server, "delete", "document:a#viewer@user:eve");
     program(&[&changes[1..], &needs[1..]].concat(), 5).expect_success();
     assert_eq!(ids(&server), ["e"]);
     assert_eq!(position(&file)["sourceRevision"], token(5));
 }
 
 #[test]
-fn held_schema_is_taken_once_what_stood_against_it_is_gone_though_nothing_follows() {
+fn pending_schema_is_written_once_nothing_conflicts() {
     let server = Server::start(Datastore::Postgres);
     let without = "definition document {\n\trelation editor: user\n}\n\ndefinition user {}";
     let follow = apply(&server).input_later();

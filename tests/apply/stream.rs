@@ -28,7 +28,7 @@ fn three() -> Vec<Value> {
 }
 
 #[test]
-fn changes_are_on_the_target_and_the_position_stands_at_their_end() {
+fn changes_are_applied_and_the_position_is_at_their_end() {
     let (server, folder) = (Server::start(Datastore::Memory), folder());
     let file = folder.path().join("position");
     let program = || apply(&server).arg("--position").arg(&file);
@@ -48,7 +48,7 @@ fn changes_are_on_the_target_and_the_position_stands_at_their_end() {
 }
 
 #[test]
-fn position_of_another_source_target_or_filter_is_refused_and_a_gap_is() {
+fn position_of_another_stream_and_a_gap_are_refused() {
     let (server, other, folder) = (
         Server::start(Datastore::Memory),
         Server::start(Datastore::Memory),
@@ -196,10 +196,7 @@ fn snapshot_is_touched_over_what_the_target_holds() {
 fn updates_and_relationships_by_hand_need_unsealed() {
     let server = Server::start(Datastore::Memory);
     judge::write_schema(&server, SCHEMA);
-    judge::load(
-        &server,
-        r#"{"op":"touch","resource":"document:old","relation":"viewer","subject":"user:eve"}"#,
-    );
+    judge::write(&server, "touch", "document:old#viewer@user:eve");
     // The whole target, turned by jq into its removal, and two more.
     let jq = |filter: &str| Program::at("jq".as_ref()).args(["-c", filter]);
     let removal = jq(
@@ -230,7 +227,7 @@ fn updates_and_relationships_by_hand_need_unsealed() {
 }
 
 #[test]
-fn delete_of_what_the_targets_schema_does_not_know_counts_as_done() {
+fn delete_unknown_to_the_targets_schema_counts_as_done() {
     for datastore in [Datastore::Memory, Datastore::Postgres] {
         let server = Server::start(datastore);
         let mut gone = delete("a");
@@ -252,7 +249,7 @@ fn delete_of_what_the_targets_schema_does_not_know_counts_as_done() {
 }
 
 #[test]
-fn metadata_of_the_source_is_carried_beside_ours_and_dropped_if_it_leaves_no_room() {
+fn metadata_of_the_source_is_kept_if_there_is_room() {
     let server = Server::start(Datastore::Postgres);
     let since = mark(&server);
     let with = |revision, metadata: Value| {

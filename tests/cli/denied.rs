@@ -49,7 +49,7 @@ const RIGHTS: [(&str, &str, &str); 10] = [
 ];
 
 #[test]
-fn call_that_a_token_may_not_make_is_named_with_the_right_that_it_lacks() {
+fn denied_call_is_named_with_the_missing_permission() {
     let sample = Sample::portable(20);
     let server = holding(sample, Datastore::Memory);
     let head = Program::new("spice-revision").args(["--context", server.context(), "--head"]);

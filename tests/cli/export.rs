@@ -48,7 +48,7 @@ fn export_of_what_is_not_there_prints_nothing() {
 }
 
 #[test]
-fn export_at_a_revision_that_is_gone_or_to_come_is_lost_history() {
+fn export_at_an_expired_or_future_revision_is_lost_history() {
     let server = with_schema(Datastore::Memory);
     let head = run(Program::new("spice-revision").args([
         "--head",

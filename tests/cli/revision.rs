@@ -120,7 +120,7 @@ fn change_stream_says_the_last_whole_revision_wherever_it_ends() {
 }
 
 #[test]
-fn summaries_and_positions_name_the_source_and_with_a_flag_the_target() {
+fn summaries_and_positions_name_source_or_target() {
     let source = holding(Sample::portable(100), Datastore::Memory);
     let target = Server::start(Datastore::Memory);
     let imported = Pipe::from(export(&source))

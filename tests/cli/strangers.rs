@@ -308,7 +308,7 @@ fn links_that_others_planted_are_not_followed() {
 }
 
 #[test]
-fn rejects_are_not_the_input_and_are_warned_of_where_others_read_them() {
+fn rejects_file_is_not_the_input_and_its_mode_is_checked() {
     let server = with_schema(Datastore::Memory);
     let folder = folder();
     let [input, link, open] = ["input", "link", "open"].map(|name| folder.path().join(name));

@@ -166,7 +166,7 @@ fn events(finished: &Finished) -> Vec<serde_json::Value> {
 }
 
 #[test]
-fn json_messages_are_objects_with_level_program_message_and_hint() {
+fn json_messages_have_level_program_message_and_hint() {
     let server = holding(Sample::portable(100), Datastore::Memory);
     let json = ["--log-format", "json", "--verbose"];
     let exported = run(export(&server).args(json)).expect_success();
@@ -256,7 +256,7 @@ fn quiet_says_less_and_verbose_says_more() {
 }
 
 #[test]
-fn pipe_from_a_datastore_into_itself_is_refused_and_writes_nothing() {
+fn pipe_from_a_datastore_into_itself_is_refused() {
     for datastore in [Datastore::Memory, Datastore::Postgres, Datastore::MySql] {
         let server = holding(Sample::portable(300), datastore);
         let before = judge::dump(&server, Precision::Nanoseconds);

@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 use testdata::Sample;
 
 use super::{Planted, diff, found, name_of};
+use crate::apply::apply;
 use crate::copy::{export, import, stream_of};
+
 use crate::support::judge::{self, Precision};
 use crate::support::pipe::Pipe;
 use crate::support::program::Program;
@@ -185,10 +187,6 @@ fn save(updates: &[Value], path: &Path) {
     std::fs::write(path, lines.join("\n") + "\n").unwrap();
 }
 
-fn apply(target: &Server) -> Program {
-    Program::new("spice-apply").args(["--context", target.context()])
-}
-
 /// Runs `change` while the target is watched. Then something is written there that has to arrive, so
 /// what came before it is all that there was: returns its transactions.
 fn watched(target: &Server, sample: Sample, change: impl FnOnce()) -> Vec<Value> {
@@ -266,19 +264,19 @@ fn found_repaired_and_then_left_alone(sample: Sample, from: Datastore, to: Datas
 }
 
 #[test]
-fn planted_on_postgres_they_are_found_repaired_and_then_left_alone() {
+fn planted_on_postgres_they_are_found_and_repaired_once() {
     let sample = Sample::rich(u64::from(repeat(20_000, 1_000_000)));
     found_repaired_and_then_left_alone(sample, Datastore::Postgres, Datastore::Postgres);
 }
 
 #[test]
-fn planted_on_memory_they_are_found_repaired_and_then_left_alone() {
+fn planted_on_memory_they_are_found_and_repaired_once() {
     let sample = Sample::rich(20_000);
     found_repaired_and_then_left_alone(sample, Datastore::Postgres, Datastore::Memory);
 }
 
 #[test]
-fn planted_on_mysql_they_are_found_repaired_and_then_left_alone() {
+fn planted_on_mysql_they_are_found_and_repaired_once() {
     but_for_dead_mysql_servers(|| {
         let sample = Sample::portable(20_000);
         found_repaired_and_then_left_alone(sample, Datastore::Memory, Datastore::MySql);

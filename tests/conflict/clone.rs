@@ -41,7 +41,7 @@ fn original_and_clone() -> (Server, Server, String) {
 }
 
 #[test]
-fn import_of_the_original_refreshes_its_clone_and_a_dry_run_says_how() {
+fn import_of_the_original_refreshes_its_clone() {
     let (original, clone, _) = original_and_clone();
     let stream = export(&original).run().expect_success().stdout;
     let program = |flags: &[&str]| import(&clone).args(flags).input(stream.clone()).run();
@@ -75,7 +75,7 @@ fn changes_of_the_original_are_followed_by_its_clone() {
     let gone: String = dump(&original)
         .iter()
         .take(DELETED)
-        .map(|one| one.replacen('{', r#"{"op":"delete","#, 1) + "\n")
+        .map(|one| judge::line_of("delete", one))
         .collect();
     judge::load(&original, &gone);
     let end = mark(&original);

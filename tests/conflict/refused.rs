@@ -94,7 +94,7 @@ fn values_that_the_target_cannot_take_are_named_one_by_one() {
 }
 
 #[test]
-fn context_above_the_servers_limit_is_imported_but_cannot_be_touched() {
+fn context_above_the_limit_is_imported_but_not_touched() {
     let text = "tenant/document:large#viewer@user:u";
     let large = line(text, &on_network("x".repeat(30_000)));
     for datastore in [Datastore::Memory, Datastore::Postgres] {
@@ -141,7 +141,7 @@ fn context_above_the_servers_limit_is_imported_but_cannot_be_touched() {
 }
 
 #[test]
-fn ids_that_no_server_takes_do_not_stop_the_conflicts_beside_them() {
+fn invalid_ids_do_not_stop_the_conflicts_beside_them() {
     for datastore in [Datastore::Memory, Datastore::Postgres] {
         let target = with_schema(datastore);
         let held = line("tenant/group:held#member@user:a", &Value::Null);

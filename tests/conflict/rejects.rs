@@ -71,7 +71,7 @@ fn feed_again(server: &Server, rejects: &str) -> Program {
 }
 
 #[test]
-fn one_bad_relationship_among_a_hundred_thousand_is_kept_and_can_be_fed_again() {
+fn one_refused_of_100_000_is_kept_and_can_be_applied() {
     let stream = stream_with(Sample::portable(100_000), |index| index == 61_234);
     let whole = Server::start(Datastore::Memory);
     import(&whole).input(stream.clone()).run().expect_success();
@@ -137,7 +137,7 @@ fn one_bad_relationship_among_a_hundred_thousand_is_kept_and_can_be_fed_again() 
 }
 
 #[test]
-fn ten_thousand_bad_relationships_of_fifty_thousand_are_kept_in_little_time() {
+fn ten_thousand_refused_of_50_000_are_kept() {
     let stream = stream_with(Sample::portable(50_000), |index| index % 5 == 3);
     for datastore in [Datastore::Memory, Datastore::Postgres] {
         let target = with_schema(datastore);

@@ -115,7 +115,7 @@ fn schema_modes_do_what_they_say_on_any_target() {
 }
 
 #[test]
-fn source_once_written_with_redundant_parentheses_can_be_copied() {
+fn source_with_redundant_parentheses_can_be_copied() {
     let source = target(Some(PARENTHESES));
     by_hand(&source, &[line("doc:d#owner@user:u", &Value::Null)])
         .run()
@@ -194,7 +194,7 @@ fn what_differs_is_named_with_what_kind_of_thing_it_is() {
 }
 
 #[test]
-fn schema_that_the_targets_data_forbids_is_refused_with_the_servers_reason() {
+fn schema_forbidden_by_the_targets_data_is_refused() {
     let server = target(Some(DIFFERENT));
     let reader = line("doc:d#reader@user:u", &Value::Null);
     by_hand(&server, &[reader]).run().expect_success();

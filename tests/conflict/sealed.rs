@@ -30,7 +30,7 @@ fn only_documents(stream: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn stream_filtered_on_purpose_is_taken_with_partial_and_called_unsealed() {
+fn filtered_stream_is_accepted_with_partial() {
     let source = holding(Sample::rich(5_000), Datastore::Memory);
     let stream = export(&source).run().expect_success().stdout;
     let filtered = only_documents(&stream);
@@ -77,7 +77,7 @@ fn stream_filtered_on_purpose_is_taken_with_partial_and_called_unsealed() {
 }
 
 #[test]
-fn stream_that_was_filtered_by_the_export_is_sealed_and_says_that_it_is_a_part() {
+fn stream_filtered_by_the_export_says_so() {
     let source = holding(Sample::portable(1_000), Datastore::Memory);
     for (flags, words) in [
         (

@@ -67,7 +67,7 @@ fn streams_damaged_at_random_leave_a_target_as_it_was() {
 }
 
 #[test]
-fn altered_schema_of_a_large_stream_is_refused_before_its_first_transaction() {
+fn altered_schema_is_refused_before_the_first_transaction() {
     let server = Server::start(Datastore::Memory);
     // More than one transaction.
     let stream = stream_of(Sample::portable(60_000));

@@ -35,7 +35,7 @@ pub(super) struct Hostile {
 
 impl Hostile {
     fn start() -> Self {
-        let mut child = Command::new(root().join("tests/judge/run"))
+        let mut child = Command::new(root().join("tests/oracle/run"))
             .arg("--hostile")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -11,7 +11,7 @@
 
 pub mod disk;
 pub mod gateway;
-pub mod judge;
+pub mod oracle;
 pub mod pipe;
 pub mod program;
 pub mod refusing;
@@ -20,6 +20,7 @@ pub mod seal;
 pub mod spicedb;
 pub mod toxiproxy;
 
+pub use oracle as judge;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -58,9 +59,9 @@ fn output_of(command: &mut Command) -> String {
     String::from_utf8(output.stdout).expect("the command prints UTF-8")
 }
 
-/// `scripts/spicedb` with the state folder that all servers of the tests share.
+/// `tests/servers/spicedb` with the state folder that all servers of the tests share.
 fn spicedb_script() -> Command {
-    let mut command = Command::new(root().join("scripts/spicedb"));
+    let mut command = Command::new(root().join("tests/servers/spicedb"));
     command.env("SPICEDB_STATE", state_folder());
     command
 }

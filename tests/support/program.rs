@@ -2,6 +2,7 @@
 //! developer's.
 
 use super::running::{Finished, Running};
+use super::spicedb::Server;
 use super::{contexts, root};
 use std::ffi::OsStr;
 use std::fs::File;
@@ -27,6 +28,16 @@ impl Program {
     /// A program of the suite, `spice-export` for example.
     pub fn new(name: &str) -> Self {
         Self::at(&bin_folder().join(name))
+    }
+
+    /// A program of the suite, connected to a server.
+    pub fn on(name: &str, server: &Server) -> Self {
+        Self::new(name).args(["--context", server.context()])
+    }
+
+    /// The same by way of a proxy or gateway at an endpoint.
+    pub fn through(endpoint: &str, name: &str, server: &Server) -> Self {
+        Self::new(name).args(server.flags_by(endpoint))
     }
 
     /// A program of the repository, `scripts/migrate` for example. The suite's programs are on its

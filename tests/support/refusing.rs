@@ -1,4 +1,4 @@
-//! A gateway in front of a server that does not let a token make every call (`tests/judge/refusing.py`).
+//! A gateway in front of a server that does not let a token make every call (`tests/oracle/refusing.py`).
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -15,7 +15,7 @@ pub struct Refusing {
 
 impl Refusing {
     pub fn to(server: &Server, methods: &[&str]) -> Self {
-        let mut child = Command::new(root().join("tests/judge/run"))
+        let mut child = Command::new(root().join("tests/oracle/run"))
             .args(["--refusing", server.endpoint()])
             .args(methods)
             .stdin(Stdio::piped())

@@ -64,19 +64,19 @@ fn killed_on(datastore: Datastore) {
 }
 
 #[test]
-fn watch_killed_at_random_on_postgres_goes_on_with_the_same_command_and_spool() {
+fn killed_watch_of_postgres_resumes_with_the_same_command() {
     killed_on(Datastore::Postgres);
 }
 
 #[test]
-fn watch_killed_at_random_on_mysql_goes_on_with_the_same_command_and_spool() {
+fn killed_watch_of_mysql_resumes_with_the_same_command() {
     but_for_dead_mysql_servers(|| {
         killed_on(Datastore::MySql);
     });
 }
 
 #[test]
-fn full_disk_of_the_spool_ends_1_with_whole_revisions_and_goes_on_after_room_was_made() {
+fn full_disk_of_the_spool_ends_1_and_resumes_with_space() {
     let Some(disk) = SmallDisk::mount() else {
         return;
     };
@@ -116,7 +116,7 @@ fn full_disk_of_the_spool_ends_1_with_whole_revisions_and_goes_on_after_room_was
 }
 
 #[test]
-fn source_restarted_killed_and_without_its_database_is_followed_on_without_loss() {
+fn source_restarted_killed_and_cut_off_is_followed() {
     for datastore in [Datastore::Postgres, Datastore::MySql] {
         let server = source(datastore);
         let folder = folder();

@@ -35,7 +35,7 @@ fn peak(running: &Running) -> u64 {
 
 #[test]
 #[expect(clippy::print_stderr, reason = "the figures are looked at")]
-fn import_of_300_000_arrives_whole_and_200_000_updates_after_it_take_no_more_memory() {
+fn import_of_300_000_and_its_updates_take_bounded_memory() {
     let server = source(Datastore::Postgres);
     let folder = folder();
     let spool = folder.path().join("changes.ndjson");

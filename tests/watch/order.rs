@@ -17,7 +17,7 @@ fn churning(resources: &str) -> [&str; 8] {
 }
 
 #[test]
-fn transactions_that_overlap_an_import_on_postgres_come_once_each_and_fold_to_the_source() {
+fn transactions_overlapping_an_import_on_postgres_come_once() {
     for case in 0..repeat(2, 10) {
         let server = source(Datastore::Postgres);
         let folder = folder();
@@ -57,7 +57,7 @@ fn transactions_that_overlap_an_import_on_postgres_come_once_each_and_fold_to_th
 }
 
 #[test]
-fn import_that_was_open_for_3_s_on_mysql_is_missing_without_settling_and_there_with_it() {
+fn import_open_for_3_s_on_mysql_needs_settling() {
     but_for_dead_mysql_servers(|| {
         for _ in 0..repeat(1, 5) {
             let server = source(Datastore::MySql);
@@ -128,12 +128,12 @@ fn drained(datastore: Datastore) {
 }
 
 #[test]
-fn settled_spool_of_memory_under_4_writers_folds_to_the_source_after_the_drain() {
+fn settled_spool_of_memory_under_writers_equals_the_source() {
     drained(Datastore::Memory);
 }
 
 #[test]
-fn settled_spool_of_mysql_under_4_writers_folds_to_the_source_after_the_drain() {
+fn settled_spool_of_mysql_under_writers_equals_the_source() {
     but_for_dead_mysql_servers(|| {
         drained(Datastore::MySql);
     });

@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{
-    Folded, PATIENCE, SCHEMA, WATCHING, mark, source, wait_for_stdout, watch, write, writers,
-};
+use super::{Folded, PATIENCE, WATCHING, mark, source, wait_for_stdout, watch, write, writers};
 use crate::support::folder;
 use crate::support::judge;
 use crate::support::spicedb::{Datastore, Server};
@@ -29,9 +27,9 @@ fn followed_on(datastore: Datastore, settle: &str) {
     watching.wait_for_stderr(WATCHING, PATIENCE);
     write(&server, "touch", "first");
     // Identical: no change, whatever the server says.
-    judge::write_schema(&server, SCHEMA);
+    judge::write_schema(&server, judge::WRITERS_SCHEMA);
     wait_for_stdout(&watching, "first");
-    let relation = SCHEMA.replace(
+    let relation = judge::WRITERS_SCHEMA.replace(
         "  relation holder",
         "  relation owner: user\n  relation holder",
     );
@@ -72,18 +70,18 @@ fn followed_on(datastore: Datastore, settle: &str) {
 }
 
 #[test]
-fn schema_changes_on_postgres_are_told_in_their_place_and_identical_ones_not() {
+fn schema_changes_on_postgres_are_written_in_their_place() {
     followed_on(Datastore::Postgres, "0s");
 }
 
 #[test]
-fn schema_changes_in_memory_are_told_in_their_place_and_identical_ones_not() {
+fn schema_changes_in_memory_are_written_in_their_place() {
     followed_on(Datastore::Memory, "0s");
     followed_on(Datastore::Memory, "1s");
 }
 
 #[test]
-fn schema_changes_on_mysql_are_found_by_comparing_live_and_behind_the_head() {
+fn schema_changes_on_mysql_are_found_by_comparing() {
     followed_on(Datastore::MySql, "0s");
     followed_on(Datastore::MySql, "1s");
 }
@@ -105,7 +103,7 @@ fn found_by_the_drain(server: &Server) {
         ])
         .arg(&spool);
     quiet.run().expect_success();
-    let relation = SCHEMA.replace(
+    let relation = judge::WRITERS_SCHEMA.replace(
         "  relation holder",
         "  relation owner: user\n  relation holder",
     );
@@ -119,14 +117,14 @@ fn found_by_the_drain(server: &Server) {
 }
 
 #[test]
-fn schema_that_changed_while_nobody_watched_is_told_by_the_drain() {
+fn schema_changed_while_unwatched_is_written_by_the_drain() {
     for datastore in [Datastore::Postgres, Datastore::MySql, Datastore::Memory] {
         found_by_the_drain(&source(datastore));
     }
 }
 
 #[test]
-fn spool_in_segments_never_splits_a_revision_and_its_headers_chain() {
+fn segments_never_split_a_revision_and_headers_chain() {
     let server = source(Datastore::Postgres);
     let folder = folder();
     let spool = folder.path().join("changes.ndjson");
@@ -141,7 +139,7 @@ fn spool_in_segments_never_splits_a_revision_and_its_headers_chain() {
     written.finish();
     // One revision in several parts is as large as some hundred segments.
     super::import_held(&server, "import-", 25_000, Duration::ZERO);
-    let relation = SCHEMA.replace(
+    let relation = judge::WRITERS_SCHEMA.replace(
         "  relation holder",
         "  relation owner: user\n  relation holder",
     );

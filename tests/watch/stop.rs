@@ -15,7 +15,7 @@ use crate::support::toxiproxy::Proxy;
 const AT_ONCE: Duration = Duration::from_millis(1_500);
 
 #[test]
-fn sigterm_ends_0_within_a_second_with_a_trailer_and_sigint_of_the_signal() {
+fn sigterm_ends_0_with_a_trailer_and_sigint_by_the_signal() {
     for datastore in [Datastore::Postgres, Datastore::Memory] {
         let server = source(datastore);
         let folder = folder();
@@ -81,7 +81,7 @@ fn sigterm_ends_0_within_a_second_and_the_spool_is_whole() {
 }
 
 #[test]
-fn sigterm_ends_within_a_second_while_the_reader_of_stdout_stands_still() {
+fn sigterm_ends_within_a_second_with_a_stopped_reader() {
     let server = source(Datastore::Postgres);
     let since = judge::head(&server);
     // Far more than a pipe holds.
@@ -114,7 +114,7 @@ fn sigterm_ends_within_a_second_while_the_reader_of_stdout_stands_still() {
 }
 
 #[test]
-fn sigterm_ends_within_a_second_while_the_connection_stands_still() {
+fn sigterm_ends_within_a_second_on_a_silent_connection() {
     let server = source(Datastore::Memory);
     let since = judge::head(&server);
     for settle in ["0s", "1s"] {
@@ -154,7 +154,7 @@ fn reader_that_left_ends_it_of_sigpipe_and_silently() {
 }
 
 #[test]
-fn until_quiet_ends_when_nothing_changes_and_says_that_it_proves_nothing() {
+fn until_quiet_ends_when_nothing_changes() {
     for datastore in [Datastore::Postgres, Datastore::Memory] {
         let server = source(datastore);
         let since = judge::head(&server);
@@ -206,7 +206,7 @@ fn quiet_is_not_what_an_outage_makes() {
 /// As a spool is left by a program that ends after the last change of a round, before it has read which of
 /// them collided.
 #[test]
-fn spool_that_ends_before_its_contended_relationships_were_read_has_them_read_by_the_next_drain() {
+fn drain_reads_contended_relationships_left_by_a_spool() {
     let server = source(Datastore::Memory);
     let folder = folder();
     let spool = folder.path().join("spool");

@@ -25,7 +25,7 @@ fn assert_says(program: Program, code: i32, words: &[&str]) -> Finished {
 }
 
 #[test]
-fn start_and_types_that_make_no_sense_are_usage_errors_with_a_way_on() {
+fn nonsensical_start_and_types_are_usage_errors() {
     let server = source(Datastore::Postgres);
     let since = judge::head(&server);
     assert_says(watch(&server), 2, &["--since ZEDTOKEN", "spice-revision"]);
@@ -71,13 +71,13 @@ fn start_and_types_that_make_no_sense_are_usage_errors_with_a_way_on() {
 }
 
 #[test]
-fn type_filter_tells_only_those_changes_and_stays_what_it_was_in_a_spool() {
+fn type_filter_is_kept_by_the_spool() {
     let server = source(Datastore::Postgres);
     judge::write_schema(
         &server,
         &format!(
             "{}\ndefinition other {{\n  relation holder: user\n}}\n",
-            super::SCHEMA
+            judge::WRITERS_SCHEMA
         ),
     );
     let folder = folder();
@@ -102,7 +102,7 @@ fn type_filter_tells_only_those_changes_and_stays_what_it_was_in_a_spool() {
 }
 
 #[test]
-fn spool_of_another_datastore_a_second_writer_and_damage_are_refused() {
+fn foreign_damaged_or_locked_spool_is_refused() {
     let server = source(Datastore::Memory);
     let folder = folder();
     let spool = folder.path().join("changes.ndjson");
@@ -152,7 +152,7 @@ fn spool_of_another_datastore_a_second_writer_and_damage_are_refused() {
 }
 
 #[test]
-fn watch_that_is_switched_off_ends_1_and_names_what_to_switch_on() {
+fn disabled_watch_ends_1_and_names_the_flag() {
     let server = source_with(Datastore::Postgres, &["--datastore-disable-watch-support"]);
     let since = judge::head(&server);
     let finished = watch(&server)
@@ -170,7 +170,7 @@ fn watch_that_is_switched_off_ends_1_and_names_what_to_switch_on() {
 }
 
 #[test]
-fn start_is_taken_from_every_kind_of_file_and_the_file_wins_once_it_exists() {
+fn start_is_taken_from_every_kind_of_file() {
     let server = source(Datastore::Postgres);
     let other = judge::head(&source(Datastore::Postgres));
     let folder = folder();

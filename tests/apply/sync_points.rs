@@ -1,0 +1,146 @@
+//! Records that claim that both ends agree.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use authzed::zedtoken;
+
+use super::{Capture, applied, apply, mark, schema_of_writers};
+use crate::support::judge::{self, Precision, Writers};
+use crate::support::spicedb::{Datastore, Server, rows};
+use crate::support::{figure, folder, repeat, wait_until};
+
+/// Resources in updates of the spool at or before a place that a revision of the source does not see:
+/// PostgreSQL gives overlapping transactions one after the other.
+fn unseen(spool: &str, pair: &str) -> BTreeSet<String> {
+    let at = zedtoken::decode(pair).unwrap();
+    let mut resources = BTreeSet::new();
+    for line in spool.lines() {
+        let record: Value = serde_json::from_str(line).unwrap();
+        let (_, record) = record.as_object().unwrap().iter().next().unwrap();
+        let Some(revision) = record["revision"].as_str() else {
+            continue;
+        };
+        let updates = record["updates"].as_array().into_iter().flatten();
+        let seen = at
+            .revision
+            .sees(&zedtoken::decode(revision).unwrap().revision);
+        if seen != Some(true) {
+            for update in updates {
+                let id = update["relationship"]["resource"]["objectId"]
+                    .as_str()
+                    .unwrap();
+                resources.insert(format!(r#""item:{id}""#));
+            }
+        }
+        if revision == pair {
+            break;
+        }
+    }
+    resources
+}
+
+fn pairs_agree_under_load(datastore: Datastore) {
+    let (source, target, folder) = (
+        Server::start(Datastore::Postgres),
+        Server::start(datastore),
+        folder(),
+    );
+    schema_of_writers(&source);
+    let capture = Capture::of(&source, folder.path());
+    let seconds = repeat(10, 60).to_string();
+    let flags = [
+        "--seconds",
+        &seconds,
+        "--rate",
+        "30",
+        "--updates",
+        "20",
+        "--keys",
+        "100",
+    ];
+    let writers = Writers::start(&source, &folder.path().join("journal"), &flags);
+    let file = folder.path().join("position");
+    // Not as fast as the writers, so that it coalesces.
+    let follow = apply(&target)
+        .arg("--spool")
+        .arg(&capture.spool)
+        .arg("--position")
+        .arg(&file);
+    let follow = follow.args(["--max-rps", "40"]).spawn();
+    writers.finish();
+    // Then nothing but checkpoints.
+    let until = mark(&source);
+    std::thread::sleep(Duration::from_secs(11));
+    follow.signal("TERM");
+    let followed = follow.wait().expect_success();
+    let told = applied(&followed.stdout);
+    let pairs: Vec<&Value> = told.iter().filter(|one| one["syncPoint"] == true).collect();
+    assert!(
+        told.iter().any(|one| one["coalesced"] == true),
+        "there was a backlog"
+    );
+    let at = |pair: &Value| {
+        pair["at"]
+            .as_str()
+            .unwrap()
+            .parse::<jiff::Timestamp>()
+            .unwrap()
+    };
+    let mut longest = Duration::ZERO;
+    for two in pairs.windows(2) {
+        longest = longest.max(at(two[1]).duration_since(at(two[0])).unsigned_abs());
+    }
+    figure(&format!("{} pairs, at most {longest:?} apart", pairs.len()));
+    assert!(longest < Duration::from_millis(12_500), "{longest:?}");
+    let idle = pairs.last().unwrap();
+    assert_eq!(idle["updates"], 0, "a pair while only checkpoints came");
+    let spool = std::fs::read_to_string(&capture.spool).unwrap();
+    let (mut compared, mut aside) = (0, 0);
+    for pair in pairs
+        .iter()
+        .step_by(pairs.len() / repeat(8, 40) as usize + 1)
+        .chain([idle])
+    {
+        let name = |end: &str| pair[end].as_str().unwrap();
+        let unseen = unseen(&spool, name("sourceRevision"));
+        let dump = |server: &Server, at: &str| -> Vec<String> {
+            let dump = judge::dump_at(server, at, Precision::Microseconds);
+            let counts = |line: &String| !unseen.iter().any(|resource| line.contains(resource));
+            dump.into_iter().filter(counts).collect()
+        };
+        let (left, right) = (
+            dump(&source, name("sourceRevision")),
+            dump(&target, name("targetRevision")),
+        );
+        judge::assert_same_lines("source", &left, "target", &right);
+        compared += left.len();
+        aside += unseen.len();
+    }
+    figure(&format!(
+        "{compared} relationships compared, {aside} set aside"
+    ));
+    assert!(compared > 500 && aside < compared / 2);
+    let last = apply(&target)
+        .arg("--spool")
+        .arg(&capture.spool)
+        .arg("--position")
+        .arg(&file);
+    last.args(["--until", &until]).run().expect_success();
+    wait_until("both ends have as many", super::PATIENCE, || {
+        rows(&source) > 0
+    });
+    judge::assert_same_relationships(&source, &target, Precision::Microseconds);
+}
+
+#[test]
+fn pairs_of_postgres_and_postgres_agree_but_for_what_overlaps() {
+    pairs_agree_under_load(Datastore::Postgres);
+}
+
+#[test]
+fn pairs_of_postgres_and_memory_agree_but_for_what_overlaps() {
+    pairs_agree_under_load(Datastore::Memory);
+}

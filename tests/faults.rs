@@ -1,0 +1,162 @@
+//! What breaks on the way: connections, servers, programs, readers, history, disks.
+//!
+//! Every test names the fault, the place and what is expected. What arrived is compared as a set, by
+//! the independent judge; that the fault was really met is asserted, too.
+
+mod export;
+mod gateway;
+mod history;
+mod import;
+mod killed;
+mod memory;
+mod settle;
+mod signals;
+mod slow;
+mod watch;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use testdata::Sample;
+
+use crate::copy::{import, stream_of, summary};
+use crate::support::judge::{self, Precision};
+use crate::support::program::Program;
+use crate::support::running::{Finished, Running};
+use crate::support::spicedb::{Datastore, Server, rows};
+use crate::support::toxiproxy::Proxy;
+use crate::support::{Random, wait_until};
+
+/// Three transactions.
+const SAMPLE: u64 = 110_000;
+
+/// Long enough for anything here on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// `spice-export` by way of a proxy, from a server on which nobody writes.
+fn export_by(proxy: &Proxy, server: &Server) -> Program {
+    Program::through(&proxy.endpoint(), "spice-export", server)
+        .args(["--settle", "0s"])
+        .timeout(PATIENCE)
+}
+
+/// `spice-import` by way of a proxy.
+fn import_by(proxy: &Proxy, server: &Server) -> Program {
+    Program::through(&proxy.endpoint(), "spice-import", server).timeout(PATIENCE)
+}
+
+/// A PostgreSQL source. Without statistics PostgreSQL reads small pages of a fresh load a hundred
+/// times slower.
+fn source(sample: Sample) -> Server {
+    let server = loaded(sample, Datastore::Postgres);
+    server.sql("ANALYZE relation_tuple");
+    server
+}
+
+/// A new server that holds a sample, however long it takes to load.
+fn loaded(sample: Sample, datastore: Datastore) -> Server {
+    let server = Server::start(datastore);
+    let import = import(&server).input(stream_of(sample));
+    import.timeout(PATIENCE).run().expect_success();
+    server
+}
+
+/// What the judge sees of so many relationships of [`Sample::rich`] that were loaded without any
+/// fault; looked at once for all tests.
+fn seen(sample: Sample) -> Arc<Vec<String>> {
+    static SEEN: Mutex<BTreeMap<u64, Arc<Vec<String>>>> = Mutex::new(BTreeMap::new());
+    let look = || {
+        let server = loaded(sample, Datastore::Postgres);
+        let seen = judge::dump(&server, Precision::Microseconds);
+        assert_eq!(seen.len() as u64, sample.relationships);
+        Arc::new(seen)
+    };
+    let mut all = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
+    Arc::clone(all.entry(sample.relationships).or_insert_with(look))
+}
+
+#[track_caller]
+fn assert_holds(server: &Server, expected: &[String]) {
+    let there = judge::dump(server, Precision::Microseconds);
+    judge::assert_same_lines("expected", expected, server.context(), &there);
+}
+
+/// Fails unless a finished export is whole: every line once, sealed, and exactly what the source
+/// holds when it is loaded into another server.
+#[track_caller]
+fn assert_exports(finished: &Finished, expected: &[String]) {
+    let mut lines: Vec<&str> = finished.text().lines().collect();
+    assert!(
+        lines
+            .last()
+            .is_some_and(|line| line.starts_with(r#"{"trailer":"#)),
+        "the stream has a trailer"
+    );
+    assert_eq!(lines.len(), expected.len() + 2, "lines of the stream");
+    lines.sort_unstable();
+    let duplicate = lines.windows(2).find(|pair| pair[0] == pair[1]);
+    assert_eq!(duplicate, None, "no line comes twice");
+    let target = Server::start(Datastore::Memory);
+    let imported = import(&target)
+        .input(finished.stdout.clone())
+        .timeout(PATIENCE)
+        .run()
+        .expect_success();
+    assert_eq!(summary(&imported)["loaded"], expected.len());
+    assert_holds(&target, expected);
+}
+
+/// Fails unless an import that ended well has accounted for everything without skipping.
+#[track_caller]
+fn assert_accounted(finished: &Finished, sample: Sample) {
+    let imported = summary(finished);
+    let count = |name: &str| imported[name].as_u64().expect("a count");
+    assert_eq!(imported["relationships"], sample.relationships);
+    assert_eq!(
+        count("loaded") + count("present") + count("touched"),
+        sample.relationships,
+        "{imported}"
+    );
+    assert_eq!(imported["verified"], true);
+}
+
+/// Cuts all connections at random moments until the program has noticed it so many times, each time
+/// by saying `notice`, or it has ended; says how often it was. The pauses are drawn up to each of
+/// `longest` in turn.
+fn cut_until_noticed(
+    program: &mut Running,
+    proxy: &Proxy,
+    times: u32,
+    notice: &str,
+    longest: &[Duration],
+) -> u32 {
+    let mut random = Random::new(u64::from(times));
+    let heard = |program: &Running| program.stderr_so_far().matches(notice).count();
+    let mut noticed = 0;
+    for longest in longest.iter().cycle() {
+        let longest = usize::try_from(longest.as_millis()).unwrap();
+        std::thread::sleep(Duration::from_millis(random.below(longest) as u64));
+        let before = heard(program);
+        proxy.cut();
+        let began = Instant::now();
+        // A cut while nothing is under way is not noticed.
+        while heard(program) == before && began.elapsed() < Duration::from_secs(1) {
+            if !program.is_running() {
+                return noticed;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        noticed += u32::from(heard(program) > before);
+        if noticed == times {
+            break;
+        }
+    }
+    noticed
+}
+
+/// Waits until a PostgreSQL target holds the first transactions of an import.
+fn wait_for_rows(server: &Server, least: u64) {
+    let what = format!("{} holds {least} relationships", server.context());
+    wait_until(&what, PATIENCE, || rows(server) >= least);
+}

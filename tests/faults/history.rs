@@ -1,0 +1,143 @@
+//! Revisions that leave the source's history.
+
+use std::time::Duration;
+
+use testdata::Sample;
+
+use super::{PATIENCE, export_by};
+use crate::copy::{export, import, stream_of};
+use crate::support::judge::{self, Precision};
+use crate::support::pipe::Pipe;
+use crate::support::program::Program;
+use crate::support::spicedb::{Datastore, Server};
+
+/// A server that forgets after 6 s.
+fn forgetful(datastore: Datastore, sample: Sample) -> Server {
+    let server = Server::builder(datastore)
+        .flag("--datastore-revision-quantization-interval=1s")
+        .flag("--datastore-gc-window=6s")
+        .flag("--datastore-gc-interval=2s")
+        .start();
+    import(&server)
+        .input(stream_of(sample))
+        .run()
+        .expect_success();
+    server
+}
+
+/// Deletes everything. Where nobody writes, the newest revision of memory and MySQL stays for ever.
+fn delete_all(server: &Server) {
+    let deletes: String = judge::dump(server, Precision::Microseconds)
+        .iter()
+        .map(|line| judge::line_of("delete", line))
+        .collect();
+    judge::load(server, &deletes);
+}
+
+fn expired_before(datastore: Datastore) {
+    let server = forgetful(datastore, Sample::portable(1_000));
+    let old = judge::head(&server);
+    delete_all(&server);
+    std::thread::sleep(Duration::from_secs(9));
+    let finished = export(&server).args(["--at", &old]).run().expect_code(4);
+    assert!(finished.stdout.is_empty(), "{}", finished.text());
+    assert!(
+        finished.stderr.contains("--datastore-gc-window"),
+        "{}",
+        finished.stderr
+    );
+}
+
+/// The reader stands still while everything is deleted and collected.
+fn expired_in_the_middle(datastore: Datastore) {
+    // PostgreSQL is read page by page, and some 40,000 go ahead of the reader.
+    let sample = Sample::portable(match datastore {
+        Datastore::Postgres => 80_000,
+        _ => 5_000,
+    });
+    let server = forgetful(datastore, sample);
+    let folder = crate::support::folder();
+    let path = folder.path().join("stream.ndjson");
+    let reader = Program::at("cat".as_ref()).output_file(&path);
+    let mut all = Pipe::from(export(&server).args(["--page-size", "100"]))
+        .to(reader)
+        .timeout(PATIENCE)
+        .spawn();
+    all[1].signal("STOP");
+    all[0].wait_for_stderr("exporting", PATIENCE);
+    delete_all(&server);
+    std::thread::sleep(Duration::from_secs(14));
+    assert!(all[0].is_running(), "it waits for its reader");
+    all[1].signal("CONT");
+    let mut all = all.into_iter();
+    let finished = all.next().unwrap().wait().expect_code(4);
+    assert!(
+        finished.stderr.contains("did not outlive its export"),
+        "{}",
+        finished.stderr
+    );
+    all.next().unwrap().wait().expect_success();
+    let stream = std::fs::read_to_string(&path).unwrap();
+    assert!(stream.lines().count() > 1, "it had begun");
+    assert!(
+        !stream.contains(r#"{"trailer":"#),
+        "a stream without trailer"
+    );
+    let short = stream.lines().count() as u64 <= sample.relationships;
+    // PostgreSQL ends such a stream short and "OK" (measured); the others hold what they read.
+    assert!(short || datastore != Datastore::Postgres, "nothing missing");
+    let taken = Program::new("spice-import")
+        .arg("--dry-run")
+        .arg(&path)
+        .run();
+    assert_eq!(taken.code(), Some(65), "{}", taken.stderr);
+}
+
+#[test]
+fn revision_expired_before_export_from_postgres_exits_4() {
+    expired_before(Datastore::Postgres);
+}
+
+#[test]
+fn revision_expired_before_export_from_mysql_exits_4() {
+    expired_before(Datastore::MySql);
+}
+
+#[test]
+fn revision_expired_before_export_from_memory_exits_4() {
+    expired_before(Datastore::Memory);
+}
+
+#[test]
+fn revision_expired_during_export_from_postgres_exits_4() {
+    expired_in_the_middle(Datastore::Postgres);
+}
+
+#[test]
+fn revision_expired_during_export_from_mysql_exits_4() {
+    expired_in_the_middle(Datastore::MySql);
+}
+
+#[test]
+fn revision_expired_during_export_from_memory_exits_4() {
+    expired_in_the_middle(Datastore::Memory);
+}
+
+#[test]
+fn revision_expired_while_disconnected_exits_4() {
+    let server = forgetful(Datastore::Postgres, Sample::portable(20_000));
+    let proxy = crate::support::toxiproxy::Proxy::to(server.endpoint());
+    proxy.bandwidth(100);
+    let program = export_by(&proxy, &server)
+        .args(["--page-size", "100"])
+        .spawn();
+    program.wait_for_stderr("exporting", PATIENCE);
+    std::thread::sleep(Duration::from_millis(500));
+    proxy.disable();
+    delete_all(&server);
+    std::thread::sleep(Duration::from_secs(9));
+    proxy.enable();
+    let finished = program.wait().expect_code(4);
+    assert!(finished.text().lines().count() > 1, "it had begun");
+    assert!(!finished.text().contains(r#"{"trailer":"#));
+}

@@ -1,0 +1,147 @@
+//! SIGINT, SIGTERM and SIGPIPE: what could be saved is saved and said, then it is died of the real
+//! signal.
+
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+use testdata::Sample;
+
+use super::{PATIENCE, SAMPLE, assert_accounted, assert_holds, import_by, seen, wait_for_rows};
+use crate::copy::{export, holding, import, stream_of};
+use crate::support::judge::{self, Precision};
+use crate::support::pipe::Pipe;
+use crate::support::program::Program;
+use crate::support::running::Finished;
+use crate::support::spicedb::{Datastore, Server};
+use crate::support::toxiproxy::Proxy;
+
+const SIGNALS: [(&str, i32); 2] = [("INT", 2), ("TERM", 15)];
+const AT_ONCE: Duration = Duration::from_secs(3);
+
+#[test]
+fn signal_ends_import_within_a_second_and_names_its_state() {
+    let sample = Sample::rich(SAMPLE);
+    for (name, number) in SIGNALS {
+        let server = Server::start(Datastore::Postgres);
+        let proxy = Proxy::to(server.endpoint());
+        // 50,000 relationships of 5 MB take 1 s.
+        proxy.toxic(
+            "bandwidth",
+            "upstream",
+            &serde_json::json!({ "rate": 5_000 }),
+        );
+        let program = import_by(&proxy, &server).input(stream_of(sample)).spawn();
+        wait_for_rows(&server, 50_000);
+        let began = Instant::now();
+        program.signal(name);
+        let finished = program.wait();
+        assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
+        assert_eq!(finished.signal(), Some(number), "{}", finished.stderr);
+        assert!(finished.stdout.is_empty(), "no summary");
+        // A transaction that was dropped is rolled back, unless all of it was there already.
+        std::thread::sleep(Duration::from_secs(2));
+        let there = judge::dump(&server, Precision::Microseconds).len();
+        assert!((50_000..110_000).contains(&there), "{there}");
+        let stderr = &finished.stderr;
+        let (said, rest) = stderr
+            .split_once(" relationships of this stream are on the target")
+            .unwrap();
+        let said: usize = said.rsplit(' ').next().unwrap().parse().unwrap();
+        let more = rest
+            .strip_prefix(", and up to ")
+            .map_or(0, |rest| rest.split(' ').next().unwrap().parse().unwrap());
+        assert!((said..=said + more).contains(&there), "{there}: {stderr}");
+        let again = import(&server)
+            .args(["--on-conflict", "skip"])
+            .input(stream_of(sample))
+            .timeout(PATIENCE)
+            .run()
+            .expect_success();
+        assert_accounted(&again, sample);
+        assert_holds(&server, &seen(sample));
+    }
+}
+
+#[test]
+fn signal_ends_import_that_waits_for_its_input() {
+    let server = Server::start(Datastore::Memory);
+    let stream = stream_of(Sample::rich(100));
+    let middle = stream.len() / 2;
+    for (name, number) in SIGNALS {
+        // Before the header, in the middle; loading and only checking.
+        for (begun, dry) in [(0, false), (middle, false), (0, true), (middle, true)] {
+            let mut program = import(&server)
+                .args(dry.then_some("--dry-run"))
+                .timeout(Duration::from_secs(10))
+                .input_later()
+                .spawn();
+            let mut stdin = program.take_stdin();
+            stdin.write_all(&stream[..begun]).unwrap();
+            std::thread::sleep(Duration::from_millis(500));
+            let began = Instant::now();
+            program.signal(name);
+            let finished = program.wait();
+            assert_eq!(finished.signal(), Some(number), "{}", finished.stderr);
+            assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
+        }
+    }
+    assert_eq!(judge::dump(&server, Precision::Nanoseconds).len(), 0);
+}
+
+#[test]
+fn signal_ends_export_whose_reader_stands_still() {
+    let server = holding(Sample::rich(20_000), Datastore::Memory);
+    for (name, number) in SIGNALS {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let program = export(&server)
+            .timeout(Duration::from_secs(10))
+            .stdout_to(writer)
+            .spawn();
+        program.wait_for_stderr("exporting", PATIENCE);
+        std::thread::sleep(Duration::from_secs(1));
+        let began = Instant::now();
+        program.signal(name);
+        let finished = program.wait();
+        assert_eq!(finished.signal(), Some(number), "{}", finished.stderr);
+        assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
+        drop(reader);
+    }
+}
+
+#[test]
+fn signal_during_export_leaves_no_file() {
+    let server = holding(Sample::rich(20_000), Datastore::Memory);
+    let proxy = Proxy::to(server.endpoint());
+    proxy.bandwidth(100);
+    let folder = crate::support::folder();
+    for (name, number) in SIGNALS {
+        let program = super::export_by(&proxy, &server)
+            .args(["--page-size", "100", "--output"])
+            .arg(folder.path().join("backup.ndjson"))
+            .spawn();
+        program.wait_for_stderr("exporting", PATIENCE);
+        std::thread::sleep(Duration::from_millis(500));
+        program.signal(name);
+        let finished = program.wait();
+        assert_eq!(finished.signal(), Some(number), "{}", finished.stderr);
+        let left = std::fs::read_dir(folder.path()).unwrap().count();
+        assert_eq!(left, 0, "no file, whole or partial");
+    }
+}
+
+#[test]
+fn reader_that_leaves_ends_export_silently_by_sigpipe() {
+    let server = holding(Sample::rich(20_000), Datastore::Memory);
+    let mut all: Vec<Finished> = Pipe::from(export(&server))
+        .to(Program::at("head".as_ref()).arg("-1"))
+        .run();
+    let head = all.pop().unwrap().expect_success();
+    assert!(head.text().starts_with(r#"{"header":"#));
+    let finished = all.pop().unwrap();
+    assert_eq!(finished.signal(), Some(13), "{}", finished.stderr);
+    assert!(
+        !finished.stderr.contains("error") && !finished.stderr.contains("warning"),
+        "{}",
+        finished.stderr
+    );
+}

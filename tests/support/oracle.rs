@@ -1,0 +1,295 @@
+//! The independent judge, `tests/oracle`: SpiceDB's own Python client, sharing no code with the
+//! suite. It says what a server holds, and makes the situations that tests need.
+
+use super::spicedb::Server;
+use super::{output_of, root};
+use serde_json::json;
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// To what an expiry is compared: PostgreSQL keeps microseconds, MySQL whole seconds, memory
+/// everything.
+#[derive(Clone, Copy, Debug)]
+pub enum Precision {
+    Nanoseconds,
+    Microseconds,
+    Seconds,
+}
+
+impl Precision {
+    fn flag(self) -> &'static str {
+        match self {
+            Self::Nanoseconds => "--expiry-precision=ns",
+            Self::Microseconds => "--expiry-precision=us",
+            Self::Seconds => "--expiry-precision=s",
+        }
+    }
+}
+
+/// The schema that the writers need: `item:ID#holder@user:ID`, with caveat and expiry.
+pub const WRITERS_SCHEMA: &str = include_str!("../data/writers.zed");
+
+/// A line for [`load`]: `create`, `touch` or `delete` of a relationship, given as
+/// `document:readme#viewer@user:eve`.
+pub fn line(operation: &str, relationship: &str) -> String {
+    let (resource, rest) = relationship.split_once('#').expect("a relation");
+    let (relation, subject) = rest.split_once('@').expect("a subject");
+    let canonical =
+        json!({ "resource": resource, "relation": relation, "subject": subject }).to_string();
+    line_of(operation, &canonical)
+}
+
+/// The same of a relationship in its canonical form, as [`dump`] gives it.
+pub fn line_of(operation: &str, canonical: &str) -> String {
+    canonical.replacen('{', &format!(r#"{{"op":"{operation}","#), 1) + "\n"
+}
+
+/// Writes one relationship; returns the zedtoken.
+pub fn write(server: &Server, operation: &str, relationship: &str) -> String {
+    load(server, &line(operation, relationship))
+}
+
+fn judge() -> Command {
+    Command::new(root().join("tests/oracle/run"))
+}
+
+fn judge_of(server: &Server) -> Command {
+    let mut command = judge();
+    command
+        .args(["--endpoint", server.endpoint()])
+        .arg("--token-file")
+        .arg(server.token_file());
+    if let Some(certificate) = server.certificate() {
+        command.arg("--ca").arg(certificate);
+    }
+    command
+}
+
+fn lines(text: &str) -> Vec<String> {
+    text.split_terminator('\n').map(str::to_owned).collect()
+}
+
+/// A file for a command's input, deleted when dropped.
+fn file_with(text: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().expect("a temporary file can be made");
+    file.write_all(text.as_bytes())
+        .expect("a temporary file can be written");
+    file
+}
+
+/// All relationships of the newest state, one canonical line each, sorted.
+pub fn dump(server: &Server, precision: Precision) -> Vec<String> {
+    lines(&output_of(
+        judge_of(server).args(["dump", precision.flag()]),
+    ))
+}
+
+/// All relationships at exactly a revision.
+pub fn dump_at(server: &Server, zedtoken: &str, precision: Precision) -> Vec<String> {
+    lines(&output_of(judge_of(server).args([
+        "dump",
+        precision.flag(),
+        "--at",
+        zedtoken,
+    ])))
+}
+
+/// One relationship, given as `document:readme#viewer@user:eve`, in its canonical form.
+pub fn lookup(server: &Server, relationship: &str) -> Option<String> {
+    let output = judge_of(server)
+        .args(["lookup", relationship])
+        .output()
+        .expect("the judge can be started");
+    match output.status.code() {
+        Some(0) => Some(
+            String::from_utf8(output.stdout)
+                .expect("the judge prints UTF-8")
+                .trim_end()
+                .to_owned(),
+        ),
+        Some(1) => None,
+        _ => panic!(
+            "the judge failed: {}",
+            String::from_utf8_lossy(&output.stderr)
+        ),
+    }
+}
+
+/// Writes lines of canonical relationships, each with an `"op"` (`create`, `touch` or `delete`), in
+/// calls of at most 1000 updates; returns the last zedtoken.
+pub fn load(server: &Server, updates: &str) -> String {
+    let file = file_with(updates);
+    output_of(judge_of(server).arg("load").arg(file.path()))
+        .trim()
+        .to_owned()
+}
+
+/// Imports lines of canonical relationships in one transaction.
+pub fn load_bulk(server: &Server, relationships: &str) {
+    let file = file_with(relationships);
+    output_of(judge_of(server).args(["load", "--bulk"]).arg(file.path()));
+}
+
+/// Imports them in one transaction that stays open meanwhile: a third of them, a pause, and so on.
+pub fn load_bulk_slowly(server: &Server, relationships: &[String], pause: std::time::Duration) {
+    let mut child = judge_of(server)
+        .args(["load", "--bulk", "--batch=500", "-"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the judge can be started");
+    let mut stdin = child.stdin.take().expect("stdin is a pipe");
+    for third in relationships.chunks(relationships.len() / 3 + 1) {
+        let text = third.join("\n") + "\n";
+        stdin.write_all(text.as_bytes()).expect("the judge reads");
+        std::thread::sleep(pause);
+    }
+    drop(stdin);
+    let output = child
+        .wait_with_output()
+        .expect("the judge can be waited for");
+    assert!(
+        output.status.success(),
+        "the import ended with {}:\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// Writes a schema; returns the zedtoken.
+pub fn write_schema(server: &Server, schema: &str) -> String {
+    let file = file_with(schema);
+    output_of(judge_of(server).arg("schema-write").arg(file.path()))
+        .trim()
+        .to_owned()
+}
+
+pub fn read_schema(server: &Server) -> String {
+    output_of(judge_of(server).arg("schema-read"))
+}
+
+/// The zedtoken of the newest revision.
+pub fn head(server: &Server) -> String {
+    output_of(judge_of(server).arg("head")).trim().to_owned()
+}
+
+/// Fails with the first differences unless both servers hold the same relationships; returns how
+/// many.
+#[track_caller]
+pub fn assert_same_relationships(first: &Server, second: &Server, precision: Precision) -> usize {
+    let (left, right) = (dump(first, precision), dump(second, precision));
+    assert_same_lines(first.context(), &left, second.context(), &right);
+    left.len()
+}
+
+/// Fails with the first differences unless both lists hold the same lines.
+#[track_caller]
+pub fn assert_same_lines(left_name: &str, left: &[String], right_name: &str, right: &[String]) {
+    if left == right {
+        return;
+    }
+    let (left_set, right_set): (BTreeSet<_>, BTreeSet<_>) =
+        (left.iter().collect(), right.iter().collect());
+    let show = |name: &str, only: Vec<&&String>| {
+        let shown: String = only
+            .iter()
+            .take(5)
+            .map(|line| format!("    {line}\n"))
+            .collect();
+        format!("  only in {name}: {}\n{shown}", only.len())
+    };
+    panic!(
+        "{left_name} holds {} relationships, {right_name} {}:\n{}{}",
+        left.len(),
+        right.len(),
+        show(left_name, left_set.difference(&right_set).collect()),
+        show(right_name, right_set.difference(&left_set).collect()),
+    );
+}
+
+/// Concurrent writers that run until they are waited for; see `tests/oracle/run writers --help` for
+/// their flags.
+pub struct Writers {
+    process: Child,
+    journal: PathBuf,
+}
+
+impl Writers {
+    /// Starts them; `journal` will hold every acknowledged transaction. Without flags: 4 writers
+    /// for 5 s, with relationships of the schema that `--write-schema` writes.
+    pub fn start(server: &Server, journal: &Path, flags: &[&str]) -> Self {
+        let mut command = judge_of(server);
+        command
+            .arg("writers")
+            .arg("--journal")
+            .arg(journal)
+            .args(flags);
+        Self::spawn(command, journal)
+    }
+
+    /// Starts writers that collide, until the file `stop` is there: nobody but the server knows what is
+    /// left, and there is no journal.
+    pub fn colliding(server: &Server, stop: &Path, flags: &[&str]) -> Self {
+        let mut command = judge_of(server);
+        command
+            .arg("collide")
+            .arg("--stop-file")
+            .arg(stop)
+            .args(flags);
+        Self::spawn(command, stop)
+    }
+
+    fn spawn(mut command: Command, journal: &Path) -> Self {
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        Self {
+            process: command.spawn().expect("the judge can be started"),
+            journal: journal.to_owned(),
+        }
+    }
+
+    /// Waits for their end; panics unless every write was acknowledged. Returns their summary.
+    pub fn finish(self) -> serde_json::Value {
+        let output = self
+            .process
+            .wait_with_output()
+            .expect("the writers can be waited for");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success(),
+            "the writers ended with {}:\n{stderr}",
+            output.status
+        );
+        serde_json::from_slice(&output.stdout).expect("a summary")
+    }
+
+    /// Waits for their end and accepts writes that were not acknowledged; [`expected`] leaves those
+    /// out.
+    pub fn finish_anyhow(self) {
+        drop(self.process.wait_with_output());
+    }
+
+    pub fn journal(&self) -> &Path {
+        &self.journal
+    }
+}
+
+/// What a server must hold of the writers' relationships after a journal, as [`dump`] would print
+/// it. Relationships whose last write was not acknowledged are left out.
+pub fn expected(journal: &Path, precision: Precision) -> Vec<String> {
+    let output = judge()
+        .args(["expected", precision.flag(), "--journal"])
+        .arg(journal)
+        .output();
+    let output = output.expect("the judge can be started");
+    assert!(
+        matches!(output.status.code(), Some(0 | 1)),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    lines(&String::from_utf8(output.stdout).expect("the judge prints UTF-8"))
+}

@@ -18,6 +18,7 @@
 //! | [`format`] | old streams stay readable, and the documentation's example is one |
 //! | [`hostile`] | a server that lies, hangs or breaks the rules gets an error, in time, and little memory |
 //! | [`migrate`] | `scripts/migrate`, as an operator runs it |
+//! | [`recipes`] | `scripts/{copy,follow,cutover,repair}`, as an operator runs them |
 //! | [`schema`] | schemas of every form of comment and syntax are moved, and known again |
 //! | [`servers`] | `tests/servers/spicedb` finds the server to start |
 //! | [`spanner`] | Spanner is copied from and to and followed to, and never followed |
@@ -43,6 +44,7 @@ mod faults;
 mod format;
 mod hostile;
 mod migrate;
+mod recipes;
 mod schema;
 mod servers;
 mod spanner;

@@ -9,11 +9,14 @@ An empty context equals none and is left out, like every key that has no value. 
 """
 
 import argparse
+import contextlib
 import datetime
+import io
 import itertools
 import json
 import signal
 import sys
+import traceback
 
 import grpc
 from authzed.api.v1 import (
@@ -56,13 +59,14 @@ class Client(SyncClient):
         with open(token_file, encoding="ascii") as file:
             token = file.read().strip()
         options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+        options.append(("grpc.use_local_subchannel_pool", 1))  # no memory of a server that was restarted
         if ca:
             with open(ca, "rb") as file:
                 credentials = grpc.ssl_channel_credentials(root_certificates=file.read())
-            channel = grpc.secure_channel(endpoint, credentials, options)
+            self.channel = grpc.secure_channel(endpoint, credentials, options)
         else:
-            channel = grpc.insecure_channel(endpoint, options)
-        self.init_stubs(grpc.intercept_channel(channel, TokenAuthorization(token)))
+            self.channel = grpc.insecure_channel(endpoint, options)
+        self.init_stubs(grpc.intercept_channel(self.channel, TokenAuthorization(token)))
 
 
 # ---- the canonical form --------------------------------------------------------------------------
@@ -171,8 +175,11 @@ def dump(client, args):
         for relationship in page.relationships
     ]
     lines.sort()
-    with open(args.output, "wb") if args.output else sys.stdout.buffer as out:
-        out.writelines(text + b"\n" for text in lines)
+    if args.output:
+        with open(args.output, "wb") as out:
+            out.writelines(text + b"\n" for text in lines)
+    else:
+        sys.stdout.buffer.writelines(text + b"\n" for text in lines)
 
 
 def batches(updates, most):
@@ -247,7 +254,7 @@ def head(client, _args):
     print(client.ReadSchema(ReadSchemaRequest()).read_at.token)
 
 
-def arguments():
+def arguments(given):
     import colliding
     import writers
 
@@ -280,12 +287,12 @@ def arguments():
     command("head", head, "prints the zedtoken of the newest revision")
     writers.add_commands(command)
     colliding.add_commands(command)
-    return parser.parse_args()
+    return parser.parse_args(given)
 
 
-def main():
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    args = arguments()
+def run(given):
+    """Runs one command; returns its exit code."""
+    args = arguments(given)
     client = None
     if args.command != "expected":
         if not (args.endpoint and args.token_file):
@@ -296,6 +303,30 @@ def main():
     except grpc.RpcError as error:
         print(f"oracle: {args.command}: {error.code().name}: {error.details()}", file=sys.stderr)
         return 2
+    finally:
+        if client:
+            client.channel.close()
+
+
+def serve():
+    """Answers a JSON array of arguments a line with an object of code, stdout and stderr, until stdin ends."""
+    for text in sys.stdin:
+        out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                code = run(json.loads(text))
+            except SystemExit as end:
+                code = end.code if isinstance(end.code, int) else print(end.code, file=err) or 1
+            except Exception:  # noqa: BLE001 - whatever it is, the answer says so
+                traceback.print_exc()
+                code = 3
+        texts = {name: file.buffer.getvalue().decode() for name, file in (("stdout", out), ("stderr", err))}
+        print(json.dumps({"code": code, **texts}), flush=True)
+
+
+def main():
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    return serve() if sys.argv[1:] == ["serve"] else run(sys.argv[1:])
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
-//! The independent judge, `tests/oracle`: SpiceDB's own Python client, sharing no code with the
+//! The independent oracle, `tests/oracle`: SpiceDB's own Python client, sharing no code with the
 //! suite. It says what a server holds, and makes the situations that tests need.
 
+use super::root;
 use super::spicedb::Server;
-use super::{output_of, root};
-use serde_json::json;
+use serde_json::{Value, json};
+use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::io::Write;
+use std::ffi::OsStr;
+use std::io::{BufRead as _, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 /// To what an expiry is compared: PostgreSQL keeps microseconds, MySQL whole seconds, memory
 /// everything.
@@ -51,20 +53,89 @@ pub fn write(server: &Server, operation: &str, relationship: &str) -> String {
     load(server, &line(operation, relationship))
 }
 
-fn judge() -> Command {
+/// One oracle for each thread, which answers until the thread ends: its start costs a third of a second.
+struct Oracle {
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+}
+
+/// How it has answered.
+struct Answer {
+    code: i64,
+    stdout: String,
+    stderr: String,
+}
+
+thread_local! {
+    static ORACLE: RefCell<Oracle> = RefCell::new(Oracle::start());
+}
+
+impl Oracle {
+    fn start() -> Self {
+        let mut child = oracle()
+            .arg("serve")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the oracle can be started");
+        Self {
+            stdin: child.stdin.take().expect("stdin is a pipe"),
+            stdout: BufReader::new(child.stdout.take().expect("stdout is a pipe")),
+        }
+    }
+
+    fn ask(&mut self, arguments: &[String]) -> Answer {
+        writeln!(self.stdin, "{}", json!(arguments)).expect("the oracle reads");
+        let mut line = String::new();
+        self.stdout
+            .read_line(&mut line)
+            .expect("the oracle answers");
+        let answer: Value = serde_json::from_str(&line).expect("the oracle answers");
+        let text = |name: &str| answer[name].as_str().expect("a text").to_owned();
+        Answer {
+            code: answer["code"].as_i64().expect("an exit code"),
+            stdout: text("stdout"),
+            stderr: text("stderr"),
+        }
+    }
+}
+
+fn oracle() -> Command {
     Command::new(root().join("tests/oracle/run"))
 }
 
-fn judge_of(server: &Server) -> Command {
-    let mut command = judge();
-    command
-        .args(["--endpoint", server.endpoint()])
-        .arg("--token-file")
-        .arg(server.token_file());
+/// The flags that connect it to a server.
+fn flags_of(server: &Server) -> Vec<String> {
+    let path = |path: &Path| path.to_str().expect("the path is UTF-8").to_owned();
+    let mut flags = vec!["--endpoint".to_owned(), server.endpoint().to_owned()];
+    flags.extend(["--token-file".to_owned(), path(&server.token_file())]);
     if let Some(certificate) = server.certificate() {
-        command.arg("--ca").arg(certificate);
+        flags.extend(["--ca".to_owned(), path(&certificate)]);
     }
+    flags
+}
+
+fn oracle_of(server: &Server) -> Command {
+    let mut command = oracle();
+    command.args(flags_of(server));
     command
+}
+
+fn ask<A: AsRef<OsStr>>(flags: Vec<String>, arguments: &[A]) -> Answer {
+    let text = |argument: &A| argument.as_ref().to_str().expect("UTF-8").to_owned();
+    let all: Vec<String> = flags
+        .into_iter()
+        .chain(arguments.iter().map(text))
+        .collect();
+    ORACLE.with_borrow_mut(|oracle| oracle.ask(&all))
+}
+
+/// What it prints of a server; panics with its stderr when it fails.
+#[track_caller]
+fn answer_of<A: AsRef<OsStr>>(server: &Server, arguments: &[A]) -> String {
+    let answer = ask(flags_of(server), arguments);
+    assert_eq!(answer.code, 0, "the oracle failed: {}", answer.stderr);
+    answer.stdout
 }
 
 fn lines(text: &str) -> Vec<String> {
@@ -81,39 +152,24 @@ fn file_with(text: &str) -> tempfile::NamedTempFile {
 
 /// All relationships of the newest state, one canonical line each, sorted.
 pub fn dump(server: &Server, precision: Precision) -> Vec<String> {
-    lines(&output_of(
-        judge_of(server).args(["dump", precision.flag()]),
-    ))
+    lines(&answer_of(server, &["dump", precision.flag()]))
 }
 
 /// All relationships at exactly a revision.
 pub fn dump_at(server: &Server, zedtoken: &str, precision: Precision) -> Vec<String> {
-    lines(&output_of(judge_of(server).args([
-        "dump",
-        precision.flag(),
-        "--at",
-        zedtoken,
-    ])))
+    lines(&answer_of(
+        server,
+        &["dump", precision.flag(), "--at", zedtoken],
+    ))
 }
 
 /// One relationship, given as `document:readme#viewer@user:eve`, in its canonical form.
 pub fn lookup(server: &Server, relationship: &str) -> Option<String> {
-    let output = judge_of(server)
-        .args(["lookup", relationship])
-        .output()
-        .expect("the judge can be started");
-    match output.status.code() {
-        Some(0) => Some(
-            String::from_utf8(output.stdout)
-                .expect("the judge prints UTF-8")
-                .trim_end()
-                .to_owned(),
-        ),
-        Some(1) => None,
-        _ => panic!(
-            "the judge failed: {}",
-            String::from_utf8_lossy(&output.stderr)
-        ),
+    let answer = ask(flags_of(server), &["lookup", relationship]);
+    match answer.code {
+        0 => Some(answer.stdout.trim_end().to_owned()),
+        1 => None,
+        _ => panic!("the oracle failed: {}", answer.stderr),
     }
 }
 
@@ -121,35 +177,35 @@ pub fn lookup(server: &Server, relationship: &str) -> Option<String> {
 /// calls of at most 1000 updates; returns the last zedtoken.
 pub fn load(server: &Server, updates: &str) -> String {
     let file = file_with(updates);
-    output_of(judge_of(server).arg("load").arg(file.path()))
-        .trim()
-        .to_owned()
+    let answer = answer_of(server, &[OsStr::new("load"), file.path().as_ref()]);
+    answer.trim().to_owned()
 }
 
 /// Imports lines of canonical relationships in one transaction.
 pub fn load_bulk(server: &Server, relationships: &str) {
     let file = file_with(relationships);
-    output_of(judge_of(server).args(["load", "--bulk"]).arg(file.path()));
+    let bulk = ["load", "--bulk"].map(OsStr::new);
+    answer_of(server, &[bulk[0], bulk[1], file.path().as_ref()]);
 }
 
 /// Imports them in one transaction that stays open meanwhile: a third of them, a pause, and so on.
 pub fn load_bulk_slowly(server: &Server, relationships: &[String], pause: std::time::Duration) {
-    let mut child = judge_of(server)
+    let mut child = oracle_of(server)
         .args(["load", "--bulk", "--batch=500", "-"])
         .stdin(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("the judge can be started");
+        .expect("the oracle can be started");
     let mut stdin = child.stdin.take().expect("stdin is a pipe");
     for third in relationships.chunks(relationships.len() / 3 + 1) {
         let text = third.join("\n") + "\n";
-        stdin.write_all(text.as_bytes()).expect("the judge reads");
+        stdin.write_all(text.as_bytes()).expect("the oracle reads");
         std::thread::sleep(pause);
     }
     drop(stdin);
     let output = child
         .wait_with_output()
-        .expect("the judge can be waited for");
+        .expect("the oracle can be waited for");
     assert!(
         output.status.success(),
         "the import ended with {}:\n{}",
@@ -161,18 +217,17 @@ pub fn load_bulk_slowly(server: &Server, relationships: &[String], pause: std::t
 /// Writes a schema; returns the zedtoken.
 pub fn write_schema(server: &Server, schema: &str) -> String {
     let file = file_with(schema);
-    output_of(judge_of(server).arg("schema-write").arg(file.path()))
-        .trim()
-        .to_owned()
+    let answer = answer_of(server, &[OsStr::new("schema-write"), file.path().as_ref()]);
+    answer.trim().to_owned()
 }
 
 pub fn read_schema(server: &Server) -> String {
-    output_of(judge_of(server).arg("schema-read"))
+    answer_of(server, &["schema-read"])
 }
 
 /// The zedtoken of the newest revision.
 pub fn head(server: &Server) -> String {
-    output_of(judge_of(server).arg("head")).trim().to_owned()
+    answer_of(server, &["head"]).trim().to_owned()
 }
 
 /// Fails with the first differences unless both servers hold the same relationships; returns how
@@ -220,7 +275,7 @@ impl Writers {
     /// Starts them; `journal` will hold every acknowledged transaction. Without flags: 4 writers
     /// for 5 s, with relationships of the schema that `--write-schema` writes.
     pub fn start(server: &Server, journal: &Path, flags: &[&str]) -> Self {
-        let mut command = judge_of(server);
+        let mut command = oracle_of(server);
         command
             .arg("writers")
             .arg("--journal")
@@ -232,7 +287,7 @@ impl Writers {
     /// Starts writers that collide, until the file `stop` is there: nobody but the server knows what is
     /// left, and there is no journal.
     pub fn colliding(server: &Server, stop: &Path, flags: &[&str]) -> Self {
-        let mut command = judge_of(server);
+        let mut command = oracle_of(server);
         command
             .arg("collide")
             .arg("--stop-file")
@@ -247,13 +302,13 @@ impl Writers {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         Self {
-            process: command.spawn().expect("the judge can be started"),
+            process: command.spawn().expect("the oracle can be started"),
             journal: journal.to_owned(),
         }
     }
 
     /// Waits for their end; panics unless every write was acknowledged. Returns their summary.
-    pub fn finish(self) -> serde_json::Value {
+    pub fn finish(self) -> Value {
         let output = self
             .process
             .wait_with_output()
@@ -281,15 +336,11 @@ impl Writers {
 /// What a server must hold of the writers' relationships after a journal, as [`dump`] would print
 /// it. Relationships whose last write was not acknowledged are left out.
 pub fn expected(journal: &Path, precision: Precision) -> Vec<String> {
-    let output = judge()
-        .args(["expected", precision.flag(), "--journal"])
-        .arg(journal)
-        .output();
-    let output = output.expect("the judge can be started");
-    assert!(
-        matches!(output.status.code(), Some(0 | 1)),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
+    let journal = journal.to_str().expect("the path is UTF-8");
+    let answer = ask(
+        Vec::new(),
+        &["expected", precision.flag(), "--journal", journal],
     );
-    lines(&String::from_utf8(output.stdout).expect("the judge prints UTF-8"))
+    assert!(matches!(answer.code, 0 | 1), "{}", answer.stderr);
+    lines(&answer.stdout)
 }

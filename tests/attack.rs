@@ -250,7 +250,7 @@ fn the_largest_relationships_take_as_little_memory() {
         json!({ "values": values })
     };
     let mut peak = (0, String::new());
-    // What --memory of spice-diff grants comes on top.
+    // What --max-memory of spice-diff grants comes on top.
     let mut run = |what: &str, granted_mib: u64, program: Program| {
         let finished = program.run();
         assert_harmless(what, &finished, LIMIT_KIB + (granted_mib << 10));
@@ -264,7 +264,7 @@ fn the_largest_relationships_take_as_little_memory() {
             large(folder.path(), 0, context),
             large(folder.path(), 100, context),
         );
-        let diff = || Program::new("spice-diff").args(["--memory", "21MiB"]);
+        let diff = || Program::new("spice-diff").args(["--max-memory", "21MiB"]);
         let what = |name: &str| format!("{name} of {form} contexts");
         let finished = run(&what("digest"), 0, Program::new("spice-digest").arg(&a));
         finished.expect_success();

@@ -144,10 +144,10 @@ fn planted_differences_are_all_found_and_no_other() {
         let a = sealed(folder.path(), "a", sample, &a);
         let b = sealed(folder.path(), "b", sample, &b);
         for memory in ["1MiB", "256MiB"] {
-            let finished = diff(&a, &b).args(["--memory", memory]).run();
+            let finished = diff(&a, &b).args(["--max-memory", memory]).run();
             let finished = finished.expect_code(if k == 0 { 0 } else { 3 });
             let lines = finished.json_lines();
-            assert_eq!(found(&lines), planted, "--memory {memory}");
+            assert_eq!(found(&lines), planted, "--max-memory {memory}");
             assert_eq!(lines.first().unwrap()["header"]["stream"], "updates");
             assert_eq!(lines.last().unwrap()["trailer"]["updates"], 5 * k);
         }
@@ -275,10 +275,10 @@ fn memory_of_a_comparison_is_bounded() {
         write(&a, sample);
         // Of another seed: nothing has its like on the other side.
         write(&b, Sample { seed: 9, ..sample });
-        let memory = ["--memory", "64MiB", "--summary"];
+        let memory = ["--max-memory", "64MiB", "--summary"];
         let finished = diff(&a, &b).args(memory).run().expect_code(3);
         peaks.push((relationships, finished.peak_kib / 1024));
     }
-    figure(&format!("peak MiB of spice-diff --memory 64MiB: {peaks:?}"));
+    figure(&format!("peak MiB of spice-diff --max-memory 64MiB: {peaks:?}"));
     assert!(peaks.iter().all(|(_, peak)| *peak <= 64), "{peaks:?}");
 }

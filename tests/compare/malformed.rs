@@ -86,7 +86,7 @@ fn unusable_temporary_folder_is_named_and_left_empty() {
     ];
     for temp in folders.into_iter().flatten() {
         let failed = diff(&a, &b)
-            .args(["--memory", "1MiB", "--temp-dir"])
+            .args(["--max-memory", "1MiB", "--temp-dir"])
             .arg(temp)
             .run()
             .expect_code(1);
@@ -177,7 +177,7 @@ fn stopped_or_killed_diff_leaves_no_temporary_file() {
                 continue;
             }
             let running = diff(&a, &pipe)
-                .args(["--memory", "1MiB", "--temp-dir"])
+                .args(["--max-memory", "1MiB", "--temp-dir"])
                 .arg(&temp)
                 .spawn();
             wait_until("it needs temporary files", Duration::from_secs(60), || {

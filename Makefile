@@ -4,7 +4,7 @@
 PREFIX ?= /usr/local
 PROGRAMS = spice-export spice-import spice-revision spice-watch spice-apply spice-digest spice-diff spice-check
 STATE = $(CURDIR)/target/test-servers
-TEST_THREADS ?= 4
+TEST_THREADS ?= 6
 NEXTEST_VERSION = 0.9.128
 NEXTEST = target/tools/nextest-$(NEXTEST_VERSION)/bin/cargo-nextest
 

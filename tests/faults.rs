@@ -14,8 +14,9 @@ mod signals;
 mod slow;
 mod watch;
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use testdata::Sample;
@@ -64,16 +65,28 @@ fn loaded(sample: Sample, datastore: Datastore) -> Server {
 
 /// What the judge sees of so many relationships of [`Sample::rich`] that were loaded without any
 /// fault; looked at once for all tests.
-fn seen(sample: Sample) -> Arc<Vec<String>> {
-    static SEEN: Mutex<BTreeMap<u64, Arc<Vec<String>>>> = Mutex::new(BTreeMap::new());
-    let look = || {
+fn seen(sample: Sample) -> Vec<String> {
+    let run = std::env::var("NEXTEST_RUN_ID").unwrap_or_else(|_| std::process::id().to_string());
+    let name = format!("seen-{run}-{}", sample.relationships);
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    // Each test is a process of its own: the first one looks, and the others wait for it.
+    let mut file = File::options()
+        .create(true)
+        .append(true)
+        .read(true)
+        .open(path)
+        .unwrap();
+    file.lock().unwrap();
+    let mut text = String::new();
+    file.read_to_string(&mut text).unwrap();
+    if text.is_empty() {
         let server = loaded(sample, Datastore::Postgres);
         let seen = judge::dump(&server, Precision::Microseconds);
         assert_eq!(seen.len() as u64, sample.relationships);
-        Arc::new(seen)
-    };
-    let mut all = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
-    Arc::clone(all.entry(sample.relationships).or_insert_with(look))
+        text = seen.join("\n");
+        file.write_all(text.as_bytes()).unwrap();
+    }
+    text.lines().map(str::to_owned).collect()
 }
 
 #[track_caller]
@@ -136,6 +149,7 @@ fn cut_until_noticed(
     let mut noticed = 0;
     for longest in longest.iter().cycle() {
         let longest = usize::try_from(longest.as_millis()).unwrap();
+        // At any moment: this pause is what is tried.
         std::thread::sleep(Duration::from_millis(random.below(longest) as u64));
         let before = heard(program);
         proxy.cut();
@@ -159,4 +173,13 @@ fn cut_until_noticed(
 fn wait_for_rows(server: &Server, least: u64) {
     let what = format!("{} holds {least} relationships", server.context());
     wait_until(&what, PATIENCE, || rows(server) >= least);
+}
+
+/// Whether a transaction that writes is open on a PostgreSQL server.
+fn writes(server: &Server) -> bool {
+    let open = server.sql(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+         AND backend_xid IS NOT NULL AND pid <> pg_backend_pid()",
+    );
+    open.trim() != "0"
 }

@@ -158,6 +158,9 @@ create_database() {
     database=spicedb_$(tr -c 'a-z0-9\n' _ <<<"${name,,}")_$(new_secret | cut -c1-8)
     [ "$locale" != icu ] ||
         options="TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en-US' LOCALE 'C' ENCODING 'UTF8'"
+    if [ "$datastore$locale" = postgres ]; then
+        locked "$state/.postgres/template.lock" copy_template && return
+    fi
     case $datastore in
     postgres) postgres_client postgres -c "CREATE DATABASE $database $options" ;;
     mysql) mysql_client mysql -e "CREATE DATABASE $database CHARACTER SET utf8mb4" ;;
@@ -169,6 +172,24 @@ create_database() {
     esac >&2 || die "the database of $name could not be created"
     echo "$database" >"$server/database"
     migrate_database
+}
+
+# copy_template: makes $database from one that this SpiceDB has migrated once, in a tenth of the time. It becomes a
+# datastore of its own by its id
+copy_template() {
+    local new=$database template
+    template=template_$(md5sum <<<"$binary $(stat -c '%s %Y' "$binary")" | cut -c1-16)
+    if [ ! -e "$state/.postgres/$template" ]; then
+        postgres_client postgres -c "DROP DATABASE IF EXISTS $template" -c "CREATE DATABASE $template" >&2 || return
+        database=$template
+        migrate_database
+        environment=() database=$new
+        : >"$state/.postgres/$template"
+    fi
+    postgres_client postgres -c "CREATE DATABASE $database TEMPLATE $template" >&2 || return
+    postgres_client "$database" -c "UPDATE metadata SET unique_id = gen_random_uuid()" >&2 || return
+    echo "$database" >"$server/database"
+    connection_uri
 }
 
 # migrate_database: brings SpiceDB's tables into $database

@@ -28,11 +28,12 @@ use spice_record::record::{Checkpoint, StreamKind, Transaction};
 use spice_record::relationship::Update;
 use spice_record::{Change, ChangeSealer, Header, Record};
 
+use crate::support::folder;
 use crate::support::judge;
 use crate::support::program::Program;
 use crate::support::running::{Finished, Running};
 use crate::support::seal::lines;
-use crate::support::spicedb::Server;
+use crate::support::spicedb::{Datastore, Server};
 use crate::support::toxiproxy::Proxy;
 
 /// Long enough for anything here on a busy machine.
@@ -195,11 +196,6 @@ fn update(number: u64) -> Update {
     })
 }
 
-/// The schema of the judge's writers.
-fn schema_of_writers(server: &Server) {
-    judge::write_schema(server, judge::WRITERS_SCHEMA);
-}
-
 /// The ids of the resources that a server holds relationships of, as the judge sees them.
 pub(crate) fn ids(server: &Server) -> Vec<String> {
     let dump = judge::dump(server, judge::Precision::Microseconds);
@@ -228,6 +224,13 @@ fn applied(stdout: &[u8]) -> Vec<Value> {
 pub(crate) fn position(path: &Path) -> Value {
     let text = std::fs::read_to_string(path).unwrap();
     serde_json::from_str::<Value>(&text).unwrap()["position"].clone()
+}
+
+/// A PostgreSQL source with this schema, an empty target, and a folder.
+fn ends(schema: &str, target: Datastore) -> (Server, Server, tempfile::TempDir) {
+    let (source, target) = (Server::start(Datastore::Postgres), Server::start(target));
+    judge::write_schema(&source, schema);
+    (source, target, folder())
 }
 
 /// A capture of a PostgreSQL server into a spool, begun at its head.

@@ -12,11 +12,10 @@ mod stdout;
 mod strangers;
 mod usage;
 
-use std::time::Duration;
-
 use testdata::Sample;
 
 use crate::copy::stream_of;
+use crate::support::AT_ONCE;
 use crate::support::program::Program;
 use crate::support::running::Finished;
 use crate::support::spicedb::{Datastore, Server};
@@ -24,9 +23,6 @@ use crate::support::state_folder;
 
 /// A preshared key that no server has.
 const WRONG: &str = "wrong-preshared-key-4711";
-
-/// What a test waits for a program that cannot connect.
-const AT_ONCE: Duration = Duration::from_secs(5);
 
 /// The keys of all servers that run now, and the wrong one.
 fn secrets() -> Vec<String> {
@@ -74,7 +70,7 @@ fn command_line(pid: u32) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Fails unless the program ended with this code and said all of these words on stderr.
+/// Fails unless the program ended with this code and all of these words on stderr.
 #[track_caller]
 fn assert_says(finished: &Finished, code: i32, words: &[&str], what: &str) {
     let (name, stderr) = (&finished.name, &finished.stderr);

@@ -279,6 +279,8 @@ fn memory_of_a_comparison_is_bounded() {
         let finished = diff(&a, &b).args(memory).run().expect_code(3);
         peaks.push((relationships, finished.peak_kib / 1024));
     }
-    figure(&format!("peak MiB of spice-diff --max-memory 64MiB: {peaks:?}"));
+    figure(&format!(
+        "peak MiB of spice-diff --max-memory 64MiB: {peaks:?}"
+    ));
     assert!(peaks.iter().all(|(_, peak)| *peak <= 64), "{peaks:?}");
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use testdata::Sample;
 
-use self::bench::{BENCH, Case, Who, run, run_with};
+use self::bench::{BENCH, Case, LIMIT, Who, run, run_with};
 use crate::support::{figure, repeat};
 
 fn case(who: Who, treatment: &str, codes: &[i32]) -> Case {
@@ -182,7 +182,9 @@ fn server_that_does_not_get_on_gets_an_error() {
 #[test]
 fn import_whose_large_messages_are_reset_sends_smaller_ones() {
     let bench = &*BENCH;
-    let loaded = bench.run(Who::Import, "ImportBulkRelationships=many:3");
+    // Each call may take its time: what is tried is the size of messages.
+    let treatment = "ImportBulkRelationships=many:3";
+    let loaded = bench.run_within(Who::Import, treatment, "60s", LIMIT);
     let loaded = loaded.expect_success();
     assert!(loaded.stderr.contains("halving them"), "{}", loaded.stderr);
     assert!(loaded.text().contains("\"loaded\":12"), "{}", loaded.text());

@@ -5,7 +5,7 @@
 //! judge sees them.
 
 mod flush;
-mod history;
+pub(crate) mod history;
 mod killed;
 mod memory;
 mod order;

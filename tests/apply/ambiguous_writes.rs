@@ -5,7 +5,6 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use super::{
     PATIENCE, SCHEMA, delete, header, position, sealed, token, touch, trailer, transaction,
@@ -17,7 +16,7 @@ use crate::support::{folder, judge, wait_until};
 
 /// A proxy that can keep what a program has sent, let the program's connection break, and deliver the
 /// bytes to the server when nobody expects them any more.
-struct Holding {
+pub(super) struct Holding {
     port: u16,
     connections: Arc<Mutex<Vec<Arc<Connection>>>>,
     trigger: Arc<Mutex<Option<Trigger>>>,
@@ -38,7 +37,7 @@ struct Connection {
 }
 
 impl Holding {
-    fn to(upstream: &str) -> Self {
+    pub(super) fn to(upstream: &str) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let connections: Arc<Mutex<Vec<Arc<Connection>>>> = Arc::default();
@@ -71,12 +70,12 @@ impl Holding {
         }
     }
 
-    fn endpoint(&self) -> String {
+    pub(super) fn endpoint(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
     /// What comes on the connections that there are is kept from now on.
-    fn hold(&self) {
+    pub(super) fn hold(&self) {
         for connection in self.connections.lock().unwrap().iter() {
             connection.holds.store(true, Ordering::SeqCst);
         }
@@ -86,7 +85,7 @@ impl Holding {
         *self.trigger.lock().unwrap() = Some(Trigger { text, times });
     }
 
-    fn held(&self) -> usize {
+    pub(super) fn held(&self) -> usize {
         let connections = self.connections.lock().unwrap();
         connections
             .iter()
@@ -157,9 +156,7 @@ impl Connection {
 const GHOST: &str = "document:ghost#viewer@user:eve";
 
 fn apply_by(proxy: &Holding, target: &Server) -> Program {
-    Program::new("spice-apply")
-        .args(target.flags_by(&proxy.endpoint()))
-        .timeout(PATIENCE)
+    Program::through(&proxy.endpoint(), "spice-apply", target).timeout(PATIENCE)
 }
 
 fn stands_behind_the_first(file: &Path) {
@@ -184,7 +181,7 @@ fn stalled_touch_that_lands_after_its_delete_is_taken_back(datastore: Datastore)
     let mut said = [transaction(3, &[touch("ghost"), touch("real")])];
     stdin.write_all(lines.add(&said).as_bytes()).unwrap();
     wait_until("the touch is under way", PATIENCE, || proxy.held() > 100);
-    std::thread::sleep(Duration::from_millis(100));
+    program.wait_until_blocked();
     assert!(
         judge::lookup(&server, GHOST).is_none(),
         "it has not arrived"
@@ -263,7 +260,7 @@ fn resumed_apply_waits_for_an_ambiguous_write() {
     let ghost = transaction(3, &[touch("ghost")]);
     stdin.write_all(lines.add([&ghost]).as_bytes()).unwrap();
     wait_until("the touch is under way", PATIENCE, || proxy.held() > 100);
-    std::thread::sleep(Duration::from_millis(100));
+    killed.wait_until_blocked();
     proxy.break_held();
     wait_until("it was repeated", PATIENCE, || {
         judge::lookup(&server, GHOST).is_some()
@@ -312,7 +309,7 @@ fn schema_that_is_written_late_over_a_newer_one_is_taken_back() {
     proxy.hold_from("editor", 2);
     say(&[&super::schema(3, WITH_EDITOR)]);
     wait_until("the schema is under way", PATIENCE, || proxy.held() > 50);
-    std::thread::sleep(Duration::from_millis(100));
+    program.wait_until_blocked();
     let has_editor = || judge::read_schema(&server).contains("editor");
     assert!(!has_editor(), "it has not arrived");
     proxy.break_held();

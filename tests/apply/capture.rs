@@ -2,17 +2,17 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
-use std::time::Duration;
 
 use serde_json::json;
 
 use super::{
-    Capture, PATIENCE, SCHEMA, apply, checkpoint, header, header_of, ids, lines, mark, position,
-    rejected_code, token, touch, transaction, watch,
+    Capture, PATIENCE, SCHEMA, apply, checkpoint, ends, head, header, header_of, ids, lines, mark,
+    position, rejected_code, token, touch, transaction, watch,
 };
 use crate::support::seal::{Lines, change_position};
 use crate::support::spicedb::{Datastore, Server, rows};
 use crate::support::{folder, judge, wait_until};
+use crate::watch::history::wait_until_expired;
 use spice_record::record::StreamKind;
 
 fn write(server: &Server, id: &str) {
@@ -21,12 +21,7 @@ fn write(server: &Server, id: &str) {
 
 #[test]
 fn apply_until_ends_75_when_the_capture_is_killed_and_resumes() {
-    let (source, target, folder) = (
-        Server::start(Datastore::Postgres),
-        Server::start(Datastore::Postgres),
-        folder(),
-    );
-    judge::write_schema(&source, SCHEMA);
+    let (source, target, folder) = ends(SCHEMA, Datastore::Postgres);
     let capture = Capture::of(&source, folder.path());
     let file = folder.path().join("position");
     let program = || {
@@ -60,7 +55,7 @@ fn apply_until_ends_75_when_the_capture_is_killed_and_resumes() {
     assert_eq!(rows(&target), 1);
     // Both at once is nobody's plan, and no harm.
     let again = watch(&source).arg("--spool").arg(&capture.spool).spawn();
-    wait_until("the follower goes on by itself", PATIENCE, || {
+    wait_until("the follower resumes by itself", PATIENCE, || {
         rows(&target) == 2
     });
     follow.signal("TERM");
@@ -86,14 +81,14 @@ fn capture_that_lost_its_history_makes_apply_end_4() {
     wait_until("the spool is begun", PATIENCE, || {
         std::fs::metadata(&capture.spool).is_ok_and(|spool| spool.len() > 0)
     });
-    let Capture { spool, running, .. } = capture;
+    let Capture { spool, running } = capture;
+    let since = head(&source);
     running.kill9();
     drop(running.wait());
     let follow = || apply(&target).arg("--spool").arg(&spool);
     let following = follow().spawn();
-    std::thread::sleep(Duration::from_secs(8));
+    wait_until_expired(&source, &since);
     write(&source, "unseen");
-    std::thread::sleep(Duration::from_secs(2));
     watch(&source)
         .arg("--spool")
         .arg(&spool)
@@ -124,7 +119,7 @@ fn spool_cut_below_the_position_is_refused() {
     let stood = position(&file);
     assert_eq!(stood["sourceRevision"], token(12));
     let whole = std::fs::read(&path).unwrap();
-    // The power went: whole lines are missing at the end, or half of one.
+    // A power loss: lines are missing at the end, or half of one.
     for cut in [
         lines(&records[..8]).len(),
         whole.len() - 10,
@@ -142,7 +137,7 @@ fn spool_cut_below_the_position_is_refused() {
             "does not hold the position's revision",
         );
         assert_eq!(position(&file), stood);
-        // Another writer has begun anew in its place, with something longer.
+        // Another writer has begun a longer one in its place.
         let other: Vec<_> = (20..60)
             .map(|n| transaction(n, &[touch("wrong")]))
             .collect();
@@ -215,7 +210,7 @@ fn only_segments_that_are_wholly_applied_are_pruned() {
     following.signal("TERM");
     following.wait().expect_success();
     assert_eq!(ids(&server).len(), 12);
-    // It goes on in what is left.
+    // It resumes in what is left.
     fill(4, 13);
     let mut spool = OpenOptions::new().append(true).open(segment(4)).unwrap();
     let last = lines.add([&checkpoint(16)]);
@@ -239,6 +234,6 @@ fn only_segments_that_are_wholly_applied_are_pruned() {
     rejected_code(
         program().args(["--until", &token(22)]).run(),
         65,
-        "pruned, and no position says that it was applied",
+        "pruned, and no position",
     );
 }

@@ -1,34 +1,39 @@
 //! `kill -9` of apply, signals, and a target that goes away, all under load.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{
-    Capture, PATIENCE, applied, apply, apply_by, mark, position, schema_of_writers, watch,
-};
+use super::ambiguous_writes::Holding;
+use super::{Capture, PATIENCE, applied, apply, apply_by, ends, mark, position, watch};
 use crate::support::judge::{self, Precision, Writers};
 use crate::support::pipe::Pipe;
+use crate::support::program::Program;
 use crate::support::spicedb::{Datastore, Server, rows};
 use crate::support::toxiproxy::Proxy;
-use crate::support::{Random, figure, folder, repeat, wait_until};
+use crate::support::{AT_ONCE, Random, figure, folder, repeat, wait_until};
 
-/// 4 writers for so long, each with so many transactions a second.
-fn write(source: &Server, folder: &Path, seconds: u32, rate: u32) -> Writers {
-    let (seconds, rate) = (seconds.to_string(), rate.to_string());
-    let flags = [
-        "--seconds",
-        &seconds,
-        "--rate",
-        &rate,
-        "--updates",
-        "8",
-        "--keys",
-        "60",
-    ];
-    Writers::start(source, &folder.join("journal"), &flags)
+/// 4 writers, each with 20 transactions a second, until they are stopped.
+struct Load(Writers, PathBuf);
+
+impl Load {
+    fn on(source: &Server, folder: &Path) -> Self {
+        let stop = folder.join("stop");
+        let flags = ["--rate", "20", "--updates", "8", "--keys", "60"];
+        let until = ["--seconds", "3600", "--stop-file", stop.to_str().unwrap()];
+        let flags = [&flags[..], &until].concat();
+        Self(
+            Writers::start(source, &folder.join("journal"), &flags),
+            stop,
+        )
+    }
+
+    fn stop(self) {
+        std::fs::write(self.1, "").unwrap();
+        self.0.finish();
+    }
 }
 
 /// A relationship of the writers, and its state: caveat, context and expiry.
@@ -120,14 +125,9 @@ fn assert_not_ahead(spool: &Path, file: &Path, target: &Server) -> bool {
 #[test]
 fn killed_behind_a_spool_is_never_behind_its_position() {
     let cases = repeat(4, 50);
-    let (source, target, folder) = (
-        Server::start(Datastore::Postgres),
-        Server::start(Datastore::Postgres),
-        folder(),
-    );
-    schema_of_writers(&source);
+    let (source, target, folder) = ends(judge::WRITERS_SCHEMA, Datastore::Postgres);
     let capture = Capture::of(&source, folder.path());
-    let writers = write(&source, folder.path(), cases * 2 + 2, 20);
+    let load = Load::on(&source, folder.path());
     let file = folder.path().join("position");
     let mut random = Random::new(3);
     let mut behind = 0;
@@ -143,14 +143,15 @@ fn killed_behind_a_spool_is_never_behind_its_position() {
             .arg(&capture.spool)
             .args(flags);
         let program = program.arg("--position").arg(&file).spawn();
-        wait_until("it works", PATIENCE, || !program.stdout_so_far().is_empty());
+        program.wait_for_output(1);
+        // At any moment: this pause is what is tried.
         std::thread::sleep(Duration::from_millis(random.below(900) as u64));
         program.kill9();
         let killed = program.wait();
         assert_eq!(killed.signal(), Some(9), "case {case}: {}", killed.stderr);
         behind += u32::from(assert_not_ahead(&capture.spool, &file, &target));
     }
-    writers.finish();
+    load.stop();
     assert!(behind > 0, "there was something left to do at the kills");
     let until = mark(&source);
     let program = apply(&target)
@@ -165,14 +166,9 @@ fn killed_behind_a_spool_is_never_behind_its_position() {
 #[test]
 fn killed_watch_or_apply_in_a_pipe_resumes_at_the_position() {
     let cases = repeat(3, 50);
-    let (source, target, folder) = (
-        Server::start(Datastore::Postgres),
-        Server::start(Datastore::Memory),
-        folder(),
-    );
-    schema_of_writers(&source);
+    let (source, target, folder) = ends(judge::WRITERS_SCHEMA, Datastore::Memory);
     let since = super::head(&source);
-    let writers = write(&source, folder.path(), cases * 2, 20);
+    let load = Load::on(&source, folder.path());
     let file = folder.path().join("position");
     let pipe = |flags: &[&str]| {
         let watch = watch(&source).args(["--since", &since, "--heartbeat", "1s", "--since-file"]);
@@ -183,9 +179,8 @@ fn killed_watch_or_apply_in_a_pipe_resumes_at_the_position() {
     let mut moved = Vec::new();
     for case in 0..cases {
         let running = pipe(&[]).spawn();
-        wait_until("it works", PATIENCE, || {
-            !running[1].stdout_so_far().is_empty()
-        });
+        running[1].wait_for_output(1);
+        // At any moment: this pause is what is tried.
         std::thread::sleep(Duration::from_millis(random.below(900) as u64));
         running[(case % 2) as usize].kill9();
         let ended: Vec<_> = running
@@ -198,7 +193,7 @@ fn killed_watch_or_apply_in_a_pipe_resumes_at_the_position() {
         }
         moved.push(position(&file)["sourceRevision"].clone());
     }
-    writers.finish();
+    load.stop();
     moved.dedup();
     assert!(moved.len() > 1, "the position moved");
     let until = mark(&source);
@@ -208,33 +203,24 @@ fn killed_watch_or_apply_in_a_pipe_resumes_at_the_position() {
 
 #[test]
 fn target_restarted_cut_and_stalled_under_load_ends_equal() {
-    let (source, target, folder) = (
-        Server::start(Datastore::Postgres),
-        Server::start(Datastore::Postgres),
-        folder(),
-    );
-    schema_of_writers(&source);
+    let (source, target, folder) = ends(judge::WRITERS_SCHEMA, Datastore::Postgres);
     let proxy = Proxy::to(target.endpoint());
     let capture = Capture::of(&source, folder.path());
-    let writers = write(&source, folder.path(), repeat(25, 120), 20);
+    let load = Load::on(&source, folder.path());
     let file = folder.path().join("position");
     let follow = apply_by(&proxy, &target).arg("--spool").arg(&capture.spool);
     let mut follow = follow
         .arg("--position")
         .arg(&file)
         .args(["--max-retries", "30"])
-        .timeout(Duration::from_secs(240))
+        .timeout(PATIENCE * 10)
         .spawn();
     let mut noticed = 0;
     let retries = |text: &str| text.matches("writing again in").count();
     for round in 0..repeat(1, 6) {
         for fault in 0..5 {
             let before = retries(&follow.stderr_so_far());
-            wait_until("it follows", PATIENCE, || {
-                let seen = follow.stdout_so_far().len();
-                std::thread::sleep(Duration::from_millis(100));
-                follow.stdout_so_far().len() > seen
-            });
+            follow.wait_for_output(follow.stdout_so_far().len() + 1);
             match fault {
                 0 => {
                     target.kill9();
@@ -243,25 +229,24 @@ fn target_restarted_cut_and_stalled_under_load_ends_equal() {
                 1 => target.restart(),
                 2 => {
                     // Its database: every session of it ends.
-                    let noticed = || retries(&follow.stderr_so_far()) > before;
-                    for _ in 0..200 {
+                    wait_until("it meets a write", PATIENCE, || {
                         target.sql(
                             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
                              WHERE datname = current_database() AND pid <> pg_backend_pid()",
                         );
-                        if noticed() {
-                            break;
-                        }
-                    }
+                        retries(&follow.stderr_so_far()) > before
+                    });
                 }
                 3 => wait_until("a cut meets a write", PATIENCE, || {
                     proxy.cut();
-                    std::thread::sleep(Duration::from_millis(20));
                     retries(&follow.stderr_so_far()) > before
                 }),
                 _ => {
                     proxy.stall();
-                    std::thread::sleep(Duration::from_millis(1_500));
+                    // Some transactions, of which the first at least is under way.
+                    let length = || std::fs::metadata(&capture.spool).unwrap().len();
+                    let least = length() + 20_000;
+                    wait_until("the source goes on", PATIENCE, || length() > least);
                     proxy.heal();
                     proxy.cut();
                 }
@@ -271,17 +256,17 @@ fn target_restarted_cut_and_stalled_under_load_ends_equal() {
                 "round {round}: {}",
                 follow.stderr_so_far()
             );
-            let began = Instant::now();
-            while retries(&follow.stderr_so_far()) == before && began.elapsed().as_secs() < 4 {
-                std::thread::sleep(Duration::from_millis(20));
-            }
+            let seen = follow.stdout_so_far().len();
+            wait_until("it follows again", PATIENCE, || {
+                follow.stdout_so_far().len() > seen + 2_000
+            });
             // A graceful end may fall between two calls.
             noticed += usize::from(retries(&follow.stderr_so_far()) > before);
         }
     }
     figure(&format!("{noticed} faults met a write"));
     assert!(noticed >= 2, "{}", follow.stderr_so_far());
-    writers.finish();
+    load.stop();
     follow.signal("TERM");
     follow.wait().expect_success();
     let until = mark(&source);
@@ -297,14 +282,9 @@ fn target_restarted_cut_and_stalled_under_load_ends_equal() {
 
 #[test]
 fn sigterm_ends_at_once_and_nothing_is_applied_again() {
-    let (source, target, folder) = (
-        Server::start(Datastore::Postgres),
-        Server::start(Datastore::Postgres),
-        folder(),
-    );
-    schema_of_writers(&source);
+    let (source, target, folder) = ends(judge::WRITERS_SCHEMA, Datastore::Postgres);
     let capture = Capture::of(&source, folder.path());
-    let writers = write(&source, folder.path(), 6, 20);
+    let load = Load::on(&source, folder.path());
     let file = folder.path().join("position");
     let program = || {
         let program = apply(&target).arg("--spool").arg(&capture.spool);
@@ -320,18 +300,12 @@ fn sigterm_ends_at_once_and_nothing_is_applied_again() {
     };
     for signal in ["TERM", "INT", "TERM", "INT"] {
         let running = program().spawn();
-        wait_until("it works", PATIENCE, || {
-            running.stdout_so_far().len() > 2_000
-        });
+        running.wait_for_output(2_000);
         let began = Instant::now();
         running.signal(signal);
         let ended = running.wait();
         figure(&format!("SIG{signal}: {:?}", began.elapsed()));
-        assert!(
-            began.elapsed() < Duration::from_millis(1_500),
-            "{:?}",
-            began.elapsed()
-        );
+        assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
         match signal {
             "TERM" => assert_eq!(ended.code(), Some(0), "{}", ended.stderr),
             _ => assert_eq!(ended.signal(), Some(2), "{}", ended.stderr),
@@ -340,7 +314,7 @@ fn sigterm_ends_at_once_and_nothing_is_applied_again() {
         assert!(stands["ambiguousUntil"].is_null());
         count(&ended.stdout);
     }
-    writers.finish();
+    load.stop();
     let until = mark(&source);
     let ended = program().args(["--until", &until]).run().expect_success();
     count(&ended.stdout);
@@ -356,7 +330,7 @@ fn sigterm_ends_at_once_and_nothing_is_applied_again() {
 #[test]
 fn sigterm_during_a_stalled_write_records_it_as_ambiguous() {
     let (target, folder) = (Server::start(Datastore::Postgres), folder());
-    let proxy = Proxy::to(target.endpoint());
+    let proxy = Holding::to(target.endpoint());
     let path = folder.path().join("spool");
     let file = folder.path().join("position");
     let first = [
@@ -364,7 +338,7 @@ fn sigterm_during_a_stalled_write_records_it_as_ambiguous() {
         super::transaction(2, &[super::touch("a")]),
     ];
     std::fs::write(&path, super::lines(&first)).unwrap();
-    let program = apply_by(&proxy, &target)
+    let program = Program::through(&proxy.endpoint(), "spice-apply", &target)
         .arg("--spool")
         .arg(&path)
         .arg("--position")
@@ -373,18 +347,14 @@ fn sigterm_during_a_stalled_write_records_it_as_ambiguous() {
     wait_until("the first is there", PATIENCE, || {
         file.exists() && position(&file)["sourceRevision"] == super::token(2)
     });
-    proxy.stall();
+    proxy.hold();
     let second = super::transaction(3, &[super::touch("b")]);
     std::fs::write(&path, super::lines(first.iter().chain([&second]))).unwrap();
-    std::thread::sleep(Duration::from_millis(300));
+    wait_until("the second is under way", PATIENCE, || proxy.held() > 100);
     let began = Instant::now();
     running.signal("TERM");
     running.wait().expect_success();
-    assert!(
-        began.elapsed() < Duration::from_millis(1_500),
-        "{:?}",
-        began.elapsed()
-    );
+    assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
     assert_eq!(position(&file)["sourceRevision"], super::token(2));
     assert!(position(&file)["ambiguousUntil"].is_string());
 }

@@ -14,16 +14,10 @@ use crate::support::judge;
 use crate::support::program::Program;
 use crate::support::running::Running;
 use crate::support::spicedb::Datastore;
-use crate::support::{folder, repeat, wait_until};
+use crate::support::{AT_ONCE, folder, wait_until};
 
 /// TERM comes last: what it means differs.
 const SIGNALS: [(&str, i32); 3] = [("HUP", 1), ("INT", 2), ("TERM", 15)];
-/// Other tests run beside these in `make test`; alone, in a soak, it is the second that is promised.
-fn at_once() -> Duration {
-    Duration::from_millis(repeat(2_500, 1_000).into())
-}
-/// How long a program gets to come to where it blocks.
-pub(super) const BLOCKED: Duration = Duration::from_millis(400);
 
 /// How a program ends of SIGTERM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,9 +55,9 @@ fn ends_within_a_second(states: &[State<'_>]) {
         for (name, number) in SIGNALS {
             let mut running = program().spawn();
             if says.is_empty() {
-                std::thread::sleep(BLOCKED);
+                running.wait_until_blocked();
             } else {
-                running.wait_for_stderr(says, Duration::from_secs(20));
+                running.wait_for_stderr(says, AT_ONCE);
             }
             assert!(
                 running.is_running(),
@@ -91,7 +85,7 @@ pub(super) fn assert_ends(running: Running, name: &str, signal: Option<i32>, wha
     if signal.is_none() {
         assert_eq!(finished.code(), Some(0), "{what}, {name}: {said}");
     }
-    assert!(took < at_once(), "{what}, {name}: {took:?}");
+    assert!(took < AT_ONCE, "{what}, {name}: {took:?}");
 }
 
 fn fifo(folder: &Path, name: &str) -> PathBuf {
@@ -313,7 +307,9 @@ fn signal_ends_what_tries_again() {
     for watch in &watching {
         watch.wait_for_stderr("watching", Duration::from_secs(20));
     }
-    std::thread::sleep(BLOCKED);
+    for watch in &watching {
+        watch.wait_until_blocked();
+    }
     server.kill9();
     for ((name, number), watch) in SIGNALS.into_iter().zip(watching) {
         watch.wait_for_stderr("again in", Duration::from_secs(20));
@@ -339,9 +335,9 @@ fn hangup_leaves_no_partial_file_and_is_ignored_under_nohup() {
     assert_eq!(files(), 0);
     let nohup = Program::at(Path::new("nohup")).args(["spice-digest", "-"]);
     let mut ignoring = nohup.input_later().spawn();
-    std::thread::sleep(BLOCKED);
+    ignoring.wait_until_blocked();
     ignoring.signal("HUP");
-    std::thread::sleep(BLOCKED);
+    ignoring.wait_until_blocked();
     assert!(ignoring.is_running());
     let stream = stream_of(Sample::portable(3));
     ignoring.take_stdin().write_all(&stream).unwrap();

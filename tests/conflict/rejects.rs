@@ -146,11 +146,6 @@ fn ten_thousand_refused_of_50_000_are_kept() {
         let finished = load(&target, &stream, &["--rejects", &rejects]).run();
         let finished = finished.expect_code(3);
         assert_eq!(counts(&finished), [40_000, 0, 0, 0, 10_000]);
-        assert!(
-            finished.took < Duration::from_secs(30),
-            "{:?}",
-            finished.took
-        );
         assert_eq!(finished.stderr.matches(": refused ").count(), 100);
         assert_says(&finished, &["more are refused; they are in", &rejects]);
         assert_eq!(dump(&target).len(), 40_000);

@@ -46,8 +46,7 @@ fn export_over_a_silent_connection_is_resumed() {
     let program = export_by(&proxy, &server)
         .args(["--page-size", "300", "--request-timeout", "2s"])
         .spawn();
-    program.wait_for_stderr("exporting", PATIENCE);
-    std::thread::sleep(Duration::from_millis(500));
+    program.wait_for_output(1 << 16);
     proxy.stall();
     program.wait_for_stderr("no answer in time; resuming the export", PATIENCE);
     proxy.heal();
@@ -67,9 +66,10 @@ fn export_from_a_restarted_source_has_no_hole_or_duplicate() {
         .spawn();
     program.wait_for_stderr("exporting", PATIENCE);
     for end in [Server::kill9, Server::stop] {
-        std::thread::sleep(Duration::from_millis(500));
+        let noticed = program.count_on_stderr(RESUMING);
+        program.wait_for_output(program.stdout_so_far().len() + (1 << 16));
         end(&server);
-        std::thread::sleep(Duration::from_secs(1));
+        program.wait_for_more(RESUMING, noticed, PATIENCE);
         server.restart();
     }
     proxy.heal();
@@ -89,8 +89,7 @@ fn source_that_returns_as_another_datastore_ends_export() {
     let program = export_by(&proxy, &server)
         .args(["--page-size", "300"])
         .spawn();
-    program.wait_for_stderr("exporting", PATIENCE);
-    std::thread::sleep(Duration::from_millis(500));
+    program.wait_for_output(1 << 16);
     server.restart();
     crate::copy::import(&server)
         .input(crate::copy::stream_of(sample))
@@ -117,13 +116,13 @@ fn source_away_at_the_last_page_of_an_export_does_not_end_it() {
         .stdout_to(writer)
         .spawn();
     program.wait_for_stderr("exporting", PATIENCE);
-    std::thread::sleep(Duration::from_secs(1));
+    program.wait_until_blocked();
     proxy.disable();
     let read = std::thread::spawn(move || {
         let mut stream = Vec::new();
         reader.read_to_end(&mut stream).map(|_| stream).unwrap()
     });
-    std::thread::sleep(Duration::from_secs(1));
+    program.wait_for_stderr("looking whether the revision", PATIENCE);
     proxy.enable();
     let mut finished = program.wait().expect_success();
     finished.stdout = read.join().unwrap();
@@ -151,11 +150,11 @@ fn stopped_for_40_s_either_program_of_the_pipe_goes_on() {
     // The first of one pipe, the second of the other.
     let pipes = [pipe(&targets[0]), pipe(&targets[1])];
     for all in &pipes {
-        all[0].wait_for_stderr("exporting", PATIENCE);
+        all[1].wait_for_stderr("wrote the schema", PATIENCE);
     }
-    std::thread::sleep(Duration::from_millis(300));
     let stopped = [&pipes[0][0], &pipes[1][1]];
     stopped.iter().for_each(|program| program.signal("STOP"));
+    // Twice the 20 s after which a server gives up.
     std::thread::sleep(Duration::from_secs(40));
     stopped.iter().for_each(|program| program.signal("CONT"));
     for (all, target) in pipes.into_iter().zip(&targets) {

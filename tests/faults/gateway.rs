@@ -1,7 +1,5 @@
 //! A proxy that answers in the server's place: on first contact, and in the middle of everything.
 
-use std::time::Duration;
-
 use testdata::Sample;
 
 use super::{
@@ -26,8 +24,8 @@ const STATUSES: [(u16, i32); 10] = [
     (504, 75),
 ];
 
-/// How long the gateway answers by itself.
-const AWAY: Duration = Duration::from_secs(3);
+/// How often the gateway answers by itself, at least.
+const ANSWERS: usize = 4;
 
 fn program(name: &str, gateway: &Gateway, server: &Server) -> Program {
     Program::through(&gateway.endpoint(), name, server).timeout(PATIENCE)
@@ -58,11 +56,6 @@ fn http_status_on_first_contact_is_named_by_each_program() {
             for part in [named.as_str(), "text/html: the answer of a proxy", "hint: "] {
                 assert!(finished.stderr.contains(part), "{}", finished.stderr);
             }
-            assert!(
-                finished.took < Duration::from_secs(15),
-                "{:?}",
-                finished.took
-            );
         }
         gateway.pass();
     }
@@ -79,14 +72,13 @@ fn gateway_answering_during_export_is_waited_for() {
     let export = program("spice-export", &gateway, &server)
         .args(["--settle", "0s", "--page-size", "300"])
         .spawn();
-    export.wait_for_stderr("exporting", PATIENCE);
-    std::thread::sleep(Duration::from_millis(200));
+    export.wait_for_output(1);
     for status in [503, 429] {
         gateway.answer(status);
-        export.wait_for_stderr(&format!("HTTP {status}"), PATIENCE);
-        std::thread::sleep(AWAY);
+        export.wait_for_more(&format!("HTTP {status}"), ANSWERS, PATIENCE);
+        let seen = export.stdout_so_far().len();
         gateway.pass();
-        std::thread::sleep(Duration::from_millis(500));
+        export.wait_for_output(seen + 1);
     }
     assert_exports(&export.wait().expect_success(), &seen(sample));
 }
@@ -101,8 +93,7 @@ fn gateway_answering_during_import_is_waited_for() {
         .spawn();
     import.wait_for_stderr("wrote the schema", PATIENCE);
     gateway.answer(502);
-    import.wait_for_stderr("HTTP 502", PATIENCE);
-    std::thread::sleep(AWAY);
+    import.wait_for_more("HTTP 502", ANSWERS, PATIENCE);
     gateway.pass();
     let finished = import.wait().expect_success();
     assert_accounted(&finished, sample);

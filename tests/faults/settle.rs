@@ -9,7 +9,7 @@ use crate::support::pipe::Pipe;
 use crate::support::program::Program;
 use crate::support::running::Finished;
 use crate::support::spicedb::{Datastore, Server};
-use crate::support::{repeat, wait_until};
+use crate::support::{AT_ONCE, repeat, wait_until};
 
 /// Exports under 4 writers, one begun every half second, each read again 20 s later at its revision,
 /// by us and by the judge.
@@ -135,12 +135,12 @@ fn settling_says_what_it_waits_for_and_ends_at_a_signal() {
             "waiting 35 s for the head of {} to settle",
             server.endpoint()
         );
-        program.wait_for_stderr(&waits, Duration::from_secs(5));
+        program.wait_for_stderr(&waits, PATIENCE);
         let began = Instant::now();
         program.signal(name);
         let finished = program.wait();
         assert_eq!(finished.signal(), Some(number), "{}", finished.stderr);
-        assert!(began.elapsed() < Duration::from_secs(2), "at once");
+        assert!(began.elapsed() < AT_ONCE, "at once");
         let left = std::fs::read_dir(folder.path()).unwrap().count();
         assert_eq!(left, 0, "no file, whole or partial");
     }

@@ -2,21 +2,23 @@
 //! signal.
 
 use std::io::Write as _;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use testdata::Sample;
 
-use super::{PATIENCE, SAMPLE, assert_accounted, assert_holds, import_by, seen, wait_for_rows};
+use super::{
+    PATIENCE, SAMPLE, assert_accounted, assert_holds, import_by, seen, wait_for_rows, writes,
+};
 use crate::copy::{export, holding, import, stream_of};
 use crate::support::judge::{self, Precision};
 use crate::support::pipe::Pipe;
 use crate::support::program::Program;
 use crate::support::running::Finished;
-use crate::support::spicedb::{Datastore, Server};
+use crate::support::spicedb::{Datastore, Server, rows};
 use crate::support::toxiproxy::Proxy;
+use crate::support::{AT_ONCE, wait_until};
 
 const SIGNALS: [(&str, i32); 2] = [("INT", 2), ("TERM", 15)];
-const AT_ONCE: Duration = Duration::from_secs(3);
 
 #[test]
 fn signal_ends_import_within_a_second_and_names_its_state() {
@@ -39,8 +41,8 @@ fn signal_ends_import_within_a_second_and_names_its_state() {
         assert_eq!(finished.signal(), Some(number), "{}", finished.stderr);
         assert!(finished.stdout.is_empty(), "no summary");
         // A transaction that was dropped is rolled back, unless all of it was there already.
-        std::thread::sleep(Duration::from_secs(2));
-        let there = judge::dump(&server, Precision::Microseconds).len();
+        wait_until("no transaction is open", PATIENCE, || !writes(&server));
+        let there = usize::try_from(rows(&server)).unwrap();
         assert!((50_000..110_000).contains(&there), "{there}");
         let stderr = &finished.stderr;
         let (said, rest) = stderr
@@ -72,12 +74,12 @@ fn signal_ends_import_that_waits_for_its_input() {
         for (begun, dry) in [(0, false), (middle, false), (0, true), (middle, true)] {
             let mut program = import(&server)
                 .args(dry.then_some("--dry-run"))
-                .timeout(Duration::from_secs(10))
+                .timeout(PATIENCE)
                 .input_later()
                 .spawn();
             let mut stdin = program.take_stdin();
             stdin.write_all(&stream[..begun]).unwrap();
-            std::thread::sleep(Duration::from_millis(500));
+            program.wait_until_blocked();
             let began = Instant::now();
             program.signal(name);
             let finished = program.wait();
@@ -93,12 +95,9 @@ fn signal_ends_export_whose_reader_stands_still() {
     let server = holding(Sample::rich(20_000), Datastore::Memory);
     for (name, number) in SIGNALS {
         let (reader, writer) = std::io::pipe().unwrap();
-        let program = export(&server)
-            .timeout(Duration::from_secs(10))
-            .stdout_to(writer)
-            .spawn();
+        let program = export(&server).timeout(PATIENCE).stdout_to(writer).spawn();
         program.wait_for_stderr("exporting", PATIENCE);
-        std::thread::sleep(Duration::from_secs(1));
+        program.wait_until_blocked();
         let began = Instant::now();
         program.signal(name);
         let finished = program.wait();
@@ -120,7 +119,9 @@ fn signal_during_export_leaves_no_file() {
             .arg(folder.path().join("backup.ndjson"))
             .spawn();
         program.wait_for_stderr("exporting", PATIENCE);
-        std::thread::sleep(Duration::from_millis(500));
+        wait_until("a partial file", PATIENCE, || {
+            std::fs::read_dir(folder.path()).unwrap().count() == 1
+        });
         program.signal(name);
         let finished = program.wait();
         assert_eq!(finished.signal(), Some(number), "{}", finished.stderr);

@@ -15,9 +15,8 @@ use crate::support::program::Program;
 use crate::support::running::Finished;
 use crate::support::{figure, folder, root};
 
-/// What a case may take, on a busy machine: a second for each of two attempts of a few calls, and pauses
-/// in between.
-const IN_TIME: Duration = Duration::from_secs(25);
+/// A case needs a second for each of two attempts of a few calls, and pauses in between. After this it hangs.
+pub(super) const LIMIT: Duration = Duration::from_secs(100);
 const MOST_KIB: u64 = 300 << 10;
 /// What a message on stderr may have, in bytes.
 const LONGEST_MESSAGE: usize = 2 << 10;
@@ -115,7 +114,7 @@ impl Bench {
     }
 
     pub(super) fn run(&self, who: Who, treatment: &str) -> Finished {
-        self.run_within(who, treatment, "1s", IN_TIME * 4)
+        self.run_within(who, treatment, "1s", LIMIT)
     }
 
     pub(super) fn run_within(
@@ -190,7 +189,7 @@ pub(super) fn run_with(cases: Vec<Case>, workers: usize, request_timeout: &str) 
                     let Some((who, treatment, codes)) = next else {
                         return;
                     };
-                    let finished = bench.run_within(who, &treatment, request_timeout, IN_TIME * 4);
+                    let finished = bench.run_within(who, &treatment, request_timeout, LIMIT);
                     let mut figures = figures.lock().unwrap();
                     let most = figures.entry(who).or_default();
                     *most = (most.0.max(finished.peak_kib), most.1.max(finished.took));
@@ -220,9 +219,6 @@ fn judge(finished: &Finished, codes: &[i32]) -> Option<String> {
     let code = finished.code();
     if !code.is_some_and(|code| codes.contains(&code)) {
         return Some(format!("ended with {code:?}, not {codes:?}"));
-    }
-    if finished.took > IN_TIME {
-        return Some(format!("took {:?}", finished.took));
     }
     if finished.peak_kib > MOST_KIB {
         return Some(format!("took {} MiB", finished.peak_kib >> 10));

@@ -35,6 +35,10 @@ pub fn folder() -> tempfile::TempDir {
     tempfile::tempdir().expect("a temporary folder can be made")
 }
 
+/// What waits for nobody ends within this. The programs need less than a second; the rest is for a busy machine.
+/// What they must not wait for takes longer: a settle time, the timeout of a request, all retries.
+pub const AT_ONCE: Duration = Duration::from_secs(20);
+
 /// Waits until `check` holds, looking every few milliseconds; panics with `what` after `limit`.
 pub fn wait_until(what: &str, limit: Duration, mut check: impl FnMut() -> bool) {
     let began = Instant::now();

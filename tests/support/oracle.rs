@@ -1,5 +1,5 @@
 //! The independent oracle, `tests/oracle`: SpiceDB's own Python client, sharing no code with the
-//! suite. It says what a server holds, and makes the situations that tests need.
+//! suite. It dumps what a server holds, and makes the situations that tests need.
 
 use super::root;
 use super::spicedb::Server;
@@ -11,7 +11,7 @@ use std::io::{BufRead as _, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-/// To what an expiry is compared: PostgreSQL keeps microseconds, MySQL whole seconds, memory
+/// To what an expiry is compared: PostgreSQL keeps microseconds, MySQL seconds, memory
 /// everything.
 #[derive(Clone, Copy, Debug)]
 pub enum Precision {
@@ -55,7 +55,8 @@ pub fn write(server: &Server, operation: &str, relationship: &str) -> String {
 
 /// One oracle for each thread, which answers until the thread ends: its start costs a third of a second.
 struct Oracle {
-    stdin: ChildStdin,
+    child: Child,
+    stdin: Option<ChildStdin>,
     stdout: BufReader<ChildStdout>,
 }
 
@@ -78,14 +79,17 @@ impl Oracle {
             .stdout(Stdio::piped())
             .spawn()
             .expect("the oracle can be started");
+        let stdout = child.stdout.take().expect("stdout is a pipe");
         Self {
-            stdin: child.stdin.take().expect("stdin is a pipe"),
-            stdout: BufReader::new(child.stdout.take().expect("stdout is a pipe")),
+            stdin: child.stdin.take(),
+            stdout: BufReader::new(stdout),
+            child,
         }
     }
 
     fn ask(&mut self, arguments: &[String]) -> Answer {
-        writeln!(self.stdin, "{}", json!(arguments)).expect("the oracle reads");
+        let stdin = self.stdin.as_mut().expect("stdin is a pipe");
+        writeln!(stdin, "{}", json!(arguments)).expect("the oracle reads");
         let mut line = String::new();
         self.stdout
             .read_line(&mut line)
@@ -97,6 +101,13 @@ impl Oracle {
             stdout: text("stdout"),
             stderr: text("stderr"),
         }
+    }
+}
+
+impl Drop for Oracle {
+    fn drop(&mut self) {
+        drop(self.stdin.take());
+        drop(self.child.wait());
     }
 }
 

@@ -19,6 +19,24 @@ fn collect(mut from: impl Read + Send + 'static, to: Bytes) -> JoinHandle<()> {
     })
 }
 
+const BLOCKS_WITHIN: Duration = Duration::from_secs(60);
+
+/// The processor time that a process has used, in ticks; none while one of its threads runs.
+fn idle_at(pid: u32) -> Option<u64> {
+    let mut sum = 0;
+    for thread in std::fs::read_dir(format!("/proc/{pid}/task")).ok()? {
+        let stat = std::fs::read_to_string(thread.ok()?.path().join("stat")).ok()?;
+        let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
+        if ["R", "D"].contains(&fields[0]) {
+            return None;
+        }
+        for ticks in &fields[11..13] {
+            sum += ticks.parse::<u64>().ok()?;
+        }
+    }
+    Some(sum)
+}
+
 /// A program that runs; killed when dropped.
 pub struct Running {
     name: String,
@@ -112,6 +130,38 @@ impl Running {
     pub fn wait_for_stderr(&self, text: &str, limit: Duration) {
         wait_until(&format!("{} says {text:?}", self.name), limit, || {
             self.stderr_so_far().contains(text)
+        });
+    }
+
+    /// Waits until all threads of the program sleep, and have used no processor time for a tenth of a second:
+    /// it has come to where it blocks, or polls.
+    pub fn wait_until_blocked(&self) {
+        let mut before = None;
+        wait_until(&format!("{} blocks", self.name), BLOCKS_WITHIN, || {
+            let now = idle_at(self.pid());
+            let is_blocked = now.is_some() && now == before;
+            before = now;
+            std::thread::sleep(Duration::from_millis(100));
+            is_blocked
+        });
+    }
+
+    /// Waits until so many bytes came to stdout.
+    pub fn wait_for_output(&self, bytes: usize) {
+        wait_until(&format!("{} writes", self.name), BLOCKS_WITHIN, || {
+            self.stdout.lock().unwrap().len() >= bytes
+        });
+    }
+
+    /// How often a text is on stderr by now.
+    pub fn count_on_stderr(&self, text: &str) -> usize {
+        self.stderr_so_far().matches(text).count()
+    }
+
+    /// Waits until a text is on stderr more often than that.
+    pub fn wait_for_more(&self, text: &str, than: usize, limit: Duration) {
+        wait_until(&format!("{} says {text:?} again", self.name), limit, || {
+            self.count_on_stderr(text) > than
         });
     }
 

@@ -8,7 +8,7 @@ use crate::support::disk::SmallDisk;
 use crate::support::judge;
 use crate::support::program::Program;
 use crate::support::spicedb::{Datastore, Server, but_for_dead_mysql_servers};
-use crate::support::{Random, folder, repeat};
+use crate::support::{Random, folder, repeat, wait_until};
 
 fn capture(server: &Server, since: &str, spool: &Path) -> Program {
     watch(server)
@@ -36,11 +36,12 @@ fn killed_on(datastore: Datastore) {
     let times = repeat(4, 50);
     // Behind the tip nothing is told within the settle time, 1 s here: it must live longer, now and then.
     let (least, more) = match datastore {
-        Datastore::Postgres => (500, 1_200),
+        Datastore::Postgres => (500_u32, 1_200_u32),
         _ => (1_200, 2_500),
     };
-    let seconds = (times * (least + more) / 1_000 + 2).to_string();
-    let writers = writers(&server, folder.path(), &["--seconds", &seconds]);
+    let stop = folder.path().join("stop");
+    let until = ["--seconds", "3600", "--stop-file", stop.to_str().unwrap()];
+    let writers = writers(&server, folder.path(), &until);
     let mut random = Random::new(u64::from(times));
     let mut lengths = Vec::new();
     for _ in 0..times {
@@ -48,12 +49,14 @@ fn killed_on(datastore: Datastore) {
             .args(["--spool-segment", "50k"])
             .spawn();
         watching.wait_for_stderr(WATCHING, PATIENCE);
+        // At any moment: this pause is what is tried.
         let life = u64::from(least) + random.below(more as usize) as u64;
         std::thread::sleep(Duration::from_millis(life));
         watching.kill9();
         assert_eq!(watching.wait().signal(), Some(9));
         lengths.push(spool_of(&spool).len());
     }
+    std::fs::write(&stop, "").unwrap();
     writers.finish();
     assert!(lengths.first() < lengths.last(), "{lengths:?}");
     assert_drains(&server, &spool);
@@ -141,20 +144,15 @@ fn source_restarted_killed_and_cut_off_is_followed() {
         );
         if datastore == Datastore::Postgres {
             // No connection of SpiceDB to its database lives for long.
-            for _ in 0..10 {
+            wait_until("it is noticed", PATIENCE, || {
                 server.sql(
                     "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
                      WHERE datname = current_database() AND pid <> pg_backend_pid()",
                 );
-                std::thread::sleep(Duration::from_millis(50));
-            }
-            assert!(again(&capturing) > before, "{}", capturing.stderr_so_far());
+                again(&capturing) > before
+            });
         }
-        let mut left = 20;
-        while left > 0 && !is_written(&server) {
-            left -= 1;
-            std::thread::sleep(Duration::from_millis(500));
-        }
+        wait_until("the server takes writes", PATIENCE, || is_written(&server));
         capturing.signal("TERM");
         let finished = capturing.wait().expect_success();
         assert!(

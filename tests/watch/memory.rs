@@ -70,7 +70,6 @@ fn import_of_300_000_and_its_updates_take_bounded_memory() {
             ends_with(path, "update-99-999\"")
         });
     }
-    std::thread::sleep(Duration::from_secs(1));
     let (both, small_peak) = (peak(&watching), peak(&small));
     for watching in [watching, small] {
         watching.signal("TERM");

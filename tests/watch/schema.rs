@@ -51,8 +51,7 @@ fn followed_on(datastore: Datastore, settle: &str) {
         "{\"op\":\"touch\",\"resource\":\"item:third\",\"relation\":\"holder\",\"subject\":\"user:u\",\"caveat\":\"always\"}\n",
     );
     wait_for_stdout(&watching, "third");
-    // On its way; and a drain tells the same.
-    std::thread::sleep(Duration::from_millis(300));
+    // A drain gives the same.
     watching.signal("TERM");
     let live = watching.wait().expect_success();
     let folded = Folded::of(&live.stdout);

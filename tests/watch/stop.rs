@@ -4,15 +4,12 @@ use std::io::Read as _;
 use std::time::{Duration, Instant};
 
 use super::{Folded, PATIENCE, WATCHING, mark, source, spool_of, watch, write, writers};
-use crate::support::folder;
 use crate::support::judge;
 use crate::support::pipe::Pipe;
 use crate::support::program::Program;
 use crate::support::spicedb::Datastore;
 use crate::support::toxiproxy::Proxy;
-
-/// Asked for within a second; some time for a busy machine.
-const AT_ONCE: Duration = Duration::from_millis(1_500);
+use crate::support::{AT_ONCE, folder, wait_until};
 
 #[test]
 fn sigterm_ends_0_with_a_trailer_and_sigint_by_the_signal() {
@@ -20,7 +17,9 @@ fn sigterm_ends_0_with_a_trailer_and_sigint_by_the_signal() {
         let server = source(datastore);
         let folder = folder();
         let since = judge::head(&server);
-        let writers = writers(&server, folder.path(), &["--seconds", "6"]);
+        let stop = folder.path().join("stop");
+        let until = ["--seconds", "600", "--stop-file", stop.to_str().unwrap()];
+        let writers = writers(&server, folder.path(), &until);
         for (name, signal) in [("TERM", None), ("INT", Some(2))] {
             let watching = watch(&server)
                 .args(["--since", &since, "--settle", "0s"])
@@ -42,6 +41,7 @@ fn sigterm_ends_0_with_a_trailer_and_sigint_by_the_signal() {
                 finished.stderr
             );
         }
+        std::fs::write(&stop, "").unwrap();
         writers.finish();
     }
 }
@@ -52,15 +52,18 @@ fn sigterm_ends_0_within_a_second_and_the_spool_is_whole() {
     let folder = folder();
     let spool = folder.path().join("changes.ndjson");
     let since = judge::head(&server);
-    let writers = writers(&server, folder.path(), &["--seconds", "4"]);
+    let stop = folder.path().join("stop");
+    let until = ["--seconds", "600", "--stop-file", stop.to_str().unwrap()];
+    let writers = writers(&server, folder.path(), &until);
     let mut before = Vec::new();
     for _ in 0..3 {
         let watching = watch(&server)
             .args(["--since", &since, "--spool"])
             .arg(&spool)
             .spawn();
-        watching.wait_for_stderr(WATCHING, PATIENCE);
-        std::thread::sleep(Duration::from_millis(600));
+        wait_until("the spool grows", PATIENCE, || {
+            std::fs::metadata(&spool).is_ok() && spool_of(&spool).len() > before.len()
+        });
         let began = Instant::now();
         watching.signal("TERM");
         watching.wait().expect_success();
@@ -71,6 +74,7 @@ fn sigterm_ends_0_within_a_second_and_the_spool_is_whole() {
         assert!(now.len() > before.len(), "something was");
         before = now;
     }
+    std::fs::write(&stop, "").unwrap();
     writers.finish();
     let end = mark(&server);
     let drain = watch(&server)
@@ -95,7 +99,7 @@ fn sigterm_ends_within_a_second_with_a_stopped_reader() {
         .stdout_to(writer)
         .spawn();
     watching.wait_for_stderr(WATCHING, PATIENCE);
-    std::thread::sleep(Duration::from_secs(3));
+    watching.wait_until_blocked();
     let began = Instant::now();
     watching.signal("TERM");
     let finished = watching.wait();
@@ -195,6 +199,7 @@ fn quiet_is_not_what_an_outage_makes() {
         watching.wait_for_stderr(WATCHING, PATIENCE);
         proxy.disable();
         write(&server, "touch", "a");
+        // For longer than the silence that would end it.
         std::thread::sleep(Duration::from_secs(5));
         proxy.enable();
         let finished = watching.wait().expect_success();

@@ -1,4 +1,4 @@
-//! `spice-apply`: what a stream says is on the target, whatever breaks, and the position knows it.
+//! `spice-apply`: the changes of a stream are on the target, whatever fails, and the position is right.
 //!
 //! Where no source is needed, streams and spools are written by the tests themselves, with revisions
 //! that no server made.
@@ -90,7 +90,7 @@ fn token_text(revision: &str, datastore: &str) -> String {
     base64::engine::general_purpose::STANDARD.encode(bytes)
 }
 
-/// `document:ID#viewer@user:eve`, as it stands in records.
+/// `document:ID#viewer@user:eve`, as it is written in records.
 fn relationship(id: &str) -> Value {
     json!({
         "resource": {"objectType": "document", "objectId": id},
@@ -220,7 +220,7 @@ fn applied(stdout: &[u8]) -> Vec<Value> {
     whole.lines().map(parse).collect()
 }
 
-/// What a position file says.
+/// The content of a position file.
 pub(crate) fn position(path: &Path) -> Value {
     let text = std::fs::read_to_string(path).unwrap();
     serde_json::from_str::<Value>(&text).unwrap()["position"].clone()
@@ -256,11 +256,11 @@ impl Capture {
     }
 }
 
-fn rejected_code(finished: Finished, code: i32, says: &str) {
+fn rejected_code(finished: Finished, code: i32, text: &str) {
     let finished = finished.expect_code(code);
     assert!(
-        finished.stderr.contains(says),
-        "{says:?}: {}",
+        finished.stderr.contains(text),
+        "{text:?}: {}",
         finished.stderr
     );
 }

@@ -1,4 +1,4 @@
-//! Inputs that were made to harm: each program refuses each of them, takes little memory, says little,
+//! Inputs that were made to harm: each program refuses each of them, takes little memory, prints little,
 //! and nothing that a terminal obeys. The inputs are in `tests/data/attack`.
 
 use std::fs::File;
@@ -28,7 +28,7 @@ fn inputs() -> Vec<PathBuf> {
     inputs
 }
 
-/// Changes from which whole lines are missing, or were repeated or moved: what a filter does. They are
+/// Changes from which lines are missing, or were repeated or moved: what a filter does. They are
 /// refused, but not with --partial.
 const FILTERED: [&str; 6] = [
     "changes-transaction-missing.ndjson",

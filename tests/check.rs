@@ -331,7 +331,7 @@ const CYCLE: [&str; 7] = [
     "doc:d#banned@user:ann",
 ];
 
-/// An old server says with another code that it gave up at its maximum depth: one that passes, which was
+/// An old server reports with another code that it gave up at its maximum depth: one that passes, which was
 /// asked again until the retries were spent.
 #[test]
 fn two_versions_that_give_up_on_the_same_cycle_agree() {

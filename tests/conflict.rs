@@ -155,7 +155,7 @@ fn target_that_is_not_empty_is_refused_without_a_policy() {
     assert_eq!(judge::read_schema(&target), schema);
 }
 
-/// A target that holds 2,599 of 5,285, ten of them with another caveat context; these ten, too, and
+/// A target that holds 2,599 of 5,285, ten of them with another caveat context; also these ten, and
 /// the line in the stream of the first of them.
 fn with_ten_that_differ(datastore: Datastore) -> (Server, BTreeSet<String>, usize) {
     let target = holding(Sample::rich(HELD), datastore);

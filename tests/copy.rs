@@ -248,7 +248,7 @@ fn filters_take_what_they_say() {
             .json_lines();
         assert!(
             lines[0]["header"]["filter"].is_object(),
-            "the header says that it is filtered"
+            "the header has the filter"
         );
         lines.len() - 2
     };

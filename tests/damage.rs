@@ -1,4 +1,4 @@
-//! A damaged stream is never taken for a whole one: the matrix of damage and place.
+//! A damaged stream is never accepted as complete: the matrix of damage and place.
 
 mod changes;
 mod unwritten;
@@ -111,7 +111,7 @@ fn flipped_bit_anywhere_is_refused() {
             let mut damaged = stream.clone();
             damaged[place] ^= bit;
             let (code, stderr) = checked(&damaged);
-            // A `z` for a `Z` at the end of a time, or `\u00C3` for `\u00c3`, says the same; and not
+            // A `z` for a `Z` at the end of a time, or `\u00C3` for `\u00c3`, means the same; and not
             // every bit of a zstd block means something.
             let harmless = code == 0 && says_the_same(&stream, &damaged);
             assert!(

@@ -86,7 +86,7 @@ fn after() -> String {
     touches(pairs().iter().map(|(_, after)| after))
 }
 
-/// As it stands in a stream.
+/// As it is written in a stream.
 fn proto(relationship: &Value) -> Value {
     let text = |name: &str| relationship[name].as_str().unwrap();
     let object = |text: &str| {

@@ -1,7 +1,7 @@
 //! What breaks on the way: connections, servers, programs, readers, history, disks.
 //!
 //! Every test names the fault, the place and what is expected. What arrived is compared as a set, by
-//! the independent judge; that the fault was really met is asserted, too.
+//! the independent judge; that the fault was really met is also asserted.
 
 mod export;
 mod gateway;
@@ -95,7 +95,7 @@ fn assert_holds(server: &Server, expected: &[String]) {
     judge::assert_same_lines("expected", expected, server.context(), &there);
 }
 
-/// Fails unless a finished export is whole: every line once, sealed, and exactly what the source
+/// Fails unless a finished export is complete: every line once, sealed, and exactly what the source
 /// holds when it is loaded into another server.
 #[track_caller]
 fn assert_exports(finished: &Finished, expected: &[String]) {
@@ -135,7 +135,7 @@ fn assert_accounted(finished: &Finished, sample: Sample) {
 }
 
 /// Cuts all connections at random moments until the program has noticed it so many times, each time
-/// by saying `notice`, or it has ended; says how often it was. The pauses are drawn up to each of
+/// by the message `notice`, or it has ended; returns how often it was. The pauses are drawn up to each of
 /// `longest` in turn.
 fn cut_until_noticed(
     program: &mut Running,

@@ -9,7 +9,7 @@ use crate::support::program::Program;
 
 const FOLDERS: [&str; 1] = ["v1"];
 
-/// What each file says, under its name: relationships and digest of a snapshot, the last revision of
+/// The content of each file, under its name: relationships and digest of a snapshot, the last revision of
 /// changes, or how many checks were answered how.
 const V1: [(&str, &str); 4] = [
     ("changes.ndjson", "GhAKBENNMEgSCDBmNDQ4MDg2"),

@@ -1,6 +1,6 @@
 //! A server that lies, hangs or breaks the rules: every program ends in time, with an error, and small.
 //!
-//! The server is `tests/oracle/hostile.py`, which also says what can be done to each call. All programs
+//! The server is `tests/oracle/hostile.py`, which also lists what can be done to each call. All programs
 //! are given a second for a request and one retry, so that each case ends within seconds; a case that
 //! must wait for a fixed time, as a write does for 60 s, is only part of `make soak`.
 
@@ -306,7 +306,7 @@ fn unknown_field_is_named_and_dropped_only_on_request() {
 
 #[test]
 fn writes_that_hang_are_given_up_in_the_documented_time() {
-    // A write waits for 60 s and an import for 180 s, whatever --request-timeout says.
+    // A write waits for 60 s and an import for 180 s, whatever --request-timeout is.
     if repeat(0, 1) == 0 {
         return;
     }

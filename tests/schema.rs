@@ -54,7 +54,7 @@ fn schema_of_any_form_is_moved_and_known_again() {
     figure(&format!("{} schemas", schemas.len()));
 }
 
-/// What is otherwise is told, whatever the comments look like.
+/// Differences are reported, whatever the comments look like.
 #[test]
 fn comment_with_other_words_is_another_schema() {
     let [source, target] = [Datastore::Memory; 2].map(Server::start);
@@ -105,7 +105,7 @@ fn schema_is_recognised_by_a_server_that_stores_another_form() {
     figure(&format!("{} schemas", schemas.len()));
 }
 
-/// DiffSchema says nothing of these.
+/// DiffSchema does not report these.
 #[test]
 fn annotation_of_another_type_is_another_schema() {
     let [source, target] = [keeping_texts(), keeping_texts()];

@@ -33,7 +33,7 @@ fn revision(server: &Server, flags: &[&str]) -> Program {
         .args(flags)
 }
 
-/// What `spice-revision` says of a server's newest revision.
+/// What `spice-revision` prints of a server's newest revision.
 fn said_of(server: &Server) -> Value {
     let head = revision(server, &["--head", "--settle", "0s", "--json"]);
     head.run().expect_success().json_lines()[0]["revision"].clone()

@@ -3,18 +3,18 @@
 //! | module | what it proves |
 //! |---|---|
 //! | [`api`] | our messages are those of the real server |
-//! | [`apply`] | what a change stream says is on the target, and the position is never ahead of it |
+//! | [`apply`] | the changes of a stream are on the target, and the position is never ahead of it |
 //! | [`check`] | equal servers give the same answers, and what makes them differ is named |
-//! | [`cli`] | every way to connect and to fail is told by its message and exit code, and no key shows |
+//! | [`cli`] | every way to connect and to fail has its message and exit code, and no key shows |
 //! | [`compare`] | every difference between two servers is found, none invented, and repaired by the same pipe |
 //! | [`conflict`] | a target that holds or refuses something keeps it, and every relationship is accounted for |
 //! | [`copy`] | what arrives is what was there, from any datastore to any other |
 //! | [`attack`] | inputs made to harm: every program refuses them, in little memory and few words |
 //! | [`cutover`] | a source that is written moves with a second of write downtime, and back |
-//! | [`damage`] | a damaged stream is never taken for a whole one |
+//! | [`damage`] | a damaged stream is never accepted as complete |
 //! | [`deep`] | contexts nested to the limit are moved, followed and compared; deeper ones are refused by name |
 //! | [`expiry`] | a touch that changes an expiry takes effect, whatever the server acknowledges |
-//! | [`faults`] | connections, servers, programs and disks that fail: nothing is lost, or the exit code says so |
+//! | [`faults`] | connections, servers, programs and disks that fail: nothing is lost, or the exit code is not 0 |
 //! | [`format`] | old streams stay readable, and the documentation's example is one |
 //! | [`hostile`] | a server that lies, hangs or breaks the rules gets an error, in time, and little memory |
 //! | [`migrate`] | `scripts/migrate`, as an operator runs it |

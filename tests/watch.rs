@@ -35,7 +35,7 @@ use crate::support::wait_until;
 /// Long enough for anything here on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What is said once the changes are asked for.
+/// The message once the changes are asked for.
 pub(crate) const WATCHING: &str = "spice-watch: watching ";
 
 pub(crate) fn watch(server: &Server) -> Program {
@@ -115,7 +115,10 @@ impl Folded {
 
     #[track_caller]
     fn apply(&mut self, stream: &[u8]) {
-        assert!(stream.is_empty() || stream.ends_with(b"\n"), "whole lines");
+        assert!(
+            stream.is_empty() || stream.ends_with(b"\n"),
+            "complete lines"
+        );
         let mut parts = 0;
         for line in stream
             .split(|byte| *byte == b'\n')
@@ -166,7 +169,7 @@ impl Folded {
             };
             self.records.push((kind.to_owned(), revision));
         }
-        assert_eq!(parts, 0, "the last revision is whole");
+        assert_eq!(parts, 0, "the last revision is complete");
     }
 
     fn update(&mut self, update: &Value) {

@@ -160,7 +160,7 @@ fn apply_by(proxy: &Holding, target: &Server) -> Program {
 }
 
 fn stands_behind_the_first(file: &Path) {
-    wait_until("the position stands behind the first", PATIENCE, || {
+    wait_until("the position is behind the first", PATIENCE, || {
         file.exists() && position(file)["sourceRevision"] == token(2)
     });
 }
@@ -199,7 +199,7 @@ fn stalled_touch_that_lands_after_its_delete_is_taken_back(datastore: Datastore)
     wait_until("the late write has arrived", PATIENCE, || {
         judge::lookup(&server, GHOST).is_some()
     });
-    // Whoever goes on after a crash knows of it, and does not go on behind it.
+    // An apply that resumes after a crash finds it, and does not resume behind it.
     assert!(
         position(&file)["ambiguousUntil"].is_string(),
         "{}",

@@ -29,7 +29,7 @@ fn position_moves_at_checkpoints_and_pairs_are_made_there() {
     let (server, folder) = (Server::start(Datastore::Memory), folder());
     let file = folder.path().join("position");
     let program = || apply(&server).arg("--position").arg(&file);
-    // The DELETE at 87 came after the TOUCH at 90; the stream is cut before it says so.
+    // The DELETE at 87 came after the TOUCH at 90; the stream is cut before it.
     let swapped = [
         header(),
         transaction(87, &[delete("ch407"), touch("other")]),

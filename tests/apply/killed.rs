@@ -246,7 +246,7 @@ fn target_restarted_cut_and_stalled_under_load_ends_equal() {
                     // Some transactions, of which the first at least is under way.
                     let length = || std::fs::metadata(&capture.spool).unwrap().len();
                     let least = length() + 20_000;
-                    wait_until("the source goes on", PATIENCE, || length() > least);
+                    wait_until("the source is written", PATIENCE, || length() > least);
                     proxy.heal();
                     proxy.cut();
                 }

@@ -44,7 +44,7 @@ fn refused_update_stops_and_is_named_with_its_revision() {
     // Every call has ended: there is nothing to wait for.
     assert!(position(&file)["ambiguousUntil"].is_null());
     assert!(!ids(&server).contains(&"d".to_owned()));
-    // Mended by hand, it goes on.
+    // Repaired by hand, it resumes.
     let mended = format!("{SCHEMA}\n\ndefinition folder {{\n\trelation viewer: user\n}}");
     judge::write_schema(&server, &mended);
     program().run().expect_success();

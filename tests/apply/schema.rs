@@ -113,7 +113,7 @@ fn schema_changed_while_nothing_ran_is_applied() {
     run("one");
     capture.signal("TERM");
     drop(capture.wait());
-    // Another capture, from the position: only its header tells of this one.
+    // Another capture, from the position: only its header has this one.
     judge::write_schema(&source, WITHOUT_FOLDER);
     let again = watch(&source)
         .arg("--since-file")
@@ -203,7 +203,7 @@ fn schema_refused_for_relationships_is_pending_until_repaired() {
     );
     assert!(said.contains("run the same command again"), "{said}");
     assert_eq!(position(&file)["sourceRevision"], token(2));
-    // What needs it says that it waits.
+    // What needs it reports that it waits.
     let needs = [schema(3, text), transaction(5, &[edit]), checkpoint(5)];
     let stopped = program(&needs, 5).expect_code(1);
     assert!(

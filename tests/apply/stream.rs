@@ -83,7 +83,7 @@ fn position_of_another_stream_and_a_gap_are_refused() {
         2,
         "--type",
     );
-    // It begins after 5, the position stands at 3.
+    // It begins after 5, the position is at 3.
     let late = [header(5), transaction(6, &[touch("z")]), trailer(6)];
     rejected_code(program(&server).input(lines(&late)).run(), 65, "gap");
     assert!(ids(&other).is_empty());
@@ -179,7 +179,7 @@ fn snapshot_is_touched_over_what_the_target_holds() {
         .run()
         .expect_success();
     judge::assert_same_relationships(&server, &other, Precision::Microseconds);
-    // Of a stream that was cut or altered it says so; what came is on the target all the same.
+    // A stream that was cut or altered is reported; what came before is on the target.
     let stream = stream_of(sample);
     let cut = &stream[..stream.len() - 400];
     let cut = &cut[..=cut.iter().rposition(|byte| *byte == b'\n').unwrap()];
@@ -197,7 +197,7 @@ fn updates_and_relationships_by_hand_need_unsealed() {
     let server = Server::start(Datastore::Memory);
     judge::write_schema(&server, SCHEMA);
     judge::write(&server, "touch", "document:old#viewer@user:eve");
-    // The whole target, turned by jq into its removal, and two more.
+    // All of the target, turned by jq into its removal, and two more.
     let jq = |filter: &str| Program::at("jq".as_ref()).args(["-c", filter]);
     let removal = jq(
         r#"select(.relationship) | {update: {operation: "OPERATION_DELETE", relationship: .relationship}}"#,

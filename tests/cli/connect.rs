@@ -1,4 +1,4 @@
-//! What cannot be reached, and why: within 5 s, with the exit code that says whether to try again.
+//! What cannot be reached, and why: within 5 s, with the exit code for whether to try again.
 
 use std::net::TcpListener;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Where the connection comes from: flags, then the named context whole, else the environment.
+//! Where the connection comes from: flags, then all of the named context, else the environment.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -186,7 +186,7 @@ fn broken_contexts_file_names_file_and_line_and_shows_no_token() {
             assert!(finished.stderr.contains(name), "{}", finished.stderr);
         }
     }
-    // A token that stands outside of any table is nobody's, and not shown.
+    // A token outside of any table is nobody's, and not shown.
     let path = contexts(folder.path(), &format!("token = \"{WRONG}\"\n"));
     let program = head()
         .args(["--context", "token"])

@@ -10,7 +10,7 @@ use crate::support::spicedb::{Datastore, Server};
 
 const UPDATE: &str = r#"{"update":{"operation":"OPERATION_TOUCH","relationship":{"resource":{"objectType":"tenant/document","objectId":"d"},"relation":"owner","subject":{"object":{"objectType":"user","objectId":"u"}}}}}"#;
 
-/// What is said of a call that is refused.
+/// The message for a call that is refused.
 const RIGHTS: [(&str, &str, &str); 10] = [
     ("spice-export", "ReadSchema", "to read the schema"),
     (
@@ -71,14 +71,14 @@ fn denied_call_is_named_with_the_missing_permission() {
             _ => program.input(stream_of(sample)),
         })
         .expect_code(77);
-        let said = &denied.stderr;
+        let text = &denied.stderr;
         for part in [method, "may not call", right] {
             assert!(
-                said.contains(part),
-                "{name}, {method}: {part:?} is not in {said}"
+                text.contains(part),
+                "{name}, {method}: {part:?} is not in {text}"
             );
         }
-        assert!(!said.contains("another preshared key"), "{name}: {said}");
+        assert!(!text.contains("another preshared key"), "{name}: {text}");
     }
 }
 

@@ -30,7 +30,7 @@ fn export_of_what_is_not_there_prints_nothing() {
         (&["--at", "garbage"], 2, &["--at", "expected a zedtoken"]),
         (&["--at", &foreign], 1, &["another datastore"]),
         (&["--at", &of_memory], 1, &["another datastore"]),
-        // A whole zedtoken, which only no server has given out.
+        // A valid zedtoken that no server has given out.
         (&["--at", "Gg0KATQSCDhkMmQ1YzI3"], 1, &["another datastore"]),
         (&["--output", nowhere], 1, &["cannot create", nowhere]),
         (

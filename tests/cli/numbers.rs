@@ -183,8 +183,8 @@ fn runs_or_refuses(program: Program, what: &str) {
     }
     running.signal("TERM");
     let finished = running.wait();
-    let said = &finished.stderr;
-    assert_ne!(finished.code(), Some(101), "{what}: {said}");
-    assert_ne!(finished.signal(), Some(6), "{what}: {said}");
-    assert!(!said.contains("panicked"), "{what}: {said}");
+    let text = &finished.stderr;
+    assert_ne!(finished.code(), Some(101), "{what}: {text}");
+    assert_ne!(finished.signal(), Some(6), "{what}: {text}");
+    assert!(!text.contains("panicked"), "{what}: {text}");
 }

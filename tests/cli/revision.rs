@@ -60,7 +60,7 @@ fn snapshot_says_its_revision_from_a_file_stdin_and_zstd() {
     assert_eq!(found(&[], &bytes[..bytes.len() / 2]), judge::head(&server));
 }
 
-/// A change stream, and after each of its lines the last revision that is whole.
+/// A change stream, and after each of its lines the last revision that is complete.
 const CHANGES: [(&str, &str); 8] = [
     (
         r#"{"header":{"format":"spice-stream/1","stream":"changes","revision":"r0","producer":"hand","createdAt":"2026-01-01T00:00:00Z"}}"#,
@@ -202,7 +202,7 @@ fn json_says_what_a_token_holds() {
             let again: serde_json::Value = serde_json::from_str(&found(&["--json"], line)).unwrap();
             let mut expected = said.clone();
             if kind == "memory" {
-                // The token alone does not tell: no server is asked.
+                // The token alone is ambiguous: no server is asked.
                 expected["datastore"] = "memory-or-spanner".into();
             }
             assert_eq!(again["revision"], expected);
@@ -230,7 +230,7 @@ fn head_is_the_servers_newest_revision() {
     let finished = run(head_of(&server)).expect_success();
     let (ours, after) = (token(&finished), snapshot(&judge::head(&server)));
     assert_eq!(finished.stderr, "");
-    // Other databases of the same PostgreSQL count, too.
+    // Other databases of the same PostgreSQL also count.
     let (id, xmax) = snapshot(&ours);
     assert!(id.is_some() && id == before.0 && id == after.0);
     assert!(

@@ -1,4 +1,4 @@
-//! SIGTERM, SIGHUP and SIGINT in every state: ended within a second, as the table of exit codes says.
+//! SIGTERM, SIGHUP and SIGINT in every state: ended within a second, as in the table of exit codes.
 
 use std::io::Write as _;
 use std::net::TcpListener;
@@ -27,7 +27,7 @@ enum Polite {
 }
 use Polite::{Killed, Well};
 
-/// A program that blocks somewhere, made anew for each signal, and what it says when it has come there.
+/// A program that blocks somewhere, made again for each signal, and its message at that point.
 struct State<'a> {
     what: &'a str,
     polite: Polite,
@@ -80,10 +80,10 @@ pub(super) fn assert_ends(running: Running, name: &str, signal: Option<i32>, wha
     running.signal(name);
     let finished = running.wait();
     let took = began.elapsed();
-    let said = &finished.stderr;
-    assert_eq!(finished.signal(), signal, "{what}, {name}: {said}");
+    let text = &finished.stderr;
+    assert_eq!(finished.signal(), signal, "{what}, {name}: {text}");
     if signal.is_none() {
-        assert_eq!(finished.code(), Some(0), "{what}, {name}: {said}");
+        assert_eq!(finished.code(), Some(0), "{what}, {name}: {text}");
     }
     assert!(took < AT_ONCE, "{what}, {name}: {took:?}");
 }
@@ -277,16 +277,16 @@ fn signal_ends_what_waits_between_requests() {
         }),
         state("watch, full stdout", Killed, &|| watch().stdout_to(full())),
     ]);
-    let said = run(to("spice-watch")
+    let text = run(to("spice-watch")
         .args(["--since", &since, "--spool"])
         .arg(&pipe));
-    assert_eq!(said.code(), Some(1), "a spool is a file: {}", said.stderr);
-    let said = run(to("spice-apply").input("").arg("--position").arg(&pipe));
+    assert_eq!(text.code(), Some(1), "a spool is a file: {}", text.stderr);
+    let text = run(to("spice-apply").input("").arg("--position").arg(&pipe));
     assert_eq!(
-        said.code(),
+        text.code(),
         Some(1),
         "a position is a file: {}",
-        said.stderr
+        text.stderr
     );
 }
 

@@ -276,7 +276,7 @@ fn pipe_from_a_datastore_into_itself_is_refused() {
         let after = judge::dump(&server, Precision::Nanoseconds);
         judge::assert_same_lines("before", &before, "after", &after);
     }
-    // Without relationships, too, where nothing else stands in the way.
+    // Even without relationships, where nothing else prevents it.
     let empty = with_schema(Datastore::Memory);
     let pipe = Pipe::from(export(&empty)).to(import(&empty));
     assert_says(&pipe.run().pop().unwrap(), 2, &["own datastore"], "empty");

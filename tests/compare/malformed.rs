@@ -1,4 +1,4 @@
-//! Input that is not whole, and disks that are not there: told by name, and nothing is left behind.
+//! Incomplete input, and disks that are missing: named, and nothing is left behind.
 
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};

@@ -207,7 +207,7 @@ fn watched(target: &Server, sample: Sample, change: impl FnOnce()) -> Vec<Value>
     let id = &last.resource.as_ref().unwrap().object_id;
     judge::load(target, &judged("touch", &last));
     wait_until(
-        "the Watch tells what was written last",
+        "the Watch has what was written last",
         Duration::from_secs(60),
         || String::from_utf8_lossy(&watch.stdout_so_far()).contains(id),
     );
@@ -245,7 +245,7 @@ fn found_repaired_and_then_left_alone(sample: Sample, from: Datastore, to: Datas
             apply(&ends.target).arg(&updates).run().expect_success();
         });
         let told: BTreeSet<String> = repaired.iter().map(Value::to_string).collect();
-        assert_eq!(told.is_empty(), k == 0, "a repair is told by Watch");
+        assert_eq!(told.is_empty(), k == 0, "a repair is seen by Watch");
         let (code, lines) = ends.compare(&source, &[]);
         assert_eq!((code, found(&lines)), (Some(0), Planted::new()));
         let again = watched(&ends.target, sample, || {

@@ -1,5 +1,5 @@
 //! Conflicts that a look at the target does not show: rows that have expired and were not collected
-//! yet, and relationships that the stream itself says twice.
+//! yet, and relationships that are twice in the stream.
 
 use std::process::Command;
 use std::time::Duration;
@@ -94,7 +94,7 @@ fn duplicate_in_the_stream_is_settled_by_the_policy() {
         let lines = [one.clone(), third.clone(), other.clone()];
         let cases: [(&str, i32, [u64; 5], bool); 2] = [
             ("skip", 3, [2, 0, 0, 1, 0], true),
-            // The last one stands for both.
+            // The last one counts.
             ("touch", 0, [1, 1, 1, 0, 0], false),
         ];
         for (policy, code, expected, first) in cases {

@@ -121,7 +121,7 @@ fn context_above_the_limit_is_imported_but_not_touched() {
         let touching = touching.args(["--on-conflict", "touch", "--rejects", &rejects]);
         let finished = touching.run().expect_code(3);
         assert_eq!(counts(&finished), [0, 0, 3_000, 0, 1]);
-        // The others go on by the thousand.
+        // The others are written by the thousand.
         let log = target.log();
         let writes = log.matches(r#""grpc.method":"WriteRelationships""#).count();
         assert!((3..60).contains(&writes), "{writes} writes");
@@ -148,7 +148,7 @@ fn invalid_ids_do_not_stop_the_conflicts_beside_them() {
         by_hand(&target, std::slice::from_ref(&held))
             .run()
             .expect_success();
-        // The conflict comes first: so the target is asked what it holds under the bad ids, too.
+        // The conflict comes first: so the target is asked what it holds even under the bad ids.
         let bad = ["a b", "ä", "semi;colon"];
         let bad = bad.map(|id| line(&format!("tenant/group:{id}#member@user:a"), &Value::Null));
         let mut lines = vec![held];
@@ -249,7 +249,7 @@ fn value_that_an_old_database_cannot_hold_is_named_at_once() {
         let finished = by_hand(&target, &lines).args(["--rejects", &rejects]);
         let finished = finished.run().expect_code(3);
         assert_says(&finished, &["line 251: refused tenant/document:bad#", said]);
-        // A newer one says no more than INTERNAL, which can pass.
+        // A newer one returns no more than INTERNAL, which can pass.
         let retried = finished.stderr.contains("loading again");
         assert_eq!(retried, version.is_none(), "{}", finished.stderr);
         assert_eq!(counts(&finished), [500, 0, 0, 0, 1]);

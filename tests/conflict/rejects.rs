@@ -65,7 +65,7 @@ pub(super) fn rejects_in(folder: &tempfile::TempDir) -> String {
         .to_owned()
 }
 
-/// Feeds rejects again, into a target whose schema was mended.
+/// Feeds rejects again, into a target whose schema was repaired.
 fn feed_again(server: &Server, rejects: &str) -> Program {
     import(server).args(["--no-trailer", "--on-conflict", "skip", rejects])
 }
@@ -100,7 +100,7 @@ fn one_refused_of_100_000_is_kept_and_can_be_applied() {
             "hint: --rejects FILE --on-conflict skip",
         ],
     );
-    // What it says to be there is there, and no more.
+    // What it reports as loaded is there, and no more.
     let there: BTreeSet<String> = dump(&target).into_iter().collect();
     assert!(
         there.len() > 50_000,
@@ -202,7 +202,7 @@ fn rejects_file_is_private_appended_to_and_removed_when_empty() {
         assert_says(&finished, &["--rejects", "is the file that is read"]);
     }
     assert_eq!(std::fs::read_to_string(&rejects).unwrap(), kept);
-    // A folder that is not there is told before anything is written.
+    // A missing folder is reported before anything is written.
     let nowhere = again()
         .args(["--rejects", "/nosuch/rejects"])
         .input(bad("one"));

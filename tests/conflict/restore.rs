@@ -59,7 +59,7 @@ fn backup_is_put_back_after_a_mass_delete_and_without_a_schema() {
     }
 }
 
-/// What would change is told by a comparison, before and after.
+/// What would change is shown by a comparison, before and after.
 #[test]
 fn difference_to_a_backup_can_be_applied_to_its_datastore() {
     let server = holding(Sample::portable(SAMPLE), Datastore::Postgres);

@@ -11,7 +11,7 @@ use crate::support::pipe::Pipe;
 use crate::support::spicedb::{Datastore, Server};
 
 const PLAIN: &str = "caveat young(age int) {\n\tage < 30 && age > 2\n}\n\ndefinition doc {\n\trelation owner: user | user with young\n}\n\ndefinition user {}";
-/// The same with redundant parentheses, of which SpiceDB v1.56 says that they differ.
+/// The same with redundant parentheses, which SpiceDB v1.56 takes for a difference.
 const PARENTHESES: &str = "definition user {}\ndefinition doc {\nrelation owner: user | user with young\n}\ncaveat young(age int) { ((age) < 30) && (age > (2)) }";
 const DIFFERENT: &str = "caveat young(age int) {\n\tage < 40\n}\n\ndefinition doc {\n\trelation owner: user | user with young\n\trelation reader: user\n}\n\ndefinition user {}";
 
@@ -53,7 +53,11 @@ type Case<'a> = (&'a str, Option<&'a str>, i32, &'a [&'a str], &'a str);
 #[test]
 fn schema_modes_do_what_they_say_on_any_target() {
     let plain = normal(PLAIN);
-    assert_eq!(normal(PARENTHESES), plain, "the server spells both alike");
+    assert_eq!(
+        normal(PARENTHESES),
+        plain,
+        "the server spells both the same"
+    );
     let different = normal(DIFFERENT);
     let differs = &[
         "is not the stream's: ",

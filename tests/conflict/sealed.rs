@@ -54,7 +54,7 @@ fn filtered_stream_is_accepted_with_partial() {
     let there = judge::dump(&target, Precision::Nanoseconds);
     judge::assert_same_lines("documents", &documents, "target", &there);
 
-    // With --partial, too, the stream has both its ends, and its header is the one it had.
+    // Even with --partial the stream has both its ends, and its header is the one it had.
     let text = String::from_utf8(filtered).unwrap();
     let whole: Vec<&str> = text.lines().collect();
     let (last, other) = (whole.len() - 1, text.replacen("banned", "bonned", 1));
@@ -70,7 +70,7 @@ fn filtered_stream_is_accepted_with_partial() {
         let refused = Program::new("spice-import").args(["--partial", "--dry-run"]);
         assert_says(&refused.input(cut).run().expect_code(65), words);
     }
-    // A whole stream is one that has nothing filtered out; nothing proves that here.
+    // A complete stream has nothing filtered out; nothing proves that here.
     let another = Server::start(Datastore::Memory);
     let all = import(&another).arg("--partial").input(stream).run();
     assert_eq!(summary(&all.expect_success())["verified"], false);

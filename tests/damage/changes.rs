@@ -1,4 +1,4 @@
-//! Damaged changes: what is on the target is what the stream said before the damage, and no more.
+//! Damaged changes: what is on the target is what the stream had before the damage, and no more.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -40,7 +40,7 @@ fn records(round: usize) -> Vec<Value> {
     records
 }
 
-/// Applies a damaged stream, and says through which revision the position stands; `None` without one.
+/// Applies a damaged stream; returns the revision of the position, `None` without one.
 fn applied(program: Program, file: &Path) -> (Option<i32>, Option<u64>) {
     let finished = program.arg("--position").arg(file).run();
     assert!(

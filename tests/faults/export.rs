@@ -81,7 +81,7 @@ fn export_from_a_restarted_source_has_no_hole_or_duplicate() {
 
 #[test]
 fn source_that_returns_as_another_datastore_ends_export() {
-    // Its cursors hold no datastore id, and a server answers any: only the revision tells.
+    // Its cursors hold no datastore id, and a server answers any: only the revision differs.
     let sample = Sample::rich(60_000);
     let server = holding(sample, Datastore::Memory);
     let proxy = Proxy::to(server.endpoint());

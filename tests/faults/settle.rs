@@ -48,7 +48,7 @@ fn stays_what_it_was(datastore: Datastore, settle: u32) {
         });
         let summary = writers.finish();
         let slowest = summary["slowestSeconds"].as_f64().unwrap();
-        // On a machine that is too busy, what the settle time stands for was not true.
+        // On a machine that is too busy, the settle time was too short.
         if settle > 0 && slowest > 2.0 {
             continue;
         }
@@ -94,7 +94,7 @@ impl Twice {
         }
     }
 
-    /// The judge reads it, too.
+    /// The oracle also reads it.
     fn assert_is_what_is_there(self, server: &Server) {
         let target = Server::start(Datastore::Memory);
         import(&target).input(self.stream).run().expect_success();
@@ -142,7 +142,7 @@ fn settling_says_what_it_waits_for_and_ends_at_a_signal() {
         assert_eq!(finished.signal(), Some(number), "{}", finished.stderr);
         assert!(began.elapsed() < AT_ONCE, "at once");
         let left = std::fs::read_dir(folder.path()).unwrap().count();
-        assert_eq!(left, 0, "no file, whole or partial");
+        assert_eq!(left, 0, "no file, complete or partial");
     }
     let began = Instant::now();
     let settled = Program::new("spice-export")

@@ -1,4 +1,4 @@
-//! SIGINT, SIGTERM and SIGPIPE: what could be saved is saved and said, then it is died of the real
+//! SIGINT, SIGTERM and SIGPIPE: what could be saved is saved and reported, then the program ends by the real
 //! signal.
 
 use std::io::Write as _;
@@ -126,7 +126,7 @@ fn signal_during_export_leaves_no_file() {
         let finished = program.wait();
         assert_eq!(finished.signal(), Some(number), "{}", finished.stderr);
         let left = std::fs::read_dir(folder.path()).unwrap().count();
-        assert_eq!(left, 0, "no file, whole or partial");
+        assert_eq!(left, 0, "no file, complete or partial");
     }
 }
 

@@ -49,7 +49,7 @@ fn silent_connection_is_noticed_and_left() {
 
 #[test]
 fn reader_stopped_for_40_s_under_load_gets_everything() {
-    // A short buffer, so that the server would lose patience, too.
+    // A short buffer, so that even the server would give up.
     let server = source_with(Datastore::Postgres, &["--datastore-watch-buffer-length=64"]);
     let since = judge::head(&server);
     let (mut reader, writer) = std::io::pipe().unwrap();

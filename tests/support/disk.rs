@@ -8,7 +8,7 @@ use std::process::Command;
 pub struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
-    /// Mounts one; says so and gives `None` where that is not allowed.
+    /// Mounts one; prints why and returns `None` where that is not allowed.
     pub fn mount() -> Option<Self> {
         let folder = folder();
         let mounted = Command::new("mount")

@@ -1,4 +1,4 @@
-//! What the tests stand on: real SpiceDB servers, the suite's programs joined by real pipes, a
+//! What the tests are built on: real SpiceDB servers, the suite's programs joined by real pipes, a
 //! proxy that breaks connections, and an independent judge of what a server holds. Everything here
 //! panics when the bench itself fails.
 #![allow(

@@ -26,7 +26,7 @@ impl Refusing {
         let stdout = child.stdout.take().expect("stdout is a pipe");
         BufReader::new(stdout)
             .read_line(&mut line)
-            .expect("the gateway says its port");
+            .expect("the gateway prints its port");
         let port = line.trim().strip_prefix("ready ").expect("it is ready");
         Self {
             stdin: child.stdin.take(),

@@ -128,7 +128,7 @@ impl Running {
 
     /// Waits for a text on stderr while the program runs.
     pub fn wait_for_stderr(&self, text: &str, limit: Duration) {
-        wait_until(&format!("{} says {text:?}", self.name), limit, || {
+        wait_until(&format!("{} prints {text:?}", self.name), limit, || {
             self.stderr_so_far().contains(text)
         });
     }
@@ -160,9 +160,11 @@ impl Running {
 
     /// Waits until a text is on stderr more often than that.
     pub fn wait_for_more(&self, text: &str, than: usize, limit: Duration) {
-        wait_until(&format!("{} says {text:?} again", self.name), limit, || {
-            self.count_on_stderr(text) > than
-        });
+        wait_until(
+            &format!("{} prints {text:?} again", self.name),
+            limit,
+            || self.count_on_stderr(text) > than,
+        );
     }
 
     /// Waits for the end; kills the program and panics with its stderr if that takes longer than
@@ -236,7 +238,7 @@ fn signal_group(pid: u32, name: &str) {
     assert!(status.success(), "kill -s {name} failed");
 }
 
-/// How a program ended, and what it said.
+/// How a program ended, and its output.
 pub struct Finished {
     pub name: String,
     pub status: ExitStatus,

@@ -70,7 +70,7 @@ impl Lines {
         };
         if let Some(trailer) = record.get("trailer") {
             let mut whole = serde_json::to_value(sealer.trailer(StreamEnd::Until)).unwrap();
-            // What the test says counts.
+            // The values of the test count.
             for (name, value) in trailer.as_object().unwrap() {
                 whole["trailer"][name] = value.clone();
             }

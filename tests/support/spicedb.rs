@@ -17,7 +17,7 @@ pub enum Datastore {
     Spanner,
 }
 
-/// Whether Google's Spanner emulator is missing, and says so: a test that needs it is skipped then.
+/// Whether Google's Spanner emulator is missing, which is printed: a test that needs it is skipped then.
 pub fn lacks_spanner() -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let package = Path::new("/usr/lib/google-cloud-sdk/bin/cloud_spanner_emulator");

@@ -1,4 +1,4 @@
-//! A change is told at once.
+//! A change is written at once.
 
 use std::time::{Duration, Instant};
 
@@ -57,7 +57,7 @@ fn told_within(limit: Duration, server: &Server, filtered: bool) {
         all.last().unwrap(),
         if filtered { "filtered" } else { "plain" },
     );
-    eprintln!("a single change is told after {median:?} (median of 20), limit {limit:?}");
+    eprintln!("a single change is written after {median:?} (median of 20), limit {limit:?}");
     assert!(median <= limit, "{median:?}");
     wait_until("it runs", PATIENCE, || {
         all.iter_mut().all(Running::is_running)

@@ -34,7 +34,7 @@ fn killed_on(datastore: Datastore) {
     let spool = folder.path().join("changes.ndjson");
     let since = judge::head(&server);
     let times = repeat(4, 50);
-    // Behind the tip nothing is told within the settle time, 1 s here: it must live longer, now and then.
+    // Behind the tip nothing is written within the settle time, 1 s here: it must live longer, now and then.
     let (least, more) = match datastore {
         Datastore::Postgres => (500_u32, 1_200_u32),
         _ => (1_200, 2_500),

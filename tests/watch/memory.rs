@@ -48,7 +48,7 @@ fn import_of_300_000_and_its_updates_take_bounded_memory() {
     watching.wait_for_stderr(WATCHING, PATIENCE);
     let empty = peak(&watching);
     import_held(&server, "import-", 300_000, Duration::ZERO);
-    wait_until("the import is told", PATIENCE, || {
+    wait_until("the import is written", PATIENCE, || {
         ends_with(&spool, "lastPart")
     });
     let import = peak(&watching);
@@ -66,7 +66,7 @@ fn import_of_300_000_and_its_updates_take_bounded_memory() {
     let end = mark(&server);
     let drain = || watch(&server).timeout(PATIENCE * 2).args(["--until", &end]);
     for path in [&spool, &second] {
-        wait_until("the updates are told", PATIENCE, || {
+        wait_until("the updates are written", PATIENCE, || {
             ends_with(path, "update-99-999\"")
         });
     }

@@ -38,7 +38,7 @@ fn transactions_overlapping_an_import_on_postgres_come_once() {
             folded.assert_each_once();
             folded.assert_is(&server);
         }
-        // Later transactions were told first.
+        // Later transactions were delivered first.
         let changes = live
             .records
             .iter()
@@ -90,7 +90,7 @@ fn import_open_for_3_s_on_mysql_needs_settling() {
                     .count()
             };
             assert_eq!(imported(&settled), 500);
-            assert_eq!(imported(&live), 0, "told although it came late");
+            assert_eq!(imported(&live), 0, "delivered although it came late");
         }
     });
 }

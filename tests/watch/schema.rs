@@ -26,7 +26,7 @@ fn followed_on(datastore: Datastore, settle: &str) {
         .spawn();
     watching.wait_for_stderr(WATCHING, PATIENCE);
     write(&server, "touch", "first");
-    // Identical: no change, whatever the server says.
+    // Identical: no change, whatever the server sends.
     judge::write_schema(&server, judge::WRITERS_SCHEMA);
     wait_for_stdout(&watching, "first");
     let relation = judge::WRITERS_SCHEMA.replace(
@@ -168,7 +168,7 @@ fn segments_never_split_a_revision_and_headers_chain() {
         use std::os::unix::fs::PermissionsExt as _;
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        // Panics unless every revision in it is whole.
+        // Panics unless every revision in it is complete.
         let segment = Folded::of(&bytes);
         assert_eq!(
             segment.header["revision"],
@@ -189,7 +189,7 @@ fn segments_never_split_a_revision_and_headers_chain() {
         segments += 1;
     }
     assert!(segments > 4, "{segments}");
-    // A spool in segments is a start, too.
+    // A spool in segments is also a start.
     let again = watch(&server)
         .arg("--since-file")
         .arg(&spool)

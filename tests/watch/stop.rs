@@ -104,7 +104,7 @@ fn sigterm_ends_within_a_second_with_a_stopped_reader() {
     watching.signal("TERM");
     let finished = watching.wait();
     assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
-    // What was told is not all, so it is no success; and nobody can take it for whole.
+    // What was written is not all, so it is no success; and nobody can take it for complete.
     assert_eq!(finished.signal(), Some(15), "{}", finished.stderr);
     assert!(
         finished.stderr.contains("nobody reads the output"),
@@ -220,7 +220,7 @@ fn drain_reads_contended_relationships_left_by_a_spool() {
         write(&server, operation, "contended");
     }
     let until = mark(&server);
-    // Somebody writes after the mark: so the spool tells more than is asked for.
+    // Somebody writes after the mark: so the spool has more than is asked for.
     write(&server, "touch", "stray");
     let later = mark(&server);
     let drain = |until: &str| {

@@ -1,4 +1,4 @@
-//! Flags, starts and ends that make no sense, and what is said of them.
+//! Flags, starts and ends that make no sense, and their messages.
 
 use std::path::PathBuf;
 
@@ -20,7 +20,7 @@ fn assert_says(program: Program, code: i32, words: &[&str]) -> Finished {
         let stderr = &finished.stderr;
         assert!(stderr.contains(word), "{word:?} is not in: {stderr}");
     }
-    assert_eq!(finished.text(), "", "nothing is told");
+    assert_eq!(finished.text(), "", "nothing is written");
     finished
 }
 
@@ -51,7 +51,7 @@ fn nonsensical_start_and_types_are_usage_errors() {
         1,
         &["another datastore"],
     );
-    // Of the same kind, so that only the datastore's id tells.
+    // Of the same kind, so that only the datastore's id differs.
     let sibling = source(Datastore::Postgres);
     assert_says(
         watch(&server).args(["--since", &judge::head(&sibling)]),
@@ -134,15 +134,15 @@ fn foreign_damaged_or_locked_spool_is_refused() {
     );
     let good = std::fs::read_to_string(&spool).unwrap();
     // In its middle; what was good before it is named, so that it can be kept.
-    let whole = good.match_indices('\n').nth(1).unwrap().0 + 1;
+    let complete = good.match_indices('\n').nth(1).unwrap().0 + 1;
     let mut bad = good.clone().into_bytes();
-    bad[whole + 3] = b'?';
+    bad[complete + 3] = b'?';
     std::fs::write(&spool, &bad).unwrap();
-    let truncate = format!("truncate -s {whole} {}", spool.display());
+    let truncate = format!("truncate -s {complete} {}", spool.display());
     assert_says(begin(&server), 65, &[":3:", "damaged", &truncate]);
     assert_eq!(std::fs::read(&spool).unwrap(), bad, "left as it is");
-    // The way on, as it was said.
-    std::fs::write(&spool, &bad[..whole]).unwrap();
+    // The next command, as in the hint.
+    std::fs::write(&spool, &bad[..complete]).unwrap();
     let end = mark(&server);
     begin(&server)
         .args(["--until", &end])
@@ -218,7 +218,7 @@ fn start_is_taken_from_every_kind_of_file() {
     for (file, expected) in cases {
         let name = file.file_name().unwrap().to_string_lossy().into_owned();
         let program = || {
-            // With --since, too: it is older.
+            // Even with --since: it is older.
             let both = ["--since", &begin, "--until", &end, "--since-file"];
             watch(&server).args(both).arg(&file)
         };

@@ -29,7 +29,7 @@ use spice_record::relationship::Update;
 use spice_record::{Change, ChangeSealer, Header, Record};
 
 use crate::support::folder;
-use crate::support::judge;
+use crate::support::oracle;
 use crate::support::program::Program;
 use crate::support::running::{Finished, Running};
 use crate::support::seal::lines;
@@ -196,9 +196,9 @@ fn update(number: u64) -> Update {
     })
 }
 
-/// The ids of the resources that a server holds relationships of, as the judge sees them.
+/// The ids of the resources that a server holds relationships of, as the oracle sees them.
 pub(crate) fn ids(server: &Server) -> Vec<String> {
-    let dump = judge::dump(server, judge::Precision::Microseconds);
+    let dump = oracle::dump(server, oracle::Precision::Microseconds);
     let id = |line: String| {
         let line: Value = serde_json::from_str(&line).unwrap();
         line["resource"]
@@ -229,7 +229,7 @@ pub(crate) fn position(path: &Path) -> Value {
 /// A PostgreSQL source with this schema, an empty target, and a folder.
 fn ends(schema: &str, target: Datastore) -> (Server, Server, tempfile::TempDir) {
     let (source, target) = (Server::start(Datastore::Postgres), Server::start(target));
-    judge::write_schema(&source, schema);
+    oracle::write_schema(&source, schema);
     (source, target, folder())
 }
 

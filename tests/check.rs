@@ -8,7 +8,7 @@ use serde_json::Value;
 use testdata::Sample;
 
 use crate::copy::{export, holding, import};
-use crate::support::judge;
+use crate::support::oracle;
 use crate::support::pipe::Pipe;
 use crate::support::program::Program;
 use crate::support::spicedb::{Datastore, Server};
@@ -32,7 +32,7 @@ fn asked(server: &Server, folder: &Path, flags: &[&str]) -> PathBuf {
 /// The same questions to another server, as it is now.
 fn compared(server: &Server, asked: &Path) -> Program {
     check(server)
-        .args(["--at", &judge::head(server)])
+        .args(["--at", &oracle::head(server)])
         .arg(asked)
 }
 
@@ -115,7 +115,7 @@ definition document {
 
 fn holding_a_group(schema: &str, member: bool) -> Server {
     let server = Server::start(Datastore::Memory);
-    judge::write_schema(&server, schema);
+    oracle::write_schema(&server, schema);
     let mut lines =
         vec![r#"{"resource":"group:eng","relation":"member","subject":"user:bob"}"#.to_owned()];
     if member {
@@ -128,7 +128,7 @@ fn holding_a_group(schema: &str, member: bool) -> Server {
         ));
         lines.push(format!(r#"{resource}"owner","subject":"user:eve{n}"}}"#));
     }
-    judge::load_bulk(&server, &(lines.join("\n") + "\n"));
+    oracle::load_bulk(&server, &(lines.join("\n") + "\n"));
     server
 }
 
@@ -188,9 +188,9 @@ fn permission_that_means_something_else_is_found_and_named() {
         assert!(name.contains("#view@user:eve"), "{name}");
     }
     // The schema alone, without a question.
-    let schema = check(&one).args(["--at", &judge::head(&one), "--sample", "0"]);
+    let schema = check(&one).args(["--at", &oracle::head(&one), "--sample", "0"]);
     let mut found = Pipe::from(schema)
-        .to(check(&other).args(["--at", &judge::head(&other)]))
+        .to(check(&other).args(["--at", &oracle::head(&other)]))
         .run();
     let found = found.pop().unwrap().expect_code(3);
     assert!(found.stderr.contains(what), "{}", found.stderr);
@@ -281,7 +281,7 @@ fn expiry_between_two_answers_is_no_difference() {
     let schema = "use expiration\n\ndefinition user {}\n\ndefinition document {\n\trelation viewer: user with expiration\n\tpermission view = viewer\n}\n";
     let servers = [Datastore::Memory, Datastore::Postgres].map(|datastore| {
         let server = Server::start(datastore);
-        judge::write_schema(&server, schema);
+        oracle::write_schema(&server, schema);
         server
     });
     let expiry = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(12);
@@ -291,7 +291,7 @@ fn expiry_between_two_answers_is_no_difference() {
                 format!(r#""resource":"document:d{n}","relation":"viewer","subject":"user:u{n}""#);
             format!(r#"{{{of},"expires":"{expiry}"}}"#)
         });
-        judge::load_bulk(server, &(lines.collect::<Vec<_>>().join("\n") + "\n"));
+        oracle::load_bulk(server, &(lines.collect::<Vec<_>>().join("\n") + "\n"));
     }
     let [one, other] = servers;
     let path = asked(&one, folder.path(), &[]);
@@ -312,7 +312,7 @@ fn expiry_between_two_answers_is_no_difference() {
     std::fs::write(&left, &disagree.stdout).unwrap();
     for server in [&one, &other] {
         // Any write makes a newer revision: at the old one a server repeats what it has answered.
-        judge::write_schema(server, schema);
+        oracle::write_schema(server, schema);
     }
     let again = compared(&one, &left).arg("--record").run().expect_success();
     assert_eq!(yes(&again.json_lines()), 0);
@@ -345,13 +345,13 @@ fn two_versions_that_give_up_on_the_same_cycle_agree() {
     ];
     let servers = builders.map(|builder| {
         let server = builder.start();
-        judge::write_schema(&server, schema);
+        oracle::write_schema(&server, schema);
         let lines = CYCLE.map(|line| {
             let (resource, subject) = line.split_once('@').unwrap();
             let (resource, relation) = resource.split_once('#').unwrap();
             format!("{{\"resource\":\"{resource}\",\"relation\":\"{relation}\",\"subject\":\"{subject}\"}}\n")
         });
-        judge::load_bulk(&server, &lines.concat());
+        oracle::load_bulk(&server, &lines.concat());
         server
     });
     let [old, new] = servers;

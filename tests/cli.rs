@@ -95,6 +95,6 @@ fn programs() -> [Program; 3] {
 /// An empty server with the sample's schema.
 fn with_schema(datastore: Datastore) -> Server {
     let server = Server::start(datastore);
-    crate::support::judge::write_schema(&server, testdata::SCHEMA);
+    crate::support::oracle::write_schema(&server, testdata::SCHEMA);
     server
 }

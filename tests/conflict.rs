@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use testdata::Sample;
 
 use crate::copy::{holding, import, stream_of, summary};
-use crate::support::judge::{self, Precision};
+use crate::support::oracle::{self, Precision};
 use crate::support::program::Program;
 use crate::support::running::Finished;
 use crate::support::spicedb::{Datastore, Server};
@@ -25,7 +25,7 @@ const ALL: u64 = 5_285;
 const HELD: u64 = 2_599;
 
 fn dump(server: &Server) -> Vec<String> {
-    judge::dump(server, Precision::Microseconds)
+    oracle::dump(server, Precision::Microseconds)
 }
 
 /// A line of a stream, from `resource:id#relation@subject:id` and the fields beside these.
@@ -82,11 +82,11 @@ fn assert_says(finished: &Finished, words: &[&str]) {
 /// An empty server with the sample's schema.
 fn with_schema(datastore: Datastore) -> Server {
     let server = Server::start(datastore);
-    judge::write_schema(&server, testdata::SCHEMA);
+    oracle::write_schema(&server, testdata::SCHEMA);
     server
 }
 
-/// `resource#relation@subject` of a line of the judge's.
+/// `resource#relation@subject` of a line of the oracle's.
 fn name(line: &str) -> String {
     let line: Value = serde_json::from_str(line).unwrap();
     let part = |name: &str| line[name].as_str().unwrap().to_owned();
@@ -125,7 +125,7 @@ fn target_that_holds_a_part_is_completed_whatever_the_policy() {
         if datastore == Datastore::MySql {
             assert_eq!(dump(&target).len() as u64, ALL);
         } else {
-            judge::assert_same_lines("expected", &expected, policy, &dump(&target));
+            oracle::assert_same_lines("expected", &expected, policy, &dump(&target));
         }
         assert_eq!(counts(&again()), [0, ALL, 0, 0, 0], "{policy}, again");
     }
@@ -134,7 +134,7 @@ fn target_that_holds_a_part_is_completed_whatever_the_policy() {
 #[test]
 fn target_that_is_not_empty_is_refused_without_a_policy() {
     let target = holding(Sample::rich(10), Datastore::Memory);
-    let (before, schema) = (dump(&target), judge::read_schema(&target));
+    let (before, schema) = (dump(&target), oracle::read_schema(&target));
     let mut newer = Sample::rich(ALL).header();
     newer.schema = Some(format!("{}\ndefinition newer {{}}", testdata::SCHEMA));
     let precision = spice_record::ExpiryPrecision::default();
@@ -151,8 +151,8 @@ fn target_that_is_not_empty_is_refused_without_a_policy() {
         assert_says(&finished, &words);
         assert!(finished.stdout.is_empty());
     }
-    judge::assert_same_lines("before", &before, "after", &dump(&target));
-    assert_eq!(judge::read_schema(&target), schema);
+    oracle::assert_same_lines("before", &before, "after", &dump(&target));
+    assert_eq!(oracle::read_schema(&target), schema);
 }
 
 /// A target that holds 2,599 of 5,285, ten of them with another caveat context; also these ten, and
@@ -169,7 +169,7 @@ fn with_ten_that_differ(datastore: Datastore) -> (Server, BTreeSet<String>, usiz
         update["op"] = "touch".into();
         format!("{update}\n")
     });
-    judge::load(&target, &changed.collect::<String>());
+    oracle::load(&target, &changed.collect::<String>());
     let after: BTreeSet<String> = dump(&target).into_iter().collect();
     let ten: BTreeSet<String> = after.difference(&before).cloned().collect();
     assert_eq!(ten.len(), 10);
@@ -223,7 +223,7 @@ fn ten_that_differ_are_skipped_touched_or_end_the_import() {
                 "are known to be on the target",
             ],
         );
-        judge::assert_same_lines("before", &before, "fail", &dump(&target));
+        oracle::assert_same_lines("before", &before, "fail", &dump(&target));
 
         let skipped = load("skip").expect_code(3);
         assert_eq!(counts(&skipped), [ALL - HELD, HELD - 10, 0, 10, 0]);
@@ -241,10 +241,10 @@ fn ten_that_differ_are_skipped_touched_or_end_the_import() {
         let others = expected.iter().filter(|line| !names.contains(&name(line)));
         let mut kept: Vec<String> = others.chain(&ten).cloned().collect();
         kept.sort();
-        judge::assert_same_lines("expected", &kept, "skip", &dump(&target));
+        oracle::assert_same_lines("expected", &kept, "skip", &dump(&target));
 
         let touched = load("touch").expect_success();
         assert_eq!(counts(&touched), [0, ALL - 10, 10, 0, 0]);
-        judge::assert_same_lines("expected", &expected, "touch", &dump(&target));
+        oracle::assert_same_lines("expected", &expected, "touch", &dump(&target));
     }
 }

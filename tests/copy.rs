@@ -5,7 +5,7 @@ use std::time::Duration;
 use spice_record::{ExpiryPrecision, SnapshotWriter};
 use testdata::Sample;
 
-use crate::support::judge::{self, Precision};
+use crate::support::oracle::{self, Precision};
 use crate::support::pipe::Pipe;
 use crate::support::program::Program;
 use crate::support::running::Finished;
@@ -59,7 +59,7 @@ pub(crate) fn copy(from: &Server, to: &Server, flags: &[&str]) -> serde_json::Va
 /// client must see the same set as at the start.
 pub(crate) fn round(sample: Sample, route: &[Datastore], precision: Precision, flags: &[&str]) {
     let first = holding(sample, route[0]);
-    let seen_first = judge::dump(&first, precision);
+    let seen_first = oracle::dump(&first, precision);
     assert_eq!(seen_first.len() as u64, sample.relationships);
     let mut digests = Vec::new();
     let mut from = first;
@@ -70,7 +70,7 @@ pub(crate) fn round(sample: Sample, route: &[Datastore], precision: Precision, f
         assert_eq!(imported["verified"], true);
         assert_eq!(imported["expiryTruncated"], 0);
         digests.push(imported["digest"].clone());
-        judge::assert_same_lines("first", &seen_first, "hop", &judge::dump(&to, precision));
+        oracle::assert_same_lines("first", &seen_first, "hop", &oracle::dump(&to, precision));
         from = to;
     }
     assert!(
@@ -132,13 +132,13 @@ fn nanoseconds_survive_where_the_datastore_keeps_them() {
     );
     let to_memory = copy(&from, &memory, &[]);
     assert_eq!(to_memory["expiryTruncated"], 0);
-    judge::assert_same_relationships(&from, &memory, Precision::Nanoseconds);
+    oracle::assert_same_relationships(&from, &memory, Precision::Nanoseconds);
     let to_postgres = copy(&from, &postgres, &[]);
     assert!(
         to_postgres["expiryTruncated"].as_u64() > Some(50),
         "{to_postgres}"
     );
-    judge::assert_same_relationships(&from, &postgres, Precision::Microseconds);
+    oracle::assert_same_relationships(&from, &postgres, Precision::Microseconds);
     assert_eq!(to_memory["digest"], to_postgres["digest"]);
 }
 
@@ -156,7 +156,7 @@ fn mysql_cuts_fractions_of_seconds_and_says_so() {
         imported["expiryTruncated"].as_u64() > Some(30),
         "{imported}"
     );
-    judge::assert_same_relationships(&from, &to, Precision::Seconds);
+    oracle::assert_same_relationships(&from, &to, Precision::Seconds);
     // The same again: what MySQL made of them is what was asked for.
     let again = Pipe::from(export(&from)).to(import(&to).args(["--on-conflict", "fail"]));
     assert_eq!(summary(&again.expect_success())["present"], 1_000);
@@ -176,7 +176,7 @@ fn characters_that_mariadb_refuses_are_named() {
     let lines = std::fs::read_to_string(&rejects).unwrap();
     assert_eq!(lines.lines().count() as u64, rejected);
     assert!(lines.lines().all(|line| line.contains('🦀')), "only those");
-    let there = judge::dump(&to, Precision::Seconds).len() as u64;
+    let there = oracle::dump(&to, Precision::Seconds).len() as u64;
     assert_eq!(there + rejected, 1_000);
 }
 
@@ -187,7 +187,7 @@ fn nothing_but_a_schema_can_be_copied() {
     let imported = copy(&from, &to, &[]);
     assert_eq!(imported["relationships"], 0);
     assert_eq!(imported["digest"], "0".repeat(32));
-    assert_eq!(judge::read_schema(&from), judge::read_schema(&to));
+    assert_eq!(oracle::read_schema(&from), oracle::read_schema(&to));
 }
 
 #[test]
@@ -292,5 +292,5 @@ fn stream_through_zstd_and_a_file_is_the_same() {
     assert_eq!(packed[..4], [0x28, 0xb5, 0x2f, 0xfd]);
     let to = Server::start(Datastore::Memory);
     import(&to).arg(&path).run().expect_success();
-    judge::assert_same_relationships(&server, &to, Precision::Nanoseconds);
+    oracle::assert_same_relationships(&server, &to, Precision::Nanoseconds);
 }

@@ -11,7 +11,7 @@ use crate::copy::{export, holding, import, stream_of};
 use crate::support::pipe::Pipe;
 use crate::support::program::Program;
 use crate::support::spicedb::{Datastore, Server};
-use crate::support::{Random, judge, repeat};
+use crate::support::{Random, oracle, repeat};
 
 /// Exit code of `spice-import --dry-run`, which needs no server.
 fn checked(stream: &[u8]) -> (i32, String) {
@@ -283,7 +283,7 @@ fn damaged_stream_writes_nothing_and_never_exits_0() {
             .run()
             .expect_code(65);
         assert_eq!(
-            judge::dump(&server, judge::Precision::Nanoseconds).len(),
+            oracle::dump(&server, oracle::Precision::Nanoseconds).len(),
             0,
             "case {case}"
         );

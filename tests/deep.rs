@@ -16,7 +16,7 @@ use crate::copy::{export, import};
 use crate::support::pipe::Pipe;
 use crate::support::program::Program;
 use crate::support::spicedb::{Datastore, Server};
-use crate::support::{folder, judge};
+use crate::support::{folder, oracle};
 
 const SCHEMA: &str = "caveat anything(x any) {
 	x == 1
@@ -35,7 +35,7 @@ const DEEPEST: usize = authzed::MAX_DEPTH;
 
 fn server() -> Server {
     let server = Server::start(Datastore::Memory);
-    judge::write_schema(&server, SCHEMA);
+    oracle::write_schema(&server, SCHEMA);
     server
 }
 

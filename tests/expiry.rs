@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::apply::{apply, head, mark};
 use crate::copy::import;
 use crate::support::folder;
-use crate::support::judge::{self, Precision};
+use crate::support::oracle::{self, Precision};
 use crate::support::pipe::Pipe;
 use crate::support::program::Program;
 use crate::support::spicedb::{Datastore, Server};
@@ -122,13 +122,13 @@ fn old_server() -> Server {
         .version("v1.45.4")
         .flag("--enable-experimental-relationship-expiration")
         .start();
-    judge::write_schema(&server, SCHEMA);
+    oracle::write_schema(&server, SCHEMA);
     server
 }
 
 fn new_server(datastore: Datastore) -> Server {
     let server = Server::start(datastore);
-    judge::write_schema(&server, SCHEMA);
+    oracle::write_schema(&server, SCHEMA);
     server
 }
 
@@ -136,19 +136,19 @@ fn new_server(datastore: Datastore) -> Server {
 #[track_caller]
 fn assert_all_are_done(server: &Server, of: &str) {
     let right = new_server(Datastore::Memory);
-    judge::load(&right, &before());
-    judge::load(&right, &after());
-    let expected = judge::dump(&right, Precision::Seconds);
-    let there = judge::dump(server, Precision::Seconds);
-    judge::assert_same_lines("a right server", &expected, of, &there);
+    oracle::load(&right, &before());
+    oracle::load(&right, &after());
+    let expected = oracle::dump(&right, Precision::Seconds);
+    let there = oracle::dump(server, Precision::Seconds);
+    oracle::assert_same_lines("a right server", &expected, of, &there);
 }
 
 #[test]
 fn old_server_acknowledges_touches_that_it_does_not_do() {
     let server = old_server();
-    judge::load(&server, &before());
-    judge::load(&server, &after());
-    let there = judge::dump(&server, Precision::Seconds).join("\n");
+    oracle::load(&server, &before());
+    oracle::load(&server, &after());
+    let there = oracle::dump(&server, Precision::Seconds).join("\n");
     let undone = pairs().into_iter().filter(|(before, after)| {
         let expires = before
             .as_ref()
@@ -166,7 +166,7 @@ fn old_server_acknowledges_touches_that_it_does_not_do() {
 #[test]
 fn imported_touches_take_effect_on_a_server_that_skips_them() {
     for (server, is_old) in [(old_server(), true), (new_server(Datastore::MySql), false)] {
-        judge::load(&server, &before());
+        oracle::load(&server, &before());
         let touch = || {
             import(&server)
                 .args(["--no-trailer", "--on-conflict", "touch"])
@@ -185,7 +185,7 @@ fn imported_touches_take_effect_on_a_server_that_skips_them() {
 #[test]
 fn applied_touches_take_effect_on_a_server_that_skips_them() {
     let server = old_server();
-    judge::load(&server, &before());
+    oracle::load(&server, &before());
     let update = |relationship| json!({"update": {"operation": "OPERATION_TOUCH", "relationship": relationship}});
     apply(&server)
         .arg("--no-trailer")
@@ -207,10 +207,10 @@ fn what_has_expired_unseen_swallows_no_touch() {
         row["expires"] = "2001-01-01T00:00:00Z".into();
         row
     });
-    judge::load(&server, &touches(expired.iter()));
+    oracle::load(&server, &touches(expired.iter()));
     let schema = SCHEMA.replace(" | user with expiration", "");
     let schema = schema.replace(" | user with at_night and expiration", "");
-    judge::write_schema(&server, &schema);
+    oracle::write_schema(&server, &schema);
     let update =
         json!({"update": {"operation": "OPERATION_TOUCH", "relationship": proto(&row("applied"))}});
     let applied = apply(&server)
@@ -224,7 +224,7 @@ fn what_has_expired_unseen_swallows_no_touch() {
     let flags = ["--no-trailer", "--on-conflict", "touch"];
     let imported = import(&server).args(flags).input(twice.join("\n") + "\n");
     imported.run().expect_success();
-    let there = judge::dump(&server, Precision::Seconds);
+    let there = oracle::dump(&server, Precision::Seconds);
     assert_eq!(there, names.map(|name| row(name).to_string()));
 }
 
@@ -244,13 +244,13 @@ fn followed_expiries_end_as_on_the_source() {
                 one["resource"] = format!("doc:d{number}").into();
                 all[number].0 = Some(one);
             }
-            judge::load(
+            oracle::load(
                 &source,
                 &touches(all.iter().filter_map(|(one, _)| one.as_ref())),
             );
         }
-        judge::load(&source, &before());
-        judge::load(&source, &after());
+        oracle::load(&source, &before());
+        oracle::load(&source, &after());
         let end = mark(&source);
         let watch = Program::new("spice-watch").args([
             "--context",
@@ -273,7 +273,7 @@ fn followed_expiries_end_as_on_the_source() {
 #[test]
 fn resync_makes_expiries_equal_on_a_server_that_skips_touches() {
     let source = new_server(Datastore::Postgres);
-    judge::load(&source, &after());
+    oracle::load(&source, &after());
     let target = Server::builder(Datastore::MySql)
         .version("v1.45.4")
         .flag("--enable-experimental-relationship-expiration")
@@ -289,7 +289,7 @@ fn resync_makes_expiries_equal_on_a_server_that_skips_touches() {
     };
     step(&["--from", source.context(), "--to", target.context(), "plan"]);
     step(&["copy"]);
-    judge::load(&target, &before());
+    oracle::load(&target, &before());
     step(&["resync"]);
-    judge::assert_same_relationships(&source, &target, Precision::Seconds);
+    oracle::assert_same_relationships(&source, &target, Precision::Seconds);
 }

@@ -1,7 +1,7 @@
 //! What breaks on the way: connections, servers, programs, readers, history, disks.
 //!
 //! Every test names the fault, the place and what is expected. What arrived is compared as a set, by
-//! the independent judge; that the fault was really met is also asserted.
+//! the independent oracle; that the fault was really met is also asserted.
 
 mod export;
 mod gateway;
@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use testdata::Sample;
 
 use crate::copy::{import, stream_of, summary};
-use crate::support::judge::{self, Precision};
+use crate::support::oracle::{self, Precision};
 use crate::support::program::Program;
 use crate::support::running::{Finished, Running};
 use crate::support::spicedb::{Datastore, Server, rows};
@@ -63,7 +63,7 @@ fn loaded(sample: Sample, datastore: Datastore) -> Server {
     server
 }
 
-/// What the judge sees of so many relationships of [`Sample::rich`] that were loaded without any
+/// What the oracle sees of so many relationships of [`Sample::rich`] that were loaded without any
 /// fault; looked at once for all tests.
 fn seen(sample: Sample) -> Vec<String> {
     let run = std::env::var("NEXTEST_RUN_ID").unwrap_or_else(|_| std::process::id().to_string());
@@ -81,7 +81,7 @@ fn seen(sample: Sample) -> Vec<String> {
     file.read_to_string(&mut text).unwrap();
     if text.is_empty() {
         let server = loaded(sample, Datastore::Postgres);
-        let seen = judge::dump(&server, Precision::Microseconds);
+        let seen = oracle::dump(&server, Precision::Microseconds);
         assert_eq!(seen.len() as u64, sample.relationships);
         text = seen.join("\n");
         file.write_all(text.as_bytes()).unwrap();
@@ -91,8 +91,8 @@ fn seen(sample: Sample) -> Vec<String> {
 
 #[track_caller]
 fn assert_holds(server: &Server, expected: &[String]) {
-    let there = judge::dump(server, Precision::Microseconds);
-    judge::assert_same_lines("expected", expected, server.context(), &there);
+    let there = oracle::dump(server, Precision::Microseconds);
+    oracle::assert_same_lines("expected", expected, server.context(), &there);
 }
 
 /// Fails unless a finished export is complete: every line once, sealed, and exactly what the source

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::support::judge::{self, Precision, Writers};
+use crate::support::oracle::{self, Precision, Writers};
 use crate::support::program::Program;
 use crate::support::running::Finished;
 use crate::support::spicedb::{Datastore, Server, rows};
@@ -26,7 +26,7 @@ impl Ends {
             new: Server::start(Datastore::Postgres),
             folder: folder(),
         };
-        judge::write_schema(&ends.old, judge::WRITERS_SCHEMA);
+        oracle::write_schema(&ends.old, oracle::WRITERS_SCHEMA);
         ends
     }
 
@@ -65,7 +65,7 @@ impl Ends {
     }
 
     fn assert_equal(&self) -> usize {
-        judge::assert_same_relationships(&self.old, &self.new, Precision::Microseconds)
+        oracle::assert_same_relationships(&self.old, &self.new, Precision::Microseconds)
     }
 }
 
@@ -88,15 +88,15 @@ fn copy_follow_and_cutover_move_a_written_source() {
     assert!(refused.stderr.contains("not fenced"), "{}", refused.stderr);
     following.signal("TERM");
     following.wait().expect_success();
-    judge::write(&ends.old, "touch", "item:last#holder@user:last");
+    oracle::write(&ends.old, "touch", "item:last#holder@user:last");
     let switched = ends.cutover("fenced\n").expect_success();
     assert!(switched.stderr.contains("SWITCH"), "{}", switched.stderr);
     assert!(ends.assert_equal() > 100);
-    let mut expected = judge::expected(&journal, Precision::Microseconds);
+    let mut expected = oracle::expected(&journal, Precision::Microseconds);
     expected.push(r#"{"relation":"holder","resource":"item:last","subject":"user:last"}"#.into());
     expected.sort();
-    let there = judge::dump(&ends.new, Precision::Microseconds);
-    judge::assert_same_lines("the journal", &expected, "the target", &there);
+    let there = oracle::dump(&ends.new, Precision::Microseconds);
+    oracle::assert_same_lines("the journal", &expected, "the target", &there);
 }
 
 #[test]
@@ -105,14 +105,14 @@ fn killed_copy_is_resumed_at_its_revision() {
     let names: Vec<String> = (0..60_000)
         .map(|n| format!(r#"{{"relation":"holder","resource":"item:i{n}","subject":"user:u"}}"#))
         .collect();
-    judge::load_bulk(&ends.old, &(names.join("\n") + "\n"));
+    oracle::load_bulk(&ends.old, &(names.join("\n") + "\n"));
     let copying = ends.copy().spawn();
     wait_until("it loads", PATIENCE, || rows(&ends.new) > 0);
     copying.kill9();
     copying.wait();
     // It is not at the revision of the copy: following brings it over.
-    judge::write(&ends.old, "delete", "item:i7#holder@user:u");
-    judge::write(&ends.old, "touch", "item:later#holder@user:u");
+    oracle::write(&ends.old, "delete", "item:i7#holder@user:u");
+    oracle::write(&ends.old, "touch", "item:later#holder@user:u");
     ends.copy().run().expect_success();
     assert_eq!(rows(&ends.new), 60_000);
     ends.cutover("fenced\n").expect_success();
@@ -123,7 +123,7 @@ fn killed_copy_is_resumed_at_its_revision() {
 fn cutover_names_a_difference_and_repair_removes_it() {
     let ends = Ends::new();
     let write = |server, operation, name| {
-        judge::write(server, operation, &format!("item:{name}#holder@user:u"))
+        oracle::write(server, operation, &format!("item:{name}#holder@user:u"))
     };
     for name in ["a", "b", "c"] {
         write(&ends.old, "touch", name);
@@ -141,7 +141,7 @@ fn cutover_names_a_difference_and_repair_removes_it() {
     assert!(!differs.stderr.contains("SWITCH"), "{}", differs.stderr);
     ends.repair().expect_success();
     assert_eq!(ends.assert_equal(), 3);
-    let before = judge::head(&ends.new);
+    let before = oracle::head(&ends.new);
     ends.repair().expect_success();
     let applied = Program::on("spice-watch", &ends.new)
         .args(["--since", &before, "--until-quiet", "2s"])
@@ -153,7 +153,7 @@ fn cutover_names_a_difference_and_repair_removes_it() {
 #[test]
 fn recipes_fail_with_the_program_that_fails() {
     let ends = Ends::new();
-    judge::write(&ends.old, "touch", "item:a#holder@user:u");
+    oracle::write(&ends.old, "touch", "item:a#holder@user:u");
     for recipe in ["copy", "follow", "cutover", "repair"] {
         let usage = Program::script(&format!("scripts/{recipe}")).run();
         assert!(usage.expect_code(2).stderr.contains("scripts/"), "{recipe}");

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use crate::copy::{export, import};
-use crate::support::judge;
+use crate::support::oracle;
 use crate::support::spicedb::{Datastore, Server};
 use crate::support::{figure, root};
 
@@ -29,22 +29,22 @@ fn schema_of_any_form_is_moved_and_known_again() {
     let schemas = schemas();
     for (path, text) in &schemas {
         let what = path.file_name().unwrap().display();
-        judge::write_schema(&source, text);
+        oracle::write_schema(&source, text);
         let exported = export(&source).run();
         assert_eq!(exported.code(), Some(0), "{what}: {}", exported.stderr);
         // Over another one, and over itself.
-        judge::write_schema(&target, UNRELATED);
+        oracle::write_schema(&target, UNRELATED);
         for _ in 0..2 {
             let imported = import(&target)
                 .args(["--schema", "write"])
                 .input(exported.stdout.clone())
                 .run();
             assert_eq!(imported.code(), Some(0), "{what}: {}", imported.stderr);
-            let (there, here) = (judge::read_schema(&source), judge::read_schema(&target));
+            let (there, here) = (oracle::read_schema(&source), oracle::read_schema(&target));
             assert_eq!(there, here, "{what}");
         }
         // A target that was deployed from the same file by somebody's own pipeline.
-        judge::write_schema(&deployed, text);
+        oracle::write_schema(&deployed, text);
         let imported = import(&deployed)
             .args(["--schema", "check"])
             .input(exported.stdout)
@@ -59,10 +59,10 @@ fn schema_of_any_form_is_moved_and_known_again() {
 fn comment_with_other_words_is_another_schema() {
     let [source, target] = [Datastore::Memory; 2].map(Server::start);
     let schema = |words: &str| format!("/**{words}*/\ndefinition user {{}}\n");
-    judge::write_schema(&source, &schema("a person"));
+    oracle::write_schema(&source, &schema("a person"));
     let exported = export(&source).run();
     let exported = exported.expect_success();
-    judge::write_schema(&target, &schema("a robot"));
+    oracle::write_schema(&target, &schema("a robot"));
     let check = import(&target)
         .args(["--schema", "check"])
         .input(exported.stdout)
@@ -86,8 +86,8 @@ fn schema_is_recognised_by_a_server_that_stores_another_form() {
     let schemas = schemas();
     for (path, text) in &schemas {
         let what = path.file_name().unwrap().display();
-        judge::write_schema(&keeping, text);
-        judge::write_schema(&rendering, text);
+        oracle::write_schema(&keeping, text);
+        oracle::write_schema(&rendering, text);
         for (source, target, schema) in [
             (&keeping, &rendering, "check"),
             (&rendering, &keeping, "check"),
@@ -115,10 +115,10 @@ fn annotation_of_another_type_is_another_schema() {
              \trelation viewer: user | robot\n\tpermission view{types} = viewer\n}}\n"
         )
     };
-    judge::write_schema(&source, &schema(": user | robot"));
+    oracle::write_schema(&source, &schema(": user | robot"));
     let exported = export(&source).run().expect_success();
     let check = |types: &str| {
-        judge::write_schema(&target, &schema(types));
+        oracle::write_schema(&target, &schema(types));
         import(&target)
             .args(["--schema", "check"])
             .input(exported.stdout.clone())
@@ -138,14 +138,14 @@ fn annotation_of_another_type_is_another_schema() {
 fn schema_that_its_own_server_does_not_parse_is_exported() {
     let server = Server::start(Datastore::Memory);
     let text = "caveat c(a string) {\n\ta == 'it\"s'\n}\n\ndefinition user {}\n\ndefinition doc {\n\trelation viewer: user with c\n}\n";
-    judge::write_schema(&server, text);
+    oracle::write_schema(&server, text);
     let exported = export(&server).run().expect_success();
     let at = exported.json_lines()[0]["header"]["revision"].clone();
     let at = ["--at", at.as_str().unwrap()];
     export(&server).args(at).run().expect_success();
     export(&server).arg("--no-schema").run().expect_success();
     let changed = text.replace("relation viewer", "relation owner: user\n\trelation viewer");
-    judge::write_schema(&server, &changed);
+    oracle::write_schema(&server, &changed);
     let refused = export(&server).args(at).run().expect_code(1).stderr;
     assert!(refused.contains("has been changed since"), "{refused}");
     export(&server)
@@ -162,17 +162,17 @@ fn caveat_with_double_signs_is_moved_and_known_again() {
     let [source, target] = [Datastore::Memory; 2].map(Server::start);
     let text = "caveat c(a bool, x int) {\n\t!(!a) && -(-x) > 1 && -x * -(x + 1) > -(-(-x))\n}\n\ndefinition user {}\n\n\
         definition doc {\n\trelation viewer: user with c\n}\n";
-    judge::write_schema(&source, text);
+    oracle::write_schema(&source, text);
     let exported = export(&source).run().expect_success();
     for mode in ["write", "check"] {
         let import = import(&target).args(["--schema", mode]);
         import.input(exported.stdout.clone()).run().expect_success();
     }
     // The same file, deployed to both.
-    judge::write_schema(&target, text);
+    oracle::write_schema(&target, text);
     let check = import(&target).args(["--schema", "check"]);
     check.input(exported.stdout.clone()).run().expect_success();
-    judge::write_schema(&target, &text.replace("> 1", "> 2"));
+    oracle::write_schema(&target, &text.replace("> 1", "> 2"));
     let check = import(&target).args(["--schema", "check"]);
     let refused = check.input(exported.stdout).run().expect_code(1).stderr;
     assert!(refused.contains("expression of caveat c"), "{refused}");

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use testdata::Sample;
 
 use crate::copy::{copy, export, holding, import, round, stream_of, summary};
-use crate::support::judge::{self, Precision, Writers};
+use crate::support::oracle::{self, Precision, Writers};
 use crate::support::pipe::Pipe;
 use crate::support::program::Program;
 use crate::support::spicedb::{Datastore, Server, lacks_spanner};
@@ -79,7 +79,7 @@ fn import_into_spanner_touches_what_differs() {
         holding(sample, Datastore::Spanner),
     );
     // One is without its expiry there, one has another, one is missing.
-    let dumped = judge::dump(&target, Precision::Nanoseconds);
+    let dumped = oracle::dump(&target, Precision::Nanoseconds);
     let mut expiring = dumped.iter().filter(|line| {
         line.contains("\"expires\"")
             && line.contains(r#""subject":"user:"#)
@@ -99,7 +99,7 @@ fn import_into_spanner_touches_what_differs() {
         }
         changes += &format!("{line}\n");
     }
-    judge::load(&target, &changes);
+    oracle::load(&target, &changes);
     let folder = folder();
     let [old, new] = ["old", "new"].map(|name| folder.path().join(name));
     let save = |server: &Server, path: &Path| {
@@ -115,7 +115,7 @@ fn import_into_spanner_touches_what_differs() {
         ["loaded", "present", "touched"].map(|name| counts[name].as_u64().unwrap()),
         [1, 397, 2]
     );
-    judge::assert_same_relationships(&source, &target, Precision::Nanoseconds);
+    oracle::assert_same_relationships(&source, &target, Precision::Nanoseconds);
     save(&target, &new);
     assert_eq!(differences(&new, &old), 0);
     let digest = |path: &Path| {
@@ -146,7 +146,7 @@ fn diff_piped_into_apply_repairs_spanner() {
         .to(apply)
         .timeout(PATIENCE)
         .expect_success();
-    judge::assert_same_relationships(&source, &target, Precision::Nanoseconds);
+    oracle::assert_same_relationships(&source, &target, Precision::Nanoseconds);
 }
 
 /// Writers touch, delete and give other expiries while the changes travel to Spanner.
@@ -197,7 +197,7 @@ fn followed_from(datastore: Datastore) {
     let writing = writers("6", "since");
     writing.finish();
     // What changes nothing but an expiry.
-    let dumped = judge::dump(&source, Precision::Microseconds);
+    let dumped = oracle::dump(&source, Precision::Microseconds);
     let mut expiring: Value = dumped
         .iter()
         .find(|line| line.contains("\"expires\""))
@@ -205,7 +205,7 @@ fn followed_from(datastore: Datastore) {
         .unwrap();
     expiring["expires"] = json!("2033-03-03T03:03:03.123456Z");
     expiring["op"] = json!("touch");
-    judge::load(&source, &format!("{expiring}\n"));
+    oracle::load(&source, &format!("{expiring}\n"));
     let end = mark(&source);
     watching.signal("TERM");
     watching.wait().expect_success();
@@ -230,9 +230,9 @@ fn followed_from(datastore: Datastore) {
         .filter_map(|line| line["applied"]["updates"].as_u64())
         .sum();
     assert!(updates > 50, "{updates} updates");
-    let same = judge::assert_same_relationships(&source, &target, Precision::Microseconds);
+    let same = oracle::assert_same_relationships(&source, &target, Precision::Microseconds);
     assert!(same > 20, "{same} relationships");
-    let there = judge::dump(&target, Precision::Microseconds);
+    let there = oracle::dump(&target, Precision::Microseconds);
     assert!(there.iter().any(|line| line.contains("2033-03-03")));
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A stream is judged by folding it: the relationships that are left when all of its updates are
 //! applied in order to those that were there at its beginning must be the source's, as the independent
-//! judge sees them.
+//! oracle sees them.
 
 mod flush;
 pub(crate) mod history;
@@ -26,7 +26,7 @@ use authzed::{Client, Config, RelationshipsEncoder, Security};
 use serde_json::{Value, json};
 
 use crate::apply::mark;
-use crate::support::judge::{self, Precision, Writers};
+use crate::support::oracle::{self, Precision, Writers};
 use crate::support::program::Program;
 use crate::support::running::Running;
 use crate::support::spicedb::{Datastore, Server};
@@ -47,7 +47,7 @@ pub(crate) fn watch_by(endpoint: &str, server: &Server) -> Program {
     Program::through(endpoint, "spice-watch", server).timeout(PATIENCE)
 }
 
-/// A server that polls its database often, with the schema of the judge's writers.
+/// A server that polls its database often, with the schema of the oracle's writers.
 pub(crate) fn source(datastore: Datastore) -> Server {
     source_with(datastore, &[])
 }
@@ -58,20 +58,20 @@ pub(crate) fn source_with(datastore: Datastore, flags: &[&str]) -> Server {
         builder = builder.flag("--watch-api-heartbeat=100ms");
     }
     let server = flags.iter().fold(builder, |b, flag| b.flag(flag)).start();
-    judge::write_schema(&server, judge::WRITERS_SCHEMA);
+    oracle::write_schema(&server, oracle::WRITERS_SCHEMA);
     server
 }
 
 /// Writes one relationship, `item:NAME#holder@user:u`.
 pub(crate) fn write(server: &Server, operation: &str, name: &str) -> String {
-    judge::load(server, &line(operation, name))
+    oracle::load(server, &line(operation, name))
 }
 
 fn line(operation: &str, name: &str) -> String {
-    judge::line(operation, &format!("item:{name}#holder@user:u"))
+    oracle::line(operation, &format!("item:{name}#holder@user:u"))
 }
 
-/// Starts the judge's writers and waits until they write.
+/// Starts the oracle's writers and waits until they write.
 fn writers(server: &Server, folder: &Path, flags: &[&str]) -> Writers {
     let writers = Writers::start(server, &folder.join("journal"), flags);
     wait_until("they write", PATIENCE, || {
@@ -101,7 +101,7 @@ impl Folded {
         Self::onto(&[], stream)
     }
 
-    /// Applies a stream to relationships as the judge has dumped them.
+    /// Applies a stream to relationships as the oracle has dumped them.
     #[track_caller]
     pub(crate) fn onto(there: &[String], stream: &[u8]) -> Self {
         let mut folded = Self::default();
@@ -212,14 +212,14 @@ impl Folded {
     /// Fails unless what is left is what the server holds.
     #[track_caller]
     pub(crate) fn assert_is(&self, server: &Server) {
-        let mut there: Vec<String> = judge::dump(server, Precision::Seconds)
+        let mut there: Vec<String> = oracle::dump(server, Precision::Seconds)
             .iter()
             .map(|text| canonical(&serde_json::from_str(text).unwrap()).1)
             .collect();
         there.sort();
         let mut here: Vec<String> = self.relationships.values().cloned().collect();
         here.sort();
-        judge::assert_same_lines("the stream", &here, server.context(), &there);
+        oracle::assert_same_lines("the stream", &here, server.context(), &there);
     }
 
     /// Its last revision.
@@ -280,7 +280,7 @@ pub(crate) fn wait_for_stdout(program: &Running, text: &str) {
     });
 }
 
-/// A client of our own, for situations that the judge does not make.
+/// A client of our own, for situations that the oracle does not make.
 pub(crate) async fn client(server: &Server) -> Client {
     let config = Config {
         token: Some(server.token().trim().to_owned().into()),

@@ -12,7 +12,7 @@ use super::{
 use crate::support::program::Program;
 use crate::support::seal::Lines;
 use crate::support::spicedb::{Datastore, Server};
-use crate::support::{folder, judge, wait_until};
+use crate::support::{folder, oracle, wait_until};
 
 /// A proxy that can keep what a program has sent, let the program's connection break, and deliver the
 /// bytes to the server when nobody expects them any more.
@@ -183,21 +183,21 @@ fn stalled_touch_that_lands_after_its_delete_is_taken_back(datastore: Datastore)
     wait_until("the touch is under way", PATIENCE, || proxy.held() > 100);
     program.wait_until_blocked();
     assert!(
-        judge::lookup(&server, GHOST).is_none(),
+        oracle::lookup(&server, GHOST).is_none(),
         "it has not arrived"
     );
     proxy.break_held();
     wait_until("it was repeated", PATIENCE, || {
-        judge::lookup(&server, GHOST).is_some()
+        oracle::lookup(&server, GHOST).is_some()
     });
     said = [transaction(4, &[delete("ghost")])];
     stdin.write_all(lines.add(&said).as_bytes()).unwrap();
     wait_until("it was deleted", PATIENCE, || {
-        judge::lookup(&server, GHOST).is_none()
+        oracle::lookup(&server, GHOST).is_none()
     });
     proxy.release();
     wait_until("the late write has arrived", PATIENCE, || {
-        judge::lookup(&server, GHOST).is_some()
+        oracle::lookup(&server, GHOST).is_some()
     });
     // An apply that resumes after a crash finds it, and does not resume behind it.
     assert!(
@@ -216,7 +216,7 @@ fn stalled_touch_that_lands_after_its_delete_is_taken_back(datastore: Datastore)
         finished.stderr
     );
     assert!(
-        judge::lookup(&server, GHOST).is_none(),
+        oracle::lookup(&server, GHOST).is_none(),
         "{}",
         finished.stderr
     );
@@ -246,7 +246,7 @@ fn touch_landing_late_in_memory_is_taken_back() {
 #[test]
 fn resumed_apply_waits_for_an_ambiguous_write() {
     let (server, folder) = (Server::start(Datastore::Postgres), folder());
-    judge::write_schema(&server, SCHEMA);
+    oracle::write_schema(&server, SCHEMA);
     let proxy = Holding::to(server.endpoint());
     let file = folder.path().join("position");
     let program = || apply_by(&proxy, &server).arg("--position").arg(&file);
@@ -263,7 +263,7 @@ fn resumed_apply_waits_for_an_ambiguous_write() {
     killed.wait_until_blocked();
     proxy.break_held();
     wait_until("it was repeated", PATIENCE, || {
-        judge::lookup(&server, GHOST).is_some()
+        oracle::lookup(&server, GHOST).is_some()
     });
     killed.kill9();
     assert_eq!(killed.wait().signal(), Some(9));
@@ -278,10 +278,10 @@ fn resumed_apply_waits_for_an_ambiguous_write() {
         .args(["--until", &token(4)])
         .spawn();
     again.wait_for_stderr("may still be applied late", PATIENCE);
-    judge::write(&server, "delete", "document:ghost#viewer@user:eve");
+    oracle::write(&server, "delete", "document:ghost#viewer@user:eve");
     proxy.release();
     wait_until("the late write has arrived", PATIENCE, || {
-        judge::lookup(&server, GHOST).is_some()
+        oracle::lookup(&server, GHOST).is_some()
     });
     again.wait().expect_success();
     assert_eq!(super::ids(&server), ["first"]);
@@ -310,7 +310,7 @@ fn schema_that_is_written_late_over_a_newer_one_is_taken_back() {
     say(&[&super::schema(3, WITH_EDITOR)]);
     wait_until("the schema is under way", PATIENCE, || proxy.held() > 50);
     program.wait_until_blocked();
-    let has_editor = || judge::read_schema(&server).contains("editor");
+    let has_editor = || oracle::read_schema(&server).contains("editor");
     assert!(!has_editor(), "it has not arrived");
     proxy.break_held();
     wait_until("it was repeated", PATIENCE, has_editor);
@@ -322,7 +322,7 @@ fn schema_that_is_written_late_over_a_newer_one_is_taken_back() {
     say(&[&super::checkpoint(9), &trailer(9)]);
     drop(stdin);
     program.wait().expect_success();
-    assert!(!has_editor(), "{}", judge::read_schema(&server));
+    assert!(!has_editor(), "{}", oracle::read_schema(&server));
     assert!(position(&file)["ambiguousUntil"].is_null());
     assert_eq!(position(&file)["sourceRevision"], end);
 }

@@ -11,12 +11,12 @@ use super::{
 };
 use crate::support::seal::{Lines, change_position};
 use crate::support::spicedb::{Datastore, Server, rows};
-use crate::support::{folder, judge, wait_until};
+use crate::support::{folder, oracle, wait_until};
 use crate::watch::history::wait_until_expired;
 use spice_record::record::StreamKind;
 
 fn write(server: &Server, id: &str) {
-    judge::write(server, "touch", &format!("document:{id}#viewer@user:eve"));
+    oracle::write(server, "touch", &format!("document:{id}#viewer@user:eve"));
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn apply_until_ends_75_when_the_capture_is_killed_and_resumes() {
     follow.wait().expect_success();
     program().args(["--until", &until]).run().expect_success();
     drop(again);
-    judge::assert_same_relationships(&source, &target, judge::Precision::Microseconds);
+    oracle::assert_same_relationships(&source, &target, oracle::Precision::Microseconds);
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn capture_that_lost_its_history_makes_apply_end_4() {
         Server::start(Datastore::Memory),
         folder(),
     );
-    judge::write_schema(&source, SCHEMA);
+    oracle::write_schema(&source, SCHEMA);
     let capture = Capture::of(&source, folder.path());
     wait_until("the spool is begun", PATIENCE, || {
         std::fs::metadata(&capture.spool).is_ok_and(|spool| spool.len() > 0)

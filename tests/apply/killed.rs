@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::ambiguous_writes::Holding;
 use super::{Capture, PATIENCE, applied, apply, apply_by, ends, mark, position, watch};
-use crate::support::judge::{self, Precision, Writers};
+use crate::support::oracle::{self, Precision, Writers};
 use crate::support::pipe::Pipe;
 use crate::support::program::Program;
 use crate::support::spicedb::{Datastore, Server, rows};
@@ -56,7 +56,7 @@ fn assert_not_ahead(spool: &Path, file: &Path, target: &Server) -> bool {
     let offset = stands["spool"]["offset"]
         .as_u64()
         .map(|offset| usize::try_from(offset).unwrap());
-    let there: HashMap<String, String> = judge::dump(target, Precision::Seconds)
+    let there: HashMap<String, String> = oracle::dump(target, Precision::Seconds)
         .iter()
         .map(|line| {
             let line: Value = serde_json::from_str(line).unwrap();
@@ -125,7 +125,7 @@ fn assert_not_ahead(spool: &Path, file: &Path, target: &Server) -> bool {
 #[test]
 fn killed_behind_a_spool_is_never_behind_its_position() {
     let cases = repeat(4, 50);
-    let (source, target, folder) = ends(judge::WRITERS_SCHEMA, Datastore::Postgres);
+    let (source, target, folder) = ends(oracle::WRITERS_SCHEMA, Datastore::Postgres);
     let capture = Capture::of(&source, folder.path());
     let load = Load::on(&source, folder.path());
     let file = folder.path().join("position");
@@ -160,13 +160,13 @@ fn killed_behind_a_spool_is_never_behind_its_position() {
         .arg("--position")
         .arg(&file);
     program.args(["--until", &until]).run().expect_success();
-    assert!(judge::assert_same_relationships(&source, &target, Precision::Microseconds) > 20);
+    assert!(oracle::assert_same_relationships(&source, &target, Precision::Microseconds) > 20);
 }
 
 #[test]
 fn killed_watch_or_apply_in_a_pipe_resumes_at_the_position() {
     let cases = repeat(3, 50);
-    let (source, target, folder) = ends(judge::WRITERS_SCHEMA, Datastore::Memory);
+    let (source, target, folder) = ends(oracle::WRITERS_SCHEMA, Datastore::Memory);
     let since = super::head(&source);
     let load = Load::on(&source, folder.path());
     let file = folder.path().join("position");
@@ -198,12 +198,12 @@ fn killed_watch_or_apply_in_a_pipe_resumes_at_the_position() {
     assert!(moved.len() > 1, "the position moved");
     let until = mark(&source);
     pipe(&["--until", &until]).expect_success();
-    assert!(judge::assert_same_relationships(&source, &target, Precision::Microseconds) > 20);
+    assert!(oracle::assert_same_relationships(&source, &target, Precision::Microseconds) > 20);
 }
 
 #[test]
 fn target_restarted_cut_and_stalled_under_load_ends_equal() {
-    let (source, target, folder) = ends(judge::WRITERS_SCHEMA, Datastore::Postgres);
+    let (source, target, folder) = ends(oracle::WRITERS_SCHEMA, Datastore::Postgres);
     let proxy = Proxy::to(target.endpoint());
     let capture = Capture::of(&source, folder.path());
     let load = Load::on(&source, folder.path());
@@ -276,13 +276,13 @@ fn target_restarted_cut_and_stalled_under_load_ends_equal() {
         .arg("--position")
         .arg(&file);
     program.args(["--until", &until]).run().expect_success();
-    assert!(judge::assert_same_relationships(&source, &target, Precision::Microseconds) > 20);
+    assert!(oracle::assert_same_relationships(&source, &target, Precision::Microseconds) > 20);
     assert_eq!(rows(&source), rows(&target));
 }
 
 #[test]
 fn sigterm_ends_at_once_and_nothing_is_applied_again() {
-    let (source, target, folder) = ends(judge::WRITERS_SCHEMA, Datastore::Postgres);
+    let (source, target, folder) = ends(oracle::WRITERS_SCHEMA, Datastore::Postgres);
     let capture = Capture::of(&source, folder.path());
     let load = Load::on(&source, folder.path());
     let file = folder.path().join("position");
@@ -324,7 +324,7 @@ fn sigterm_ends_at_once_and_nothing_is_applied_again() {
         .filter(|line| line.starts_with(r#"{"transaction""#))
         .count();
     assert_eq!(transactions, captured as u64, "each was applied once");
-    judge::assert_same_relationships(&source, &target, Precision::Microseconds);
+    oracle::assert_same_relationships(&source, &target, Precision::Microseconds);
 }
 
 #[test]

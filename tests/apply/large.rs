@@ -10,7 +10,7 @@ use super::{
     Capture, PATIENCE, SCHEMA, applied, apply, apply_by, delete, ends, header, mark, position,
     sealed, spool_of, token, touch, transaction, watch,
 };
-use crate::support::judge::{self, Precision};
+use crate::support::oracle::{self, Precision};
 use crate::support::seal::Lines;
 use crate::support::spicedb::{Datastore, Server, rows};
 use crate::support::toxiproxy::Proxy;
@@ -30,7 +30,7 @@ fn position_waits_for_the_last_part_of_an_import() {
         program.arg("--position").arg(&file).timeout(PATIENCE * 3)
     };
     let follow = program().args(["--max-rps", "8"]).spawn();
-    judge::write(&source, "touch", "document:small#viewer@user:eve");
+    oracle::write(&source, "touch", "document:small#viewer@user:eve");
     wait_until("the small change is on the target", PATIENCE, || {
         rows(&target) == 1
     });
@@ -41,7 +41,7 @@ fn position_waits_for_the_last_part_of_an_import() {
             )
         })
         .collect();
-    judge::load_bulk(&source, &relationships);
+    oracle::load_bulk(&source, &relationships);
     wait_until("a part is on the target", PATIENCE, || {
         rows(&target) > u64::from(count) / 10
     });
@@ -55,7 +55,7 @@ fn position_waits_for_the_last_part_of_an_import() {
     let end = mark(&source);
     let finished = program().args(["--until", &end]).run().expect_success();
     assert_eq!(
-        judge::assert_same_relationships(&source, &target, Precision::Seconds),
+        oracle::assert_same_relationships(&source, &target, Precision::Seconds),
         count as usize + 1
     );
     // The parts of both runs were reported, and the position moved with the last only.

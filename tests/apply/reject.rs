@@ -7,7 +7,7 @@ use super::{
 };
 use crate::support::figure;
 use crate::support::folder;
-use crate::support::judge;
+use crate::support::oracle;
 use crate::support::spicedb::{Datastore, Server};
 
 /// A relationship of a type that no schema has.
@@ -46,7 +46,7 @@ fn refused_update_stops_and_is_named_with_its_revision() {
     assert!(!ids(&server).contains(&"d".to_owned()));
     // Repaired by hand, it resumes.
     let mended = format!("{SCHEMA}\n\ndefinition folder {{\n\trelation viewer: user\n}}");
-    judge::write_schema(&server, &mended);
+    oracle::write_schema(&server, &mended);
     program().run().expect_success();
     assert_eq!(ids(&server), ["a", "b", "c", "d", "readme"]);
     assert_eq!(position(&file)["sourceRevision"], token(4));
@@ -57,7 +57,7 @@ fn handmade_delete_unknown_to_the_schema_is_refused() {
     let folder = folder();
     for datastore in [Datastore::Memory, Datastore::Postgres] {
         let server = Server::start(datastore);
-        judge::write_schema(&server, SCHEMA);
+        oracle::write_schema(&server, SCHEMA);
         let mut misspelt = delete("a1");
         misspelt["relationship"]["relation"] = json!("viewr");
         let mut foreign = foreign("a1");
@@ -115,7 +115,7 @@ fn refused_updates_go_to_a_file_that_can_be_applied() {
         let kept = std::fs::read(&rejects).unwrap();
         assert_eq!(kept.iter().filter(|byte| **byte == b'\n').count(), 3);
         let mended = format!("{SCHEMA}\n\ndefinition folder {{\n\trelation viewer: user\n}}");
-        judge::write_schema(&server, &mended);
+        oracle::write_schema(&server, &mended);
         apply(&server)
             .arg("--no-trailer")
             .input(kept)
@@ -130,7 +130,7 @@ fn value_that_postgres_cannot_hold_is_refused_alone() {
     let server = Server::start(Datastore::Postgres);
     let schema = "caveat named(name string) {\n\tname == 'x'\n}\n\ndefinition user {}\n\n\
                   definition document {\n\trelation viewer: user | user with named\n}";
-    judge::write_schema(&server, schema);
+    oracle::write_schema(&server, schema);
     let folder = folder();
     let (rejects, file) = (
         folder.path().join("rejects"),
@@ -193,7 +193,7 @@ fn serialization_failures_are_backed_off_and_not_fatal() {
     let server = Server::builder(Datastore::Postgres)
         .flag("--datastore-max-tx-retries=0")
         .start();
-    judge::write_schema(&server, SCHEMA);
+    oracle::write_schema(&server, SCHEMA);
     let rows = |update: fn(&str) -> Value| -> Vec<Value> {
         (0..200).map(|n| update(&format!("d{n}"))).collect()
     };

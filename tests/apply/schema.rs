@@ -10,7 +10,7 @@ use super::{
 use crate::support::pipe::Pipe;
 use crate::support::program::Program;
 use crate::support::spicedb::{Datastore, Server};
-use crate::support::{figure, folder, judge, wait_until};
+use crate::support::{figure, folder, oracle, wait_until};
 
 const WITH_EDITOR: &str = "definition user {}\n\ndefinition document {\n\trelation viewer: user\n\trelation editor: user\n}\n\ndefinition folder {\n\trelation viewer: user\n}";
 const WITHOUT_FOLDER: &str = "definition user {}\n\ndefinition document {\n\trelation viewer: user\n\trelation editor: user\n}";
@@ -27,14 +27,14 @@ fn follow(source: &Server, target: &Server, since: &str, file: &Path) -> Pipe {
 
 fn schema_changes_of_the_source_reach_the_target(datastore: Datastore) {
     let (source, target, folder) = (Server::start(datastore), Server::start(datastore), folder());
-    judge::write_schema(&source, SCHEMA);
-    judge::write(&source, "touch", "document:a#viewer@user:eve");
+    oracle::write_schema(&source, SCHEMA);
+    oracle::write(&source, "touch", "document:a#viewer@user:eve");
     std::thread::sleep(Duration::from_millis(100));
     let since = head(&source);
     let file = folder.path().join("position");
     // What the copy would have brought.
-    judge::write_schema(&target, SCHEMA);
-    judge::write(&target, "touch", "document:a#viewer@user:eve");
+    oracle::write_schema(&target, SCHEMA);
+    oracle::write(&target, "touch", "document:a#viewer@user:eve");
     let running = follow(&source, &target, &since, &file).spawn();
     wait_until("it follows", PATIENCE, || file.exists());
     let arrives = |what: &str| {
@@ -44,22 +44,22 @@ fn schema_changes_of_the_source_reach_the_target(datastore: Datastore) {
             rest.split('@').next().unwrap()
         );
         wait_until(what, PATIENCE, || {
-            let there = judge::dump(&target, judge::Precision::Seconds);
+            let there = oracle::dump(&target, oracle::Precision::Seconds);
             there.iter().any(|line| line.contains(&relation))
         });
     };
-    judge::write_schema(&source, WITH_EDITOR);
-    judge::write(&source, "touch", "document:a#editor@user:eve");
-    judge::write(&source, "touch", "folder:f#viewer@user:eve");
+    oracle::write_schema(&source, WITH_EDITOR);
+    oracle::write(&source, "touch", "document:a#editor@user:eve");
+    oracle::write(&source, "touch", "folder:f#viewer@user:eve");
     arrives("document:a#editor@user:eve");
     arrives("folder:f#viewer@user:eve");
-    judge::write(&source, "delete", "folder:f#viewer@user:eve");
-    judge::write_schema(&source, WITHOUT_FOLDER);
+    oracle::write(&source, "delete", "folder:f#viewer@user:eve");
+    oracle::write_schema(&source, WITHOUT_FOLDER);
     wait_until("the definition is gone", PATIENCE, || {
-        !judge::read_schema(&target).contains("folder")
+        !oracle::read_schema(&target).contains("folder")
     });
-    judge::write_schema(&source, WITH_CAVEAT);
-    judge::load(
+    oracle::write_schema(&source, WITH_CAVEAT);
+    oracle::load(
         &source,
         r#"{"op":"touch","resource":"document:c","relation":"viewer","subject":"user:eve","caveat":"named","context":{"name":"x"}}"#,
     );
@@ -70,8 +70,8 @@ fn schema_changes_of_the_source_reach_the_target(datastore: Datastore) {
     for program in running {
         program.wait();
     }
-    assert_eq!(judge::read_schema(&target), judge::read_schema(&source));
-    judge::assert_same_relationships(&source, &target, judge::Precision::Seconds);
+    assert_eq!(oracle::read_schema(&target), oracle::read_schema(&source));
+    oracle::assert_same_relationships(&source, &target, oracle::Precision::Seconds);
 }
 
 #[test]
@@ -91,10 +91,10 @@ fn schema_changed_while_nothing_ran_is_applied() {
         Server::start(Datastore::Postgres),
         folder(),
     );
-    judge::write_schema(&source, SCHEMA);
-    judge::write_schema(&target, SCHEMA);
+    oracle::write_schema(&source, SCHEMA);
+    oracle::write_schema(&target, SCHEMA);
     let since = head(&source);
-    judge::write_schema(&source, WITH_EDITOR);
+    oracle::write_schema(&source, WITH_EDITOR);
     let file = folder.path().join("position");
     let capture = Capture::start(&source, &folder.path().join("one"), &since);
     let spool = |name: &str| folder.path().join(name);
@@ -108,13 +108,13 @@ fn schema_changed_while_nothing_ran_is_applied() {
             .args(["--until", &mark(&source)])
             .run()
             .expect_success();
-        assert_eq!(judge::read_schema(&target), judge::read_schema(&source));
+        assert_eq!(oracle::read_schema(&target), oracle::read_schema(&source));
     };
     run("one");
     capture.signal("TERM");
     drop(capture.wait());
     // Another capture, from the position: only its header has this one.
-    judge::write_schema(&source, WITHOUT_FOLDER);
+    oracle::write_schema(&source, WITHOUT_FOLDER);
     let again = watch(&source)
         .arg("--since-file")
         .arg(&file)
@@ -137,15 +137,15 @@ fn definition_added_and_removed_at_once_converges_or_stops() {
         Server::start(Datastore::Postgres),
         folder(),
     );
-    judge::write_schema(&source, WITHOUT_FOLDER);
-    judge::write_schema(&target, WITHOUT_FOLDER);
+    oracle::write_schema(&source, WITHOUT_FOLDER);
+    oracle::write_schema(&target, WITHOUT_FOLDER);
     let since = head(&source);
     let file = folder.path().join("position");
-    judge::write_schema(&source, WITH_EDITOR);
-    judge::write(&source, "touch", "folder:f#viewer@user:eve");
-    judge::write(&source, "delete", "folder:f#viewer@user:eve");
-    judge::write_schema(&source, WITHOUT_FOLDER);
-    judge::write(&source, "touch", "document:after#viewer@user:eve");
+    oracle::write_schema(&source, WITH_EDITOR);
+    oracle::write(&source, "touch", "folder:f#viewer@user:eve");
+    oracle::write(&source, "delete", "folder:f#viewer@user:eve");
+    oracle::write_schema(&source, WITHOUT_FOLDER);
+    oracle::write(&source, "touch", "document:after#viewer@user:eve");
     let until = mark(&source);
     let run = || {
         let watch = watch(&source).args(["--since", &since, "--until", &until]);
@@ -166,10 +166,10 @@ fn definition_added_and_removed_at_once_converges_or_stops() {
         );
         figure(&format!("stopped: {said}"));
         // The remedy.
-        judge::write_schema(&target, WITH_EDITOR);
+        oracle::write_schema(&target, WITH_EDITOR);
         run().expect_success();
     }
-    judge::assert_same_relationships(&source, &target, judge::Precision::Microseconds);
+    oracle::assert_same_relationships(&source, &target, oracle::Precision::Microseconds);
 }
 
 #[test]
@@ -214,7 +214,7 @@ fn schema_refused_for_relationships_is_pending_until_repaired() {
         stopped.stderr
     );
     assert_eq!(position(&file)["sourceRevision"], token(2));
-    judge::write(&server, "delete", "document:a#viewer@user:eve");
+    oracle::write(&server, "delete", "document:a#viewer@user:eve");
     program(&[&changes[1..], &needs[1..]].concat(), 5).expect_success();
     assert_eq!(ids(&server), ["e"]);
     assert_eq!(position(&file)["sourceRevision"], token(5));
@@ -236,7 +236,7 @@ fn pending_schema_is_written_once_nothing_conflicts() {
     ];
     std::io::Write::write_all(&mut stdin, lines(&records).as_bytes()).unwrap();
     wait_until("the schema is there", PATIENCE, || {
-        judge::read_schema(&server).contains("editor")
+        oracle::read_schema(&server).contains("editor")
     });
     assert!(follow.is_running());
     drop(stdin);
@@ -248,7 +248,7 @@ fn pending_schema_is_written_once_nothing_conflicts() {
 fn schema_is_only_checked_or_stops_where_that_is_asked_for() {
     for (mode, code) in [("check", 75), ("stop", 1)] {
         let (server, folder) = (Server::start(Datastore::Memory), folder());
-        judge::write_schema(&server, SCHEMA);
+        oracle::write_schema(&server, SCHEMA);
         let file = folder.path().join("position");
         let changes = [
             transaction(2, &[touch("a")]),
@@ -269,10 +269,10 @@ fn schema_is_only_checked_or_stops_where_that_is_asked_for() {
         if mode == "check" {
             let waiting = program().spawn();
             waiting.wait_for_stderr("waiting until the target has the schema", PATIENCE);
-            judge::write_schema(&server, WITHOUT_FOLDER);
+            oracle::write_schema(&server, WITHOUT_FOLDER);
             waiting.wait().expect_success();
         } else {
-            judge::write_schema(&server, WITHOUT_FOLDER);
+            oracle::write_schema(&server, WITHOUT_FOLDER);
             program().run().expect_success();
         }
         assert_eq!(ids(&server), ["a", "b"]);

@@ -12,7 +12,7 @@ use super::{
 use crate::copy::{export, import, stream_of};
 use crate::support::disk::SmallDisk;
 use crate::support::folder;
-use crate::support::judge::{self, Precision};
+use crate::support::oracle::{self, Precision};
 use crate::support::pipe::Pipe;
 use crate::support::program::Program;
 use crate::support::seal::change_position;
@@ -151,7 +151,7 @@ fn snapshot_is_touched_over_what_the_target_holds() {
     let sample = Sample::rich(3_000);
     let server = Server::start(Datastore::Postgres);
     let schema = testdata::SCHEMA;
-    judge::write_schema(&server, schema);
+    oracle::write_schema(&server, schema);
     import(&server)
         .input(stream_of(Sample {
             relationships: 1_000,
@@ -178,7 +178,7 @@ fn snapshot_is_touched_over_what_the_target_holds() {
         .input(stream_of(sample))
         .run()
         .expect_success();
-    judge::assert_same_relationships(&server, &other, Precision::Microseconds);
+    oracle::assert_same_relationships(&server, &other, Precision::Microseconds);
     // A stream that was cut or altered is reported; what came before is on the target.
     let stream = stream_of(sample);
     let cut = &stream[..stream.len() - 400];
@@ -195,8 +195,8 @@ fn snapshot_is_touched_over_what_the_target_holds() {
 #[test]
 fn updates_and_relationships_by_hand_need_unsealed() {
     let server = Server::start(Datastore::Memory);
-    judge::write_schema(&server, SCHEMA);
-    judge::write(&server, "touch", "document:old#viewer@user:eve");
+    oracle::write_schema(&server, SCHEMA);
+    oracle::write(&server, "touch", "document:old#viewer@user:eve");
     // All of the target, turned by jq into its removal, and two more.
     let jq = |filter: &str| Program::at("jq".as_ref()).args(["-c", filter]);
     let removal = jq(

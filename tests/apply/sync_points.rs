@@ -8,7 +8,7 @@ use serde_json::Value;
 use authzed::zedtoken;
 
 use super::{Capture, PATIENCE, applied, apply, ends, mark};
-use crate::support::judge::{self, Precision, Writers};
+use crate::support::oracle::{self, Precision, Writers};
 use crate::support::spicedb::{Datastore, Server, rows};
 use crate::support::{figure, repeat, wait_until};
 
@@ -43,7 +43,7 @@ fn unseen(spool: &str, pair: &str) -> BTreeSet<String> {
 }
 
 fn pairs_agree_under_load(datastore: Datastore) {
-    let (source, target, folder) = ends(judge::WRITERS_SCHEMA, datastore);
+    let (source, target, folder) = ends(oracle::WRITERS_SCHEMA, datastore);
     let capture = Capture::of(&source, folder.path());
     let seconds = repeat(10, 60).to_string();
     let flags = [
@@ -106,7 +106,7 @@ fn pairs_agree_under_load(datastore: Datastore) {
         let name = |end: &str| pair[end].as_str().unwrap();
         let unseen = unseen(&spool, name("sourceRevision"));
         let dump = |server: &Server, at: &str| -> Vec<String> {
-            let dump = judge::dump_at(server, at, Precision::Microseconds);
+            let dump = oracle::dump_at(server, at, Precision::Microseconds);
             let counts = |line: &String| !unseen.iter().any(|resource| line.contains(resource));
             dump.into_iter().filter(counts).collect()
         };
@@ -114,7 +114,7 @@ fn pairs_agree_under_load(datastore: Datastore) {
             dump(&source, name("sourceRevision")),
             dump(&target, name("targetRevision")),
         );
-        judge::assert_same_lines("source", &left, "target", &right);
+        oracle::assert_same_lines("source", &left, "target", &right);
         compared += left.len();
         aside += unseen.len();
     }
@@ -129,7 +129,7 @@ fn pairs_agree_under_load(datastore: Datastore) {
         .arg(&file);
     last.args(["--until", &until]).run().expect_success();
     wait_until("both ends have as many", PATIENCE, || rows(&source) > 0);
-    judge::assert_same_relationships(&source, &target, Precision::Microseconds);
+    oracle::assert_same_relationships(&source, &target, Precision::Microseconds);
 }
 
 #[test]

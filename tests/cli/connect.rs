@@ -11,12 +11,12 @@ use super::{
 use crate::copy::stream_of;
 use crate::support::program::Program;
 use crate::support::spicedb::{Datastore, Server};
-use crate::support::{free_port, judge};
+use crate::support::{free_port, oracle};
 
 /// A server without TLS and one with it, both with a schema.
 fn plain_and_tls() -> (Server, Server) {
     let tls = Server::builder(Datastore::Memory).tls().start();
-    judge::write_schema(&tls, testdata::SCHEMA);
+    oracle::write_schema(&tls, testdata::SCHEMA);
     (with_schema(Datastore::Memory), tls)
 }
 
@@ -175,7 +175,7 @@ fn tls_connections_work_in_each_way_they_can_be_asked_for() {
             .starts_with("spice-revision: warning: --no-verify-ca: ");
         assert_eq!(warned, flags[0] == "--no-verify-ca", "{}", finished.stderr);
         assert!(finished.stderr.lines().count() <= 1, "{}", finished.stderr);
-        assert_eq!(finished.text().trim(), judge::head(&tls));
+        assert_eq!(finished.text().trim(), oracle::head(&tls));
     }
 }
 
@@ -329,7 +329,7 @@ fn no_key_shows_in_the_arguments_of_a_program_that_runs() {
         drop(running.take_stdin());
         assert_says(&said(running.wait()), 65, &["<stdin>: empty input"], "");
     }
-    assert!(judge::dump(&server, judge::Precision::Nanoseconds).is_empty());
+    assert!(oracle::dump(&server, oracle::Precision::Nanoseconds).is_empty());
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::{WRONG, assert_says, run, with_schema};
-use crate::support::judge;
+use crate::support::oracle;
 use crate::support::program::Program;
 use crate::support::running::Finished;
 use crate::support::spicedb::{Datastore, Server};
@@ -17,7 +17,7 @@ fn head() -> Program {
 #[track_caller]
 fn assert_asked(finished: Finished, server: &Server) -> Finished {
     let finished = finished.expect_success();
-    assert_eq!(finished.text().trim(), judge::head(server));
+    assert_eq!(finished.text().trim(), oracle::head(server));
     finished
 }
 
@@ -197,7 +197,7 @@ fn broken_contexts_file_names_file_and_line_and_shows_no_token() {
 #[test]
 fn paths_in_the_contexts_file_are_relative_to_it() {
     let server = Server::builder(Datastore::Memory).tls().start();
-    judge::write_schema(&server, testdata::SCHEMA);
+    oracle::write_schema(&server, testdata::SCHEMA);
     let folder = crate::support::folder();
     std::fs::copy(server.token_file(), folder.path().join("my.token")).unwrap();
     let authority = server.certificate().unwrap();

@@ -5,7 +5,7 @@ use testdata::Sample;
 
 use super::{AT_ONCE, assert_says, run, with_schema};
 use crate::copy::{export, holding};
-use crate::support::judge;
+use crate::support::oracle;
 use crate::support::program::Program;
 use crate::support::spicedb::Datastore;
 
@@ -13,8 +13,8 @@ use crate::support::spicedb::Datastore;
 fn export_of_what_is_not_there_prints_nothing() {
     let server = holding(Sample::portable(100), Datastore::Postgres);
     let other = holding(Sample::portable(1), Datastore::Postgres);
-    let foreign = judge::head(&other);
-    let of_memory = judge::head(&with_schema(Datastore::Memory));
+    let foreign = oracle::head(&other);
+    let of_memory = oracle::head(&with_schema(Datastore::Memory));
     let nowhere = "/nosuch/folder/backup.ndjson";
     let cases: [(&[&str], i32, &[&str]); 8] = [
         (
@@ -87,12 +87,12 @@ fn zedtoken(revision: &str, datastore: &str) -> String {
 fn export_at_a_revision_with_another_schema_asks_for_a_new_one() {
     for datastore in [Datastore::Memory, Datastore::Postgres] {
         let server = holding(Sample::portable(100), datastore);
-        let before = judge::head(&server);
+        let before = oracle::head(&server);
         let changed = testdata::SCHEMA.replace(
             "permission edit = owner",
             "permission edit = owner + viewer",
         );
-        judge::write_schema(&server, &changed);
+        oracle::write_schema(&server, &changed);
         let finished = run(export(&server).args(["--at", &before]));
         let words = [
             "changed after revision",
@@ -102,7 +102,7 @@ fn export_at_a_revision_with_another_schema_asks_for_a_new_one() {
         assert_says(&finished, 1, &words, &format!("{datastore:?}"));
         assert!(finished.stdout.is_empty());
         // Written again as it was, the text is the revision's once more.
-        judge::write_schema(&server, testdata::SCHEMA);
+        oracle::write_schema(&server, testdata::SCHEMA);
         let exported = run(export(&server).args(["--at", &before])).expect_success();
         assert_eq!(exported.json_lines()[0]["header"]["revision"], before);
     }

@@ -9,7 +9,7 @@ use testdata::Sample;
 use super::with_schema;
 use crate::copy::{export, stream_of};
 use crate::support::folder;
-use crate::support::judge;
+use crate::support::oracle;
 use crate::support::program::Program;
 use crate::support::spicedb::Datastore;
 
@@ -86,7 +86,7 @@ fn takes(command: &clap::Command, flag: &str, value: &str) -> bool {
 #[test]
 fn absurd_values_of_every_flag_never_panic() {
     let server = with_schema(Datastore::Memory);
-    let since = judge::head(&server);
+    let since = oracle::head(&server);
     let folder = folder();
     let snapshot = folder.path().join("snapshot");
     let exported = export(&server).run().expect_success().stdout;

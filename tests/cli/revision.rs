@@ -8,7 +8,7 @@ use testdata::Sample;
 
 use super::{assert_says, run, with_schema};
 use crate::copy::{export, holding, import, stream_of};
-use crate::support::judge::{self, Precision};
+use crate::support::oracle::{self, Precision};
 use crate::support::pipe::Pipe;
 use crate::support::program::Program;
 use crate::support::running::Finished;
@@ -50,14 +50,14 @@ fn snapshot_says_its_revision_from_a_file_stdin_and_zstd() {
     ] {
         run(export(&server).args(flags).arg(path)).expect_success();
         let bytes = std::fs::read(path).unwrap();
-        let head = judge::head(&server);
+        let head = oracle::head(&server);
         assert_eq!(token(&run(revision().arg(path)).expect_success()), head);
         assert_eq!(found(&[], bytes.clone()), head);
         assert_eq!(found(&["-"], bytes), head);
     }
     // Its header answers, even where the rest is cut: that is for spice-import to refuse.
     let bytes = std::fs::read(&plain).unwrap();
-    assert_eq!(found(&[], &bytes[..bytes.len() / 2]), judge::head(&server));
+    assert_eq!(found(&[], &bytes[..bytes.len() / 2]), oracle::head(&server));
 }
 
 /// A change stream, and after each of its lines the last revision that is complete.
@@ -127,8 +127,8 @@ fn summaries_and_positions_name_source_or_target() {
         .to(import(&target))
         .expect_success();
     let summary = imported.text();
-    assert_eq!(found(&[], summary), judge::head(&source));
-    assert_eq!(found(&["--target"], summary), judge::head(&target));
+    assert_eq!(found(&[], summary), oracle::head(&source));
+    assert_eq!(found(&["--target"], summary), oracle::head(&target));
     let applied = r#"{"applied":{"sourceRevision":"s1","targetRevision":"t1","updates":3}}
 {"applied":{"sourceRevision":"s2","targetRevision":"t2"}}
 "#;
@@ -225,10 +225,10 @@ fn head_is_the_servers_newest_revision() {
         };
         (decoded.datastore_id, revision.xmax)
     };
-    let before = snapshot(&judge::head(&server));
+    let before = snapshot(&oracle::head(&server));
     // PostgreSQL needs no settling, and by default does not wait.
     let finished = run(head_of(&server)).expect_success();
-    let (ours, after) = (token(&finished), snapshot(&judge::head(&server)));
+    let (ours, after) = (token(&finished), snapshot(&oracle::head(&server)));
     assert_eq!(finished.stderr, "");
     // Other databases of the same PostgreSQL also count.
     let (id, xmax) = snapshot(&ours);
@@ -237,22 +237,22 @@ fn head_is_the_servers_newest_revision() {
         before.1 <= xmax && xmax <= after.1,
         "{before:?} {xmax} {after:?}"
     );
-    let seen = judge::dump_at(&server, &ours, Precision::Seconds);
+    let seen = oracle::dump_at(&server, &ours, Precision::Seconds);
     assert_eq!(seen.len(), 50);
     // In memory nothing else counts.
     let server = holding(Sample::portable(50), Datastore::Memory);
     let finished = run(head_of(&server).args(["--settle", "0s"])).expect_success();
-    assert_eq!(token(&finished), judge::head(&server));
+    assert_eq!(token(&finished), oracle::head(&server));
 }
 
 #[test]
 fn head_waits_until_it_has_settled_and_is_what_it_was_before() {
     let server = holding(Sample::portable(50), Datastore::Memory);
-    let before = judge::head(&server);
+    let before = oracle::head(&server);
     let waiting = head_of(&server).args(["--settle", "2s"]).spawn();
     waiting.wait_for_stderr("waiting 2 s for the head", Duration::from_secs(10));
     let update = r#"{"op":"touch","resource":"tenant/group:late","relation":"member","subject":"user:late"}"#;
-    judge::load(&server, update);
+    oracle::load(&server, update);
     let finished = waiting.wait().expect_success();
     assert!(
         finished.took >= Duration::from_secs(2),
@@ -260,7 +260,7 @@ fn head_waits_until_it_has_settled_and_is_what_it_was_before() {
         finished.took
     );
     assert_eq!(token(&finished), before);
-    assert_ne!(judge::head(&server), before);
+    assert_ne!(oracle::head(&server), before);
     let by_default = head_of(&server).spawn();
     by_default.wait_for_stderr("waiting 35 s for the head", Duration::from_secs(10));
     by_default.signal("TERM");
@@ -273,14 +273,14 @@ fn head_waits_until_it_has_settled_and_is_what_it_was_before() {
 fn mark_is_a_new_revision_that_changes_nothing() {
     for datastore in [Datastore::Memory, Datastore::MySql, Datastore::Postgres] {
         let server = holding(Sample::portable(200), datastore);
-        let before = judge::dump(&server, Precision::Nanoseconds);
+        let before = oracle::dump(&server, Precision::Nanoseconds);
         let mark = || run(revision().args(["--mark", "--context", server.context()]));
         let (first, second) = (mark().expect_success(), mark().expect_success());
         assert_ne!(token(&first), token(&second), "{datastore:?}");
-        let at_mark = judge::dump_at(&server, &token(&second), Precision::Nanoseconds);
-        judge::assert_same_lines("before", &before, "at the mark", &at_mark);
-        let after = judge::dump(&server, Precision::Nanoseconds);
-        judge::assert_same_lines("before", &before, "after", &after);
+        let at_mark = oracle::dump_at(&server, &token(&second), Precision::Nanoseconds);
+        oracle::assert_same_lines("before", &before, "at the mark", &at_mark);
+        let after = oracle::dump(&server, Precision::Nanoseconds);
+        oracle::assert_same_lines("before", &before, "after", &after);
     }
 }
 
@@ -296,5 +296,5 @@ fn reading_from_a_pipe_does_not_kill_its_writer() {
         .expect_success();
     let exported = std::fs::read_to_string(&backup).unwrap();
     assert_eq!(exported.lines().count(), 40_002, "tee has all of it");
-    assert_eq!(token(&finished), judge::head(&server));
+    assert_eq!(token(&finished), oracle::head(&server));
 }

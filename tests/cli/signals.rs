@@ -10,7 +10,7 @@ use testdata::Sample;
 
 use super::{run, with_schema};
 use crate::copy::{holding, stream_of};
-use crate::support::judge;
+use crate::support::oracle;
 use crate::support::program::Program;
 use crate::support::running::Running;
 use crate::support::spicedb::Datastore;
@@ -195,7 +195,7 @@ fn signal_ends_what_waits_between_requests() {
     let server = with_schema(Datastore::Memory);
     let folder = folder();
     let pipe = fifo(folder.path(), "pipe");
-    let since = judge::head(&server);
+    let since = oracle::head(&server);
     let to = |name: &str| Program::new(name).args(["--context", server.context()]);
     let watch = || to("spice-watch").args(["--since", &since]);
     let spooling = || watch().arg("--spool").arg(folder.path().join("spool"));
@@ -293,7 +293,7 @@ fn signal_ends_what_waits_between_requests() {
 #[test]
 fn signal_ends_what_tries_again() {
     let server = with_schema(Datastore::Memory);
-    let since = judge::head(&server);
+    let since = oracle::head(&server);
     let folder = folder();
     let spool = |name: &str| folder.path().join(name);
     let start = |name: &str| {

@@ -8,7 +8,7 @@ use testdata::Sample;
 use super::signals::assert_ends;
 use super::{run, with_schema};
 use crate::copy::{export, import, stream_of};
-use crate::support::judge;
+use crate::support::oracle;
 use crate::support::program::Program;
 use crate::support::spicedb::{Datastore, Server};
 use crate::support::{AT_ONCE, folder};
@@ -16,7 +16,7 @@ use crate::support::{AT_ONCE, folder};
 /// An idle source, of which a watch has nothing to say but its header.
 fn idle() -> (Server, String) {
     let server = with_schema(Datastore::Memory);
-    let since = judge::head(&server);
+    let since = oracle::head(&server);
     (server, since)
 }
 
@@ -84,7 +84,7 @@ fn closed_stdout_is_an_error_before_anything_is_done() {
             "{command}"
         );
     }
-    assert!(judge::dump(&server, judge::Precision::Nanoseconds).is_empty());
+    assert!(oracle::dump(&server, oracle::Precision::Nanoseconds).is_empty());
     // Thrown away on purpose, and not needed.
     let to_null = std::fs::OpenOptions::new()
         .read(true)

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{assert_says, run, with_schema};
 use crate::copy::export;
 use crate::support::folder;
-use crate::support::judge;
+use crate::support::oracle;
 use crate::support::program::Program;
 use crate::support::running::Finished;
 use crate::support::spicedb::Datastore;
@@ -275,7 +275,7 @@ fn token_command_is_bounded_in_time_and_output() {
 #[test]
 fn links_that_others_planted_are_not_followed() {
     let server = with_schema(Datastore::Memory);
-    let since = judge::head(&server);
+    let since = oracle::head(&server);
     let folder = folder();
     let (victim, link) = (folder.path().join("victim"), folder.path().join("planted"));
     std::fs::write(&victim, "kept").unwrap();

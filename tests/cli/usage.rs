@@ -6,7 +6,7 @@ use testdata::Sample;
 
 use super::{assert_says, programs, run, with_schema};
 use crate::copy::{export, holding, import, stream_of};
-use crate::support::judge::{self, Precision};
+use crate::support::oracle::{self, Precision};
 use crate::support::pipe::Pipe;
 use crate::support::program::Program;
 use crate::support::running::Finished;
@@ -245,7 +245,7 @@ fn quiet_says_less_and_verbose_says_more() {
     let cut: Vec<u8> = stream_of(Sample::portable(60_000));
     let cut = cut[..cut.len() - 1_000].to_vec();
     let finished = run(import(&target).arg("--quiet").input(cut));
-    let there = judge::dump(&target, Precision::Seconds).len();
+    let there = oracle::dump(&target, Precision::Seconds).len();
     let words = [
         &*format!("{there} relationships of this stream are on the target"),
         "torn",
@@ -259,7 +259,7 @@ fn quiet_says_less_and_verbose_says_more() {
 fn pipe_from_a_datastore_into_itself_is_refused() {
     for datastore in [Datastore::Memory, Datastore::Postgres, Datastore::MySql] {
         let server = holding(Sample::portable(300), datastore);
-        let before = judge::dump(&server, Precision::Nanoseconds);
+        let before = oracle::dump(&server, Precision::Nanoseconds);
         for flags in [
             &["--on-conflict", "touch", "--schema", "write"][..],
             &["--on-conflict", "skip", "--dry-run"],
@@ -273,8 +273,8 @@ fn pipe_from_a_datastore_into_itself_is_refused() {
             assert_says(&finished, 2, &words, &format!("{datastore:?}"));
             assert!(finished.stdout.is_empty());
         }
-        let after = judge::dump(&server, Precision::Nanoseconds);
-        judge::assert_same_lines("before", &before, "after", &after);
+        let after = oracle::dump(&server, Precision::Nanoseconds);
+        oracle::assert_same_lines("before", &before, "after", &after);
     }
     // Even without relationships, where nothing else prevents it.
     let empty = with_schema(Datastore::Memory);

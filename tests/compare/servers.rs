@@ -13,7 +13,7 @@ use super::{Planted, diff, found, name_of};
 use crate::apply::apply;
 use crate::copy::{export, import, stream_of};
 
-use crate::support::judge::{self, Precision};
+use crate::support::oracle::{self, Precision};
 use crate::support::pipe::Pipe;
 use crate::support::program::Program;
 use crate::support::spicedb::{Datastore, Server, but_for_dead_mysql_servers};
@@ -98,7 +98,7 @@ impl Ends {
         }
         assert_eq!(planted.len(), 5 * k, "each is another one");
         if k > 0 {
-            judge::load(&self.target, &updates);
+            oracle::load(&self.target, &updates);
         }
         planted
     }
@@ -154,7 +154,7 @@ fn later(one: &mut Relationship, step: i32) {
     expiry.nanos = nanos % 1_000_000_000;
 }
 
-/// As the judge takes it.
+/// As the oracle takes it.
 fn judged(operation: &str, one: &Relationship) -> String {
     let mut line = Vec::new();
     spice_record::snapshot::write_relationship(&mut line, one).unwrap();
@@ -190,7 +190,7 @@ fn save(updates: &[Value], path: &Path) {
 /// Runs `change` while the target is watched. Then something is written there that has to arrive, so
 /// what came before it is all that there was: returns its transactions.
 fn watched(target: &Server, sample: Sample, change: impl FnOnce()) -> Vec<Value> {
-    let since = judge::head(target);
+    let since = oracle::head(target);
     let watch = Program::new("spice-watch")
         .args(["--context", target.context(), "--since", &since])
         .args(["--settle", "0s"])
@@ -205,7 +205,7 @@ fn watched(target: &Server, sample: Sample, change: impl FnOnce()) -> Vec<Value>
     };
     let last = last.iter().next().unwrap();
     let id = &last.resource.as_ref().unwrap().object_id;
-    judge::load(target, &judged("touch", &last));
+    oracle::load(target, &judged("touch", &last));
     wait_until(
         "the Watch has what was written last",
         Duration::from_secs(60),
@@ -213,7 +213,7 @@ fn watched(target: &Server, sample: Sample, change: impl FnOnce()) -> Vec<Value>
     );
     watch.signal("TERM");
     let lines = watch.wait().expect_success().json_lines();
-    judge::load(target, &judged("delete", &last));
+    oracle::load(target, &judged("delete", &last));
     let transactions = lines.into_iter().filter_map(|mut line| {
         let transaction = line.get_mut("transaction")?;
         Some(transaction.take())
@@ -259,7 +259,7 @@ fn found_repaired_and_then_left_alone(sample: Sample, from: Datastore, to: Datas
             repaired.len()
         ));
     }
-    let left = judge::assert_same_relationships(&ends.source, &ends.target, ends.precision);
+    let left = oracle::assert_same_relationships(&ends.source, &ends.target, ends.precision);
     assert_eq!(left as u64, sample.relationships);
 }
 

@@ -6,7 +6,7 @@ use testdata::Sample;
 use super::{assert_says, counts, dump};
 use crate::apply::{apply, head, mark};
 use crate::copy::{export, holding, import};
-use crate::support::judge;
+use crate::support::oracle;
 use crate::support::pipe::Pipe;
 use crate::support::program::Program;
 use crate::support::spicedb::{Datastore, Server};
@@ -25,7 +25,7 @@ fn touch(server: &Server, count: u64, network: &str) {
         });
         format!("{one}\n")
     };
-    judge::load(server, &(0..count).map(line).collect::<String>());
+    oracle::load(server, &(0..count).map(line).collect::<String>());
 }
 
 /// A server, a clone of it that has fallen behind, and a revision of the server from before: one of the
@@ -75,9 +75,9 @@ fn changes_of_the_original_are_followed_by_its_clone() {
     let gone: String = dump(&original)
         .iter()
         .take(DELETED)
-        .map(|one| judge::line_of("delete", one))
+        .map(|one| oracle::line_of("delete", one))
         .collect();
-    judge::load(&original, &gone);
+    oracle::load(&original, &gone);
     let end = mark(&original);
     let follow = |flags: &[&str]| {
         let watch = Program::new("spice-watch").args(["--context", original.context()]);

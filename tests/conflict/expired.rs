@@ -9,7 +9,7 @@ use testdata::Sample;
 
 use super::{ALL, HELD, assert_says, by_hand, counts, dump, line, on_network, with_schema};
 use crate::copy::{holding, stream_of};
-use crate::support::judge::{self, Precision};
+use crate::support::oracle::{self, Precision};
 use crate::support::spicedb::{Datastore, Server};
 use crate::support::wait_until;
 
@@ -23,9 +23,9 @@ fn expired(server: &Server, resource: &str, subject: &str) {
         "op": "create", "resource": resource, "relation": "member", "subject": subject,
         "expires": String::from_utf8(soon).unwrap().trim(),
     });
-    judge::load(server, &format!("{update}\n"));
+    oracle::load(server, &format!("{update}\n"));
     wait_until("the row expires", Duration::from_secs(20), || {
-        judge::lookup(server, &format!("{resource}#member@{subject}")).is_none()
+        oracle::lookup(server, &format!("{resource}#member@{subject}")).is_none()
     });
 }
 
@@ -44,7 +44,7 @@ fn expired_row_in_the_way_is_replaced_by_the_live_one() {
             let load = by_hand(&target, &[held.clone(), live]).args(["--on-conflict", policy]);
             let loaded = load.run().expect_success();
             assert_eq!(counts(&loaded), [0, 1, 1, 0, 0], "{datastore:?}, {policy}");
-            let there = judge::lookup(&target, &format!("{resource}#member@user:back"));
+            let there = oracle::lookup(&target, &format!("{resource}#member@user:back"));
             assert!(!there.unwrap().contains("expires"), "it lives for ever now");
         }
     }
@@ -73,7 +73,7 @@ fn expired_row_among_thousands_costs_none_of_its_neighbours() {
         let back = line("tenant/group:g#member@user:back", &Value::Null);
         let back = by_hand(&whole, &[back]).args(["--on-conflict", "fail"]);
         back.run().expect_success();
-        judge::assert_same_relationships(&whole, &target, Precision::Microseconds);
+        oracle::assert_same_relationships(&whole, &target, Precision::Microseconds);
     }
 }
 
@@ -102,7 +102,7 @@ fn duplicate_in_the_stream_is_settled_by_the_policy() {
             let finished = by_hand(&target, &lines).args(["--on-conflict", policy]);
             let finished = finished.run().expect_code(code);
             assert_eq!(counts(&finished), expected, "{datastore:?}, {policy}");
-            let there = judge::lookup(&target, text).unwrap();
+            let there = oracle::lookup(&target, text).unwrap();
             assert_eq!(there.contains("10.0.0.0/8"), first, "{policy}: {there}");
             assert_eq!(dump(&target).len(), 2);
         }

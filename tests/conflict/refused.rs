@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::rejects::{rejects_in, values};
 use super::{assert_says, by_hand, counts, dump, line, on_network, with_schema};
-use crate::support::judge;
+use crate::support::oracle;
 use crate::support::spicedb::{Datastore, Server};
 
 /// 500 good lines with these in the middle.
@@ -102,7 +102,7 @@ fn context_above_the_limit_is_imported_but_not_touched() {
         by_hand(&target, std::slice::from_ref(&large))
             .run()
             .expect_success();
-        assert!(judge::lookup(&target, text).unwrap().len() > 30_000);
+        assert!(oracle::lookup(&target, text).unwrap().len() > 30_000);
 
         // 3,000 rows that differ on the target, one of them too large to be written over.
         let viewer = |number| format!("tenant/document:d{number}#viewer@user:u");
@@ -131,7 +131,7 @@ fn context_above_the_limit_is_imported_but_not_touched() {
         );
         let longest = finished.stderr.lines().map(str::len).max();
         assert!(longest < Some(2_000), "a message of {longest:?} characters");
-        assert!(!judge::lookup(&target, text).unwrap().contains("caveat"));
+        assert!(!oracle::lookup(&target, text).unwrap().contains("caveat"));
         let changed = dump(&target)
             .iter()
             .filter(|line| line.contains("10.0.0.0/8"))
@@ -241,7 +241,7 @@ fn value_that_an_old_database_cannot_hold_is_named_at_once() {
             None => builder,
         };
         let target = target.start();
-        judge::write_schema(&target, testdata::SCHEMA);
+        oracle::write_schema(&target, testdata::SCHEMA);
         let bad = line("tenant/document:bad#viewer@user:u", &bad);
         let lines = among_good_ones(std::slice::from_ref(&bad));
         let folder = crate::support::folder();

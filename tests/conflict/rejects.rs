@@ -11,7 +11,7 @@ use testdata::Sample;
 
 use super::{assert_says, by_hand, counts, dump, line, with_schema};
 use crate::copy::{import, summary};
-use crate::support::judge;
+use crate::support::oracle;
 use crate::support::program::Program;
 use crate::support::spicedb::{Datastore, Server};
 
@@ -124,16 +124,16 @@ fn one_refused_of_100_000_is_kept_and_can_be_applied() {
         &finished,
         &["line 61236: refused tenant/document:", "not found"],
     );
-    judge::assert_same_lines("expected", &others, "with rejects", &dump(&target));
+    oracle::assert_same_lines("expected", &others, "with rejects", &dump(&target));
     let kept = std::fs::read_to_string(&rejects).unwrap();
     assert_eq!(kept.lines().count(), 1);
     let line = String::from_utf8(stream).unwrap();
     assert_eq!(kept.trim_end(), line.lines().nth(61_235).unwrap());
 
-    judge::write_schema(&target, &newer_schema());
+    oracle::write_schema(&target, &newer_schema());
     let again = feed_again(&target, &rejects).run().expect_success();
     assert_eq!(counts(&again), [1, 0, 0, 0, 0]);
-    judge::assert_same_lines("expected", &expected, "fed again", &dump(&target));
+    oracle::assert_same_lines("expected", &expected, "fed again", &dump(&target));
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn ten_thousand_refused_of_50_000_are_kept() {
         let kept = std::fs::read_to_string(&rejects).unwrap();
         let distinct: BTreeSet<&str> = kept.lines().collect();
         assert_eq!(distinct.len(), 10_000);
-        judge::write_schema(&target, &newer_schema());
+        oracle::write_schema(&target, &newer_schema());
         let again = feed_again(&target, &rejects).run().expect_success();
         assert_eq!(counts(&again), [10_000, 0, 0, 0, 0]);
     }
@@ -235,6 +235,6 @@ fn jobs_side_by_side_load_and_reject_the_same() {
         let kept: BTreeSet<String> = kept.lines().map(str::to_owned).collect();
         dumps.push((dump(&target), kept));
     }
-    judge::assert_same_lines("1 job", &dumps[0].0, "4 jobs", &dumps[1].0);
+    oracle::assert_same_lines("1 job", &dumps[0].0, "4 jobs", &dumps[1].0);
     assert_eq!(dumps[0].1, dumps[1].1);
 }

@@ -4,16 +4,16 @@ use testdata::Sample;
 
 use super::dump;
 use crate::copy::{export, holding, import, summary};
-use crate::support::judge;
+use crate::support::oracle;
 use crate::support::program::Program;
 use crate::support::spicedb::{Datastore, Server};
 
 const SAMPLE: u64 = 2_000;
 
 fn delete<'a>(server: &Server, relationships: impl IntoIterator<Item = &'a String>) {
-    let line = |one: &String| judge::line_of("delete", one);
+    let line = |one: &String| oracle::line_of("delete", one);
     let lines: String = relationships.into_iter().map(line).collect();
-    judge::load(server, &lines);
+    oracle::load(server, &lines);
 }
 
 /// As a script with a wrong filter does.
@@ -44,7 +44,7 @@ fn backup_is_put_back_after_a_mass_delete_and_without_a_schema() {
 
         // Half of it is gone, and something was written since.
         delete(&server, before.iter().step_by(2));
-        judge::write(&server, "touch", "tenant/group:later#member@user:u");
+        oracle::write(&server, "touch", "tenant/group:later#member@user:u");
         restore().run().expect_code(2);
         let restored = restore().args(["--on-conflict", "skip"]).run();
         let restored = restored.expect_success();
@@ -52,7 +52,7 @@ fn backup_is_put_back_after_a_mass_delete_and_without_a_schema() {
         assert_eq!(dump(&server).len(), before.len() + 1);
 
         delete_all(&server);
-        judge::write_schema(&server, "definition other {}");
+        oracle::write_schema(&server, "definition other {}");
         let restored = restore().args(["--schema", "write"]).run();
         restored.expect_success();
         assert_eq!(dump(&server), before);

@@ -6,7 +6,7 @@ use spice_record::{ExpiryPrecision, Header, SnapshotWriter};
 
 use super::{assert_says, by_hand, counts, dump, line};
 use crate::copy::{export, holding, import};
-use crate::support::judge;
+use crate::support::oracle;
 use crate::support::pipe::Pipe;
 use crate::support::spicedb::{Datastore, Server};
 
@@ -37,14 +37,14 @@ fn stream(schema: Option<&str>) -> Vec<u8> {
 fn target(schema: Option<&str>) -> Server {
     let server = Server::start(Datastore::Memory);
     if let Some(schema) = schema {
-        judge::write_schema(&server, schema);
+        oracle::write_schema(&server, schema);
     }
     server
 }
 
 /// The schema that a server gives back for this text.
 fn normal(text: &str) -> String {
-    judge::read_schema(&target(Some(text)))
+    oracle::read_schema(&target(Some(text)))
 }
 
 /// Mode, the target's schema, exit code, words on stderr, the target's schema afterwards.
@@ -110,7 +110,7 @@ fn schema_modes_do_what_they_say_on_any_target() {
             assert_says(&export(&server).run().expect_code(1), &["has no schema"]);
             continue;
         }
-        assert_eq!(judge::read_schema(&server), *afterwards, "{what}");
+        assert_eq!(oracle::read_schema(&server), *afterwards, "{what}");
         match code {
             0 => assert_eq!(counts(&finished), [1, 0, 0, 0, 0], "{what}"),
             _ => assert!(dump(&server).is_empty(), "{what}"),
@@ -128,7 +128,7 @@ fn source_with_redundant_parentheses_can_be_copied() {
         let to = target(there);
         let copied = Pipe::from(export(&source)).to(import(&to)).expect_success();
         assert_eq!(counts(&copied), [1, 0, 0, 0, 0]);
-        assert_eq!(judge::read_schema(&to), judge::read_schema(&source));
+        assert_eq!(oracle::read_schema(&to), oracle::read_schema(&source));
     }
 }
 
@@ -186,8 +186,8 @@ fn what_differs_is_named_with_what_kind_of_thing_it_is() {
             &["is not the stream's: ", expected],
         );
         // The other way round what was missing is too much.
-        judge::write_schema(&other, "");
-        judge::write_schema(&other, &changed);
+        oracle::write_schema(&other, "");
+        oracle::write_schema(&other, &changed);
         let finished = import(&other).input(stream(Some(PLAIN))).run();
         let expected = expected.replace("missing", "too many");
         assert_says(
@@ -216,7 +216,7 @@ fn schema_forbidden_by_the_targets_data_is_refused() {
         ],
     );
     assert_eq!(dump(&server).len(), 1);
-    assert_eq!(judge::read_schema(&server), normal(DIFFERENT));
+    assert_eq!(oracle::read_schema(&server), normal(DIFFERENT));
 }
 
 #[test]
@@ -237,7 +237,7 @@ fn stream_without_schema_loads_into_the_schema_that_is_there() {
         let finished = import(&server).args(flags).input(stream(None)).run();
         assert_says(&finished.expect_code(code), words);
         if let Some(there) = there {
-            assert_eq!(judge::read_schema(&server), normal(there));
+            assert_eq!(oracle::read_schema(&server), normal(there));
             assert_eq!(dump(&server).len(), usize::from(code == 0));
         }
     }
@@ -245,5 +245,5 @@ fn stream_without_schema_loads_into_the_schema_that_is_there() {
     let to = target(Some(testdata::SCHEMA));
     let copied = Pipe::from(export(&source).arg("--no-schema")).to(import(&to));
     assert_eq!(counts(&copied.expect_success()), [50, 0, 0, 0, 0]);
-    judge::assert_same_relationships(&source, &to, judge::Precision::Nanoseconds);
+    oracle::assert_same_relationships(&source, &to, oracle::Precision::Nanoseconds);
 }

@@ -7,7 +7,7 @@ use testdata::Sample;
 
 use super::{assert_says, by_hand, counts, dump, line, with_schema};
 use crate::copy::{export, holding, import, stream_of, summary};
-use crate::support::judge::{self, Precision};
+use crate::support::oracle::{self, Precision};
 use crate::support::pipe::Pipe;
 use crate::support::program::Program;
 use crate::support::spicedb::{Datastore, Server};
@@ -34,7 +34,7 @@ fn filtered_stream_is_accepted_with_partial() {
     let source = holding(Sample::rich(5_000), Datastore::Memory);
     let stream = export(&source).run().expect_success().stdout;
     let filtered = only_documents(&stream);
-    let documents: Vec<String> = judge::dump(&source, Precision::Nanoseconds)
+    let documents: Vec<String> = oracle::dump(&source, Precision::Nanoseconds)
         .into_iter()
         .filter(|line| line.contains("\"resource\":\"tenant/document:"))
         .collect();
@@ -49,10 +49,10 @@ fn filtered_stream_is_accepted_with_partial() {
     let taken = import(&target).arg("--partial").input(filtered.clone());
     let taken = taken.run().expect_success();
     assert_eq!(summary(&taken)["verified"], false);
-    assert_eq!(summary(&taken)["sourceRevision"], judge::head(&source));
+    assert_eq!(summary(&taken)["sourceRevision"], oracle::head(&source));
     assert_eq!(counts(&taken)[0], documents.len() as u64);
-    let there = judge::dump(&target, Precision::Nanoseconds);
-    judge::assert_same_lines("documents", &documents, "target", &there);
+    let there = oracle::dump(&target, Precision::Nanoseconds);
+    oracle::assert_same_lines("documents", &documents, "target", &there);
 
     // Even with --partial the stream has both its ends, and its header is the one it had.
     let text = String::from_utf8(filtered).unwrap();
@@ -171,13 +171,13 @@ fn dry_run_with_a_server_reads_everything_and_writes_nothing() {
     assert_says(&check.expect_code(1), &["has no schema"]);
 
     let held = holding(Sample::rich(100), Datastore::Postgres);
-    let (before, schema) = (dump(&held), judge::read_schema(&held));
+    let (before, schema) = (dump(&held), oracle::read_schema(&held));
     assert_says(&dry(&held, &[], &stream).expect_code(2), &["already holds"]);
     for policy in ["skip", "touch", "fail"] {
         dry(&held, &["--on-conflict", policy], &stream).expect_success();
     }
     let source = holding(Sample::rich(10), Datastore::Memory);
-    judge::write_schema(
+    oracle::write_schema(
         &source,
         &format!("{}\ndefinition newer {{}}", testdata::SCHEMA),
     );
@@ -191,8 +191,8 @@ fn dry_run_with_a_server_reads_everything_and_writes_nothing() {
     };
     assert_says(&pipe(&[]).expect_code(1), &["definition newer missing"]);
     pipe(&["--schema", "write"]).expect_success();
-    judge::assert_same_lines("before", &before, "after", &dump(&held));
-    assert_eq!(judge::read_schema(&held), schema);
+    oracle::assert_same_lines("before", &before, "after", &dump(&held));
+    assert_eq!(oracle::read_schema(&held), schema);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::copy::{holding, import, stream_of, summary};
 use crate::support::disk::SmallDisk;
-use crate::support::judge::{self, Precision};
+use crate::support::oracle::{self, Precision};
 use crate::support::spicedb::{Datastore, Server};
 use crate::support::toxiproxy::Proxy;
 use crate::support::{folder, repeat, wait_until};
@@ -56,10 +56,10 @@ fn lost_acknowledgement_of_an_import_is_no_conflict() {
     // Small enough for the windows of HTTP/2, which are not opened any more.
     let sample = Sample::portable(200);
     let first = holding(sample, Datastore::Memory);
-    let expected = judge::dump(&first, Precision::Microseconds);
+    let expected = oracle::dump(&first, Precision::Microseconds);
     for datastore in [Datastore::Postgres, Datastore::Memory, Datastore::MySql] {
         let server = Server::start(datastore);
-        judge::write_schema(&server, testdata::SCHEMA);
+        oracle::write_schema(&server, testdata::SCHEMA);
         let proxy = Proxy::to(server.endpoint());
         let stream = stream_of(sample);
         let end = stream.len() - stream.rsplit(|byte| *byte == b'\n').nth(1).unwrap().len() - 1;
@@ -76,7 +76,7 @@ fn lost_acknowledgement_of_an_import_is_no_conflict() {
         stdin.write_all(&stream[end..]).unwrap();
         drop(stdin);
         wait_until("the target holds everything", PATIENCE, || {
-            judge::dump(&server, Precision::Seconds).len() as u64 == sample.relationships
+            oracle::dump(&server, Precision::Seconds).len() as u64 == sample.relationships
         });
         proxy.heal();
         proxy.cut();
@@ -136,7 +136,7 @@ fn slow_way_there(proxy: &Proxy, kilobytes: u64) {
 fn target_away_at_the_end_of_an_import_does_not_end_it() {
     let sample = Sample::rich(0);
     let server = Server::start(Datastore::Postgres);
-    judge::write_schema(&server, testdata::SCHEMA);
+    oracle::write_schema(&server, testdata::SCHEMA);
     let proxy = Proxy::to(server.endpoint());
     let stream = stream_of(sample);
     let header = stream.iter().position(|byte| *byte == b'\n').unwrap() + 1;
@@ -227,7 +227,7 @@ fn full_disk_under_the_rejects_ends_import() {
         return;
     };
     let server = Server::start(Datastore::Memory);
-    judge::write_schema(&server, "definition nothing {}");
+    oracle::write_schema(&server, "definition nothing {}");
     let finished = import(&server)
         .args(["--schema", "skip", "--rejects"])
         .arg(disk.path().join("rejects.ndjson"))

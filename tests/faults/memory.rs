@@ -32,7 +32,7 @@ fn memory_of_export_and_import_stays_below_40_mib() {
         let imported = imported.expect_success();
         assert_eq!(summary(&imported)["loaded"], relationships);
         assert_small(&imported, relationships);
-        // To the same file: the judge of this is the digest in the trailer.
+        // To the same file: the oracle of this is the digest in the trailer.
         let exported = export(&server)
             .output_file(&path)
             .timeout(PATIENCE * 2)

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::PATIENCE;
 use crate::copy::import;
-use crate::support::judge::{self, Precision, Writers};
+use crate::support::oracle::{self, Precision, Writers};
 use crate::support::pipe::Pipe;
 use crate::support::program::Program;
 use crate::support::running::Finished;
@@ -12,7 +12,7 @@ use crate::support::spicedb::{Datastore, Server};
 use crate::support::{AT_ONCE, repeat, wait_until};
 
 /// Exports under 4 writers, one begun every half second, each read again 20 s later at its revision,
-/// by us and by the judge.
+/// by us and by the oracle.
 ///
 /// In memory the writers have to be slow. SpiceDB looks a revision up there by bisecting a list that
 /// is not sorted where a transaction has overtaken another one: a head next to such a place changes
@@ -98,11 +98,11 @@ impl Twice {
     fn assert_is_what_is_there(self, server: &Server) {
         let target = Server::start(Datastore::Memory);
         import(&target).input(self.stream).run().expect_success();
-        judge::assert_same_lines(
+        oracle::assert_same_lines(
             "source",
-            &judge::dump_at(server, &self.revision, Precision::Microseconds),
+            &oracle::dump_at(server, &self.revision, Precision::Microseconds),
             "exported",
-            &judge::dump(&target, Precision::Microseconds),
+            &oracle::dump(&target, Precision::Microseconds),
         );
     }
 }

@@ -10,7 +10,7 @@ use super::{
     PATIENCE, SAMPLE, assert_accounted, assert_holds, import_by, seen, wait_for_rows, writes,
 };
 use crate::copy::{export, holding, import, stream_of};
-use crate::support::judge::{self, Precision};
+use crate::support::oracle::{self, Precision};
 use crate::support::pipe::Pipe;
 use crate::support::program::Program;
 use crate::support::running::Finished;
@@ -87,7 +87,7 @@ fn signal_ends_import_that_waits_for_its_input() {
             assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
         }
     }
-    assert_eq!(judge::dump(&server, Precision::Nanoseconds).len(), 0);
+    assert_eq!(oracle::dump(&server, Precision::Nanoseconds).len(), 0);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::PATIENCE;
 use crate::apply::mark;
-use crate::support::judge;
+use crate::support::oracle;
 use crate::support::spicedb::Datastore;
 use crate::support::toxiproxy::Proxy;
 use crate::watch::{
@@ -19,7 +19,7 @@ fn silent_connection_is_noticed_and_left() {
         for (datastore, settle) in [(Datastore::Postgres, "0s"), (Datastore::Memory, "0s")] {
             scope.spawn(move || {
                 let server = source(datastore);
-                let since = judge::head(&server);
+                let since = oracle::head(&server);
                 let proxy = Proxy::to(server.endpoint());
                 let watching = watch_by(&proxy.endpoint(), &server)
                     .args(["--since", &since, "--settle", settle])
@@ -51,7 +51,7 @@ fn silent_connection_is_noticed_and_left() {
 fn reader_stopped_for_40_s_under_load_gets_everything() {
     // A short buffer, so that even the server would give up.
     let server = source_with(Datastore::Postgres, &["--datastore-watch-buffer-length=64"]);
-    let since = judge::head(&server);
+    let since = oracle::head(&server);
     let (mut reader, writer) = std::io::pipe().unwrap();
     let mut watching = watch(&server)
         .args(["--since", &since])
@@ -106,7 +106,7 @@ fn watch_that_the_server_ends_for_being_slow_is_resumed() {
             "--datastore-watch-buffer-write-timeout=20ms",
         ],
     );
-    let since = judge::head(&server);
+    let since = oracle::head(&server);
     // More than what connections hold on their own.
     churn(&server, 81);
     let proxy = Proxy::to(server.endpoint());
@@ -132,7 +132,7 @@ fn too_small_change_buffer_ends_1_and_names_its_flag() {
         Datastore::Postgres,
         &["--datastore-watch-change-buffer-maximum-size=1MiB"],
     );
-    let since = judge::head(&server);
+    let since = oracle::head(&server);
     import_held(&server, "import-", 30_000, Duration::ZERO);
     let finished = watch(&server)
         .args(["--since", &since])

@@ -1,5 +1,5 @@
 //! What the tests are built on: real SpiceDB servers, the suite's programs joined by real pipes, a
-//! proxy that breaks connections, and an independent judge of what a server holds. Everything here
+//! proxy that breaks connections, and an independent oracle of what a server holds. Everything here
 //! panics when the bench itself fails.
 #![allow(
     dead_code,
@@ -20,6 +20,7 @@ pub mod seal;
 pub mod spicedb;
 pub mod toxiproxy;
 
+// For the modules that are not renamed yet.
 pub use oracle as judge;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

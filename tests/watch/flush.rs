@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{PATIENCE, WATCHING, client, item, source_with, wait_for_stdout, watch};
-use crate::support::judge;
+use crate::support::oracle;
 use crate::support::pipe::Pipe;
 use crate::support::program::Program;
 use crate::support::running::Running;
@@ -43,7 +43,7 @@ fn median(server: &Server, end: &Running, run: &str) -> Duration {
 
 #[expect(clippy::print_stderr, reason = "the figure is looked at")]
 fn told_within(limit: Duration, server: &Server, filtered: bool) {
-    let since = judge::head(server);
+    let since = oracle::head(server);
     let watching = watch(server).args(["--since", &since, "--settle", "0s"]);
     let mut all = if filtered {
         let jq = Program::at("jq".as_ref()).args(["-c", "--unbuffered", "select(.transaction)"]);
@@ -77,7 +77,7 @@ fn single_change_on_postgres_is_written_at_once() {
         told_within(Duration::from_millis(300), &often, true);
     }
     let server = Server::start(Datastore::Postgres);
-    judge::write_schema(&server, judge::WRITERS_SCHEMA);
+    oracle::write_schema(&server, oracle::WRITERS_SCHEMA);
     told_within(Duration::from_millis(1_200), &server, has_jq());
 }
 

@@ -6,7 +6,7 @@ use super::{
     Folded, PATIENCE, WATCHING, future_of, line, mark, source, source_with, watch, watch_by, write,
     writers,
 };
-use crate::support::judge;
+use crate::support::oracle;
 use crate::support::program::Program;
 use crate::support::running::{Finished, Running};
 use crate::support::spicedb::{Datastore, Server};
@@ -76,7 +76,7 @@ pub(crate) fn wait_until_expired(server: &Server, revision: &str) {
 
 fn expired_on(datastore: Datastore) {
     let server = forgetful(datastore);
-    let since = judge::head(&server);
+    let since = oracle::head(&server);
     vanish(&server);
     wait_until_expired(&server, &since);
     lost_from(&server, &since);
@@ -96,7 +96,7 @@ fn expired_token_on_mysql_exits_4_and_writes_nothing() {
 fn future_token_exits_4_and_writes_nothing() {
     for datastore in [Datastore::Postgres, Datastore::MySql, Datastore::Memory] {
         let server = source(datastore);
-        lost_from(&server, &future_of(&judge::head(&server)));
+        lost_from(&server, &future_of(&oracle::head(&server)));
     }
 }
 
@@ -104,10 +104,10 @@ fn future_token_exits_4_and_writes_nothing() {
 /// or nothing.
 fn expiring_on(datastore: Datastore) {
     let server = forgetful(datastore);
-    let since = judge::head(&server);
+    let since = oracle::head(&server);
     let all: String = (0..200).map(|n| line("touch", &n.to_string())).collect();
-    judge::load(&server, &all);
-    judge::load(&server, &all.replace("touch", "delete"));
+    oracle::load(&server, &all);
+    oracle::load(&server, &all.replace("touch", "delete"));
     let (mut complete, mut lost) = (0, 0);
     let mut running: Vec<Running> = Vec::new();
     let step = Duration::from_millis(u64::from(repeat(200, 70)));
@@ -157,7 +157,7 @@ fn start_that_expires_on_mysql_gives_everything_or_nothing() {
 /// A watch runs, the connection is away for 10 s.
 fn lost_in_an_outage(datastore: Datastore) {
     let server = forgetful(datastore);
-    let since = judge::head(&server);
+    let since = oracle::head(&server);
     let proxies: Vec<Proxy> = (0..repeat(2, 50))
         .map(|_| Proxy::to(server.endpoint()))
         .collect();
@@ -177,7 +177,7 @@ fn lost_in_an_outage(datastore: Datastore) {
         proxy.disable();
     }
     // None of them has seen more.
-    let last = judge::head(&server);
+    let last = oracle::head(&server);
     vanish(&server);
     wait_until_expired(&server, &last);
     write(&server, "touch", "after");
@@ -208,8 +208,8 @@ fn valid_token_is_never_taken_for_lost() {
     let server = source_with(Datastore::Postgres, &["--datastore-gc-window=60s"]);
     for case in 0..repeat(4, 50) {
         let folder = folder();
-        let there = judge::dump(&server, judge::Precision::Seconds);
-        let since = judge::head(&server);
+        let there = oracle::dump(&server, oracle::Precision::Seconds);
+        let since = oracle::head(&server);
         let proxy = Proxy::to(server.endpoint());
         let watching = watch_by(&proxy.endpoint(), &server)
             .args(["--since", &since])
@@ -256,7 +256,7 @@ fn heartbeat_keeps_an_idle_watch_within_the_history() {
         for datastore in [Datastore::Postgres, Datastore::MySql, Datastore::Memory] {
             scope.spawn(move || {
                 let server = forgetful(datastore);
-                let since = judge::head(&server);
+                let since = oracle::head(&server);
                 let watching = watch(&server)
                     .args(["--since", &since, "--settle", "1s", "--heartbeat", "1s"])
                     .spawn();

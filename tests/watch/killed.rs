@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Folded, PATIENCE, WATCHING, mark, source, spool_of, watch, write, writers};
 use crate::support::disk::SmallDisk;
-use crate::support::judge;
+use crate::support::oracle;
 use crate::support::program::Program;
 use crate::support::spicedb::{Datastore, Server, but_for_dead_mysql_servers};
 use crate::support::{Random, folder, repeat, wait_until};
@@ -32,7 +32,7 @@ fn killed_on(datastore: Datastore) {
     let server = source(datastore);
     let folder = folder();
     let spool = folder.path().join("changes.ndjson");
-    let since = judge::head(&server);
+    let since = oracle::head(&server);
     let times = repeat(4, 50);
     // Behind the tip nothing is written within the settle time, 1 s here: it must live longer, now and then.
     let (least, more) = match datastore {
@@ -88,7 +88,7 @@ fn full_disk_of_the_spool_ends_1_and_resumes_with_space() {
     let filler = disk.path().join("filler");
     std::fs::write(&filler, vec![0; 300 << 10]).unwrap();
     let folder = folder();
-    let since = judge::head(&server);
+    let since = oracle::head(&server);
     let capturing = capture(&server, &since, &spool).spawn();
     capturing.wait_for_stderr(WATCHING, PATIENCE);
     let flags = ["--seconds", "2", "--rate", "15", "--updates", "30"];
@@ -124,7 +124,7 @@ fn source_restarted_killed_and_cut_off_is_followed() {
         let server = source(datastore);
         let folder = folder();
         let spool = folder.path().join("changes.ndjson");
-        let since = judge::head(&server);
+        let since = oracle::head(&server);
         let capturing = capture(&server, &since, &spool).spawn();
         capturing.wait_for_stderr(WATCHING, PATIENCE);
         let again = |capturing: &crate::support::running::Running| {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Folded, PATIENCE, WATCHING, churn, import_held, mark, source, watch};
 use crate::support::folder;
-use crate::support::judge;
+use crate::support::oracle;
 use crate::support::running::Running;
 use crate::support::spicedb::Datastore;
 use crate::support::wait_until;
@@ -39,7 +39,7 @@ fn import_of_300_000_and_its_updates_take_bounded_memory() {
     let server = source(Datastore::Postgres);
     let folder = folder();
     let spool = folder.path().join("changes.ndjson");
-    let since = judge::head(&server);
+    let since = oracle::head(&server);
     let watching = watch(&server)
         .args(["--since", &since, "--spool"])
         .arg(&spool)
@@ -54,7 +54,7 @@ fn import_of_300_000_and_its_updates_take_bounded_memory() {
     let import = peak(&watching);
     // Without statistics PostgreSQL takes seconds for a deletion.
     server.sql("ANALYZE relation_tuple");
-    let after = judge::head(&server);
+    let after = oracle::head(&server);
     // Another one from there on, which has no large revision to hide behind.
     let second = folder.path().join("second.ndjson");
     let small = watch(&server)

@@ -6,7 +6,7 @@ use super::{
     Folded, PATIENCE, WATCHING, import_held, mark, source, spool_of, txid, wait_for_stdout, watch,
     writers,
 };
-use crate::support::judge;
+use crate::support::oracle;
 use crate::support::spicedb::{Datastore, but_for_dead_mysql_servers};
 use crate::support::{folder, repeat};
 
@@ -21,7 +21,7 @@ fn transactions_overlapping_an_import_on_postgres_come_once() {
     for case in 0..repeat(2, 10) {
         let server = source(Datastore::Postgres);
         let folder = folder();
-        let since = judge::head(&server);
+        let since = oracle::head(&server);
         let watching = watch(&server).args(["--since", &since]).spawn();
         watching.wait_for_stderr(WATCHING, PATIENCE);
         let flags = churning("8");
@@ -62,7 +62,7 @@ fn import_open_for_3_s_on_mysql_needs_settling() {
         for _ in 0..repeat(1, 5) {
             let server = source(Datastore::MySql);
             let folder = folder();
-            let since = judge::head(&server);
+            let since = oracle::head(&server);
             let start = |settle: &str| {
                 let watching = watch(&server).args(["--since", &since, "--settle", settle]);
                 let watching = watching.spawn();
@@ -100,7 +100,7 @@ fn drained(datastore: Datastore) {
     let server = source(datastore);
     let folder = folder();
     let spool = folder.path().join("changes.ndjson");
-    let since = judge::head(&server);
+    let since = oracle::head(&server);
     let capture = watch(&server)
         .args(["--since", &since, "--settle", "2s", "--spool"])
         .arg(&spool)

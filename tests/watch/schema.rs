@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{Folded, PATIENCE, WATCHING, mark, source, wait_for_stdout, watch, write, writers};
 use crate::support::folder;
-use crate::support::judge;
+use crate::support::oracle;
 use crate::support::spicedb::{Datastore, Server};
 
 /// Where in a stream a text comes first.
@@ -20,21 +20,21 @@ fn place(stream: &[Value], kind: &str, text: &str) -> usize {
 /// A relation, then a caveat is added and used at once, while it is watched live and behind the head.
 fn followed_on(datastore: Datastore, settle: &str) {
     let server = source(datastore);
-    let since = judge::head(&server);
+    let since = oracle::head(&server);
     let watching = watch(&server)
         .args(["--since", &since, "--settle", settle])
         .spawn();
     watching.wait_for_stderr(WATCHING, PATIENCE);
     write(&server, "touch", "first");
     // Identical: no change, whatever the server sends.
-    judge::write_schema(&server, judge::WRITERS_SCHEMA);
+    oracle::write_schema(&server, oracle::WRITERS_SCHEMA);
     wait_for_stdout(&watching, "first");
-    let relation = judge::WRITERS_SCHEMA.replace(
+    let relation = oracle::WRITERS_SCHEMA.replace(
         "  relation holder",
         "  relation owner: user\n  relation holder",
     );
-    judge::write_schema(&server, &relation);
-    judge::load(
+    oracle::write_schema(&server, &relation);
+    oracle::load(
         &server,
         "{\"op\":\"touch\",\"resource\":\"item:second\",\"relation\":\"owner\",\"subject\":\"user:u\"}\n",
     );
@@ -45,8 +45,8 @@ fn followed_on(datastore: Datastore, settle: &str) {
             "user with within |",
             "user with within | user with always |",
         );
-    judge::write_schema(&server, &format!("use expiration\n{caveat}"));
-    judge::load(
+    oracle::write_schema(&server, &format!("use expiration\n{caveat}"));
+    oracle::load(
         &server,
         "{\"op\":\"touch\",\"resource\":\"item:third\",\"relation\":\"holder\",\"subject\":\"user:u\",\"caveat\":\"always\"}\n",
     );
@@ -57,7 +57,7 @@ fn followed_on(datastore: Datastore, settle: &str) {
     let folded = Folded::of(&live.stdout);
     folded.assert_is(&server);
     assert_eq!(folded.schemas.len(), 2, "{:#?}", folded.schemas);
-    assert_eq!(folded.schemas[1], judge::read_schema(&server));
+    assert_eq!(folded.schemas[1], oracle::read_schema(&server));
     let stream = live.json_lines();
     let [first, second, third] =
         ["first", "second", "third"].map(|name| place(&stream, "transaction", name));
@@ -89,7 +89,7 @@ fn schema_changes_on_mysql_are_found_by_comparing() {
 fn found_by_the_drain(server: &Server) {
     let folder = folder();
     let spool = folder.path().join("changes.ndjson");
-    let since = judge::head(server);
+    let since = oracle::head(server);
     let quiet = watch(server)
         .args([
             "--since",
@@ -102,17 +102,17 @@ fn found_by_the_drain(server: &Server) {
         ])
         .arg(&spool);
     quiet.run().expect_success();
-    let relation = judge::WRITERS_SCHEMA.replace(
+    let relation = oracle::WRITERS_SCHEMA.replace(
         "  relation holder",
         "  relation owner: user\n  relation holder",
     );
-    judge::write_schema(server, &relation);
+    oracle::write_schema(server, &relation);
     let end = mark(server);
     let drain = || watch(server).args(["--until", &end, "--spool"]).arg(&spool);
     drain().run().expect_success();
     drain().run().expect_success();
     let folded = Folded::of(&super::spool_of(&spool));
-    assert_eq!(folded.schemas, [judge::read_schema(server)]);
+    assert_eq!(folded.schemas, [oracle::read_schema(server)]);
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn segments_never_split_a_revision_and_headers_chain() {
     let server = source(Datastore::Postgres);
     let folder = folder();
     let spool = folder.path().join("changes.ndjson");
-    let since = judge::head(&server);
+    let since = oracle::head(&server);
     let capture = || {
         watch(&server)
             .args(["--since", &since, "--spool-segment", "20k", "--spool"])
@@ -138,11 +138,11 @@ fn segments_never_split_a_revision_and_headers_chain() {
     written.finish();
     // One revision in several parts is as large as some hundred segments.
     super::import_held(&server, "import-", 25_000, Duration::ZERO);
-    let relation = judge::WRITERS_SCHEMA.replace(
+    let relation = oracle::WRITERS_SCHEMA.replace(
         "  relation holder",
         "  relation owner: user\n  relation holder",
     );
-    judge::write_schema(&server, &relation);
+    oracle::write_schema(&server, &relation);
     write(&server, "touch", "z");
     let end = mark(&server);
     crate::support::wait_until("it is captured", PATIENCE, || {

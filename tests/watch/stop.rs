@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::time::{Duration, Instant};
 
 use super::{Folded, PATIENCE, WATCHING, mark, source, spool_of, watch, write, writers};
-use crate::support::judge;
+use crate::support::oracle;
 use crate::support::pipe::Pipe;
 use crate::support::program::Program;
 use crate::support::spicedb::Datastore;
@@ -16,7 +16,7 @@ fn sigterm_ends_0_with_a_trailer_and_sigint_by_the_signal() {
     for datastore in [Datastore::Postgres, Datastore::Memory] {
         let server = source(datastore);
         let folder = folder();
-        let since = judge::head(&server);
+        let since = oracle::head(&server);
         let stop = folder.path().join("stop");
         let until = ["--seconds", "600", "--stop-file", stop.to_str().unwrap()];
         let writers = writers(&server, folder.path(), &until);
@@ -51,7 +51,7 @@ fn sigterm_ends_0_within_a_second_and_the_spool_is_whole() {
     let server = source(Datastore::Postgres);
     let folder = folder();
     let spool = folder.path().join("changes.ndjson");
-    let since = judge::head(&server);
+    let since = oracle::head(&server);
     let stop = folder.path().join("stop");
     let until = ["--seconds", "600", "--stop-file", stop.to_str().unwrap()];
     let writers = writers(&server, folder.path(), &until);
@@ -87,12 +87,12 @@ fn sigterm_ends_0_within_a_second_and_the_spool_is_whole() {
 #[test]
 fn sigterm_ends_within_a_second_with_a_stopped_reader() {
     let server = source(Datastore::Postgres);
-    let since = judge::head(&server);
+    let since = oracle::head(&server);
     // Far more than a pipe holds.
     let line = |n| {
         format!("{{\"resource\":\"item:{n}\",\"relation\":\"holder\",\"subject\":\"user:u\"}}\n")
     };
-    judge::load_bulk(&server, &(0..5_000).map(line).collect::<String>());
+    oracle::load_bulk(&server, &(0..5_000).map(line).collect::<String>());
     let (mut reader, writer) = std::io::pipe().unwrap();
     let watching = watch(&server)
         .args(["--since", &since])
@@ -120,7 +120,7 @@ fn sigterm_ends_within_a_second_with_a_stopped_reader() {
 #[test]
 fn sigterm_ends_within_a_second_on_a_silent_connection() {
     let server = source(Datastore::Memory);
-    let since = judge::head(&server);
+    let since = oracle::head(&server);
     for settle in ["0s", "1s"] {
         let proxy = Proxy::to(server.endpoint());
         let watching = super::watch_by(&proxy.endpoint(), &server)
@@ -141,7 +141,7 @@ fn sigterm_ends_within_a_second_on_a_silent_connection() {
 fn reader_that_left_ends_it_of_sigpipe_and_silently() {
     let server = source(Datastore::Postgres);
     let folder = folder();
-    let since = judge::head(&server);
+    let since = oracle::head(&server);
     let writers = writers(&server, folder.path(), &["--seconds", "3"]);
     let head = Program::at("head".as_ref()).args(["-n", "2"]);
     let finished = Pipe::from(watch(&server).args(["--since", &since]))
@@ -161,7 +161,7 @@ fn reader_that_left_ends_it_of_sigpipe_and_silently() {
 fn until_quiet_ends_when_nothing_changes() {
     for datastore in [Datastore::Postgres, Datastore::Memory] {
         let server = source(datastore);
-        let since = judge::head(&server);
+        let since = oracle::head(&server);
         write(&server, "touch", "a");
         let began = Instant::now();
         let finished = watch(&server)
@@ -184,7 +184,7 @@ fn until_quiet_ends_when_nothing_changes() {
 fn quiet_is_not_what_an_outage_makes() {
     for datastore in [Datastore::Postgres, Datastore::Memory] {
         let server = source(datastore);
-        let since = judge::head(&server);
+        let since = oracle::head(&server);
         let proxy = Proxy::to(server.endpoint());
         let watching = super::watch_by(&proxy.endpoint(), &server)
             .args([
@@ -215,7 +215,7 @@ fn drain_reads_contended_relationships_left_by_a_spool() {
     let server = source(Datastore::Memory);
     let folder = folder();
     let spool = folder.path().join("spool");
-    let since = judge::head(&server);
+    let since = oracle::head(&server);
     for operation in ["touch", "delete", "touch"] {
         write(&server, operation, "contended");
     }

@@ -7,7 +7,7 @@ use spice_record::relationship::StructJson;
 
 use super::{Folded, PATIENCE, WATCHING, mark, source, source_with, spool_of, watch, write};
 use crate::support::folder;
-use crate::support::judge;
+use crate::support::oracle;
 use crate::support::program::Program;
 use crate::support::running::Finished;
 use crate::support::seal;
@@ -27,7 +27,7 @@ fn assert_says(program: Program, code: i32, words: &[&str]) -> Finished {
 #[test]
 fn nonsensical_start_and_types_are_usage_errors() {
     let server = source(Datastore::Postgres);
-    let since = judge::head(&server);
+    let since = oracle::head(&server);
     assert_says(watch(&server), 2, &["--since ZEDTOKEN", "spice-revision"]);
     assert_says(
         watch(&server).args(["--since", &since, "--type", "item", "--type", "itme"]),
@@ -40,7 +40,7 @@ fn nonsensical_start_and_types_are_usage_errors() {
         &["names no transaction", "--mark"],
     );
     let other = source(Datastore::Memory);
-    let foreign = judge::head(&other);
+    let foreign = oracle::head(&other);
     assert_says(
         watch(&server).args(["--since", &since, "--until", &foreign]),
         2,
@@ -54,7 +54,7 @@ fn nonsensical_start_and_types_are_usage_errors() {
     // Of the same kind, so that only the datastore's id differs.
     let sibling = source(Datastore::Postgres);
     assert_says(
-        watch(&server).args(["--since", &judge::head(&sibling)]),
+        watch(&server).args(["--since", &oracle::head(&sibling)]),
         1,
         &["another datastore"],
     );
@@ -73,18 +73,18 @@ fn nonsensical_start_and_types_are_usage_errors() {
 #[test]
 fn type_filter_is_kept_by_the_spool() {
     let server = source(Datastore::Postgres);
-    judge::write_schema(
+    oracle::write_schema(
         &server,
         &format!(
             "{}\ndefinition other {{\n  relation holder: user\n}}\n",
-            judge::WRITERS_SCHEMA
+            oracle::WRITERS_SCHEMA
         ),
     );
     let folder = folder();
     let spool = folder.path().join("changes.ndjson");
-    let since = judge::head(&server);
+    let since = oracle::head(&server);
     write(&server, "touch", "a");
-    judge::load(
+    oracle::load(
         &server,
         &super::line("touch", "b").replace("item:", "other:"),
     );
@@ -106,7 +106,7 @@ fn foreign_damaged_or_locked_spool_is_refused() {
     let server = source(Datastore::Memory);
     let folder = folder();
     let spool = folder.path().join("changes.ndjson");
-    let since = judge::head(&server);
+    let since = oracle::head(&server);
     write(&server, "touch", "a");
     write(&server, "touch", "b");
     let begin = |server: &Server| {
@@ -154,7 +154,7 @@ fn foreign_damaged_or_locked_spool_is_refused() {
 #[test]
 fn disabled_watch_ends_1_and_names_the_flag() {
     let server = source_with(Datastore::Postgres, &["--datastore-disable-watch-support"]);
-    let since = judge::head(&server);
+    let since = oracle::head(&server);
     let finished = watch(&server)
         .args(["--since", &since])
         .run()
@@ -172,11 +172,11 @@ fn disabled_watch_ends_1_and_names_the_flag() {
 #[test]
 fn start_is_taken_from_every_kind_of_file() {
     let server = source(Datastore::Postgres);
-    let other = judge::head(&source(Datastore::Postgres));
+    let other = oracle::head(&source(Datastore::Postgres));
     let folder = folder();
     let path = |name: &str| folder.path().join(name);
     write(&server, "touch", "a");
-    let begin = judge::head(&server);
+    let begin = oracle::head(&server);
     let export = Program::new("spice-export").args(["--context", server.context()]);
     let snapshot = export.run().expect_success();
     std::fs::write(path("snapshot"), &snapshot.stdout).unwrap();
@@ -249,7 +249,7 @@ fn start_is_taken_from_every_kind_of_file() {
 fn applied_transactions_become_checkpoints_with_skip_applied() {
     let server = source(Datastore::Postgres);
     let folder = folder();
-    let since = judge::head(&server);
+    let since = oracle::head(&server);
     let position = folder.path().join("position");
     let record = seal::position(&since, &since);
     std::fs::write(&position, format!("{record}\n")).unwrap();

@@ -43,7 +43,7 @@ fn import_of_300_000_and_its_updates_take_bounded_memory() {
     let watching = watch(&server)
         .args(["--since", &since, "--spool"])
         .arg(&spool)
-        .timeout(PATIENCE * 2)
+        .timeout(PATIENCE * 10)
         .spawn();
     watching.wait_for_stderr(WATCHING, PATIENCE);
     let empty = peak(&watching);
@@ -60,11 +60,11 @@ fn import_of_300_000_and_its_updates_take_bounded_memory() {
     let small = watch(&server)
         .args(["--since", &after])
         .output_file(&second)
-        .timeout(PATIENCE * 2)
+        .timeout(PATIENCE * 10)
         .spawn();
     churn(&server, 200);
     let end = mark(&server);
-    let drain = || watch(&server).timeout(PATIENCE * 2).args(["--until", &end]);
+    let drain = || watch(&server).timeout(PATIENCE * 10).args(["--until", &end]);
     for path in [&spool, &second] {
         wait_until("the updates are written", PATIENCE, || {
             ends_with(path, "update-99-999\"")

@@ -27,7 +27,10 @@ pub(crate) async fn compare(
 ) -> Result<Exit, CommandError> {
     let endpoint = asker.client.endpoint();
     let differ = schema_difference(&asker, other).await?;
-    let mut writer = Writer::new(crate::header(asker.revision, other.schema.clone()));
+    let mut writer = Writer::new(Header {
+        schema_difference: differ.clone(),
+        ..crate::header(asker.revision, other.schema.clone())
+    });
     let (mut tally, mut compared) = (Tally::default(), Compared::default());
     let (mut different, mut inconclusive) = (Named::default(), Named::default());
     while let Some(batch) = asked.next().await? {

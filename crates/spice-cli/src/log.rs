@@ -3,6 +3,7 @@
 //! The libraries emit events through `tracing`; nothing but this module prints.
 
 use std::fmt::{self, Write as _};
+use std::fs::File;
 use std::io::Write as _;
 use std::sync::OnceLock;
 
@@ -66,6 +67,14 @@ pub enum LogFormat {
 /// The bar that lines must not be written into.
 pub(crate) static BAR: OnceLock<ProgressBar> = OnceLock::new();
 
+/// A file that gets the lines, too.
+static COPY: OnceLock<File> = OnceLock::new();
+
+/// From now on each line is also appended to this file. A second call changes nothing.
+pub fn also_to(file: File) {
+    let _ = COPY.set(file);
+}
+
 /// Sends the events of this process to stderr. A second call changes nothing.
 pub fn init(program: &'static str, args: &LogArgs) {
     let level = match (args.quiet, args.verbose) {
@@ -114,6 +123,9 @@ impl<S: Subscriber> Layer<S> for Stderr {
         let write = || {
             // Nothing can be done about a stderr that is gone.
             let _ = std::io::stderr().lock().write_all(line.as_bytes());
+            if let Some(mut copy) = COPY.get() {
+                let _ = copy.write_all(line.as_bytes());
+            }
         };
         match BAR.get() {
             Some(bar) => bar.suspend(write),

@@ -48,6 +48,35 @@ pub trait Program: clap::Parser {
     fn run(self, shutdown: Shutdown) -> impl Future<Output = Result<Exit, CommandError>>;
 }
 
+/// Names the process whose end is this program's, too: `spice-migrate` sets it for its children.
+pub const PARENT_VARIABLE: &str = "SPICE_PIPES_PARENT";
+
+/// Asks the kernel for SIGTERM when the parent ends, however it ends, if the environment names the
+/// parent.
+///
+/// # Errors
+///
+/// The parent has ended already.
+fn end_with_parent() -> Result<(), Failure> {
+    let named = std::env::var(PARENT_VARIABLE).ok();
+    let named = named.and_then(|pid| rustix::process::Pid::from_raw(pid.parse().ok()?));
+    let Some(parent) = named else {
+        return Ok(());
+    };
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
+    if rustix::process::getppid() == Some(parent) {
+        return Ok(());
+    }
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::set_parent_process_death_signal(None);
+    // A grandchild, that of a token command for example, has another parent.
+    match rustix::process::test_kill_process(parent) {
+        Err(rustix::io::Errno::SRCH) => Err(Failure::interrupted(SIGTERM)),
+        _ => Ok(()),
+    }
+}
+
 /// Runs a program to its end: parses the flags, listens for signals, prints the failure, and dies of
 /// a signal where a signal was the reason.
 #[must_use]
@@ -71,7 +100,8 @@ pub fn main<P: Program>() -> ExitCode {
         }
     };
     log::init(P::NAME, program.log_args());
-    let outcome = start(&program).and_then(|(runtime, shutdown)| {
+    let started = end_with_parent().and_then(|()| start(&program));
+    let outcome = started.and_then(|(runtime, shutdown)| {
         let outcome = runtime.block_on(program.run(shutdown));
         // A thread may be blocked in a read of stdin, which nothing can interrupt.
         runtime.shutdown_background();

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use authzed::{DatastoreKind, zedtoken};
+use authzed::{DatastoreKind, Kind, zedtoken};
 use clap::CommandFactory as _;
 use serde_json::json;
 use spice_cli::connection::CommonArgs;
@@ -30,7 +30,7 @@ pub struct Revision {
     #[arg(long, conflicts_with = "mark")]
     head: bool,
     /// Write an empty transaction to a server and print its revision: everything committed before is
-    /// seen from there.
+    /// seen from there. With --json a server that takes no writes is a record, beside exit 77.
     #[arg(long)]
     mark: bool,
     #[command(flatten)]
@@ -85,7 +85,10 @@ impl Revision {
         let connection = self.common.connection.resolve().await?;
         let client = spice_client::connect(&connection).await?;
         if self.mark {
-            let mark = client.write_marker().await?;
+            let mark = match client.write_marker().await {
+                Ok(mark) => mark,
+                Err(error) => return Err(self.refused(error)?),
+            };
             // Applications may wait for a marker, so only who wants to know makes the server be asked.
             let kind = match self.json {
                 true => {
@@ -99,6 +102,14 @@ impl Revision {
             Some((head, kind)) => self.print(&head, kind),
             None => Ok(Exit::Signal(shutdown.signal().unwrap_or_default())),
         }
+    }
+
+    /// A server that takes no writes is a record to whoever asks with `--json`, beside the error.
+    fn refused(&self, error: authzed::Error) -> Result<CommandError, CommandError> {
+        if self.json && error.kind() == Kind::ReadOnly {
+            stdio::print_line(&json!({"refused": {"reason": "readOnly"}}).to_string())?;
+        }
+        Ok(error.into())
     }
 
     fn print(&self, token: &str, kind: DatastoreKind) -> Result<Exit, CommandError> {

@@ -20,7 +20,7 @@ pub(crate) struct Args {
 }
 
 /// Every program of the suite.
-fn programs() -> [Command; 8] {
+fn programs() -> [Command; 9] {
     [
         spice_export::Export::command(),
         spice_import::Import::command(),
@@ -30,6 +30,7 @@ fn programs() -> [Command; 8] {
         spice_digest::Digest::command(),
         spice_diff::Diff::command(),
         spice_check::Check::command(),
+        spice_migrate::Migrate::command(),
     ]
 }
 

@@ -59,6 +59,9 @@ pub struct Header {
     /// Set if the stream holds only some of the relationships.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filter: Option<Filter>,
+    /// Of a stream of checks that two servers were asked: what the schema of the second one has otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema_difference: Option<String>,
     /// Program and version that wrote the stream.
     pub producer: String,
     /// When it began to, RFC 3339.
@@ -102,6 +105,7 @@ impl Header {
             revision: None,
             schema: None,
             filter: None,
+            schema_difference: None,
             producer: producer.into(),
             created_at: created_at.into(),
             previous: None,
@@ -124,6 +128,9 @@ impl Header {
             Some(&self.created_at),
             previous.as_deref(),
         ];
+        if let Some(difference) = &self.schema_difference {
+            fields.extend([Some("schemaDifference"), Some(difference.as_str())]);
+        }
         if let Some(filter) = &self.filter {
             fields.push(filter.resource_prefix.as_deref());
             fields.extend(filter.types.iter().map(|name| Some(name.as_str())));

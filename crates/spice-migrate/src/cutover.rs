@@ -1,0 +1,499 @@
+//! `cutover`: waits for the fence, brings the rest over, orders the switch, and compares both ends.
+
+use std::io::BufRead as _;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::cli::{self, OnSchema};
+use crate::commands::{Apply, At};
+use crate::compare::{self, Both, Compared};
+use crate::drain::{Drain, Marker};
+use crate::ends::{self, Ends};
+use crate::phase::{Phase, Step, Switch, SyncPoint};
+use crate::process::Ended;
+use crate::records;
+use crate::safety::is_verified;
+use crate::session::Session;
+use crate::state::{Found, State, Verdict};
+use crate::status::{self, Snapshot};
+use crate::stop::{Outcome, Stop};
+use crate::store::Durable;
+use crate::suite::{Exit, PositionFile};
+use crate::time::{Instant, seconds};
+use crate::reverse;
+
+/// A marker behind it shows later writes as a leak. Without one, only a fence that was confirmed within so
+/// long is taken to be closed still.
+const FENCE_LASTS: Duration = Duration::from_secs(300);
+/// The verdict was young when this began, and somebody was waited for.
+const GRACE: Duration = Duration::from_secs(60);
+
+struct Cutover<'a> {
+    session: &'a Session,
+    flags: &'a cli::Cutover,
+    ends: &'a Ends,
+    drain: Drain<'a>,
+}
+
+pub(crate) async fn run(session: &Session, flags: &cli::Cutover) -> Outcome {
+    session.alone(&[Step::Copy { restart: false }, Step::Verify, Step::Resync])?;
+    reverse::is_not_at_work(session)?;
+    session.allowed()?;
+    let state = session.state()?;
+    let ends = ends::look_again(session).await?;
+    let following = state.following.as_ref();
+    let rejects = flags.rejects.clone().or_else(|| following?.rejects.clone());
+    let schema = flags.schema.map(|schema| OnSchema::name(schema).to_owned());
+    let schema = schema.or_else(|| following?.schema.clone());
+    let apply = Apply {
+        unnamed: ends.unnamed,
+        jobs: Some(flags.jobs),
+        max_rps: None,
+        rejects: rejects.as_deref(),
+        schema: schema.as_deref(),
+    };
+    let cutover = Cutover {
+        session,
+        flags,
+        ends: &ends,
+        drain: Drain::new(
+            session,
+            &ends,
+            apply,
+            &flags.spool_segment,
+            flags.until_quiet.text(),
+        )?,
+    };
+    let (switch, is_compared) = match &state.phase {
+        Phase::Switched { switch } => {
+            tracing::info!("the switch was ordered: {switch}");
+            (switch.clone(), false)
+        }
+        Phase::Verified { switch, equal } => {
+            tracing::info!("the switch was ordered: {switch}");
+            tracing::info!("and both ends were compared: {equal}");
+            tracing::info!("hint: {}", status::way_back(session, &state));
+            return Ok(());
+        }
+        _ => cutover.to_the_switch(&state, rejects.as_deref()).await?,
+    };
+    if !is_compared {
+        let equal = cutover.verify(&switch.second, &switch.sync_point, true).await?;
+        cutover.late_writes(&switch).await?;
+        let verified = switch.clone();
+        session.set_phase(Phase::Verified {
+            switch: verified,
+            equal,
+        })?;
+    }
+    tracing::info!(
+        "hint: {}; leave {} fenced",
+        status::way_back(session, &state),
+        ends.source.context
+    );
+    Ok(())
+}
+
+impl Cutover<'_> {
+    fn source(&self) -> &str {
+        &self.ends.source.context
+    }
+
+    fn target(&self) -> &str {
+        &self.ends.target.context
+    }
+
+    /// Brings the rest over and orders the switch; whether both ends were compared before it.
+    async fn to_the_switch(
+        &self,
+        state: &State,
+        rejects: Option<&Path>,
+    ) -> Outcome<(Switch, bool)> {
+        let fenced = self.fence(state).await?;
+        // From here on applications wait: as little as possible.
+        let (marker, stopped) = tokio::join!(self.marker(fenced), self.stop_follow());
+        let (marker, stopped) = (marker?, stopped?);
+        let (second, drained) = match &marker {
+            Some(marker) => self.drain.behind_the_fence(marker).await?,
+            None => self.drain.quiet_source().await?,
+        };
+        let checked = Instant::now();
+        self.drain.applied_everything().await?;
+        let sync_point = self.sync_point()?;
+        let refused = self.drain.refused.get();
+        let verifies_first = self.flags.verify_before_switch || marker.is_none() || refused;
+        let mut equal = None;
+        if verifies_first {
+            equal = Some(self.verify(&second, &sync_point, false).await?);
+        }
+        self.say_rejects(refused, rejects);
+        let now = Instant::now();
+        let switch = Switch {
+            at: now,
+            downtime_ms: millis(fenced, now),
+            marker,
+            second,
+            sync_point,
+            drained,
+        };
+        let order = self.session.store.record_switch(switch)?;
+        self.order(&order, fenced, stopped, checked);
+        let switch = order.get().clone();
+        if let Some(equal) = equal {
+            self.session.set_phase(Phase::Verified {
+                switch: switch.clone(),
+                equal,
+            })?;
+            return Ok((switch, true));
+        }
+        Ok((switch, false))
+    }
+
+    /// The order: only of a switch that is recorded durably.
+    fn order(
+        &self,
+        switch: &Durable<Switch>,
+        fenced: Instant,
+        stopped: Instant,
+        checked: Instant,
+    ) {
+        let target = self.target();
+        let downtime = Duration::from_millis(switch.get().downtime_ms);
+        // Also under --quiet.
+        tracing::warn!("SWITCH READS AND WRITES TO {target} NOW");
+        tracing::info!(
+            "write downtime {} s, from the fence to this line: follow stopped {} ms after the fence, fence checked {}, all \
+             applied {}",
+            seconds(downtime),
+            millis(fenced, stopped),
+            millis(fenced, checked),
+            switch.get().downtime_ms
+        );
+    }
+
+    /// When writes to the source were confirmed to be stopped. That begins the write downtime.
+    async fn fence(&self, state: &State) -> Outcome<Instant> {
+        let session = self.session;
+        if let Some(at) = state.phase.fenced_at() {
+            let age = at.elapsed(Instant::now());
+            if state.phase.marker().is_some() || age < FENCE_LASTS {
+                tracing::info!(
+                    "resuming behind the fence that was confirmed at {at}, {} s ago",
+                    age.as_secs()
+                );
+                tracing::info!(
+                    "hint: if it was lifted since: stop this, run: {}",
+                    session.words.step("abort")
+                );
+                return Ok(at);
+            }
+        }
+        let snapshot = Snapshot::measure(&session.store, state, Instant::now());
+        let policy = self.flags.safety.policy(state);
+        if let Some(reason) = status::reason(session, state, &snapshot, &policy) {
+            let look = || format!("look: {}", session.words.step("status"));
+            let remedy = reason.remedy.unwrap_or_else(look);
+            return Err(Stop::new(
+                Exit::Failed,
+                format!("not safe to cut over: {}. Nothing was stopped", reason.why),
+                format!("{remedy}; then run: {}", session.words.same()),
+            ));
+        }
+        self.wait_for_the_fence().await?;
+        let at = Instant::now();
+        self.is_still_verified(at)?;
+        let Some(ready) = state.phase.ready() else {
+            return Err(Stop::usage(
+                "nothing has been copied",
+                format!("run: {}", session.words.step("copy")),
+            ));
+        };
+        session.set_phase(Phase::Fenced { ready, at })?;
+        Ok(at)
+    }
+
+    /// The verdict was young when this began, and somebody may have been waited for, for long.
+    fn is_still_verified(&self, now: Instant) -> Outcome {
+        let session = self.session;
+        if self.flags.fence_command.is_some() {
+            return Ok(());
+        }
+        let Some(state) = session.store.load()? else {
+            return Ok(());
+        };
+        let mut policy = self.flags.safety.policy(&state);
+        policy.grace = GRACE;
+        let Err(found) = is_verified(state.proved_at(), &policy, now) else {
+            return Ok(());
+        };
+        let verify = session.words.step("verify");
+        let reason = found.describe(self.source(), self.target(), &policy, &verify);
+        Err(Stop::new(
+            Exit::Failed,
+            format!(
+                "not safe to cut over any more: {}. Nothing was switched, follow continues",
+                reason.why
+            ),
+            format!(
+                "lift the fence; then run: {verify}; then: {}",
+                session.words.same()
+            ),
+        ))
+    }
+
+    async fn wait_for_the_fence(&self) -> Outcome {
+        let (session, source) = (self.session, self.source());
+        if let Some(command) = &self.flags.fence_command {
+            tracing::info!("fencing: {command}");
+            let ended = session.runner.shell(command)?.wait().await;
+            return match ended.is_success() {
+                true => Ok(()),
+                false => Err(Stop::new(
+                    Exit::Failed,
+                    format!(
+                        "the fence command ended with {}: nothing is switched",
+                        ended.number()
+                    ),
+                    format!(
+                        "see what it says above; follow continues; then run: {}",
+                        session.words.same()
+                    ),
+                )),
+            };
+        }
+        tracing::info!(
+            "stop all writes to {source} now; how: {}, step 5. Nothing else has to be done before the switch",
+            session.file("plan.txt").display()
+        );
+        tracing::info!("when they are stopped, type: fenced");
+        let (sender, line) = tokio::sync::oneshot::channel();
+        // A read of stdin cannot be interrupted.
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            let read = std::io::stdin().lock().read_line(&mut line);
+            let _ = sender.send(read.ok().filter(|count| *count > 0).map(|_| line));
+        });
+        match line.await.ok().flatten().as_deref().map(str::trim) {
+            Some("fenced") => Ok(()),
+            Some(other) => Err(Stop::usage(
+                format!("not fenced, but {other:?}: nothing is switched, follow continues"),
+                format!("run: {}", session.words.same()),
+            )),
+            None => Err(Stop::usage(
+                format!(
+                    "nobody confirmed that writes to {source} are stopped: stdin has ended. Nothing is switched, \
+                     follow continues"
+                ),
+                "run this on a terminal, or with --fence-command COMMAND",
+            )),
+        }
+    }
+
+    async fn stop_follow(&self) -> Outcome<Instant> {
+        let why = "cutover takes over from here: follow has ended as it should";
+        let session = self.session;
+        session.stop_step(&session.store, Step::Follow, why).await?;
+        Ok(Instant::now())
+    }
+
+    /// The marker of this fence, which may have been written already.
+    async fn marker(&self, at: Instant) -> Outcome<Option<String>> {
+        let session = self.session;
+        let phase = session.state()?.phase;
+        if let Some(marker) = phase.marker() {
+            return Ok(Some(marker.to_owned()));
+        }
+        let Marker::At(marker) = self.drain.marker().await? else {
+            return Ok(None);
+        };
+        if let Some(ready) = phase.ready() {
+            let marker = marker.clone();
+            session.set_phase(Phase::MarkerWritten { ready, at, marker })?;
+        }
+        Ok(Some(marker))
+    }
+
+    /// The last pair of revisions, which must be that of the end.
+    fn sync_point(&self) -> Outcome<SyncPoint> {
+        let session = self.session;
+        let applied = session.applied_file();
+        let failed = |message: String| {
+            Stop::new(Exit::Failed, message, format!("run: {}", session.words.same()))
+        };
+        let pair = records::last_pair(&applied).ok_or_else(|| {
+            failed(format!(
+                "spice-apply has left no sync point in {}. Nothing is switched",
+                applied.display()
+            ))
+        })?;
+        let position = PositionFile::new(&session.position_file()).load()?;
+        let position = position.map(|position| position.source_revision);
+        match position.as_ref() == Some(&pair.sync_point.source_revision) {
+            true => Ok(pair.sync_point),
+            false => Err(failed(format!(
+                "the last sync point in {} is not that of the end. Nothing is switched; writes are still stopped",
+                applied.display()
+            ))),
+        }
+    }
+
+    fn say_rejects(&self, refused: bool, rejects: Option<&Path>) {
+        let Some(file) = rejects else {
+            return;
+        };
+        let holds = std::fs::metadata(file).is_ok_and(|metadata| metadata.len() > 0);
+        if refused || holds {
+            let target = self.target();
+            tracing::info!(
+                "updates that {target} refused are in {}: {target} lacks them",
+                file.display()
+            );
+        }
+    }
+
+    /// Are both ends equal, at the end of the source and at the target's revision that belongs to it? Returns
+    /// what to say of it.
+    async fn verify(
+        &self,
+        second: &str,
+        sync_point: &SyncPoint,
+        is_switched: bool,
+    ) -> Outcome<String> {
+        let (source, target, precision) = (self.source(), self.target(), self.ends.precision);
+        let paired = &sync_point.target_revision;
+        tracing::info!("comparing {source} at {second} with {target} at {paired}");
+        let both = Both {
+            source,
+            source_at: At::Revision(second),
+            target,
+            target_at: At::Revision(paired),
+            precision,
+        };
+        let compared = match compare::compare(self.session, &both).await? {
+            Ok(compared) => compared,
+            Err((program, ended)) => {
+                return Err(self.not_compared(program, ended, is_switched));
+            }
+        };
+        compare::show([source, target], &compared, precision)?;
+        if !compared.is_equal() {
+            let what = format!("digests at {second} and {paired}, behind the fence");
+            return Err(self.unequal(what, is_switched)?);
+        }
+        let but = compared.but();
+        tracing::info!("equal: {target} holds what {source} held at the switch{but}");
+        let Compared { source, .. } = compared;
+        Ok(format!(
+            "equal, {} relationships, digest {} ({precision}){but}",
+            source.relationships, source.digest
+        ))
+    }
+
+    fn unequal(&self, what: String, is_switched: bool) -> Outcome<Stop> {
+        let (session, source, target) = (self.session, self.source(), self.target());
+        session.update(|state| {
+            state.verdict = Some(Verdict {
+                found: Found::Different,
+                since: Instant::now(),
+                what,
+            });
+            if !is_switched {
+                state.phase = state.phase.clone().unfenced();
+            }
+        })?;
+        let words = &session.words;
+        let report = format!(
+            "and please report it, with {}: this must not happen where nobody else writes to {target}",
+            session.store.folder().display()
+        );
+        Ok(match is_switched {
+            true => Stop::new(
+                Exit::Partial,
+                format!("{source} and {target} differ, and the switch was ordered"),
+                format!("point reads and writes back at {source}, and lift the fence"),
+            )
+            .also(format!(
+                "what was written to {target} meanwhile comes to {source} with: {}",
+                words.step("reverse")
+            )),
+            false => Stop::new(
+                Exit::Partial,
+                format!("{source} and {target} differ. Nothing is switched: do not switch"),
+                format!("lift the fence; then: {}", words.step("follow")),
+            )
+            .also(format!(
+                "what differs: {}; to make {target} equal: {}",
+                words.step("verify"),
+                words.step("resync")
+            )),
+        }
+        .also(report))
+    }
+
+    fn not_compared(&self, program: &str, ended: Ended, is_switched: bool) -> Stop {
+        let (session, source, target) = (self.session, self.source(), self.target());
+        let words = &session.words;
+        match (ended, is_switched) {
+            (Ended::Code(4), false) => Stop::new(
+                Exit::HistoryLost,
+                "the ends were not compared: a revision to compare has left the history. Nothing is switched; writes are \
+                 still stopped",
+                format!("run: {} (without --verify-before-switch it does not compare)", words.same()),
+            ),
+            (Ended::Code(4), true) => Stop::new(
+                Exit::HistoryLost,
+                format!(
+                    "the ends were not compared: a revision to compare has left the history. The switch STANDS, on the \
+                     markers alone: leave {source} fenced"
+                ),
+                format!(
+                    "raise --datastore-gc-window before the next one; next: {}",
+                    words.step("reverse")
+                ),
+            ),
+            (ended, true) => {
+                tracing::info!(
+                    "the switch STANDS: leave reads and writes at {target}, and {source} fenced"
+                );
+                let what = "only the comparison after the switch is missing";
+                session.failed(program, ended, what)
+            }
+            (ended, false) => session.failed(
+                program,
+                ended,
+                "the ends could not be compared. Nothing is switched; writes are still stopped",
+            ),
+        }
+    }
+
+    /// Was the source written since the switch?
+    async fn late_writes(&self, switch: &Switch) -> Outcome {
+        let Some(marker) = &switch.marker else {
+            return Ok(());
+        };
+        let (session, source, target) = (self.session, self.source(), self.target());
+        let markers = [marker.as_str(), switch.second.as_str()];
+        let leaked = self.drain.late_writes(&markers, switch.drained).await?;
+        if leaked == 0 {
+            return Ok(());
+        }
+        let segment = session.spool().segment(switch.drained.segment);
+        Err(Stop::new(
+            Exit::Failed,
+            format!(
+                "the fence did not hold: {leaked} transactions were written to {source} after it (above). {target} lacks \
+                 them"
+            ),
+            format!(
+                "the switch STANDS. Close that way now; then write to {target} by hand what of them still counts: they \
+                 are in {}, after byte {}",
+                segment.display(),
+                switch.drained.offset
+            ),
+        ))
+    }
+}
+
+fn millis(from: Instant, to: Instant) -> u64 {
+    u64::try_from(from.elapsed(to).as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,79 @@
+//! The folder of a migration on a machine that others use.
+
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+use crate::quote::quoted;
+use crate::stop::{Outcome, Stop};
+use crate::suite::Exit;
+
+/// The folder as it is used: never like a flag.
+pub(crate) fn path(given: &Path) -> Outcome<PathBuf> {
+    let text = given.to_string_lossy();
+    if text.chars().any(char::is_control) {
+        return Err(Stop::usage(
+            "--state has control characters",
+            "give a folder without them",
+        ));
+    }
+    Ok(match text.starts_with('-') {
+        true => Path::new(".").join(given),
+        false => given.to_owned(),
+    })
+}
+
+/// Makes it, for its owner alone.
+pub(crate) fn make(folder: &Path) -> Outcome {
+    let made = std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder);
+    made.map_err(|error| {
+        let message = format!("cannot make {}: {error}", folder.display());
+        Stop::usage(message, "give a folder that you can write with --state")
+    })
+}
+
+/// Refuses a folder that others can write: they would say what is copied, and from where.
+pub(crate) fn only_ours(folder: &Path, same: &str) -> Outcome {
+    let shown = folder.display();
+    let metadata = match std::fs::metadata(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => {
+            let message = format!("cannot look at {shown}: {error}");
+            return Err(Stop::new(Exit::Failed, message, "give another folder with --state"));
+        }
+        Ok(metadata) => metadata,
+    };
+    let own = rustix::process::geteuid().as_raw();
+    if metadata.uid() != own && metadata.uid() != 0 {
+        return Err(Stop::usage(
+            format!("{shown} belongs to another user, who could change what this does"),
+            "give a folder of your own with --state",
+        ));
+    }
+    if metadata.mode() & 0o022 != 0 {
+        let folder = quoted(folder);
+        return Err(Stop::usage(
+            format!("others can write to {shown}, and so change what this does"),
+            format!("run: chmod go-w {folder}; then run: {same}"),
+        ));
+    }
+    Ok(())
+}
+
+/// The folder of the way back.
+pub(crate) fn reverse(folder: &Path) -> PathBuf {
+    folder.join("reverse")
+}
+
+/// A folder for files of one run, removed at its end.
+pub(crate) fn work(folder: &Path, step: &str) -> Outcome<tempfile::TempDir> {
+    tempfile::Builder::new()
+        .prefix(&format!(".{step}."))
+        .tempdir_in(folder)
+        .map_err(|error| {
+            let message = format!("cannot make a folder in {}: {error}", folder.display());
+            Stop::new(Exit::Failed, message, "give a folder on a local disk with space with --state")
+        })
+}

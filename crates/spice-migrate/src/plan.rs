@@ -1,0 +1,177 @@
+//! `plan`: checks both ends, writes to neither, and prints the steps.
+
+use std::io::Write as _;
+
+use crate::cli::{self, OnConflict};
+use crate::commands;
+use crate::ends::{self, Between, Ends};
+use crate::phase::{Phase, Procedure, Refusal, Step, allows};
+use crate::plan_text::{self, Text};
+use crate::process::{Ended, Input, Output};
+use crate::session::Session;
+use crate::state::State;
+use crate::stop::{Outcome, Stop};
+use crate::suite::Exit;
+
+/// Whether these flags fit what is known; before anything is made.
+pub(crate) fn may_begin(session: &Session, flags: &cli::Plan) -> Outcome {
+    between(session, flags).map(drop)
+}
+
+/// What is to be planned.
+pub(crate) fn between(session: &Session, flags: &cli::Plan) -> Outcome<Between> {
+    let procedure = match flags.fenced {
+        true => Procedure::Fenced,
+        false => Procedure::Live,
+    };
+    for context in [&flags.from, &flags.to].into_iter().flatten() {
+        if context.chars().any(char::is_control) {
+            return Err(Stop::usage(
+                "--from and --to have no control characters",
+                "give the names of tables of the contexts file",
+            ));
+        }
+    }
+    let Some(state) = session.known() else {
+        let (Some(source), Some(target)) = (&flags.from, &flags.to) else {
+            return Err(Stop::usage(
+                "plan needs --from CONTEXT and --to CONTEXT",
+                format!("run: {}", session.words.step("plan --from CONTEXT --to CONTEXT")),
+            ));
+        };
+        if source == target {
+            return Err(Stop::usage(
+                format!("--from and --to are both {source}"),
+                "give the contexts of two servers",
+            ));
+        }
+        return Ok(Between {
+            source: source.clone(),
+            target: target.clone(),
+            procedure,
+        });
+    };
+    let (source, target) = (&state.source.context, &state.target.context);
+    let is_same = |given: &Option<String>, known: &String| given.as_ref().is_none_or(|given| given == known);
+    if !is_same(&flags.from, source) || !is_same(&flags.to, target) {
+        return Err(Stop::usage(
+            format!(
+                "{} is the folder of the migration from {source} to {target}",
+                session.store.folder().display()
+            ),
+            "leave --from and --to out; or, for another migration, give another folder with --state",
+        ));
+    }
+    if allows(state.procedure, &state.phase, Step::Plan) == Err(Refusal::SwitchOrdered) {
+        return Err(Stop::usage(
+            format!("the switch to {target} was ordered {}", state.phase),
+            "for another migration, plan with another --state",
+        ));
+    }
+    if state.phase != Phase::Planned && state.procedure != procedure {
+        return Err(Stop::usage(
+            format!("the copy has begun, planned the other way ({})", state.procedure.name()),
+            format!("plan as before; or, to change that, empty {target} and plan with another --state"),
+        ));
+    }
+    Ok(Between {
+        source: source.clone(),
+        target: target.clone(),
+        procedure,
+    })
+}
+
+pub(crate) async fn run(session: &Session, flags: &cli::Plan) -> Outcome {
+    session.alone(&[Step::Copy { restart: false }, Step::Follow, Step::Cutover, Step::Reverse])?;
+    let between = between(session, flags)?;
+    let ends = ends::look(session, &between).await?;
+    if between.procedure == Procedure::Live {
+        look_at_watch(session, &ends).await?;
+    }
+    let known = session.known();
+    let phase = known.as_ref().map_or(Phase::Planned, |state| state.phase.clone());
+    let mut policy = flags.on_conflict.map(OnConflict::name);
+    let there = match (&phase, policy) {
+        (Phase::Planned, None) => "holds no relationships; it has no schema, or the same".to_owned(),
+        (Phase::Planned, Some(policy)) => {
+            format!("may hold relationships (--on-conflict {policy}); its schema fits")
+        }
+        (phase, _) => {
+            policy = policy.or(Some("skip"));
+            format!("copy {phase}")
+        }
+    };
+    ends::fit(session, &ends, policy).await?;
+    let before = |get: fn(State) -> Option<crate::time::Span>| known.clone().and_then(get);
+    let settle = flags.settle.settle.clone().or_else(|| before(|state| state.settle));
+    let gc_window = flags.gc_window.clone().or_else(|| before(|state| state.gc_window));
+    let planned = State {
+        settle: settle.clone(),
+        gc_window: gc_window.clone(),
+        ..State::planned(between.procedure, ends.source.clone(), ends.target.clone())
+    };
+    match known {
+        None => session.keep(planned)?,
+        Some(_) => session.update(|state| {
+            state.procedure = planned.procedure;
+            state.source = planned.source;
+            state.target = planned.target;
+            state.settle = planned.settle;
+            state.gc_window = planned.gc_window;
+        })?,
+    }
+    let text = plan_text::text(&Text {
+        ends: &ends,
+        procedure: between.procedure,
+        there: &there,
+        settle: settle.as_ref(),
+        gc_window: gc_window.as_ref(),
+        words: &session.words,
+    });
+    keep(session, &text)?;
+    crate::suite::stdio::print_line(text.trim_end())?;
+    tracing::info!("planned; nothing was written to either server");
+    tracing::info!(
+        "hint: next: {}",
+        match between.procedure {
+            Procedure::Live => session.words.step("copy"),
+            Procedure::Fenced => "step 1 above".to_owned(),
+        }
+    );
+    Ok(())
+}
+
+fn keep(session: &Session, text: &str) -> Outcome {
+    let path = session.file("plan.txt");
+    let mut options = crate::suite::files::private();
+    let written = options
+        .create(true)
+        .truncate(true)
+        .open(&path)
+        .and_then(|mut file| file.write_all(text.as_bytes()));
+    written.map_err(|error| session.cannot_write(&path, &error))
+}
+
+/// Does the source report its changes?
+async fn look_at_watch(session: &Session, ends: &Ends) -> Outcome {
+    let source = &ends.source.context;
+    let command = commands::watch_probe(source, &ends.head);
+    let child = session.runner.spawn(&command, Input::None, Output::Null)?;
+    let fenced = ends::fenced_plan(session, source, &ends.target.context);
+    match child.finish().await.0 {
+        Ended::Code(0) => Ok(()),
+        Ended::Code(1) => Err(Stop::new(
+            Exit::Failed,
+            format!("{source} cannot be followed: spice-watch says why above"),
+            format!("migrate with writes stopped from copy to switch: {fenced}"),
+        )
+        .also(
+            "if its Watch is off: start its SpiceDB without --datastore-disable-watch-support, and its PostgreSQL \
+             with track_commit_timestamp=on",
+        )),
+        ended => {
+            let what = format!("the changes of {source} cannot be watched");
+            Err(session.failed("spice-watch", ended, &what))
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! `status`: how far the target is behind, read from the folder alone. No server is asked.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::cli::{self, Safety};
+use crate::lock;
+use crate::phase::{SpoolEnd, Step};
+use crate::records;
+use crate::safety::{Lag, Policy, Reason, Rejects, Unsafe, safe_to_cut_over};
+use crate::session::Session;
+use crate::spool_view::View;
+use crate::state::State;
+use crate::stop::Outcome;
+use crate::store::Store;
+use crate::suite::{Exit, PositionFile, Spool};
+use crate::time::{Instant, Span, seconds};
+
+/// A heartbeat that is not known.
+const HEARTBEAT: Duration = Duration::from_secs(30);
+/// How long revisions of MySQL and memory take to settle: the default of the programs.
+const SETTLE: Duration = Duration::from_secs(35);
+/// On such a source a comparison speaks for some minutes.
+const FADES: Duration = Duration::from_secs(300);
+
+/// How far a migration is, at an instant.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// That instant.
+    pub now: Instant,
+    /// The process that follows.
+    pub follow: Option<i32>,
+    /// What the spool and the position say.
+    pub view: View,
+    /// The same, as the decision needs it.
+    pub lag: Lag,
+    /// What is left of the source's history until changes are lost, in milliseconds, if its window is
+    /// known.
+    pub headroom_ms: Option<i64>,
+    /// Updates that the target has refused.
+    pub rejects: Option<Rejects>,
+}
+
+impl Snapshot {
+    /// Measures: reads the spool, the position, and the lock of `follow`.
+    #[must_use]
+    pub fn measure(store: &Store, state: &State, now: Instant) -> Self {
+        let position = PositionFile::new(&store.file("position")).load().ok().flatten();
+        let place = position.as_ref().and_then(|position| position.spool);
+        let place = place.map(|place| SpoolEnd {
+            segment: place.segment,
+            offset: place.offset,
+        });
+        let spool = Spool::new(&store.file("changes.ndjson"));
+        let view = View::read(&spool, place).unwrap_or_default();
+        let follow = lock::leader(store.folder(), Step::Follow);
+        let rejects = state.following.as_ref();
+        let rejects = rejects.and_then(|following| following.rejects.as_deref());
+        Self::of(state, view, follow, position.is_some(), rejects.and_then(rejected), now)
+    }
+
+    /// From what was read.
+    #[must_use]
+    pub fn of(
+        state: &State,
+        view: View,
+        follow: Option<i32>,
+        is_applied: bool,
+        rejects: Option<Rejects>,
+        now: Instant,
+    ) -> Self {
+        let heard = view.heard_at.filter(|_| view.is_complete);
+        let heard = heard.map(|at| at.elapsed(now));
+        let behind = match (view.applied_at, view.heard_at) {
+            (Some(applied), Some(heard)) if view.backlog > 0 => applied.elapsed(heard),
+            _ => Duration::ZERO,
+        };
+        let window = state.gc_window.as_ref().map(Span::duration);
+        let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        let headroom_ms = window.zip(heard).map(|(window, heard)| {
+            let settle = state.settle.as_ref().map(Span::duration).unwrap_or_default();
+            millis(window) - millis(heard) - millis(settle)
+        });
+        let capture_lag = view.capture_lag;
+        let capture_lag = capture_lag.and_then(|lag| Duration::try_from_secs_f64(lag).ok());
+        Self {
+            now,
+            follow,
+            lag: Lag {
+                is_captured: view.is_begun,
+                is_followed: follow.is_some(),
+                is_applied,
+                heard,
+                behind,
+                capture_lag,
+            },
+            view,
+            headroom_ms,
+            rejects,
+        }
+    }
+
+    /// Whether it is safe to cut over.
+    ///
+    /// # Errors
+    ///
+    /// Why it is not.
+    pub fn judge(&self, state: &State, policy: &Policy) -> Result<(), Unsafe> {
+        let (verdict, rejects) = (state.verdict.as_ref(), self.rejects.as_ref());
+        safe_to_cut_over(&self.lag, verdict, rejects, policy, self.now)
+    }
+}
+
+fn rejected(file: &Path) -> Option<Rejects> {
+    let metadata = std::fs::metadata(file).ok().filter(|metadata| metadata.len() > 0)?;
+    let at = jiff::Timestamp::try_from(metadata.modified().ok()?).ok()?;
+    Some(Rejects {
+        file: file.to_owned(),
+        at: Instant(at),
+    })
+}
+
+/// How often `follow` writes to the source.
+#[must_use]
+pub fn heartbeat(state: &State) -> Duration {
+    let following = state.following.as_ref();
+    following.map_or(HEARTBEAT, |following| following.heartbeat.duration())
+}
+
+/// How long a revision of the source must have been known before it is used.
+#[must_use]
+pub fn settling(state: &State) -> Duration {
+    let following = state.following.as_ref().and_then(|following| following.settle.as_ref());
+    match following.or(state.settle.as_ref()) {
+        Some(settle) => settle.duration(),
+        None if state.source.kind.needs_settling() => SETTLE,
+        None => Duration::ZERO,
+    }
+}
+
+impl Safety {
+    /// What is asked of a cutover of this migration.
+    pub(crate) fn policy(&self, state: &State) -> Policy {
+        Policy {
+            max_lag: self.max_lag.clone(),
+            max_verify_age: (!self.skip_verify).then(|| self.max_verify_age.clone()),
+            grace: Duration::ZERO,
+            heartbeat: heartbeat(state),
+            settle: settling(state),
+        }
+    }
+}
+
+/// Why it is not safe, in words, if it is not: after the switch never.
+pub(crate) fn reason(
+    session: &Session,
+    state: &State,
+    snapshot: &Snapshot,
+    policy: &Policy,
+) -> Option<Reason> {
+    if let Some(switch) = state.phase.switch() {
+        return Some(Reason {
+            why: format!("the switch was ordered already: {switch}"),
+            remedy: None,
+        });
+    }
+    let (source, target) = (&state.source.context, &state.target.context);
+    let verify = session.words.step("verify");
+    let found = snapshot.judge(state, policy).err()?;
+    Some(found.describe(source, target, policy, &verify))
+}
+
+pub(crate) fn run(session: &Session, flags: &cli::Status) -> Outcome<Exit> {
+    let state = session.state()?;
+    let snapshot = Snapshot::measure(&session.store, &state, Instant::now());
+    let policy = flags.safety.policy(&state);
+    let reason = reason(session, &state, &snapshot, &policy);
+    let text = match flags.json {
+        true => as_json(&snapshot, reason.as_ref()).to_string(),
+        false => as_text(session, &state, &snapshot),
+    };
+    crate::suite::stdio::print_line(text.trim_end())?;
+    let Some(reason) = reason else {
+        let skip = if flags.safety.skip_verify { " --skip-verify" } else { "" };
+        tracing::info!("safe to cut over");
+        tracing::info!("hint: next: {}{skip}", session.words.step("cutover"));
+        return Ok(Exit::Done);
+    };
+    tracing::info!("not safe to cut over: {}", reason.why);
+    tracing::info!("hint: {}", way_on(session, &state, &snapshot, &reason));
+    Ok(Exit::Failed)
+}
+
+fn way_on(session: &Session, state: &State, snapshot: &Snapshot, reason: &Reason) -> String {
+    let words = &session.words;
+    if state.phase.switch().is_some() {
+        way_back(session, state)
+    } else if snapshot.follow.is_none() {
+        begin_again(session, state)
+    } else if let Some(remedy) = &reason.remedy {
+        remedy.clone()
+    } else {
+        format!("look at what follow says; then {}", words.step("status"))
+    }
+}
+
+/// What is said of the way back.
+pub(crate) fn way_back(session: &Session, state: &State) -> String {
+    let target = &state.target.context;
+    match state.target.kind.is("spanner") {
+        true => format!(
+            "there is no way back by following, for {target} is on Spanner: what is written to {target} now stays there"
+        ),
+        false => format!(
+            "next: {}, so that the way back stays open",
+            session.words.step("reverse")
+        ),
+    }
+}
+
+/// What comes next while `follow` does not run.
+fn begin_again(session: &Session, state: &State) -> String {
+    use crate::phase::Phase;
+
+    let words = &session.words;
+    if state.phase.ready().is_none() {
+        return match state.phase {
+            Phase::Resyncing { .. } => format!("next: {}", words.step("resync")),
+            _ => format!("next: {}", words.step("copy")),
+        };
+    }
+    if state.phase.fenced_at().is_some() {
+        return format!(
+            "next: {} resumes behind the fence; or, to give up: {}, and lift the fence",
+            words.step("cutover"),
+            words.step("abort")
+        );
+    }
+    match session.spool().lost() {
+        Some(_) => format!(
+            "changes of {} are lost: {}",
+            state.source.context,
+            words.step("resync")
+        ),
+        None => format!("next: {}", words.step("follow")),
+    }
+}
+
+fn as_json(snapshot: &Snapshot, reason: Option<&Reason>) -> Value {
+    let lag = &snapshot.lag;
+    let seconds = |duration: Duration| millis_as_seconds(duration.as_millis());
+    let known = lag.heard.is_some();
+    json!({"status": {
+        "running": snapshot.follow.is_some(),
+        "lagSeconds": known.then(|| seconds(lag.behind)),
+        "heardSecondsAgo": lag.heard.map(seconds),
+        "captureLagSeconds": snapshot.view.capture_lag,
+        "backlog": known.then_some(snapshot.view.backlog),
+        "backlogBytes": known.then_some(snapshot.view.backlog_bytes),
+        "headroomSeconds": snapshot.headroom_ms.map(|ms| ms as f64 / 1_000.0),
+        "safe": reason.is_none(),
+        "why": reason.map(|reason| reason.why.clone()),
+    }})
+}
+
+fn millis_as_seconds(millis: u128) -> f64 {
+    u32::try_from(millis).map_or(f64::MAX, |millis| f64::from(millis) / 1_000.0)
+}
+
+fn as_text(session: &Session, state: &State, snapshot: &Snapshot) -> String {
+    let (lag, view) = (&snapshot.lag, &snapshot.view);
+    let source = &state.source.context;
+    let runs = match snapshot.follow {
+        Some(pid) => format!("runs, process {pid}"),
+        None => "does not run".to_owned(),
+    };
+    let mut far = String::new();
+    if let Some(heard) = lag.heard {
+        far = format!(
+            "{} s behind what was captured; {source} was last heard {} s ago",
+            seconds(lag.behind),
+            seconds(heard)
+        );
+    }
+    if let Some(late) = lag.capture_lag.filter(|_| lag.heard.is_some()) {
+        far += &format!(", and reported the last heartbeat {} s after it", seconds(late));
+    }
+    let backlog = match lag.heard {
+        Some(_) => format!("{} transactions, {} bytes", view.backlog, view.backlog_bytes),
+        None => "unknown".to_owned(),
+    };
+    let headroom = match (snapshot.headroom_ms, &state.gc_window) {
+        (Some(ms), Some(window)) => format!("{} s of {window}", ms / 1_000),
+        (None, Some(window)) => format!("unknown of {window}"),
+        _ => "unknown".to_owned(),
+    };
+    let verdict = match &state.verdict {
+        Some(verdict) => format!("{verdict}{}", fades(session, state, snapshot.now)),
+        None => "not done".to_owned(),
+    };
+    let mut text = format!(
+        "follow     {runs}\ncopy       {}\nlag        {far}\nbacklog    {backlog}\nheadroom   {headroom}\nverify     {}\n",
+        state.phase,
+        crate::suite::escape(&verdict)
+    );
+    if let Some(at) = state.phase.fenced_at() {
+        let ago = at.elapsed(snapshot.now).as_secs();
+        text += &format!("fence      confirmed {ago} s ago: writes to {source} are stopped\n");
+    }
+    if let Some(at) = state.aborted {
+        text += &format!("aborted    at {at}\n");
+    }
+    if state.phase.switch().is_some() {
+        text += &format!("reverse    {}\n", reverse_runs(session));
+    }
+    text
+}
+
+/// What to say of an equal verdict that is older than some minutes, where transactions can overtake each
+/// other.
+fn fades(session: &Session, state: &State, now: Instant) -> String {
+    let proved = state.proved_at().filter(|_| state.source.kind.needs_settling());
+    match proved {
+        Some(at) if at.elapsed(now) > FADES => format!(
+            "; on such a source a verdict of the last minutes is worth more: {}",
+            session.words.step("verify")
+        ),
+        _ => String::new(),
+    }
+}
+
+/// Whether the way back is followed, and what it has brought back.
+fn reverse_runs(session: &Session) -> String {
+    let store = Store::new(&crate::folder::reverse(session.store.folder()));
+    let runs = match lock::leader(store.folder(), Step::Follow) {
+        Some(pid) => format!("runs, process {pid}"),
+        None => "does not run".to_owned(),
+    };
+    match records::last_write(&store.file("applied.ndjson")) {
+        Some(at) => format!("{runs}; the last write came back at {at}"),
+        None => format!("{runs}; no write has come back"),
+    }
+}

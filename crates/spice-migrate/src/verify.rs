@@ -1,0 +1,470 @@
+//! `verify`: both ends compared while they are written.
+//!
+//! The folder holds `differences.ndjson`, the updates that would make the target equal, and
+//! `checks.ndjson`, what both were asked and answered differently or inconclusively.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant as Clock};
+
+use rustix::process::Signal;
+use spice_record::Record;
+
+use crate::answers;
+use crate::cli;
+use crate::commands::{self, At};
+use crate::ends::{self, Ends};
+use crate::lock;
+use crate::phase::{Step, SyncPoint};
+use crate::process::{Ended, Input, Output, pipe, pipe_at_a_path};
+use crate::records::{self, Pair};
+use crate::session::Session;
+use crate::state::{Found, Verdict};
+use crate::status::{Snapshot, heartbeat, settling};
+use crate::stop::{Outcome, Stop};
+use crate::store::remove;
+use crate::suite::{Exit, escape};
+use crate::time::Instant;
+
+/// How long a pair may take beside two heartbeats.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a change of the schema may take beside the settle time.
+const SCHEMA: Duration = Duration::from_secs(10);
+/// So often what cannot be compared yet is looked at again.
+const ROUNDS: u32 = 20;
+/// So often a memory source is read before a difference counts.
+const MEMORY_ROUNDS: u32 = 4;
+/// The first guess of how long a comparison takes.
+const FIRST_GUESS: Duration = Duration::from_secs(30);
+/// How many differences are shown.
+const SHOWN: usize = 5;
+
+/// One verification.
+pub(crate) struct Verification<'a> {
+    pub(crate) session: &'a Session,
+    pub(crate) ends: &'a Ends,
+    pub(crate) jobs: Option<u64>,
+    /// Since when the schemas differ, and how long a change may take.
+    unlike: std::cell::Cell<Option<(Clock, Duration)>>,
+}
+
+pub(crate) async fn run(session: &Session, flags: &cli::Verify) -> Outcome {
+    session.alone(&[Step::Copy { restart: false }, Step::Cutover, Step::Resync])?;
+    session.allowed()?;
+    let ends = ends::look_again(session).await?;
+    let state = session.state()?;
+    let prunes = state.following.as_ref().is_some_and(|following| following.prune);
+    if prunes && ends.source.kind.is("postgres") {
+        return Err(Stop::usage(
+            "follow --prune deletes what verify has to look up in the spool of a PostgreSQL source",
+            format!("run follow without --prune; then: {}", session.words.same()),
+        ));
+    }
+    let sample = sample(session, flags.check_sample)?;
+    let verification = Verification {
+        session,
+        ends: &ends,
+        jobs: flags.jobs.jobs,
+        unlike: std::cell::Cell::new(None),
+    };
+    let proved = verification.relationships().await?;
+    let answers = match sample {
+        0 => String::new(),
+        sample => answers::ask_both(&verification, proved.last.clone(), sample).await?,
+    };
+    let (first, source, target) = (
+        &proved.first.sync_point,
+        &ends.source.context,
+        &ends.target.context,
+    );
+    let what = format!(
+        "at {} and {}, in {} rounds{answers}",
+        first.source_revision, first.target_revision, proved.rounds
+    );
+    verification.verdict(Found::Equal, what, proved.at)?;
+    let differences = session.file("differences.ndjson");
+    remove(&differences).map_err(|error| session.cannot_write(&differences, &error))?;
+    tracing::info!(
+        "proven equal: {target} has the schema of {source} and holds what it holds, as of these revisions{answers}"
+    );
+    tracing::info!("hint: next: {}", session.words.step("cutover"));
+    Ok(())
+}
+
+/// About how many relationships both ends are asked: at least as many as when answers differed.
+fn sample(session: &Session, asked: u64) -> Outcome<u64> {
+    let before = session.state()?.sample.unwrap_or(0);
+    if asked < before {
+        tracing::info!(
+            "answers differed before, among those about {before} relationships: asking about as many \
+             (--check-sample {before})"
+        );
+    }
+    Ok(asked.max(before))
+}
+
+/// What was proved of the relationships.
+struct Proved {
+    first: Pair,
+    last: SyncPoint,
+    at: Instant,
+    rounds: u32,
+}
+
+impl Verification<'_> {
+    /// Waits for a pair of revisions that is newer than this call.
+    pub(crate) async fn next_pair(&self) -> Outcome<Pair> {
+        let session = self.session;
+        let applied = session.applied_file();
+        let had = records::last_pair(&applied);
+        let patience = 2 * heartbeat(&session.state()?) + PATIENCE;
+        let began = Clock::now();
+        loop {
+            if let Some(pair) = records::last_pair(&applied)
+                && Some(&pair) != had.as_ref()
+            {
+                return Ok(pair);
+            }
+            if lock::at_work(session.store.folder(), Step::Follow).is_none() {
+                return Err(Stop::new(
+                    Exit::TryAgain,
+                    "follow does not run, so nothing says which revisions belong together",
+                    format!(
+                        "run: {}; then: {}",
+                        session.words.step("follow"),
+                        session.words.same()
+                    ),
+                ));
+            }
+            if began.elapsed() > patience {
+                return Err(Stop::new(
+                    Exit::TryAgain,
+                    format!(
+                        "spice-apply has paired no revisions for {} s: is it behind?",
+                        patience.as_secs()
+                    ),
+                    format!(
+                        "look: {}; then run: {}",
+                        session.words.step("status"),
+                        session.words.same()
+                    ),
+                ));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Compares all relationships. What is proved is proved of the first pair: later ones only tell what it
+    /// could not.
+    async fn relationships(&self) -> Outcome<Proved> {
+        let session = self.session;
+        let (source, target) = (&self.ends.source.context, &self.ends.target.context);
+        let mut first: Option<Pair> = None;
+        let (mut took, mut round, mut only, mut set_aside) = (FIRST_GUESS, 1, None::<PathBuf>, 0);
+        loop {
+            let pair = self.next_pair().await?;
+            let revisions = &pair.sync_point;
+            if !self.schemas_agree(revisions).await? {
+                continue;
+            }
+            if round == 1 {
+                first = Some(pair.clone());
+            }
+            let until = Instant::now().after(2 * took + FIRST_GUESS);
+            let again = match only {
+                Some(_) => format!(": {set_aside} relationships that could not be compared before"),
+                None => String::new(),
+            };
+            tracing::info!(
+                "comparing {target} at {} with {source} at {}{again}",
+                revisions.target_revision,
+                revisions.source_revision
+            );
+            let began = Clock::now();
+            let aside = session.temporary(&format!("aside.{round}"))?;
+            let differs = self.compare(revisions, until, &aside, only.as_deref()).await?;
+            took = began.elapsed();
+            if Instant::now() >= until {
+                // Some may have expired in between.
+                if differs {
+                    self.undecided("differences, or what has expired meanwhile", revisions)?;
+                }
+                let _ = remove(&aside);
+                continue;
+            }
+            if differs {
+                // In memory a snapshot can lack a transaction that was overtaken (docs/reliability.md): what is
+                // different must be so at later pairs as well.
+                if round >= MEMORY_ROUNDS || !self.ends.source.kind.is("memory") {
+                    return Err(self.different(revisions)?);
+                }
+                self.undecided("differences, which a snapshot of an in-memory datastore may invent", revisions)?;
+                let differences = session.file("differences.ndjson");
+                set_aside = self.count(&differences)?;
+                let kept = session.temporary(&format!("only.{round}"))?;
+                std::fs::copy(&differences, &kept)
+                    .map_err(|error| session.cannot_write(&kept, &error))?;
+                (round, only) = (round + 1, Some(kept));
+                continue;
+            }
+            set_aside = records::count(&aside, b"{").map_err(|error| session.cannot_write(&aside, &error))?;
+            if set_aside == 0 {
+                return self.proved(first, revisions, round);
+            }
+            if round >= ROUNDS {
+                return Err(Stop::new(
+                    Exit::TryAgain,
+                    format!(
+                        "{set_aside} relationships are written all the time, and could not be compared in {round} rounds"
+                    ),
+                    format!("run: {}", session.words.same()),
+                ));
+            }
+            (round, only) = (round + 1, Some(aside));
+        }
+    }
+
+    fn proved(&self, first: Option<Pair>, last: &SyncPoint, rounds: u32) -> Outcome<Proved> {
+        let first = first.and_then(|first| Some((first.at?, first)));
+        let Some((at, first)) = first else {
+            let applied = self.session.applied_file();
+            return Err(Stop::new(
+                Exit::Failed,
+                format!("the last pair in {} has no time", applied.display()),
+                format!("run: {}", self.session.words.same()),
+            ));
+        };
+        Ok(Proved {
+            first,
+            last: last.clone(),
+            at,
+            rounds,
+        })
+    }
+
+    fn count(&self, updates: &Path) -> Outcome<usize> {
+        let counted = records::count(updates, br#"{"update""#);
+        counted.map_err(|error| self.session.cannot_write(updates, &error))
+    }
+
+    /// Compares both ends at a pair: whether they differ. What differs is in `differences.ndjson`, what cannot
+    /// be told at this pair in a file of its own.
+    async fn compare(
+        &self,
+        at: &SyncPoint,
+        as_of: Instant,
+        aside: &Path,
+        only: Option<&Path>,
+    ) -> Outcome<bool> {
+        let session = self.session;
+        let path = session.file("differences.ndjson");
+        let mut options = crate::suite::files::private();
+        let differences = options.create(true).truncate(true).open(&path);
+        let differences = differences.map_err(|error| session.cannot_write(&path, &error))?;
+        let (target_reader, target_writer) = pipe()?;
+        let (source_reader, source_path, source_writer) = pipe_at_a_path()?;
+        let diff = commands::diff_live(&as_of.to_string(), &session.spool_file(), aside, only)
+            .arg("-")
+            .arg(source_path);
+        let runner = &session.runner;
+        let mut diff = runner.spawn(&diff, Input::Pipe(target_reader), Output::File(differences))?;
+        drop(source_reader);
+        let mut exports = Vec::new();
+        for (context, revision, writer) in [
+            (&self.ends.target.context, &at.target_revision, target_writer),
+            (&self.ends.source.context, &at.source_revision, source_writer),
+        ] {
+            let export = commands::export_relationships(
+                context,
+                At::Revision(revision),
+                self.ends.precision,
+                self.jobs,
+            );
+            exports.push(runner.spawn(&export, Input::None, Output::Pipe(writer))?);
+        }
+        let compared = diff.wait().await;
+        let mut failed = match compared {
+            Ended::Code(0 | 3) => None,
+            ended => {
+                for export in &exports {
+                    export.signal(Signal::TERM);
+                }
+                Some(("spice-diff", ended))
+            }
+        };
+        for export in &mut exports {
+            let ended = export.wait().await;
+            // Of a comparison that ended first the exports only lost their reader.
+            if !ended.is_success() && !ended.is_of_another() {
+                failed = Some(("spice-export", ended));
+            }
+        }
+        match failed {
+            None => Ok(compared == Ended::Code(3)),
+            Some((_, Ended::Code(4))) => Err(Stop::new(
+                Exit::HistoryLost,
+                "the ends could not be compared: a revision left the history meanwhile",
+                format!(
+                    "raise --datastore-gc-window, or read faster with --jobs; then run: {}",
+                    session.words.same()
+                ),
+            )),
+            Some((program, ended)) => {
+                Err(session.failed(program, ended, "the ends could not be compared"))
+            }
+        }
+    }
+
+    /// Both ends differ at these revisions.
+    fn different(&self, at: &SyncPoint) -> Outcome<Stop> {
+        let session = self.session;
+        let path = session.file("differences.ndjson");
+        let count = self.count(&path)?;
+        let what = format!("{count} at {} and {}", at.source_revision, at.target_revision);
+        self.verdict(Found::Different, what, Instant::now())?;
+        tracing::info!("the first of them:");
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        let updates = text.lines().filter(|line| line.starts_with(r#"{"update""#));
+        for line in updates.take(SHOWN) {
+            tracing::info!("{}", escape(line));
+        }
+        Ok(Stop::new(
+            Exit::Partial,
+            format!(
+                "{} differs from {} in {count} relationships; all of them: {}",
+                self.ends.target.context,
+                self.ends.source.context,
+                path.display()
+            ),
+            format!(
+                "somebody else writes to {}, or something is wrong: find out which",
+                self.ends.target.context
+            ),
+        )
+        .also(format!(
+            "to repair it: {}; then {}; then run: {}",
+            session.words.step("resync"),
+            session.words.step("follow"),
+            session.words.same()
+        )))
+    }
+
+    /// What status and cutover go by.
+    pub(crate) fn verdict(&self, found: Found, what: String, since: Instant) -> Outcome {
+        self.session.update(|state| {
+            state.verdict = Some(Verdict { found, since, what });
+        })
+    }
+
+    /// Something was seen that an equal verdict must not survive, however this ends.
+    pub(crate) fn undecided(&self, what: &str, at: &SyncPoint) -> Outcome {
+        let known = self.session.state()?.verdict;
+        if known.is_some_and(|verdict| verdict.found == Found::Different) {
+            return Ok(());
+        }
+        let what = format!("{what}, at {} and {}", at.source_revision, at.target_revision);
+        self.verdict(Found::Undecided, what, Instant::now())
+    }
+
+    /// Whether the schemas agree at a pair; `false` where that has to be looked at again, at a later one. A
+    /// change on its way looks like a difference: spice-apply brings the newest text, which may be ahead of the
+    /// pair. So it is one only when it is still there after the time that a change may take.
+    async fn schemas_agree(&self, at: &SyncPoint) -> Outcome<bool> {
+        let found = self.compare_schemas(at).await?;
+        if matches!(found, Schemas::Agree) {
+            self.unlike.set(None);
+            return Ok(true);
+        }
+        let Some((since, may_take)) = self.unlike.get() else {
+            let state = self.session.state()?;
+            let snapshot = Snapshot::measure(&self.session.store, &state, Instant::now());
+            let may_take = settling(&state) + snapshot.lag.behind + SCHEMA;
+            self.unlike.set(Some((Clock::now(), may_take)));
+            self.undecided("the schemas differ, or have just been changed", at)?;
+            tracing::info!(
+                "the schemas differ, or have just been changed: looking at a later pair as well"
+            );
+            return Ok(false);
+        };
+        if since.elapsed() < may_take {
+            return Ok(false);
+        }
+        let (source, target) = (&self.ends.source.context, &self.ends.target.context);
+        let words = &self.session.words;
+        let Schemas::Differ(difference) = found else {
+            return Err(Stop::new(
+                Exit::TryAgain,
+                format!("the schema of {source} or {target} is being changed, so they cannot be compared"),
+                format!("when nobody changes the schema, run: {}", words.same()),
+            ));
+        };
+        let reason = format!("the schema of {target} differs: {difference}");
+        let what = format!("{reason}, at {} and {}", at.source_revision, at.target_revision);
+        self.verdict(Found::Different, what, Instant::now())?;
+        Err(Stop::new(
+            Exit::Partial,
+            format!("{reason}. That is what {target} has otherwise than {source}"),
+            format!(
+                "see whether follow could not bring it over ({}), or somebody else wrote the schema of {target}",
+                self.session.file("follow.log").display()
+            ),
+        )
+        .also(format!(
+            "to make it that of {source}: {}; then {}; then run: {}",
+            words.step("resync"),
+            words.step("follow"),
+            words.same()
+        )))
+    }
+
+    async fn compare_schemas(&self, at: &SyncPoint) -> Outcome<Schemas> {
+        let session = self.session;
+        let (source, target) = (&self.ends.source.context, &self.ends.target.context);
+        let command = commands::check(source, &at.source_revision)
+            .flag("--sample", "0")
+            .quiet();
+        let child = session.runner.spawn_silent(&command, Output::Kept)?;
+        let (ended, output, said) = child.finish_silent().await;
+        match ended {
+            Ended::Code(0) => {}
+            Ended::Code(75) => return Ok(Schemas::Unsettled),
+            ended => return Err(self.schemas_failed(ended, &said)),
+        }
+        let file = session.temporary("schema")?;
+        std::fs::write(&file, output).map_err(|error| session.cannot_write(&file, &error))?;
+        let command = commands::check(target, &at.target_revision).quiet().arg(&file);
+        let child = session.runner.spawn_silent(&command, Output::Kept)?;
+        let (ended, output, said) = child.finish_silent().await;
+        match ended {
+            Ended::Code(0) => Ok(Schemas::Agree),
+            Ended::Code(3) => Ok(Schemas::Differ(difference(&output))),
+            Ended::Code(75) => Ok(Schemas::Unsettled),
+            ended => Err(self.schemas_failed(ended, &said)),
+        }
+    }
+
+    fn schemas_failed(&self, ended: Ended, said: &[u8]) -> Stop {
+        use std::io::Write as _;
+
+        let _ = std::io::stderr().lock().write_all(said);
+        let what = "the schemas could not be compared";
+        self.session.failed("spice-check", ended, what)
+    }
+}
+
+/// What was found of the schemas.
+enum Schemas {
+    Agree,
+    Differ(String),
+    /// One was changed after its revision, so nobody can tell.
+    Unsettled,
+}
+
+/// What the header of a stream of checks says of the schemas.
+fn difference(output: &[u8]) -> String {
+    let line = output.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let found = match records::parse(line) {
+        Some(Record::Header(header)) => header.schema_difference,
+        _ => None,
+    };
+    found.unwrap_or_else(|| "see what spice-check says in the log".to_owned())
+}

@@ -1,0 +1,67 @@
+//! How this program and its steps are called in hints.
+
+use std::path::{Path, PathBuf};
+
+use crate::quote::quoted;
+use crate::stop::Stop;
+
+/// The words of this command line.
+#[derive(Clone, Debug)]
+pub(crate) struct Words {
+    program: String,
+    state: Option<PathBuf>,
+    same: String,
+    is_reverse: bool,
+}
+
+impl Words {
+    /// `state`: the folder, if it is not the default one.
+    pub(crate) fn new(state: Option<PathBuf>, is_reverse: bool) -> Self {
+        let mut arguments = std::env::args_os();
+        let program = arguments.next().unwrap_or_else(|| "spice-migrate".into());
+        let program = quoted(program);
+        let rest = arguments.map(|argument| format!(" {}", quoted(argument)));
+        let same = program.clone() + &rest.collect::<String>();
+        Self {
+            program,
+            state,
+            same,
+            is_reverse,
+        }
+    }
+
+    /// The same, of the migration back.
+    pub(crate) fn on_the_way_back(&self) -> Self {
+        Self {
+            is_reverse: true,
+            ..self.clone()
+        }
+    }
+
+    /// The same command again.
+    pub(crate) fn same(&self) -> &str {
+        &self.same
+    }
+
+    /// A step of this migration.
+    pub(crate) fn step(&self, step: &str) -> String {
+        let state = self.state.as_ref().map(|state| format!(" --state {}", quoted(state)));
+        let step = match (self.is_reverse, step.split(' ').next()) {
+            // It runs the follow of the way back.
+            (true, Some("follow")) => "reverse".to_owned(),
+            (true, Some("status" | "verify" | "resync" | "cutover" | "abort")) => {
+                format!("{step} --reverse")
+            }
+            _ => step.to_owned(),
+        };
+        format!("{}{} {step}", self.program, state.unwrap_or_default())
+    }
+
+    pub(crate) fn no_plan(&self, folder: &Path) -> Stop {
+        let plan = self.step("plan --from CONTEXT --to CONTEXT");
+        Stop::usage(
+            format!("there is no plan in {}", folder.display()),
+            format!("run: {plan}"),
+        )
+    }
+}

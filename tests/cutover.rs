@@ -1,4 +1,4 @@
-//! Moving a source that is being written: `scripts/migrate` from plan to the switch, and back.
+//! Moving a source that is being written: `spice-migrate` from plan to the switch, and back.
 
 mod answers;
 mod back;
@@ -18,6 +18,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
+use spice_migrate::phase::Switch;
+use spice_migrate::state::State;
+use spice_migrate::store::Store;
 
 use crate::support::gateway::Gateway;
 use crate::support::judge::{self, Precision, Writers};
@@ -86,7 +89,7 @@ impl Migration {
 
     /// A step, to be run or started.
     fn step(&self, arguments: &[&str]) -> Program {
-        let step = Program::script("scripts/migrate")
+        let step = Program::new("spice-migrate")
             .arg("--state")
             .arg(self.state())
             .args(arguments)
@@ -107,11 +110,11 @@ impl Migration {
 
     fn plan(&self) -> Finished {
         let ends = [
+            "plan",
             "--from",
             self.from.context(),
             "--to",
             self.to.context(),
-            "plan",
         ];
         self.step(&[&ends[..], &self.settle].concat())
             .run()
@@ -135,7 +138,7 @@ impl Migration {
     /// Starts a cutover and waits until it asks for the fence.
     fn cutover(&self, flags: &[&str]) -> Running {
         let running = self
-            .step(&[&["cutover", "--unverified"], flags].concat())
+            .step(&[&["cutover", "--skip-verify"], flags].concat())
             .input_later()
             .spawn();
         running.wait_for_stderr("type: fenced", PATIENCE);
@@ -144,14 +147,39 @@ impl Migration {
 
     /// A cutover with nobody writing.
     fn cut_over(&self) -> Finished {
-        self.step(&["cutover", "--unverified"])
+        self.step(&["cutover", "--skip-verify"])
             .input("fenced\n")
             .run()
             .expect_success()
     }
 
+    /// What is known of it.
+    fn saved(&self) -> State {
+        let state = Store::new(&self.state()).load();
+        state.unwrap().expect("something was planned")
+    }
+
+    /// Changes what is known of it.
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        Store::new(&self.state()).update(change).unwrap();
+    }
+
+    /// The newest result of verify.
+    fn verdict(&self) -> String {
+        let verdict = self.saved().verdict;
+        verdict.map(|verdict| verdict.to_string()).unwrap_or_default()
+    }
+
+    fn is_fenced(&self) -> bool {
+        self.saved().phase.fenced_at().is_some()
+    }
+
+    fn switch(&self) -> Option<Switch> {
+        self.saved().phase.switch().cloned()
+    }
+
     fn status(&self) -> Value {
-        let finished = self.step(&["status", "--json", "--unverified"]).run();
+        let finished = self.step(&["status", "--json", "--skip-verify"]).run();
         finished.json_lines()[0]["status"].clone()
     }
 }
@@ -206,4 +234,11 @@ fn precision(from: Datastore, to: Datastore) -> Precision {
     } else {
         Precision::Microseconds
     }
+}
+
+/// The processes that a process has started and that live.
+fn children(parent: u32) -> Vec<u32> {
+    let tasks = format!("/proc/{parent}/task/{parent}/children");
+    let text = std::fs::read_to_string(tasks).unwrap_or_default();
+    text.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
 }

@@ -281,13 +281,13 @@ fn resync_makes_expiries_equal_on_a_server_that_skips_touches() {
     let folder = folder();
     let step = |arguments: &[&str]| {
         let state = folder.path().join("migration");
-        let step = Program::script("scripts/migrate").arg("--state").arg(state);
+        let step = Program::new("spice-migrate").arg("--state").arg(state);
         step.args(arguments)
             .timeout(std::time::Duration::from_secs(180))
             .run()
             .expect_success()
     };
-    step(&["--from", source.context(), "--to", target.context(), "plan"]);
+    step(&["plan", "--from", source.context(), "--to", target.context()]);
     step(&["copy"]);
     oracle::load(&target, &before());
     step(&["resync"]);

@@ -1,4 +1,4 @@
-//! `scripts/migrate` as an operator runs it: plan and copy, each twice, and what stands in the way.
+//! `spice-migrate` as an operator runs it: plan and copy, each twice, and what stands in the way.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -10,19 +10,20 @@ use crate::copy::{holding, import, stream_of};
 use crate::support::judge::{self, Precision};
 use crate::support::program::Program;
 use crate::support::spicedb::{Datastore, Server};
-use crate::support::{folder, repeat, root};
+use crate::support::{folder, repeat};
 
 fn migrate(state: &Path, arguments: &[&str]) -> Program {
     let limit = Duration::from_secs(180);
     let state = state.to_str().unwrap();
-    Program::script("scripts/migrate")
+    Program::new("spice-migrate")
         .args(["--state", state])
         .args(arguments)
         .timeout(limit)
 }
 
-fn ends<'a>(from: &'a Server, to: &'a Server) -> [&'a str; 4] {
-    ["--from", from.context(), "--to", to.context()]
+/// The beginning of a plan.
+fn plan<'a>(from: &'a Server, to: &'a Server) -> [&'a str; 5] {
+    ["plan", "--from", from.context(), "--to", to.context()]
 }
 
 #[test]
@@ -31,10 +32,10 @@ fn plan_then_copy_moves_everything_and_a_second_run_changes_nothing() {
     let state = folder.path().join("migration");
     let from = holding(Sample::portable(5_000), Datastore::Postgres);
     let to = Server::start(Datastore::MySql);
-    let planned = [&ends(&from, &to)[..], &["plan"]].concat();
+    let planned = plan(&from, &to);
     for _ in 0..2 {
-        let plan = migrate(&state, &planned).run().expect_success();
-        assert!(plan.text().contains("cutover"), "{}", plan.text());
+        let printed = migrate(&state, &planned).run().expect_success();
+        assert!(printed.text().contains("cutover"), "{}", printed.text());
     }
     assert_eq!(
         judge::dump(&to, Precision::Seconds).len(),
@@ -68,10 +69,10 @@ fn printed_commands_can_be_pasted_whatever_the_folder_is_called() {
     let next = |said: &str| {
         let next = said
             .lines()
-            .find_map(|line| line.strip_prefix("migrate: next: run: "));
+            .find_map(|line| line.strip_prefix("spice-migrate: hint: run: "));
         next.unwrap().to_owned()
     };
-    let pasted = next(&said).replace("--from CONTEXT --to CONTEXT plan", "copy");
+    let pasted = next(&said).replace("plan --from CONTEXT --to CONTEXT", "copy");
     let run_as_printed = |command: &str| {
         let shell = Program::at(Path::new("sh")).args(["-c", command]);
         shell.current_folder(folder.path()).run()
@@ -105,7 +106,7 @@ fn fenced_procedure_copies_and_checks_and_captures_nothing() {
     let state = folder.path().join("migration");
     let from = holding(Sample::portable(2_000), Datastore::Postgres);
     let to = Server::start(Datastore::Postgres);
-    let planned = [&ends(&from, &to)[..], &["plan", "--fenced"]].concat();
+    let planned = [&plan(&from, &to)[..], &["--fenced"]].concat();
     migrate(&state, &planned).run().expect_success();
     for _ in 0..2 {
         migrate(&state, &["copy"]).run().expect_success();
@@ -114,7 +115,7 @@ fn fenced_procedure_copies_and_checks_and_captures_nothing() {
     assert!(!state.join("changes.ndjson").exists());
     let refused = migrate(&state, &["follow"]).run().expect_code(2);
     assert!(refused.stderr.contains("--fenced"), "{}", refused.stderr);
-    let other = [&ends(&from, &to)[..], &["plan"]].concat();
+    let other = plan(&from, &to);
     let refused = migrate(&state, &other).run().expect_code(2);
     assert!(refused.stderr.contains("the copy has begun"));
     // What check is for: a write that came through the fence.
@@ -143,7 +144,7 @@ fn source_without_watch_is_refused_by_plan_unless_fenced() {
         .run()
         .expect_success();
     let to = Server::start(Datastore::Memory);
-    let live = [&ends(&from, &to)[..], &["plan"]].concat();
+    let live = plan(&from, &to);
     let refused = migrate(&state, &live).run().expect_code(1);
     assert!(
         refused.stderr.contains("Watch is off"),
@@ -155,19 +156,37 @@ fn source_without_watch_is_refused_by_plan_unless_fenced() {
         "{}",
         refused.stderr
     );
-    let fenced = [&ends(&from, &to)[..], &["plan", "--fenced"]].concat();
+    let fenced = [&plan(&from, &to)[..], &["--fenced"]].concat();
     migrate(&state, &fenced).run().expect_success();
 }
 
+/// Linked from anywhere, it finds the programs beside itself.
 #[test]
-fn script_is_found_through_a_symlink_from_anywhere() {
+fn programs_are_found_beside_it_through_a_symlink() {
     let folder = folder();
     let link = folder.path().join("moves");
-    std::os::unix::fs::symlink(root().join("scripts/migrate"), &link).unwrap();
-    let help = Program::at(&link)
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_spice-migrate"), &link).unwrap();
+    let (from, to) = (
+        holding(Sample::portable(10), Datastore::Memory),
+        Server::start(Datastore::Memory),
+    );
+    let planned = Program::at(&link)
         .current_folder(folder.path())
-        .arg("--help");
-    assert!(help.run().expect_success().text().contains("cutover"));
+        .env("PATH", "/usr/bin:/bin")
+        .args([&plan(&from, &to)[..], &["--settle", "0s"]].concat())
+        .run()
+        .expect_success();
+    assert!(planned.text().contains("cutover"));
+    // Alone in a folder it says what is missing.
+    let alone = folder.path().join("spice-migrate");
+    std::fs::copy(env!("CARGO_BIN_EXE_spice-migrate"), &alone).unwrap();
+    let missing = Program::at(&alone)
+        .current_folder(folder.path())
+        .env("PATH", "/usr/bin:/bin")
+        .arg("copy")
+        .run()
+        .expect_code(2);
+    assert!(missing.stderr.contains("there is no spice-revision"), "{}", missing.stderr);
 }
 
 #[test]
@@ -182,7 +201,7 @@ fn one_datastore_behind_both_ends_is_refused_by_plan() {
     std::fs::write(&contexts, context("old") + &context("new")).unwrap();
     let refused = migrate(
         &folder.path().join("m"),
-        &["--from", "old", "--to", "new", "plan"],
+        &["plan", "--from", "old", "--to", "new"],
     )
     .env("SPICE_CONTEXTS", &contexts)
     .run()
@@ -201,9 +220,9 @@ fn copy_that_was_killed_goes_on_with_the_same_command() {
         let folder = folder();
         let state = folder.path().join("migration");
         let to = Server::start(Datastore::Postgres);
-        let planned = [&ends(&from, &to)[..], &["--settle", "0s", "plan"]].concat();
+        let planned = [&plan(&from, &to)[..], &["--settle", "0s"]].concat();
         migrate(&state, &planned).run().expect_success();
-        let running = migrate(&state, &["--settle", "0s", "copy"]).spawn();
+        let running = migrate(&state, &["copy", "--settle", "0s"]).spawn();
         std::thread::sleep(Duration::from_millis(600 + 400 * u64::from(round % 5)));
         running.signal("TERM");
         let stopped = running.wait();
@@ -212,7 +231,7 @@ fn copy_that_was_killed_goes_on_with_the_same_command() {
             "{}",
             stopped.stderr
         );
-        migrate(&state, &["--settle", "0s", "copy"])
+        migrate(&state, &["copy", "--settle", "0s"])
             .run()
             .expect_success();
         judge::assert_same_relationships(&from, &to, Precision::Microseconds);
@@ -230,7 +249,7 @@ fn plan_refuses_a_target_that_holds_other_relationships() {
         },
         Datastore::Memory,
     );
-    let arguments = [&ends(&from, &to)[..], &["plan"]].concat();
+    let arguments = plan(&from, &to);
     let refused = migrate(&folder.path().join("m"), &arguments)
         .run()
         .expect_code(2);

@@ -17,7 +17,7 @@
 //! | [`faults`] | connections, servers, programs and disks that fail: nothing is lost, or the exit code is not 0 |
 //! | [`format`] | old streams stay readable, and the documentation's example is one |
 //! | [`hostile`] | a server that lies, hangs or breaks the rules gets an error, in time, and little memory |
-//! | [`migrate`] | `scripts/migrate`, as an operator runs it |
+//! | [`migrate`] | `spice-migrate`, as an operator runs it |
 //! | [`recipes`] | `scripts/{copy,follow,cutover,repair}`, as an operator runs them |
 //! | [`schema`] | schemas of every form of comment and syntax are moved, and known again |
 //! | [`servers`] | `tests/servers/spicedb` finds the server to start |

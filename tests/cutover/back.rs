@@ -55,10 +55,10 @@ fn there_and_back(from: Datastore, to: Datastore, settle: &'static str) {
 
     // What came from the old end is not in the spool of the way back, and what went back has not
     // come again: one transaction in it for each that was written to the new end.
-    let back = transactions(&migration.file("reverse.ndjson"));
+    let back = transactions(&migration.file("reverse/changes.ndjson"));
     assert!(back as u64 <= written, "{back} transactions for {written}");
     assert!(back > 0);
-    let text = std::fs::read_to_string(migration.file("reverse.ndjson")).unwrap();
+    let text = std::fs::read_to_string(migration.file("reverse/changes.ndjson")).unwrap();
     for id in ["kept", "followed", "\"revoked\""] {
         assert!(!text.contains(id), "{id} has travelled back");
     }
@@ -77,14 +77,14 @@ struct Marked {
 
 impl Marked {
     fn of(migration: &Migration) -> Self {
-        let end = std::fs::read_to_string(migration.file("second")).unwrap();
+        let end = migration.switch().unwrap().second;
         let mark = crate::support::program::Program::new("spice-revision")
             .args(["--context", migration.from.context(), "--mark"])
             .run()
             .expect_success();
         let watched = crate::support::program::Program::new("spice-watch")
             .args(["--context", migration.from.context(), "--settle", "0s"])
-            .args(["--since", end.trim(), "--until", mark.text().trim()])
+            .args(["--since", &end, "--until", mark.text().trim()])
             .run()
             .expect_success();
         let lines = watched.json_lines();

@@ -69,8 +69,8 @@ fn migrate(from: Datastore) -> Moved {
     judge::assert_same_lines("the source", &source, "the target", &target);
     assert!(cutover.stderr.contains("equal: "), "{}", cutover.stderr);
 
-    let since = std::fs::read_to_string(migration.file("revision")).unwrap();
-    let copied = judge::dump_at(&migration.from, since.trim(), precision);
+    let since = migration.saved().start.unwrap().revision;
+    let copied = judge::dump_at(&migration.from, &since, precision);
     let spool = spool_of(&migration.file("changes.ndjson"));
     let plain = Folded::onto(&copied, &uncorrected(&spool)).relationships;
     let right = Folded::onto(&source, &[]).relationships;

@@ -5,8 +5,14 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Migration, PATIENCE, delete, downtime, fenced, relationship, touch, transactions};
+use spice_migrate::state::{Found, Verdict};
+use spice_migrate::time::Instant;
+
+use super::{
+    Migration, PATIENCE, children, delete, downtime, fenced, relationship, touch, transactions,
+};
 use crate::support::judge::{self, Precision, Writers};
+use crate::support::program::Program;
 use crate::support::spicedb::Datastore;
 use crate::support::wait_until;
 
@@ -34,7 +40,7 @@ fn each_step_twice_ends_as_it_did_and_changes_nothing() {
     let again = migration.step(&["follow"]).run().expect_code(75);
     assert!(again.stderr.contains("still at work"), "{}", again.stderr);
     let copy = migration.step(&["copy"]).run().expect_code(75);
-    assert!(copy.stderr.contains("follow of this migration is at work"));
+    assert!(copy.stderr.contains("follow of this migration is still at work"));
     touch(&migration.from, "second");
     migration.cut_over();
     let finished = follow.wait().expect_success();
@@ -60,7 +66,7 @@ fn each_step_twice_ends_as_it_did_and_changes_nothing() {
     );
     assert!(
         migration
-            .step(&["copy", "--again"])
+            .step(&["copy", "--restart"])
             .run()
             .expect_code(2)
             .stderr
@@ -80,7 +86,7 @@ fn cutover_without_a_plan_a_copy_or_a_follow_is_refused_and_stops_nothing() {
         let cutover = migration.step(&["cutover"]).input("fenced\n").run();
         let cutover = cutover.expect_code(code);
         assert!(cutover.stderr.contains(what), "{}", cutover.stderr);
-        assert!(!migration.file("switched").exists());
+        assert!(migration.switch().is_none());
     };
     refused("there is no plan", 2);
     migration.plan();
@@ -98,8 +104,8 @@ fn cutover_without_a_plan_a_copy_or_a_follow_is_refused_and_stops_nothing() {
     });
     let pid = follow.pid();
     let lock = std::fs::read_to_string(migration.file("follow.lock")).unwrap();
-    assert!(lock.contains(&pid.to_string()));
-    stop_applying(&lock, "STOP");
+    assert_eq!(lock.trim(), pid.to_string());
+    stop_applying(pid, "STOP");
     for n in 0..40 {
         touch(&migration.from, &format!("late{n}"));
     }
@@ -109,7 +115,7 @@ fn cutover_without_a_plan_a_copy_or_a_follow_is_refused_and_stops_nothing() {
     });
     assert!(migration.status()["backlog"].as_u64().unwrap() > 0);
     let late = migration
-        .step(&["cutover", "--unverified", "--max-lag", "1s"])
+        .step(&["cutover", "--skip-verify", "--max-lag", "1s"])
         .input("fenced\n")
         .run()
         .expect_code(1);
@@ -118,23 +124,29 @@ fn cutover_without_a_plan_a_copy_or_a_follow_is_refused_and_stops_nothing() {
         "{}",
         late.stderr
     );
-    stop_applying(&lock, "CONT");
+    stop_applying(pid, "CONT");
     // Nobody gives the word.
     wait_until("status says that it is safe", PATIENCE, || {
         migration.status()["safe"] == true
     });
     let mute = migration
-        .step(&["cutover", "--unverified"])
+        .step(&["cutover", "--skip-verify"])
         .input("no\n")
         .run()
         .expect_code(2);
     assert!(mute.stderr.contains("not fenced"), "{}", mute.stderr);
-    let fence = ["cutover", "--unverified", "--fence-command", "exit 7"];
+    let fence = ["cutover", "--skip-verify", "--fence-command", "exit 7"];
     let failed = migration.step(&fence).run().expect_code(1);
     assert!(failed.stderr.contains("ended with 7"), "{}", failed.stderr);
-    std::fs::write(migration.file("verdict"), "equal since today: as it was\n").unwrap();
+    migration.change(|state| {
+        state.verdict = Some(Verdict {
+            found: Found::Equal,
+            since: Instant::now(),
+            what: "as it was".to_owned(),
+        });
+    });
     migration.step(&["abort"]).run().expect_success();
-    assert!(!migration.file("verdict").exists());
+    assert_eq!(migration.verdict(), "");
     let ended = follow.wait().expect_success();
     assert!(ended.stderr.contains("abort: follow has ended"));
     // And on again.
@@ -144,22 +156,19 @@ fn cutover_without_a_plan_a_copy_or_a_follow_is_refused_and_stops_nothing() {
     judge::assert_same_relationships(&migration.from, &migration.to, Precision::Microseconds);
 }
 
-/// Signals the spice-apply among the processes of a lock.
-fn stop_applying(lock: &str, signal: &str) {
-    let mut found = false;
-    for line in lock.lines() {
-        let pid = line.split(' ').next().unwrap();
+/// Signals the spice-apply that a process has started.
+fn stop_applying(parent: u32, signal: &str) {
+    let found = children(parent).into_iter().filter(|pid| {
         let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        if name.trim() == "spice-apply" {
-            found = true;
-            let kill = format!("kill -s {signal} {pid}");
-            let status = std::process::Command::new("sh")
-                .args(["-c", &kill])
-                .status();
-            assert!(status.unwrap().success());
-        }
-    }
-    assert!(found, "spice-apply is at work");
+        name.trim() == "spice-apply"
+    });
+    let found: Vec<u32> = found.collect();
+    assert_eq!(found.len(), 1, "spice-apply is at work");
+    let kill = format!("kill -s {signal} {}", found[0]);
+    let status = std::process::Command::new("sh")
+        .args(["-c", &kill])
+        .status();
+    assert!(status.unwrap().success());
 }
 
 #[test]
@@ -231,7 +240,7 @@ fn read_only_postgres_is_compared_before_the_switch() {
     delete(&migration.from, "first");
     migration.from.restart_with(&["--datastore-readonly"]);
     let cutover = migration
-        .step(&["cutover", "--unverified", "--quiet-for", "2s"])
+        .step(&["cutover", "--skip-verify", "--until-quiet", "2s"])
         .args(["--max-lag", "60s"])
         .input("fenced\n")
         .run()
@@ -263,7 +272,7 @@ fn read_only_mysql_ends_exactly_at_its_head() {
     delete(&migration.from, "first");
     migration.from.restart_with(&["--datastore-readonly"]);
     let cutover = migration
-        .step(&["cutover", "--unverified", "--verify-before-switch"])
+        .step(&["cutover", "--skip-verify", "--verify-before-switch"])
         .args(["--max-lag", "60s"])
         .input("fenced\n")
         .run()
@@ -299,7 +308,7 @@ fn difference_behind_the_fence_is_remembered_and_an_aborted_cutover_is_no_succes
     let follow = migration.follow();
     touch(&migration.to, "behind-the-back");
     let differs = migration
-        .step(&["cutover", "--unverified", "--verify-before-switch"])
+        .step(&["cutover", "--skip-verify", "--verify-before-switch"])
         .input("fenced\n")
         .run()
         .expect_code(3);
@@ -307,10 +316,10 @@ fn difference_behind_the_fence_is_remembered_and_an_aborted_cutover_is_no_succes
     for word in ["Nothing is switched", "lift the fence", "resync"] {
         assert!(differs.stderr.contains(word), "{}", differs.stderr);
     }
-    assert!(!migration.file("switched").exists());
+    assert!(migration.switch().is_none());
     let follow = migration.follow();
     let refused = migration
-        .step(&["cutover", "--unverified"])
+        .step(&["cutover", "--skip-verify"])
         .input("fenced\n")
         .run()
         .expect_code(1);
@@ -338,11 +347,12 @@ fn writer_after_the_switch_is_told_as_long_as_both_ends_are_compared() {
     let real = env!("CARGO_BIN_EXE_spice-export");
     std::fs::write(&export, format!("#!/bin/sh\nsleep 3\nexec {real} \"$@\"\n")).unwrap();
     std::fs::set_permissions(&export, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let path = [slow, Path::new(real).parent().unwrap().to_owned()];
-    let system = std::env::var_os("PATH").unwrap_or_default();
-    let path = std::env::join_paths(path.into_iter().chain(std::env::split_paths(&system)));
-    let cutover = migration.step(&["cutover", "--unverified"]);
-    let mut cutover = cutover.env("PATH", path.unwrap()).input_later().spawn();
+    // Programs are looked for beside it first.
+    let program = slow.join("spice-migrate");
+    std::fs::copy(env!("CARGO_BIN_EXE_spice-migrate"), &program).unwrap();
+    let cutover = Program::at(&program).arg("--state").arg(migration.state());
+    let cutover = cutover.args(["cutover", "--skip-verify"]).timeout(PATIENCE);
+    let mut cutover = cutover.input_later().spawn();
     cutover.wait_for_stderr("type: fenced", PATIENCE);
     fenced(&mut cutover);
     cutover.wait_for_stderr("SWITCH READS AND WRITES", PATIENCE);
@@ -356,5 +366,5 @@ fn writer_after_the_switch_is_told_as_long_as_both_ends_are_compared() {
     ] {
         assert!(finished.stderr.contains(word), "{}", finished.stderr);
     }
-    assert!(migration.file("switched").exists());
+    assert!(migration.switch().is_some());
 }

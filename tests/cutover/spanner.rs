@@ -1,6 +1,8 @@
 //! Spanner as an end of a migration: a source only with writes stopped, a target like any other but for the way
 //! back.
 
+use spice_migrate::phase::Procedure;
+
 use super::{Migration, relationship, touch};
 use crate::support::judge::{self, Precision};
 use crate::support::spicedb::{Datastore, lacks_spanner};
@@ -16,7 +18,7 @@ fn live_procedure_from_spanner_is_refused_before_anything_is_stopped() {
     let expiring = expiring.replacen('}', r#","expires":"2031-01-01T00:00:00.123456Z"}"#, 1);
     judge::load(&migration.from, &(expiring + "\n"));
     let (from, to) = (migration.from.context(), migration.to.context());
-    let ends = ["--from", from, "--to", to, "plan"];
+    let ends = ["plan", "--from", from, "--to", to];
     let refused = migration.step(&ends).run().expect_code(1);
     let first = refused.stderr.lines().next().unwrap();
     assert!(
@@ -28,7 +30,7 @@ fn live_procedure_from_spanner_is_refused_before_anything_is_stopped() {
         "{}",
         refused.stderr
     );
-    assert!(!migration.file("ends").exists());
+    assert!(!migration.file("state.json").exists());
     let planned = migration.step(&[&ends[..], &["--fenced"]].concat()).run();
     let planned = planned.expect_success();
     for words in [
@@ -45,7 +47,7 @@ fn live_procedure_from_spanner_is_refused_before_anything_is_stopped() {
     let refuse = |code: i32| {
         for step in [
             &["follow"][..],
-            &["cutover", "--unverified", "--fence-command", &fence],
+            &["cutover", "--skip-verify", "--fence-command", &fence],
             &["resync"],
         ] {
             let refused = migration.step(step).run().expect_code(code);
@@ -55,9 +57,7 @@ fn live_procedure_from_spanner_is_refused_before_anything_is_stopped() {
     };
     refuse(2);
     // As an earlier version has planned it.
-    let ends = std::fs::read_to_string(migration.file("ends")).unwrap();
-    let live = ends.replace("procedure=fenced", "procedure=live");
-    std::fs::write(migration.file("ends"), live).unwrap();
+    migration.change(|state| state.procedure = Procedure::Live);
     refuse(1);
 }
 
@@ -98,5 +98,5 @@ fn live_procedure_to_spanner_switches_and_says_that_there_is_no_way_back() {
         "{}",
         refused.stderr
     );
-    assert!(!migration.file("reverse.ndjson").exists());
+    assert!(!migration.file("reverse/changes.ndjson").exists());
 }

@@ -1,7 +1,10 @@
 //! Both ends compared while they are written, and made equal again without emptying the target.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant as Clock};
+
+use spice_migrate::phase::Phase;
+use spice_migrate::time::Instant;
 
 use super::under_load::least_rate;
 use super::{Migration, PATIENCE, delete, fenced, precision, relationship, touch};
@@ -14,7 +17,7 @@ use crate::support::{figure, repeat, wait_until};
 struct Load {
     writers: Writers,
     stop: PathBuf,
-    began: Instant,
+    began: Clock,
 }
 
 impl Load {
@@ -26,7 +29,7 @@ impl Load {
         Self {
             writers: Writers::start(&migration.from, &journal, &flags),
             stop,
-            began: Instant::now(),
+            began: Clock::now(),
         }
     }
 
@@ -44,13 +47,13 @@ impl Load {
 fn verified_again_and_again(migration: &Migration, times: u32) {
     for _ in 0..times {
         // The answers, too: an overlapping transaction, or an expiry, must not look like another one.
-        let verify = migration.step(&["verify", "--checks", "200"]);
+        let verify = migration.step(&["verify", "--check-sample", "200"]);
         let verified = verify.run().expect_success();
         for said in ["proven equal", "answers alike"] {
             assert!(verified.stderr.contains(said), "{}", verified.stderr);
         }
     }
-    let verdict = std::fs::read_to_string(migration.file("verdict")).unwrap();
+    let verdict = migration.verdict();
     assert!(verdict.starts_with("equal since "), "{verdict}");
 }
 
@@ -92,7 +95,7 @@ fn verified_under_load(migration: &Migration, times: u32) {
     let load = Load::on(migration);
     migration.plan_and_copy();
     let following = migration.follow();
-    let began = Instant::now();
+    let began = Clock::now();
     verified_again_and_again(migration, times);
     let took = began.elapsed().as_secs_f64() / f64::from(times);
     removed_and_found(migration);
@@ -140,7 +143,7 @@ fn schema_that_differs_is_found_and_answers_that_do_are_named_and_both_are_mende
     migration.plan_and_copy();
     let following = migration.follow();
     let verify = |code| {
-        let verify = migration.step(&["verify", "--checks", "200"]);
+        let verify = migration.step(&["verify", "--check-sample", "200"]);
         verify.run().expect_code(code).stderr
     };
     let equal = verify(0);
@@ -155,12 +158,12 @@ fn schema_that_differs_is_found_and_answers_that_do_are_named_and_both_are_mende
     let differ = verify(3);
     let what = "expression of permission group#enter";
     assert!(differ.contains(what), "{differ}");
-    let verdict = std::fs::read_to_string(migration.file("verdict")).unwrap();
+    let verdict = migration.verdict();
     assert!(verdict.starts_with("different since ") && verdict.contains(what));
     let cutover = migration.step(&["cutover"]).input("fenced\n").run();
     let cutover = cutover.expect_code(1);
     assert!(cutover.stderr.contains(what), "{}", cutover.stderr);
-    assert!(!migration.file("fence").exists());
+    assert!(!migration.is_fenced());
 
     let resync = migration.step(&["resync"]).run();
     resync.expect_success();
@@ -184,32 +187,29 @@ fn cutover_without_a_young_verdict_is_refused_and_one_behind_its_fence_is_not() 
             assert!(said.stderr.contains(what), "{}", said.stderr);
             assert!(said.stderr.contains(" verify"), "{}", said.stderr);
         }
-        assert!(!migration.file("fence").exists());
+        assert!(!migration.is_fenced());
     };
     refused("verify has not proved");
     migration.step(&["verify"]).run().expect_success();
-    let young = std::fs::read_to_string(migration.file("verdict")).unwrap();
+    let young = migration.saved().verdict;
     migration.step(&["status"]).run().expect_success();
-    let old = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(2);
-    let since = young.split_whitespace().nth(2).unwrap();
-    let old = young.replace(since, &format!("{}:", old.strftime("%Y-%m-%dT%H:%M:%SZ")));
-    std::fs::write(migration.file("verdict"), &old).unwrap();
+    let mut old = young.clone();
+    if let Some(verdict) = &mut old {
+        verdict.since = Instant(jiff::Timestamp::now() - jiff::SignedDuration::from_hours(2));
+    }
+    migration.change(|state| state.verdict.clone_from(&old));
     refused("more than 1h ago");
     migration
-        .step(&["status", "--verdict-age", "3h"])
+        .step(&["status", "--max-verify-age", "3h"])
         .run()
         .expect_success();
     // What was refused since then, or was before.
     let rejects = migration.folder.path().join("rejects");
     std::fs::write(&rejects, "{}\n").unwrap();
-    let started = std::fs::read_to_string(migration.file("following")).unwrap();
-    let rejecting = format!("on_reject={}\n", rejects.display());
-    std::fs::write(
-        migration.file("following"),
-        started.replace("on_reject=\n", &rejecting),
-    )
-    .unwrap();
-    std::fs::write(migration.file("verdict"), &young).unwrap();
+    migration.change(|state| {
+        state.following.as_mut().unwrap().rejects = Some(rejects.clone());
+        state.verdict.clone_from(&young);
+    });
     refused(rejects.to_str().unwrap());
     let file = std::fs::File::options().write(true).open(&rejects);
     let before = std::time::SystemTime::now() - Duration::from_secs(7200);
@@ -218,15 +218,18 @@ fn cutover_without_a_young_verdict_is_refused_and_one_behind_its_fence_is_not() 
     // The verdict grows too old while the fence is waited for.
     let mut waiting = migration.step(&["cutover"]).input_later().spawn();
     waiting.wait_for_stderr("type: fenced", PATIENCE);
-    std::fs::write(migration.file("verdict"), old).unwrap();
+    migration.change(|state| state.verdict = old);
     fenced(&mut waiting);
     let waited = waiting.wait().expect_code(1).stderr;
     assert!(waited.contains("lift the fence"), "{waited}");
-    assert!(!migration.file("fence").exists());
+    assert!(!migration.is_fenced());
     assert_eq!(migration.status()["running"], true);
     // As a cutover leaves it that was killed behind its fence: the verdict was young when it began.
-    let fenced_at = jiff::Timestamp::now().as_millisecond();
-    std::fs::write(migration.file("fence"), format!("{fenced_at}\n")).unwrap();
+    migration.change(|state| {
+        let ready = state.phase.ready().unwrap();
+        let at = Instant::now();
+        state.phase = Phase::Fenced { ready, at };
+    });
     let cutover = migration.step(&["cutover"]).input("").run();
     let cutover = cutover.expect_success();
     assert!(cutover.stderr.contains("SWITCH"), "{}", cutover.stderr);

@@ -99,12 +99,13 @@ fn migrate(from: Server, to: Server) -> (Migration, Goes) {
     fill(&from);
     let migration = Migration::of(from, to).settling("500ms");
     let ends = [
+        "plan",
         "--from",
         migration.from.context(),
         "--to",
         migration.to.context(),
     ];
-    let plan = |more: &[&str]| migration.step(&[&ends[..], &["plan"], more].concat()).run();
+    let plan = |more: &[&str]| migration.step(&[&ends[..], more].concat()).run();
     let planned = plan(&migration.settle);
     let goes = if planned.code() == Some(0) {
         let following = live(&migration);
@@ -136,7 +137,7 @@ fn live(migration: &Migration) -> crate::support::running::Running {
     let gone = line("delete", "tenant/doc:d1", "viewer", "user:u1");
     let more = line("touch", "tenant/doc:new", "viewer", "user:*");
     judge::load(&migration.from, &(gone + &more));
-    let verify = migration.step(&["verify", "--checks", "100"]);
+    let verify = migration.step(&["verify", "--check-sample", "100"]);
     verify.run().expect_success();
     migration
         .step(&["cutover"])

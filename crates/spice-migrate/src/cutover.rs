@@ -159,8 +159,10 @@ impl Cutover<'_> {
     ) {
         let target = self.target();
         let downtime = Duration::from_millis(switch.get().downtime_ms);
-        // Also under --quiet.
-        tracing::warn!("SWITCH READS AND WRITES TO {target} NOW");
+        match self.session.is_quiet {
+            true => tracing::warn!("SWITCH READS AND WRITES TO {target} NOW"),
+            false => tracing::info!("SWITCH READS AND WRITES TO {target} NOW"),
+        }
         tracing::info!(
             "write downtime {} s, from the fence to this line: follow stopped {} ms after the fence, fence checked {}, all \
              applied {}",

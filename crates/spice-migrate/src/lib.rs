@@ -113,6 +113,7 @@ impl Migrate {
             let words = session.words.on_the_way_back();
             session = Session::new(store, Step::Follow, words, session.shutdown)?;
         }
+        session.is_quiet = self.log.quiet;
         session.settle_flag = self.step.settle().cloned();
         Ok(session)
     }

@@ -28,6 +28,8 @@ pub(crate) struct Session {
     pub(crate) words: Words,
     pub(crate) shutdown: Shutdown,
     pub(crate) settle_flag: Option<Span>,
+    /// Only warnings are shown.
+    pub(crate) is_quiet: bool,
     state: RefCell<Option<State>>,
     work: RefCell<Option<tempfile::TempDir>>,
     held: RefCell<Option<lock::Held>>,
@@ -43,6 +45,7 @@ impl Session {
             words,
             shutdown,
             settle_flag: None,
+            is_quiet: false,
             state: RefCell::new(state),
             work: RefCell::new(None),
             held: RefCell::new(None),

@@ -225,6 +225,15 @@ pub(crate) fn watch_probe(context: &str, since: &str) -> Command {
         .quiet()
 }
 
+/// What was changed between two markers, to stdout.
+pub(crate) fn watch_between(context: &str, since: &str, until: &str) -> Command {
+    Command::at("spice-watch", context)
+        .flag("--since", since)
+        .flag("--until", until)
+        .flag("--settle", "0s")
+        .quiet()
+}
+
 /// What an apply does.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Apply<'a> {
@@ -269,6 +278,14 @@ pub(crate) fn digest(precision: &str, as_of: Option<&str>) -> Command {
         .flag_if("--as-of", as_of)
 }
 
+/// The same as a table.
+pub(crate) fn digest_table(precision: &str) -> Command {
+    Command::new("spice-digest").flag("--expiry-precision", precision)
+}
+
+/// The flag of a comparison for what could not be compared before.
+pub(crate) const ONLY: &str = "--only";
+
 /// A comparison of two snapshots: A on stdin, B in a file.
 pub(crate) fn diff(a: impl AsRef<OsStr>, b: impl AsRef<OsStr>) -> Command {
     Command::new("spice-diff").arg(a).arg(b)
@@ -285,7 +302,7 @@ pub(crate) fn diff_live(
         .flag("--as-of", as_of)
         .flag("--spool", spool)
         .flag("--set-aside", aside)
-        .flag_if("--only", only)
+        .flag_if(ONLY, only)
 }
 
 /// The answers of a server at a revision.

@@ -12,7 +12,7 @@
 //! | [`plan`], [`copy`], [`capture`], [`check`], [`follow`], [`verify`], [`answers`], [`resync`] | the steps |
 //! | [`cutover`], [`drain`], [`leaks`], [`reverse`], [`abort`] | the switch, the way back, giving up |
 //! | [`status`], [`safety`] | how far the target is behind, and whether it is safe to cut over |
-//! | [`print`] | the steps as commands for bash |
+//! | [`print`], [`print_steps`] | the steps as commands for bash |
 
 #![forbid(unsafe_code)]
 
@@ -35,6 +35,7 @@ pub mod phase;
 mod plan;
 mod plan_text;
 mod print;
+mod print_steps;
 mod process;
 mod quote;
 mod records;

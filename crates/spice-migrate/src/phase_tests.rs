@@ -1,1 +1,150 @@
-use super::*;
+use super::{How, Phase, Procedure, Ready, Refusal, SpoolEnd, Step, Switch, SyncPoint, allows};
+use crate::time::Instant;
+
+fn since() -> Instant {
+    "2026-01-01T00:00:00Z".parse().unwrap()
+}
+
+fn switch() -> Switch {
+    Switch {
+        at: since(),
+        downtime_ms: 250,
+        marker: Some("m".to_owned()),
+        second: "n".to_owned(),
+        sync_point: SyncPoint {
+            source_revision: "s".to_owned(),
+            target_revision: "t".to_owned(),
+        },
+        drained: SpoolEnd {
+            segment: 0,
+            offset: 100,
+        },
+    }
+}
+
+/// Every phase, in the order of a migration.
+fn phases() -> [Phase; 14] {
+    let (since, marker) = (since(), "m".to_owned());
+    let ready = Ready {
+        how: How::Proven,
+        since,
+    };
+    let drained = SpoolEnd {
+        segment: 0,
+        offset: 100,
+    };
+    [
+        Phase::Planned,
+        Phase::Copying { since },
+        Phase::Incomplete { since },
+        Phase::Copied { since },
+        Phase::Unequal { since },
+        Phase::Proven { since },
+        Phase::Resyncing {
+            since,
+            writing: true,
+        },
+        Phase::Resynced { since },
+        Phase::Following { ready },
+        Phase::Fenced { ready, at: since },
+        Phase::MarkerWritten {
+            ready,
+            at: since,
+            marker: marker.clone(),
+        },
+        Phase::Drained {
+            ready,
+            at: since,
+            marker,
+            drained,
+        },
+        Phase::Switched { switch: switch() },
+        Phase::Verified {
+            switch: switch(),
+            equal: String::new(),
+        },
+    ]
+}
+
+const COPY: Step = Step::Copy { restart: false };
+const RESTART: Step = Step::Copy { restart: true };
+
+/// What is allowed in each phase, in the order of [`phases`]: `.` yes, else the reason.
+#[test]
+fn each_phase_allows_what_the_table_says() {
+    let table = [
+        // Planned, Copying, Incomplete, Copied, Unequal, Proven, Resyncing, Resynced, Following, Fenced,
+        // MarkerWritten, Drained, Switched, Verified.
+        (Step::Plan, "............SS"),
+        (COPY, "......R.....SS"),
+        (RESTART, "............SS"),
+        (Step::Follow, "NUU.U.R.....SS"),
+        (Step::Verify, "NUU.U.R.....SS"),
+        (Step::Cutover, "NUU.U.R......."),
+        (Step::Resync, "N...........SS"),
+        (Step::Reverse, "OOOOOOOOOOOO.."),
+        (Step::Abort, ".............."),
+        (Step::Status, ".............."),
+        (Step::Check, "LLLLLLLLLLLLLL"),
+    ];
+    for (step, expected) in table {
+        for (phase, expected) in phases().iter().zip(expected.chars()) {
+            let expected = match expected {
+                'N' => Err(Refusal::NothingCopied),
+                'U' => Err(Refusal::CopyUnfinished),
+                'R' => Err(Refusal::ResyncUnfinished),
+                'S' => Err(Refusal::SwitchOrdered),
+                'O' => Err(Refusal::SwitchNotOrdered),
+                'L' => Err(Refusal::IsLive),
+                _ => Ok(()),
+            };
+            let found = allows(Procedure::Live, phase, step);
+            assert_eq!(found, expected, "{step:?} in {phase:?}");
+        }
+    }
+}
+
+#[test]
+fn fenced_procedure_has_no_step_that_captures() {
+    for phase in phases() {
+        for step in [Step::Follow, Step::Verify, Step::Cutover, Step::Resync] {
+            let found = allows(Procedure::Fenced, &phase, step);
+            assert_eq!(found, Err(Refusal::IsFenced));
+        }
+    }
+    let check = |phase: &Phase| allows(Procedure::Fenced, phase, Step::Check);
+    assert_eq!(check(&Phase::Planned), Err(Refusal::NothingCopied));
+    assert_eq!(check(&Phase::Proven { since: since() }), Ok(()));
+}
+
+/// No step that writes to the target, or forgets the fence, is allowed once a switch was ordered.
+#[test]
+fn ordered_switch_is_undone_by_no_step() {
+    for phase in phases().iter().filter(|phase| phase.switch().is_some()) {
+        for step in [Step::Plan, COPY, RESTART, Step::Follow, Step::Resync] {
+            let found = allows(Procedure::Live, phase, step);
+            assert_eq!(found, Err(Refusal::SwitchOrdered));
+        }
+        assert_eq!(&phase.clone().unfenced(), phase);
+    }
+}
+
+#[test]
+fn forgotten_fence_leaves_what_was_followed() {
+    for phase in phases() {
+        let (ready, is_fenced) = (phase.ready(), phase.fenced_at().is_some());
+        let unfenced = phase.clone().unfenced();
+        assert_eq!(unfenced.fenced_at(), None);
+        assert_eq!(unfenced.ready(), ready);
+        assert_eq!(unfenced != phase, is_fenced);
+    }
+}
+
+#[test]
+fn phases_are_kept_as_they_are() {
+    for phase in phases() {
+        let text = serde_json::to_string(&phase).unwrap();
+        assert_eq!(serde_json::from_str::<Phase>(&text).unwrap(), phase, "{text}");
+    }
+    assert!(serde_json::from_str::<Phase>(r#"{"name":"planned","more":1}"#).is_err());
+}

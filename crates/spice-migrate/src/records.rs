@@ -13,6 +13,9 @@ use crate::time::Instant;
 /// The end of a file that is looked through: many records of an apply.
 const TAIL: u64 = 1_000_000;
 
+/// What is in each line with a sync point, and in no other one of an apply.
+pub(crate) const SYNC_POINT: &str = r#""paired":true"#;
+
 /// The record in one line.
 pub(crate) fn parse(line: &[u8]) -> Option<Record> {
     serde_json::from_slice(line).ok()

@@ -1,7 +1,7 @@
 //! The state on disk: `state.json`, and `switch.json` as a second record of an ordered switch.
 //!
 //! Both are written to a temporary file, synced and renamed, and the folder is synced, before a write
-//! counts. The switch is recorded in both before it is announced, so whoever has read the announcement
+//! counts; `history.ndjson` has each of them, for people. The switch is recorded in both before it is announced, so whoever has read the announcement
 //! has a folder that knows of it, even after a loss of power. A folder with `switch.json` counts as
 //! switched, whatever `state.json` says: an older state cannot undo a switch.
 
@@ -131,7 +131,16 @@ impl Store {
         state.checksum = Some(state.compute_checksum().map_err(|error| failed(&error))?);
         let text = serde_json::to_string_pretty(&state).map_err(|error| failed(&error))?;
         replace(&self.0, "state.json", &text).map_err(|error| failed(&error))?;
+        self.record(&state);
         Ok(state)
+    }
+
+    /// Appends the state to the history, which is for people and decides nothing.
+    fn record(&self, state: &State) {
+        let file = files::private().create(true).append(true).open(self.file("history.ndjson"));
+        if let (Ok(mut file), Ok(line)) = (file, serde_json::to_string(state)) {
+            let _ = writeln!(file, "{line}");
+        }
     }
 
     /// Changes the state on disk, while no other step of the migration does.

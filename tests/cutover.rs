@@ -5,8 +5,10 @@ mod back;
 mod contended;
 mod fence;
 mod gateway;
+mod printed;
 mod resync;
 mod spanner;
+mod state;
 mod under_load;
 mod verify;
 mod versions;
@@ -241,4 +243,11 @@ fn children(parent: u32) -> Vec<u32> {
     let tasks = format!("/proc/{parent}/task/{parent}/children");
     let text = std::fs::read_to_string(tasks).unwrap_or_default();
     text.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+}
+
+/// Whether a process runs: one that nobody has waited for has ended.
+fn lives(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
+    state.is_some_and(|state| !"ZX".contains(state))
 }

@@ -1,3 +1,3 @@
 fn main() -> std::process::ExitCode {
-    spice_pipe::main::<spice_migrate::Migrate>()
+    spice_cli::main::<spice_migrate::Migrate>()
 }

@@ -1,4 +1,4 @@
-//! What `verify --checks` makes of two ends that hold the same and answer otherwise, or not at all.
+//! What `verify --check-sample` makes of two ends that hold the same and answer differently, or not at all.
 
 use super::{Migration, PATIENCE};
 use crate::support::judge;
@@ -70,7 +70,7 @@ fn target_that_answers_otherwise_though_it_holds_the_same_is_found_by_checks() {
     grant_for_a_while(&migration.from);
     revoke();
     let found = migration.verified("100", 3);
-    assert!(found.contains("answers otherwise"), "{found}");
+    assert!(found.contains("answers differently"), "{found}");
     assert!(found.contains(": yes there, no on "), "{found}");
     let checks = std::fs::read_to_string(migration.file("checks.ndjson")).unwrap();
     assert!(checks.contains(r#""otherServer":{"item":"#), "{checks}");
@@ -80,7 +80,7 @@ fn target_that_answers_otherwise_though_it_holds_the_same_is_found_by_checks() {
     let expiry = grant_for_a_while(&migration.from);
     revoke();
     let found = migration.step(&["verify"]).run().expect_code(3).stderr;
-    assert!(found.contains("answers otherwise"), "{found}");
+    assert!(found.contains("answers differently"), "{found}");
     assert!(migration.verdict().starts_with("different since "));
     wait_until("all has expired", PATIENCE, || {
         jiff::Timestamp::now() > expiry
@@ -114,7 +114,7 @@ fn target_with_a_smaller_maximum_depth_is_neither_different_nor_proven_equal_by_
     let found = migration.verified("200", 1);
     assert!(found.contains("too little can be compared"), "{found}");
     assert!(found.contains("--dispatch-max-depth"), "{found}");
-    assert!(!found.contains("answers otherwise"), "{found}");
+    assert!(!found.contains("answers differently"), "{found}");
     let checks = std::fs::read_to_string(migration.file("checks.ndjson")).unwrap();
     let deep = r#""reason":"MAXIMUM_DEPTH_EXCEEDED"}},"inconclusive":true}}"#;
     assert!(checks.contains(deep), "{checks}");

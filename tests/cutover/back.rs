@@ -46,6 +46,10 @@ fn there_and_back(from: Datastore, to: Datastore, settle: &'static str) {
     wait_until("all of it is on the old end", PATIENCE, || {
         judge::dump(&migration.from, precision) == expected
     });
+    // The way back has its proof.
+    let verified = migration.step(&["verify", "--reverse"]).run().expect_success();
+    assert!(verified.stderr.contains("proven equal"), "{}", verified.stderr);
+    migration.step(&["status", "--reverse"]).run().expect_success();
     migration.step(&["abort"]).run().expect_success();
     reverse.wait().expect_success();
     let new = judge::dump(&migration.to, precision);
@@ -108,4 +112,48 @@ fn reverse_brings_back_what_is_new_once_and_revives_nothing_on_postgres() {
 #[test]
 fn reverse_brings_back_what_is_new_once_and_revives_nothing_on_memory_and_mysql() {
     there_and_back(Datastore::Memory, Datastore::MySql, "2s");
+}
+
+/// To the new end, and back to the old one with the same proofs.
+#[test]
+fn cutover_of_the_way_back_is_proven_as_that_of_the_way_there() {
+    let migration = Migration::between(Datastore::Postgres, Datastore::Postgres);
+    for id in ["kept", "revoked"] {
+        touch(&migration.from, id);
+    }
+    migration.plan_and_copy();
+    let follow = migration.follow();
+    migration.cut_over();
+    follow.wait().expect_success();
+    let early = migration.step(&["cutover", "--reverse"]).input("fenced\n").run();
+    let early = early.expect_code(2);
+    assert!(early.stderr.contains("there is no plan"), "{}", early.stderr);
+
+    let reverse = migration.step(&["reverse", "--heartbeat", "1s"]).spawn();
+    touch(&migration.to, "written-to-new");
+    delete(&migration.to, "revoked");
+    let unproven = || migration.step(&["cutover", "--reverse"]).input("fenced\n").run();
+    wait_until("it is followed", PATIENCE, || {
+        let refused = unproven().expect_code(1);
+        assert!(refused.stderr.contains("Nothing was stopped"), "{}", refused.stderr);
+        refused.stderr.contains("verify has not proved")
+    });
+    migration.step(&["verify", "--reverse"]).run().expect_success();
+    let back = unproven().expect_success();
+    let order = format!("SWITCH READS AND WRITES TO {} NOW", migration.from.context());
+    for said in [order.as_str(), "equal: "] {
+        assert!(back.stderr.contains(said), "{}", back.stderr);
+    }
+    reverse.wait().expect_success();
+    let there = judge::dump(&migration.from, judge::Precision::Microseconds);
+    let expected = ["kept", "written-to-new"].map(relationship);
+    judge::assert_same_lines("what was written", &expected, "the old end", &there);
+    judge::assert_same_relationships(
+        &migration.from,
+        &migration.to,
+        judge::Precision::Microseconds,
+    );
+    // Nothing of it is undone.
+    let again = migration.step(&["reverse"]).run().expect_code(2);
+    assert!(again.stderr.contains("was ordered"), "{}", again.stderr);
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use spice_migrate::phase::Phase;
 
-use super::{Migration, PATIENCE, children, delete, precision, relationship, touch};
+use super::{Migration, PATIENCE, children, delete, lives, precision, relationship, touch};
 use crate::support::judge::{self, Writers};
 use crate::support::running::Running;
 use crate::support::spicedb::{Datastore, Server};
@@ -166,9 +166,8 @@ fn resync_that_alone_is_killed_takes_its_programs_along() {
     let kill = format!("kill -KILL {}", running.pid());
     let status = Command::new("sh").args(["-c", &kill]).status();
     assert!(status.unwrap().success());
-    let ended = |pid: &u32| !Path::new(&format!("/proc/{pid}")).exists();
     wait_until("its programs have ended", Duration::from_secs(10), || {
-        programs.iter().all(ended)
+        !programs.iter().any(|pid| lives(*pid))
     });
     assert_eq!(running.wait().signal(), Some(9));
     let resynced = migration.step(&["resync"]).run().expect_success();

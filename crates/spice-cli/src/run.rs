@@ -57,7 +57,7 @@ pub const PARENT_VARIABLE: &str = "SPICE_PIPES_PARENT";
 /// # Errors
 ///
 /// The parent has ended already.
-fn end_with_parent() -> Result<(), Failure> {
+fn end_with_parent() -> Result<(), CommandError> {
     let named = std::env::var(PARENT_VARIABLE).ok();
     let named = named.and_then(|pid| rustix::process::Pid::from_raw(pid.parse().ok()?));
     let Some(parent) = named else {
@@ -72,7 +72,7 @@ fn end_with_parent() -> Result<(), Failure> {
     let _ = rustix::process::set_parent_process_death_signal(None);
     // A grandchild, that of a token command for example, has another parent.
     match rustix::process::test_kill_process(parent) {
-        Err(rustix::io::Errno::SRCH) => Err(Failure::interrupted(SIGTERM)),
+        Err(rustix::io::Errno::SRCH) => Err(CommandError::interrupted(SIGTERM)),
         _ => Ok(()),
     }
 }

@@ -76,7 +76,7 @@ pub(crate) async fn ask_both(
         tracing::info!("asking both about these again, at a later pair");
         at = verification.next_pair().await?.sync_point;
         let command = commands::check(source, &at.source_revision)
-            .arg("--ask")
+            .arg("--record")
             .quiet()
             .arg(&path);
         let (ended, output) = session.runner.run(&command).await?;
@@ -262,7 +262,7 @@ fn disagreed(
     Ok(Stop::new(
         Exit::Partial,
         format!(
-            "{target} answers otherwise than {source} in {disagree} of {asked} cases, though relationships and schema \
+            "{target} answers differently than {source} in {disagree} of {asked} cases, though relationships and schema \
              are equal; all of them: {}",
             verification.session.file("checks.ndjson").display()
         ),

@@ -84,7 +84,7 @@ fn keep_start(session: &Session, file: &Path, since: &str) -> Outcome {
     let applied = Applied {
         source_revision: Some(since.to_owned()),
         target_revision: Some(since.to_owned()),
-        paired: true,
+        sync_point: true,
         ..Applied::default()
     };
     let line = serde_json::to_string(&Record::Applied(Box::new(applied)));

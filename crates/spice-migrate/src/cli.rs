@@ -15,6 +15,9 @@ pub struct Migrate {
     /// The folder for the state of this migration.
     #[arg(long, global = true, value_name = "DIR", default_value = "migration")]
     pub(crate) state: PathBuf,
+    /// Print the commands of the step for bash, and run none of them.
+    #[arg(long, global = true)]
+    pub(crate) print: bool,
     /// The step.
     #[command(subcommand)]
     pub(crate) step: Steps,
@@ -57,14 +60,6 @@ pub(crate) enum Steps {
     Reverse(Follow),
     /// After plan --fenced: compare both ends as they are now.
     Check(Check),
-}
-
-/// `--print`.
-#[derive(Clone, Debug, Default, clap::Args)]
-pub(crate) struct Print {
-    /// Print the commands of this step for bash, and run none of them.
-    #[arg(long)]
-    pub(crate) print: bool,
 }
 
 /// `--reverse`.
@@ -137,8 +132,6 @@ pub(crate) struct Plan {
     pub(crate) on_conflict: Option<OnConflict>,
     #[command(flatten)]
     pub(crate) settle: Settle,
-    #[command(flatten)]
-    pub(crate) print: Print,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -179,8 +172,6 @@ pub(crate) struct Copy {
     pub(crate) settle: Settle,
     #[command(flatten)]
     pub(crate) capture: Capture,
-    #[command(flatten)]
-    pub(crate) print: Print,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -204,8 +195,6 @@ pub(crate) struct Follow {
     pub(crate) settle: Settle,
     #[command(flatten)]
     pub(crate) capture: Capture,
-    #[command(flatten)]
-    pub(crate) print: Print,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -237,8 +226,6 @@ pub(crate) struct Status {
     pub(crate) safety: Safety,
     #[command(flatten)]
     pub(crate) reverse: Reverse,
-    #[command(flatten)]
-    pub(crate) print: Print,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -250,8 +237,6 @@ pub(crate) struct Verify {
     pub(crate) jobs: Jobs,
     #[command(flatten)]
     pub(crate) reverse: Reverse,
-    #[command(flatten)]
-    pub(crate) print: Print,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -270,8 +255,6 @@ pub(crate) struct Resync {
     pub(crate) capture: Capture,
     #[command(flatten)]
     pub(crate) reverse: Reverse,
-    #[command(flatten)]
-    pub(crate) print: Print,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -301,24 +284,18 @@ pub(crate) struct Cutover {
     pub(crate) safety: Safety,
     #[command(flatten)]
     pub(crate) reverse: Reverse,
-    #[command(flatten)]
-    pub(crate) print: Print,
 }
 
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Abort {
     #[command(flatten)]
     pub(crate) reverse: Reverse,
-    #[command(flatten)]
-    pub(crate) print: Print,
 }
 
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Check {
     #[command(flatten)]
     pub(crate) settle: Settle,
-    #[command(flatten)]
-    pub(crate) print: Print,
 }
 
 impl Steps {
@@ -347,21 +324,6 @@ impl Steps {
             | Self::Cutover(Cutover { reverse, .. })
             | Self::Abort(Abort { reverse, .. }) => reverse.reverse,
             _ => false,
-        }
-    }
-
-    pub(crate) fn prints(&self) -> bool {
-        match self {
-            Self::Plan(Plan { print, .. })
-            | Self::Copy(Copy { print, .. })
-            | Self::Follow(Follow { print, .. })
-            | Self::Reverse(Follow { print, .. })
-            | Self::Status(Status { print, .. })
-            | Self::Verify(Verify { print, .. })
-            | Self::Resync(Resync { print, .. })
-            | Self::Cutover(Cutover { print, .. })
-            | Self::Abort(Abort { print, .. })
-            | Self::Check(Check { print, .. }) => print.print,
         }
     }
 

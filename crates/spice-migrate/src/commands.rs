@@ -150,7 +150,7 @@ pub(crate) fn import_dry_run(context: &str, unnamed: bool, policy: Option<&str>)
     };
     import(context, &flags)
         .arg("--dry-run")
-        .arg("--unsealed")
+        .arg("--no-trailer")
         .quiet()
 }
 
@@ -162,7 +162,7 @@ pub(crate) fn import_schema(context: &str, unnamed: bool) -> Command {
         ..Import::default()
     };
     import(context, &flags)
-        .arg("--unsealed")
+        .arg("--no-trailer")
         .flag("--schema", "write")
         .quiet()
 }
@@ -247,10 +247,10 @@ pub(crate) struct Apply<'a> {
 fn apply(context: &str, apply: &Apply<'_>) -> Command {
     Command::at("spice-apply", context)
         .arg_if("--same-datastore", apply.unnamed)
-        .flag_if("--lanes", apply.jobs.map(|jobs| jobs.to_string()))
+        .flag_if("--jobs", apply.jobs.map(|jobs| jobs.to_string()))
         .flag_if("--max-rps", apply.max_rps.map(|rps| rps.to_string()))
-        .flag_if("--on-reject", apply.rejects)
-        .flag_if("--on-schema", apply.schema)
+        .flag_if("--rejects", apply.rejects)
+        .flag_if("--schema", apply.schema)
 }
 
 /// An apply of updates on its stdin.
@@ -284,7 +284,7 @@ pub(crate) fn digest_table(precision: &str) -> Command {
 }
 
 /// The flag of a comparison for what could not be compared before.
-pub(crate) const ONLY: &str = "--only";
+pub(crate) const ONLY: &str = "--keys-from";
 
 /// A comparison of two snapshots: A on stdin, B in a file.
 pub(crate) fn diff(a: impl AsRef<OsStr>, b: impl AsRef<OsStr>) -> Command {
@@ -301,7 +301,7 @@ pub(crate) fn diff_live(
     Command::new("spice-diff")
         .flag("--as-of", as_of)
         .flag("--spool", spool)
-        .flag("--set-aside", aside)
+        .flag("--deferred", aside)
         .flag_if(ONLY, only)
 }
 

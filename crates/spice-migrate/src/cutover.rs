@@ -233,7 +233,7 @@ impl Cutover<'_> {
         Err(Stop::new(
             Exit::Failed,
             format!(
-                "not safe to cut over any more: {}. Nothing was switched, follow continues",
+                "no longer safe to cut over: {}. Nothing was switched, follow continues",
                 reason.why
             ),
             format!(

@@ -65,7 +65,7 @@ use crate::phase::Step;
 use crate::session::Session;
 use crate::stop::{Outcome, Stop};
 use crate::store::Store;
-use crate::suite::{Exit, Failure, LogArgs, Program, SIGTERM, Shutdown, Stdout};
+use crate::suite::{Exit, CommandError, LogArgs, Program, SIGTERM, Shutdown, Stdout};
 use crate::words::Words;
 
 /// However long the programs of a step take to end; a second signal ends this one at once, and them.
@@ -87,7 +87,7 @@ impl Program for Migrate {
         Stdout::Summary
     }
 
-    async fn run(self, shutdown: Shutdown) -> Result<Exit, Failure> {
+    async fn run(self, shutdown: Shutdown) -> Result<Exit, CommandError> {
         shutdown.grace(GRACE);
         Ok(match self.session(shutdown) {
             Ok(session) => self.run_step(session).await,
@@ -108,7 +108,7 @@ impl Migrate {
             false => folder,
         };
         let mut session = Session::new(Store::new(&folder), step, words, shutdown)?;
-        if matches!(self.step, Steps::Reverse(_)) && !self.step.prints() {
+        if matches!(self.step, Steps::Reverse(_)) && !self.print {
             // It is the follow of a migration of its own.
             let store = reverse::prepare(&session)?;
             let words = session.words.on_the_way_back();

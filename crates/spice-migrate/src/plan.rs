@@ -62,9 +62,11 @@ pub(crate) fn between(session: &Session, flags: &cli::Plan) -> Outcome<Between> 
             "leave --from and --to out; or, for another migration, give another folder with --state",
         ));
     }
-    if allows(state.procedure, &state.phase, Step::Plan) == Err(Refusal::SwitchOrdered) {
+    if let Some(switch) = state.phase.switch()
+        && allows(state.procedure, &state.phase, Step::Plan) == Err(Refusal::SwitchOrdered)
+    {
         return Err(Stop::usage(
-            format!("the switch to {target} was ordered {}", state.phase),
+            format!("the switch to {target} was ordered {switch}"),
             "for another migration, plan with another --state",
         ));
     }

@@ -69,7 +69,7 @@ pub(crate) fn path(path: &Path) -> String {
 impl Migrate {
     /// The commands of this step, if they are asked for.
     pub(crate) fn printed(&self, session: &Session) -> Option<Outcome<String>> {
-        self.step.prints().then(|| {
+        self.print.then(|| {
             let script = Script::new(session, &self.step)?;
             Ok(script.text(&self.step))
         })

@@ -14,7 +14,7 @@ use crate::time::Instant;
 const TAIL: u64 = 1_000_000;
 
 /// What is in each line with a sync point, and in no other one of an apply.
-pub(crate) const SYNC_POINT: &str = r#""paired":true"#;
+pub(crate) const SYNC_POINT: &str = r#""syncPoint":true"#;
 
 /// The record in one line.
 pub(crate) fn parse(line: &[u8]) -> Option<Record> {
@@ -52,7 +52,7 @@ pub(crate) struct Pair {
 
 fn pair(applied: &Applied) -> Option<Pair> {
     let revisions = applied.source_revision.clone().zip(applied.target_revision.clone());
-    let (source_revision, target_revision) = revisions.filter(|_| applied.paired)?;
+    let (source_revision, target_revision) = revisions.filter(|_| applied.sync_point)?;
     Some(Pair {
         sync_point: SyncPoint {
             source_revision,
@@ -110,7 +110,7 @@ mod tests {
         let file = folder.path().join("applied.ndjson");
         assert_eq!(last_pair(&file), None);
         let line = |n: u32, paired: bool| {
-            let paired = if paired { ",\"paired\":true" } else { "" };
+            let paired = if paired { ",\"syncPoint\":true" } else { "" };
             format!(
                 "{{\"applied\":{{\"sourceRevision\":\"s{n}\",\"targetRevision\":\"t{n}\"{paired},\"transactions\":{n},\
                  \"at\":\"2026-01-01T00:00:0{n}Z\"}}}}\n"

@@ -74,7 +74,7 @@ pub(crate) async fn run(session: &Session, flags: &cli::Resync) -> Outcome {
 async fn wait_for_late_writes(session: &Session) -> Outcome {
     let folder = session.store.folder();
     let position = PositionFile::new(&session.position_file()).load().ok().flatten();
-    let in_doubt = position.is_some_and(|position| position.doubts_until.is_some())
+    let in_doubt = position.is_some_and(|position| position.ambiguous_until.is_some())
         || lock::was_killed(folder, Step::Follow)
         || matches!(session.state()?.phase, Phase::Resyncing { writing: true, .. });
     if in_doubt {

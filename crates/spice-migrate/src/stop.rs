@@ -1,6 +1,6 @@
 //! Why a step ends other than well.
 
-use crate::suite::{Exit, Failure};
+use crate::suite::{Exit, CommandError};
 
 /// The result of a part of a step.
 pub(crate) type Outcome<T = ()> = Result<T, Stop>;
@@ -8,7 +8,7 @@ pub(crate) type Outcome<T = ()> = Result<T, Stop>;
 /// What happened, and what to do next, as several hints.
 #[derive(Debug)]
 pub(crate) struct Stop {
-    failure: Failure,
+    failure: CommandError,
     more: Vec<String>,
 }
 
@@ -16,7 +16,7 @@ impl Stop {
     /// A reason with the first hint.
     pub(crate) fn new(exit: Exit, message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self {
-            failure: Failure::new(exit, message).hint(hint),
+            failure: CommandError::new(exit, message).hint(hint),
             more: Vec::new(),
         }
     }
@@ -42,8 +42,8 @@ impl Stop {
     }
 }
 
-impl From<Failure> for Stop {
-    fn from(failure: Failure) -> Self {
+impl From<CommandError> for Stop {
+    fn from(failure: CommandError) -> Self {
         Self {
             failure,
             more: Vec::new(),

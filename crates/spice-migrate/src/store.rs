@@ -15,7 +15,7 @@ use spice_record::digest::{Digest, digest_text};
 
 use crate::phase::{Phase, Switch};
 use crate::state::{FORMAT, State, VERSION};
-use crate::suite::{Exit, Failure, files};
+use crate::suite::{Exit, CommandError, files};
 
 /// The folder of a migration.
 #[derive(Clone, Debug)]
@@ -66,10 +66,10 @@ impl Store {
     ///
     /// Exit 65 for a damaged file, 2 for one of a newer version or of the old script, 1 where it cannot be
     /// read. Nothing is changed.
-    pub fn load(&self) -> Result<Option<State>, Failure> {
+    pub fn load(&self) -> Result<Option<State>, CommandError> {
         let Some(bytes) = self.read("state.json")? else {
             if self.file("ends").exists() {
-                return Err(Failure::usage(format!(
+                return Err(CommandError::usage(format!(
                     "{} holds the state of the script scripts/migrate, which this program does not continue",
                     self.0.display()
                 ))
@@ -93,7 +93,7 @@ impl Store {
     }
 
     /// A state that is older than the recorded switch gets it.
-    fn with_switch(&self, mut state: State) -> Result<State, Failure> {
+    fn with_switch(&self, mut state: State) -> Result<State, CommandError> {
         if state.phase.switch().is_none()
             && let Some(switch) = self.load_switch()?
         {
@@ -102,7 +102,7 @@ impl Store {
         Ok(state)
     }
 
-    fn load_switch(&self) -> Result<Option<Switch>, Failure> {
+    fn load_switch(&self) -> Result<Option<Switch>, CommandError> {
         let Some(bytes) = self.read("switch.json")? else {
             return Ok(None);
         };
@@ -122,10 +122,10 @@ impl Store {
     /// # Errors
     ///
     /// Exit 1 where that fails. The state before is still there then.
-    pub fn save(&self, mut state: State) -> Result<State, Failure> {
+    pub fn save(&self, mut state: State) -> Result<State, CommandError> {
         let failed = |error: &dyn std::fmt::Display| {
             let name = self.file("state.json");
-            Failure::new(Exit::Failed, format!("cannot write {}: {error}", name.display()))
+            CommandError::new(Exit::Failed, format!("cannot write {}: {error}", name.display()))
                 .hint("free space on that disk; then run the same command again")
         };
         state.checksum = Some(state.compute_checksum().map_err(|error| failed(&error))?);
@@ -148,10 +148,10 @@ impl Store {
     /// # Errors
     ///
     /// As [`Store::load`] and [`Store::save`]; exit 2 where nothing was planned.
-    pub fn update(&self, change: impl FnOnce(&mut State)) -> Result<State, Failure> {
+    pub fn update(&self, change: impl FnOnce(&mut State)) -> Result<State, CommandError> {
         let _alone = self.alone()?;
         let Some(mut state) = self.load()? else {
-            return Err(Failure::usage(format!("there is no plan in {}", self.0.display())));
+            return Err(CommandError::usage(format!("there is no plan in {}", self.0.display())));
         };
         change(&mut state);
         self.save(state)
@@ -162,10 +162,10 @@ impl Store {
     /// # Errors
     ///
     /// Exit 1 where that fails: it must not be announced then.
-    pub fn record_switch(&self, switch: Switch) -> Result<Durable<Switch>, Failure> {
+    pub fn record_switch(&self, switch: Switch) -> Result<Durable<Switch>, CommandError> {
         let failed = |error: &dyn std::fmt::Display| {
             let name = self.file("switch.json");
-            Failure::new(Exit::Failed, format!("cannot write {}: {error}", name.display()))
+            CommandError::new(Exit::Failed, format!("cannot write {}: {error}", name.display()))
         };
         let text = serde_json::to_string(&switch).map_err(|error| failed(&error))?;
         let record = SwitchRecord {
@@ -182,7 +182,7 @@ impl Store {
     }
 
     /// The lock for changes of the state.
-    pub(crate) fn alone(&self) -> Result<File, Failure> {
+    pub(crate) fn alone(&self) -> Result<File, CommandError> {
         let lock = || {
             let file = files::private().create(true).open(self.file("state.lock"))?;
             file.lock()?;
@@ -190,25 +190,25 @@ impl Store {
         };
         lock().map_err(|error: io::Error| {
             let folder = self.0.display();
-            Failure::new(Exit::Failed, format!("cannot lock the state in {folder}: {error}"))
+            CommandError::new(Exit::Failed, format!("cannot lock the state in {folder}: {error}"))
                 .hint("give a folder on a local disk that you can write with --state")
         })
     }
 
-    fn read(&self, name: &str) -> Result<Option<Vec<u8>>, Failure> {
+    fn read(&self, name: &str) -> Result<Option<Vec<u8>>, CommandError> {
         let path = self.file(name);
         match files::read_private(&path) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => {
                 let message = format!("cannot read {}: {error}", path.display());
-                Err(Failure::new(Exit::Failed, message))
+                Err(CommandError::new(Exit::Failed, message))
             }
         }
     }
 
     /// A file of another program or of a newer version is named as such before its fields are read.
-    fn check_version(&self, name: &str, bytes: &[u8]) -> Result<(), Failure> {
+    fn check_version(&self, name: &str, bytes: &[u8]) -> Result<(), CommandError> {
         let value: Value =
             serde_json::from_slice(bytes).map_err(|error| self.damaged(name, error))?;
         if value["format"] != FORMAT {
@@ -216,7 +216,7 @@ impl Store {
         }
         match value["version"].as_u64() {
             Some(VERSION) => Ok(()),
-            Some(newer) if newer > VERSION => Err(Failure::usage(format!(
+            Some(newer) if newer > VERSION => Err(CommandError::usage(format!(
                 "{} was written by a newer spice-migrate: it has version {newer}, and this one reads {VERSION}",
                 self.file(name).display()
             ))
@@ -225,9 +225,9 @@ impl Store {
         }
     }
 
-    fn damaged(&self, name: &str, why: impl std::fmt::Display) -> Failure {
+    fn damaged(&self, name: &str, why: impl std::fmt::Display) -> CommandError {
         let path = self.file(name);
-        Failure::new(Exit::BadData, format!("{} is damaged: {why}", path.display())).hint(
+        CommandError::new(Exit::BadData, format!("{} is damaged: {why}", path.display())).hint(
             "nothing was changed; bring back this file from a copy of the folder, or plan again with \
              another folder (--state DIR) unless the switch was announced",
         )

@@ -1,12 +1,12 @@
-//! What comes from the suite's shared crate: the only file of this crate that names it.
+//! What comes from the suite's shared crates: the only file of this crate that names them.
 
-pub(crate) use spice_pipe::display::escape;
-pub(crate) use spice_pipe::log::{LogArgs, also_to};
-pub(crate) use spice_pipe::position::PositionFile;
-pub(crate) use spice_pipe::run::PARENT_VARIABLE;
-pub(crate) use spice_pipe::shutdown::SIGTERM;
-pub(crate) use spice_pipe::spool::Spool;
-pub(crate) use spice_pipe::{
-    Exit, Failure, Program, Shutdown, Stdout, VERSION, files, parse_duration, parse_size,
-    parse_timeout, stdio,
+pub(crate) use spice_cli::display::escape;
+pub(crate) use spice_cli::log::{LogArgs, also_to};
+pub(crate) use spice_cli::run::PARENT_VARIABLE;
+pub(crate) use spice_cli::shutdown::SIGTERM;
+pub(crate) use spice_cli::values::{parse_duration, parse_size, parse_timeout};
+pub(crate) use spice_cli::{
+    CommandError, Exit, Program, Shutdown, Stdout, VERSION, files, stdio,
 };
+pub(crate) use spice_spool::Spool;
+pub(crate) use spice_spool::position::PositionFile;

@@ -58,6 +58,12 @@ impl Words {
     }
 
     pub(crate) fn no_plan(&self, folder: &Path) -> Stop {
+        if self.is_reverse {
+            return Stop::usage(
+                format!("there is no plan in {}: the way back has not begun", folder.display()),
+                format!("after the switch run: {}", self.step("reverse")),
+            );
+        }
         let plan = self.step("plan --from CONTEXT --to CONTEXT");
         Stop::usage(
             format!("there is no plan in {}", folder.display()),

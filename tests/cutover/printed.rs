@@ -1,0 +1,71 @@
+//! A migration made of what `--print` prints, pasted into bash step by step.
+
+use super::{Migration, PATIENCE, delete, relationship, touch};
+use crate::support::judge::{self, Precision};
+use crate::support::program::Program;
+use crate::support::spicedb::Datastore;
+use crate::support::wait_until;
+
+impl Migration {
+    /// A step as it is printed, as a script of bash.
+    fn printed(&self, arguments: &[&str]) -> Program {
+        let print = [arguments, &["--print"]].concat();
+        let printed = self.step(&print).run().expect_success();
+        let script = printed.text().to_owned();
+        assert!(script.lines().all(|line| !line.ends_with(' ')), "{script}");
+        Program::at(std::path::Path::new("bash"))
+            .args(["-c", &script])
+            .timeout(PATIENCE)
+    }
+}
+
+#[test]
+fn pasted_steps_move_everything_and_back() {
+    let migration = Migration::between(Datastore::Postgres, Datastore::Postgres);
+    for id in ["kept", "revoked"] {
+        touch(&migration.from, id);
+    }
+    let (from, to) = (migration.from.context(), migration.to.context());
+    let plan = ["plan", "--from", from, "--to", to];
+    migration.printed(&plan).run().expect_success();
+    assert!(!migration.file("state.json").exists(), "printing keeps nothing");
+    migration.plan();
+    let state = std::fs::read(migration.file("state.json")).unwrap();
+
+    migration.printed(&["copy"]).run().expect_success();
+    let follow = migration.printed(&["follow", "--heartbeat", "1s"]).spawn();
+    touch(&migration.from, "followed");
+    delete(&migration.from, "revoked");
+    let holds = |server, id: &str| {
+        judge::dump(server, Precision::Microseconds).contains(&relationship(id))
+    };
+    wait_until("it is on the target", PATIENCE, || {
+        holds(&migration.to, "followed") && !holds(&migration.to, "revoked")
+    });
+    let applied = migration.file("applied.ndjson");
+    wait_until("there is a sync point", PATIENCE, || {
+        std::fs::read_to_string(&applied).is_ok_and(|text| text.contains("syncPoint"))
+    });
+    migration.printed(&["status"]).run().expect_success();
+    migration.printed(&["verify", "--check-sample", "20"]).run().expect_success();
+    let cutover = migration.printed(&["cutover", "--fence-command", "true"]);
+    let cutover = cutover.run().expect_success();
+    assert!(cutover.text().contains("SWITCH READS AND WRITES TO"), "{}", cutover.text());
+    follow.wait().expect_success();
+    judge::assert_same_relationships(&migration.from, &migration.to, Precision::Microseconds);
+
+    let reverse = migration.printed(&["reverse", "--heartbeat", "1s"]).spawn();
+    touch(&migration.to, "new-on-new");
+    wait_until("it has come back", PATIENCE, || holds(&migration.from, "new-on-new"));
+    // As a terminal does it.
+    reverse.signal("TERM");
+    reverse.wait();
+    judge::assert_same_relationships(&migration.from, &migration.to, Precision::Microseconds);
+
+    // A target that has drifted.
+    delete(&migration.to, "kept");
+    touch(&migration.to, "extra");
+    migration.printed(&["resync"]).run().expect_success();
+    judge::assert_same_relationships(&migration.from, &migration.to, Precision::Microseconds);
+    assert_eq!(std::fs::read(migration.file("state.json")).unwrap(), state);
+}

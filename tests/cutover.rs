@@ -169,7 +169,9 @@ impl Migration {
     /// The newest result of verify.
     fn verdict(&self) -> String {
         let verdict = self.saved().verdict;
-        verdict.map(|verdict| verdict.to_string()).unwrap_or_default()
+        verdict
+            .map(|verdict| verdict.to_string())
+            .unwrap_or_default()
     }
 
     fn is_fenced(&self) -> bool {
@@ -177,7 +179,8 @@ impl Migration {
     }
 
     fn switch(&self) -> Option<Switch> {
-        self.saved().phase.switch().cloned()
+        let state = Store::new(&self.state()).load().unwrap();
+        state.and_then(|state| state.phase.switch().cloned())
     }
 
     fn status(&self) -> Value {
@@ -242,12 +245,17 @@ fn precision(from: Datastore, to: Datastore) -> Precision {
 fn children(parent: u32) -> Vec<u32> {
     let tasks = format!("/proc/{parent}/task/{parent}/children");
     let text = std::fs::read_to_string(tasks).unwrap_or_default();
-    text.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+    text.split_whitespace()
+        .map(|pid| pid.parse().unwrap())
+        .collect()
 }
 
 /// Whether a process runs: one that nobody has waited for has ended.
 fn lives(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
+    let state = stat
+        .rsplit(") ")
+        .next()
+        .and_then(|rest| rest.chars().next());
     state.is_some_and(|state| !"ZX".contains(state))
 }

@@ -186,7 +186,11 @@ fn programs_are_found_beside_it_through_a_symlink() {
         .arg("copy")
         .run()
         .expect_code(2);
-    assert!(missing.stderr.contains("there is no spice-revision"), "{}", missing.stderr);
+    assert!(
+        missing.stderr.contains("there is no spice-revision"),
+        "{}",
+        missing.stderr
+    );
 }
 
 #[test]

@@ -47,9 +47,19 @@ fn there_and_back(from: Datastore, to: Datastore, settle: &'static str) {
         judge::dump(&migration.from, precision) == expected
     });
     // The way back has its proof.
-    let verified = migration.step(&["verify", "--reverse"]).run().expect_success();
-    assert!(verified.stderr.contains("proven equal"), "{}", verified.stderr);
-    migration.step(&["status", "--reverse"]).run().expect_success();
+    let verified = migration
+        .step(&["verify", "--reverse"])
+        .run()
+        .expect_success();
+    assert!(
+        verified.stderr.contains("proven equal"),
+        "{}",
+        verified.stderr
+    );
+    migration
+        .step(&["status", "--reverse"])
+        .run()
+        .expect_success();
     migration.step(&["abort"]).run().expect_success();
     reverse.wait().expect_success();
     let new = judge::dump(&migration.to, precision);
@@ -125,22 +135,44 @@ fn cutover_of_the_way_back_is_proven_as_that_of_the_way_there() {
     let follow = migration.follow();
     migration.cut_over();
     follow.wait().expect_success();
-    let early = migration.step(&["cutover", "--reverse"]).input("fenced\n").run();
+    let early = migration
+        .step(&["cutover", "--reverse"])
+        .input("fenced\n")
+        .run();
     let early = early.expect_code(2);
-    assert!(early.stderr.contains("there is no plan"), "{}", early.stderr);
+    assert!(
+        early.stderr.contains("there is no plan"),
+        "{}",
+        early.stderr
+    );
 
     let reverse = migration.step(&["reverse", "--heartbeat", "1s"]).spawn();
     touch(&migration.to, "written-to-new");
     delete(&migration.to, "revoked");
-    let unproven = || migration.step(&["cutover", "--reverse"]).input("fenced\n").run();
+    let unproven = || {
+        migration
+            .step(&["cutover", "--reverse"])
+            .input("fenced\n")
+            .run()
+    };
     wait_until("it is followed", PATIENCE, || {
         let refused = unproven().expect_code(1);
-        assert!(refused.stderr.contains("Nothing was stopped"), "{}", refused.stderr);
+        assert!(
+            refused.stderr.contains("Nothing was stopped"),
+            "{}",
+            refused.stderr
+        );
         refused.stderr.contains("verify has not proved")
     });
-    migration.step(&["verify", "--reverse"]).run().expect_success();
+    migration
+        .step(&["verify", "--reverse"])
+        .run()
+        .expect_success();
     let back = unproven().expect_success();
-    let order = format!("SWITCH READS AND WRITES TO {} NOW", migration.from.context());
+    let order = format!(
+        "SWITCH READS AND WRITES TO {} NOW",
+        migration.from.context()
+    );
     for said in [order.as_str(), "equal: "] {
         assert!(back.stderr.contains(said), "{}", back.stderr);
     }

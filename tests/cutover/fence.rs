@@ -40,7 +40,10 @@ fn each_step_twice_ends_as_it_did_and_changes_nothing() {
     let again = migration.step(&["follow"]).run().expect_code(75);
     assert!(again.stderr.contains("still at work"), "{}", again.stderr);
     let copy = migration.step(&["copy"]).run().expect_code(75);
-    assert!(copy.stderr.contains("follow of this migration is still at work"));
+    assert!(
+        copy.stderr
+            .contains("follow of this migration is still at work")
+    );
     touch(&migration.from, "second");
     migration.cut_over();
     let finished = follow.wait().expect_success();

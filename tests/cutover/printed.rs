@@ -28,7 +28,10 @@ fn pasted_steps_move_everything_and_back() {
     let (from, to) = (migration.from.context(), migration.to.context());
     let plan = ["plan", "--from", from, "--to", to];
     migration.printed(&plan).run().expect_success();
-    assert!(!migration.file("state.json").exists(), "printing keeps nothing");
+    assert!(
+        !migration.file("state.json").exists(),
+        "printing keeps nothing"
+    );
     migration.plan();
     let state = std::fs::read(migration.file("state.json")).unwrap();
 
@@ -36,9 +39,8 @@ fn pasted_steps_move_everything_and_back() {
     let follow = migration.printed(&["follow", "--heartbeat", "1s"]).spawn();
     touch(&migration.from, "followed");
     delete(&migration.from, "revoked");
-    let holds = |server, id: &str| {
-        judge::dump(server, Precision::Microseconds).contains(&relationship(id))
-    };
+    let holds =
+        |server, id: &str| judge::dump(server, Precision::Microseconds).contains(&relationship(id));
     wait_until("it is on the target", PATIENCE, || {
         holds(&migration.to, "followed") && !holds(&migration.to, "revoked")
     });
@@ -47,16 +49,25 @@ fn pasted_steps_move_everything_and_back() {
         std::fs::read_to_string(&applied).is_ok_and(|text| text.contains("syncPoint"))
     });
     migration.printed(&["status"]).run().expect_success();
-    migration.printed(&["verify", "--check-sample", "20"]).run().expect_success();
+    migration
+        .printed(&["verify", "--check-sample", "20"])
+        .run()
+        .expect_success();
     let cutover = migration.printed(&["cutover", "--fence-command", "true"]);
     let cutover = cutover.run().expect_success();
-    assert!(cutover.text().contains("SWITCH READS AND WRITES TO"), "{}", cutover.text());
+    assert!(
+        cutover.text().contains("SWITCH READS AND WRITES TO"),
+        "{}",
+        cutover.text()
+    );
     follow.wait().expect_success();
     judge::assert_same_relationships(&migration.from, &migration.to, Precision::Microseconds);
 
     let reverse = migration.printed(&["reverse", "--heartbeat", "1s"]).spawn();
     touch(&migration.to, "new-on-new");
-    wait_until("it has come back", PATIENCE, || holds(&migration.from, "new-on-new"));
+    wait_until("it has come back", PATIENCE, || {
+        holds(&migration.from, "new-on-new")
+    });
     // As a terminal does it.
     reverse.signal("TERM");
     reverse.wait();

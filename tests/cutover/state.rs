@@ -68,7 +68,9 @@ fn damaged_newer_or_foreign_state_is_refused_and_stays() {
     let other = ["plan", "--from", "old", "--to", "another"];
     let refused = run(folder.path(), &other).expect_code(2);
     assert!(
-        refused.stderr.contains("is the folder of the migration from old to new"),
+        refused
+            .stderr
+            .contains("is the folder of the migration from old to new"),
         "{}",
         refused.stderr
     );
@@ -78,8 +80,16 @@ fn damaged_newer_or_foreign_state_is_refused_and_stays() {
 #[test]
 fn folder_of_the_former_script_is_refused_with_a_way_on() {
     let folder = folder();
-    std::fs::write(folder.path().join("ends"), "procedure=live\nfrom=old\nto=new\n").unwrap();
-    for step in [&["status"][..], &["copy"], &["plan", "--from", "old", "--to", "new"]] {
+    std::fs::write(
+        folder.path().join("ends"),
+        "procedure=live\nfrom=old\nto=new\n",
+    )
+    .unwrap();
+    for step in [
+        &["status"][..],
+        &["copy"],
+        &["plan", "--from", "old", "--to", "new"],
+    ] {
         let refused = run(folder.path(), step).expect_code(2);
         for word in ["scripts/migrate", "--state"] {
             assert!(refused.stderr.contains(word), "{}", refused.stderr);
@@ -99,7 +109,11 @@ fn servers_that_were_not_planned_are_refused() {
     });
     let before = std::fs::read(migration.file("state.json")).unwrap();
     let refused = migration.step(&["copy"]).run().expect_code(2);
-    assert!(refused.stderr.contains("not the planned ends"), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("not the planned ends"),
+        "{}",
+        refused.stderr
+    );
     assert_eq!(std::fs::read(migration.file("state.json")).unwrap(), before);
 }
 
@@ -185,7 +199,9 @@ fn follow_that_alone_is_killed_takes_its_programs_along_and_resumes() {
     let programs = super::children(follow.pid());
     assert_eq!(programs.len(), 2, "{programs:?}");
     let kill = format!("kill -KILL {}", follow.pid());
-    let status = std::process::Command::new("sh").args(["-c", &kill]).status();
+    let status = std::process::Command::new("sh")
+        .args(["-c", &kill])
+        .status();
     assert!(status.unwrap().success());
     // At once: it waits for what still ends.
     let again = migration.step(&["follow"]).timeout(PATIENCE).spawn();

@@ -40,7 +40,7 @@ impl Program {
         Self::new(name).args(server.flags_by(endpoint))
     }
 
-    /// A program of the repository, `scripts/migrate` for example. The suite's programs are on its
+    /// A program of the repository, `scripts/copy` for example. The suite's programs are on its
     /// PATH.
     pub fn script(path: &str) -> Self {
         Self::at(&root().join(path))

@@ -41,7 +41,10 @@ pub(crate) async fn run(session: &Session) -> Outcome {
         };
         tracing::info!("stopped. The switch to {target} had been ordered {switch}");
         tracing::info!("of what was written to {target} since, {source} holds {through}");
-        tracing::info!("hint: to bring it up to date, run: {}", words.step("reverse"));
+        tracing::info!(
+            "hint: to bring it up to date, run: {}",
+            words.step("reverse")
+        );
         return Ok(());
     }
     let through = match applied_through(&session.store) {

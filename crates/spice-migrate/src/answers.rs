@@ -39,11 +39,13 @@ pub(crate) async fn ask_both(
         std::fs::write(&file, &questions).map_err(|error| session.cannot_write(&file, &error))?;
         let command = commands::check(target, &at.target_revision).arg(&file);
         let (ended, output) = session.runner.run(&command).await?;
-        let inconclusive = Checks(&output).each().filter(|check| check.inconclusive).count();
+        let inconclusive = Checks(&output)
+            .each()
+            .filter(|check| check.inconclusive)
+            .count();
         let path = session.file("checks.ndjson");
-        let keep = || {
-            std::fs::write(&path, &output).map_err(|error| session.cannot_write(&path, &error))
-        };
+        let keep =
+            || std::fs::write(&path, &output).map_err(|error| session.cannot_write(&path, &error));
         match ended {
             Ended::Code(0) => {
                 keep()?;
@@ -106,8 +108,12 @@ async fn ask_source(
     let (precision, jobs) = (verification.ends.precision, verification.jobs);
     let export = commands::export_relationships(source, revision, precision, jobs).quiet();
     let check = commands::check(source, &at.source_revision).flag("--sample", sample.to_string());
-    let mut export = session.runner.spawn(&export, Input::None, Output::Pipe(writer))?;
-    let check = session.runner.spawn(&check, Input::Pipe(reader), Output::Kept)?;
+    let mut export = session
+        .runner
+        .spawn(&export, Input::None, Output::Pipe(writer))?;
+    let check = session
+        .runner
+        .spawn(&check, Input::Pipe(reader), Output::Kept)?;
     let (asked, output) = check.finish().await;
     if !asked.is_success() {
         export.signal(Signal::TERM);

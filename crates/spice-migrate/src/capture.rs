@@ -43,7 +43,10 @@ async fn settled_head(session: &Session) -> Outcome<String> {
     let settle = session.settle()?;
     let command = commands::head(&source, settle.as_ref().map(crate::time::Span::text));
     let (ended, output) = session.runner.run(&command).await?;
-    let token = String::from_utf8(output).unwrap_or_default().trim().to_owned();
+    let token = String::from_utf8(output)
+        .unwrap_or_default()
+        .trim()
+        .to_owned();
     match ended.is_success() && !token.is_empty() {
         true => Ok(token),
         false => {
@@ -174,7 +177,9 @@ fn lost_history(session: &Session, source: &str, target: &str) -> Stop {
     match session.step {
         crate::phase::Step::Resync => Stop::new(
             Exit::HistoryLost,
-            format!("changes of {source} are lost already: they left its history while the resync began"),
+            format!(
+                "changes of {source} are lost already: they left its history while the resync began"
+            ),
             format!("{raise}; then run: {same}"),
         ),
         _ => Stop::new(

@@ -40,7 +40,10 @@ pub(crate) async fn run(session: &Session) -> Outcome {
         )
         .also(extra(source, target)));
     }
-    tracing::info!("equal: {target} holds what {source} holds{}", compared.but());
+    tracing::info!(
+        "equal: {target} holds what {source} holds{}",
+        compared.but()
+    );
     tracing::info!("hint: if {source} is fenced, switch reads and writes to {target} now");
     Ok(())
 }

@@ -195,7 +195,10 @@ impl Watch<'_> {
     pub(crate) fn capture(&self, since: Since<'_>, heartbeat: &Span) -> Command {
         let command = match since {
             Since::Revision(revision) => self.command().flag("--since", revision),
-            Since::Back(file) => self.command().flag("--since-file", file).arg("--skip-applied"),
+            Since::Back(file) => self
+                .command()
+                .flag("--since-file", file)
+                .arg("--skip-applied"),
         };
         command.flag("--heartbeat", heartbeat.text())
     }
@@ -292,12 +295,7 @@ pub(crate) fn diff(a: impl AsRef<OsStr>, b: impl AsRef<OsStr>) -> Command {
 }
 
 /// The flags of a comparison while both ends are written; before the two files.
-pub(crate) fn diff_live(
-    as_of: &str,
-    spool: &Path,
-    aside: &Path,
-    only: Option<&Path>,
-) -> Command {
+pub(crate) fn diff_live(as_of: &str, spool: &Path, aside: &Path, only: Option<&Path>) -> Command {
     Command::new("spice-diff")
         .flag("--as-of", as_of)
         .flag("--spool", spool)

@@ -66,8 +66,12 @@ pub(crate) async fn read_end(
     let as_of = as_of.map(|as_of| as_of.to_string());
     let export = commands::export_relationships(context, at, precision, None);
     let digest = commands::digest(precision, as_of.as_deref());
-    let mut export = session.runner.spawn(&export, Input::None, Output::Pipe(writer))?;
-    let digest = session.runner.spawn(&digest, Input::Pipe(reader), Output::Kept)?;
+    let mut export = session
+        .runner
+        .spawn(&export, Input::None, Output::Pipe(writer))?;
+    let digest = session
+        .runner
+        .spawn(&digest, Input::Pipe(reader), Output::Kept)?;
     let (ended, output) = digest.finish().await;
     // A digest that failed by itself is the reason for how the export ended.
     let is_first = !matches!(ended, Ended::Code(0 | 65));

@@ -37,7 +37,10 @@ pub(crate) async fn run(session: &Session, flags: &cli::Copy) -> Outcome {
             }
             _ => {
                 tracing::info!("the copy is {}; nothing was written", state.phase);
-                tracing::info!("hint: next: {}. (A new copy: --restart)", after_copy(session, &state));
+                tracing::info!(
+                    "hint: next: {}. (A new copy: --restart)",
+                    after_copy(session, &state)
+                );
                 return Ok(());
             }
         }
@@ -131,8 +134,12 @@ impl Transfer<'_> {
         let (reader, writer) = pipe()?;
         let export = commands::export(source, at, self.ends.precision, jobs);
         let import = commands::import(target, &import);
-        let mut export = session.runner.spawn(&export, Input::None, Output::Pipe(writer))?;
-        let import = session.runner.spawn(&import, Input::Pipe(reader), Output::Kept)?;
+        let mut export = session
+            .runner
+            .spawn(&export, Input::None, Output::Pipe(writer))?;
+        let import = session
+            .runner
+            .spawn(&import, Input::Pipe(reader), Output::Kept)?;
         let (imported, output) = import.finish().await;
         // The importer sees the exporter's end at once: then it ends with 65. The exporter sees the importer's
         // only when it writes.
@@ -156,7 +163,8 @@ impl Transfer<'_> {
         let mut file = session.append(&path)?;
         let written = file.write_all(output).and_then(|()| file.sync_all());
         written.map_err(|error| session.cannot_write(&path, &error))?;
-        records::imported(output).ok_or_else(|| no_summary(session, "spice-import has printed no summary"))
+        records::imported(output)
+            .ok_or_else(|| no_summary(session, "spice-import has printed no summary"))
     }
 
     fn incomplete(&self, summary: &Imported) -> Outcome<Stop> {
@@ -240,7 +248,12 @@ fn no_summary(session: &Session, what: &str) -> Stop {
 fn newest_import(session: &Session) -> Outcome<Imported> {
     let path = session.file("imported.ndjson");
     let bytes = records::tail(&path, 1_000_000).unwrap_or_default();
-    let missing = || no_summary(session, &format!("{} has no summary of an import", path.display()));
+    let missing = || {
+        no_summary(
+            session,
+            &format!("{} has no summary of an import", path.display()),
+        )
+    };
     records::imported(&bytes).ok_or_else(missing)
 }
 
@@ -297,7 +310,11 @@ async fn prove(session: &Session, ends: &Ends, imported: &Imported) -> Outcome {
             Err(unread) => return Err(not_compared(session, unread)),
         };
     }
-    compare::show([&format!("snapshot of {source}"), target], &compared, &precision)?;
+    compare::show(
+        [&format!("snapshot of {source}"), target],
+        &compared,
+        &precision,
+    )?;
     let since = Instant::now();
     if !compared.is_equal() {
         session.set_phase(Phase::Unequal { since })?;
@@ -357,8 +374,14 @@ fn not_compared(session: &Session, (program, ended): compare::Unread) -> Stop {
         return session.failed(program, ended, "the ends could not be compared");
     }
     let hint = match session.is_live() {
-        true => format!("resume with: {}. cutover compares both ends", session.words.step("follow")),
-        false => format!("compare the ends as they are now: {}", session.words.step("check")),
+        true => format!(
+            "resume with: {}. cutover compares both ends",
+            session.words.step("follow")
+        ),
+        false => format!(
+            "compare the ends as they are now: {}",
+            session.words.step("check")
+        ),
     };
     Stop::new(
         Exit::HistoryLost,
@@ -384,14 +407,16 @@ fn forget_changes(session: &Session) -> Outcome {
     let applied = session.applied_file();
     if applied.exists() {
         let before = session.file("applied.before.ndjson");
-        std::fs::rename(&applied, before).map_err(|error| session.cannot_write(&applied, &error))?;
+        std::fs::rename(&applied, before)
+            .map_err(|error| session.cannot_write(&applied, &error))?;
     }
     Ok(())
 }
 
 fn of_a_copy(session: &Session) -> Outcome<Vec<PathBuf>> {
     let mut files = spool_files(session)?;
-    files.extend(["position", "differences.ndjson", "checks.ndjson"].map(|name| session.file(name)));
+    files
+        .extend(["position", "differences.ndjson", "checks.ndjson"].map(|name| session.file(name)));
     Ok(files)
 }
 
@@ -400,12 +425,20 @@ pub(crate) fn spool_files(session: &Session) -> Outcome<Vec<PathBuf>> {
     let folder: &Path = session.store.folder();
     let failed = |error: std::io::Error| {
         let message = format!("cannot read {}: {error}", folder.display());
-        Stop::new(Exit::Failed, message, format!("run: {}", session.words.same()))
+        Stop::new(
+            Exit::Failed,
+            message,
+            format!("run: {}", session.words.same()),
+        )
     };
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(failed)? {
         let entry = entry.map_err(failed)?;
-        if entry.file_name().to_string_lossy().starts_with("changes.ndjson") {
+        if entry
+            .file_name()
+            .to_string_lossy()
+            .starts_with("changes.ndjson")
+        {
             files.push(entry.path());
         }
     }

@@ -12,6 +12,7 @@ use crate::ends::{self, Ends};
 use crate::phase::{Phase, Step, Switch, SyncPoint};
 use crate::process::Ended;
 use crate::records;
+use crate::reverse;
 use crate::safety::is_verified;
 use crate::session::Session;
 use crate::state::{Found, State, Verdict};
@@ -20,7 +21,6 @@ use crate::stop::{Outcome, Stop};
 use crate::store::Durable;
 use crate::suite::{Exit, PositionFile};
 use crate::time::{Instant, seconds};
-use crate::reverse;
 
 /// A marker behind it shows later writes as a leak. Without one, only a fence that was confirmed within so
 /// long is taken to be closed still.
@@ -78,7 +78,9 @@ pub(crate) async fn run(session: &Session, flags: &cli::Cutover) -> Outcome {
         _ => cutover.to_the_switch(&state, rejects.as_deref()).await?,
     };
     if !is_compared {
-        let equal = cutover.verify(&switch.second, &switch.sync_point, true).await?;
+        let equal = cutover
+            .verify(&switch.second, &switch.sync_point, true)
+            .await?;
         cutover.late_writes(&switch).await?;
         let verified = switch.clone();
         session.set_phase(Phase::Verified {
@@ -150,13 +152,7 @@ impl Cutover<'_> {
     }
 
     /// The order: only of a switch that is recorded durably.
-    fn order(
-        &self,
-        switch: &Durable<Switch>,
-        fenced: Instant,
-        stopped: Instant,
-        checked: Instant,
-    ) {
+    fn order(&self, switch: &Durable<Switch>, fenced: Instant, stopped: Instant, checked: Instant) {
         let target = self.target();
         let downtime = Duration::from_millis(switch.get().downtime_ms);
         match self.session.is_quiet {
@@ -320,7 +316,11 @@ impl Cutover<'_> {
         let session = self.session;
         let applied = session.applied_file();
         let failed = |message: String| {
-            Stop::new(Exit::Failed, message, format!("run: {}", session.words.same()))
+            Stop::new(
+                Exit::Failed,
+                message,
+                format!("run: {}", session.words.same()),
+            )
         };
         let pair = records::last_pair(&applied).ok_or_else(|| {
             failed(format!(
@@ -440,7 +440,10 @@ impl Cutover<'_> {
                 Exit::HistoryLost,
                 "the ends were not compared: a revision to compare has left the history. Nothing is switched; writes are \
                  still stopped",
-                format!("run: {} (without --verify-before-switch it does not compare)", words.same()),
+                format!(
+                    "run: {} (without --verify-before-switch it does not compare)",
+                    words.same()
+                ),
             ),
             (Ended::Code(4), true) => Stop::new(
                 Exit::HistoryLost,

@@ -113,7 +113,9 @@ impl<'a> Drain<'a> {
         .flag("--until", until)
         .quiet();
         let applied = session.append(&session.applied_file())?;
-        let child = session.runner.spawn(&command, Input::None, Output::File(applied))?;
+        let child = session
+            .runner
+            .spawn(&command, Input::None, Output::File(applied))?;
         self.applying.replace(Some(child));
         Ok(())
     }
@@ -148,7 +150,8 @@ impl<'a> Drain<'a> {
         let spool = self.session.spool_file();
         let is_reverse = self.session.state()?.is_reverse;
         let watch = self.watch(&spool, "0s");
-        self.run_watch(&watch.until_quiet(self.until_quiet, is_reverse)).await
+        self.run_watch(&watch.until_quiet(self.until_quiet, is_reverse))
+            .await
     }
 
     /// Waits for what is applied.
@@ -181,7 +184,9 @@ impl<'a> Drain<'a> {
         if ended == Ended::Code(4) {
             return Stop::new(
                 Exit::HistoryLost,
-                format!("the last changes of {source} are lost: they left its history. Nothing is switched"),
+                format!(
+                    "the last changes of {source} are lost: they left its history. Nothing is switched"
+                ),
                 "lift the fence; what to do then: docs/cutover.md, \"History lost\"",
             );
         }
@@ -275,7 +280,10 @@ impl<'a> Drain<'a> {
         if leaked > 0 {
             return Err(self.leak(leaked).await?);
         }
-        let (ended, output) = session.runner.run(&commands::head(source, Some("0s"))).await?;
+        let (ended, output) = session
+            .runner
+            .run(&commands::head(source, Some("0s")))
+            .await?;
         match ended.is_success() {
             true => Ok((token(&output), drained)),
             false => Err(self.failed("spice-revision", ended).await),
@@ -295,7 +303,10 @@ impl<'a> Drain<'a> {
         let third = token(&output);
         let spool = session.spool_file();
         let is_reverse = session.state()?.is_reverse;
-        let watch = self.watch(&spool, &self.settle).until(&third, is_reverse).quiet();
+        let watch = self
+            .watch(&spool, &self.settle)
+            .until(&third, is_reverse)
+            .quiet();
         let (ended, _) = session.runner.run(&watch).await?;
         if !ended.is_success() {
             return Ok(0);

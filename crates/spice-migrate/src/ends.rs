@@ -62,7 +62,10 @@ pub(crate) async fn look(session: &Session, between: &Between) -> Outcome<Ends> 
     followable(session, between, &source.end.kind)?;
     let micros = |looked: &Looked| looked.value["expiryPrecision"] == "us";
     let ends = Ends {
-        head: source.value["token"].as_str().unwrap_or_default().to_owned(),
+        head: source.value["token"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned(),
         settles: source.value["settles"] == true,
         precision: match micros(&source) && micros(&target) {
             true => "us",
@@ -131,7 +134,11 @@ fn as_planned(session: &Session, ends: &Ends) -> Outcome {
 
 /// The command that plans the other procedure.
 pub(crate) fn fenced_plan(session: &Session, source: &str, target: &str) -> String {
-    let ends = format!("plan --from {} --to {} --fenced", quoted(source), quoted(target));
+    let ends = format!(
+        "plan --from {} --to {} --fenced",
+        quoted(source),
+        quoted(target)
+    );
     session.words.step(&ends)
 }
 
@@ -141,10 +148,14 @@ fn followable(session: &Session, between: &Between, kind: &Kind) -> Outcome {
         return Ok(());
     }
     let (source, target) = (&between.source, &between.target);
-    let is_begun = session.known().is_some_and(|state| state.phase != Phase::Planned);
+    let is_begun = session
+        .known()
+        .is_some_and(|state| state.phase != Phase::Planned);
     if kind.is("spanner") {
         let way_out = match is_begun {
-            true => format!("empty {target}, and plan with --fenced and another --state: writes are stopped from copy to switch then"),
+            true => format!(
+                "empty {target}, and plan with --fenced and another --state: writes are stopped from copy to switch then"
+            ),
             false => format!(
                 "plan the other procedure, with writes stopped from copy to switch: {}",
                 fenced_plan(session, source, target)
@@ -181,7 +192,9 @@ pub(crate) async fn header_of(session: &Session, context: &str, at: At<'_>) -> O
 
     let (reader, writer) = pipe()?;
     let command = commands::export(context, at, "us", None).quiet();
-    let mut export = session.runner.spawn(&command, Input::None, Output::Pipe(writer))?;
+    let mut export = session
+        .runner
+        .spawn(&command, Input::None, Output::Pipe(writer))?;
     let (sender, header) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
         let mut line = Vec::new();
@@ -193,7 +206,11 @@ pub(crate) async fn header_of(session: &Session, context: &str, at: At<'_>) -> O
     let ended = export.terminate().await;
     match header.ends_with(b"\n") {
         true => Ok(header),
-        false => Err(session.failed("spice-export", ended, &format!("{context} cannot be exported"))),
+        false => Err(session.failed(
+            "spice-export",
+            ended,
+            &format!("{context} cannot be exported"),
+        )),
     }
 }
 
@@ -211,7 +228,9 @@ pub(crate) async fn fit(session: &Session, ends: &Ends, policy: Option<&str>) ->
         Ended::Code(1) => Err(Stop::new(
             Exit::Failed,
             format!("{target} does not take the schema of {source}"),
-            format!("empty {target}, its schema as well, or make the schema equal; then run: {same}"),
+            format!(
+                "empty {target}, its schema as well, or make the schema equal; then run: {same}"
+            ),
         )),
         Ended::Code(2) => Err(Stop::usage(
             format!("{target} holds relationships, and they are not from this migration"),

@@ -41,7 +41,11 @@ pub(crate) fn only_ours(folder: &Path, same: &str) -> Outcome {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(error) => {
             let message = format!("cannot look at {shown}: {error}");
-            return Err(Stop::new(Exit::Failed, message, "give another folder with --state"));
+            return Err(Stop::new(
+                Exit::Failed,
+                message,
+                "give another folder with --state",
+            ));
         }
         Ok(metadata) => metadata,
     };
@@ -74,6 +78,10 @@ pub(crate) fn work(folder: &Path, step: &str) -> Outcome<tempfile::TempDir> {
         .tempdir_in(folder)
         .map_err(|error| {
             let message = format!("cannot make a folder in {}: {error}", folder.display());
-            Stop::new(Exit::Failed, message, "give a folder on a local disk with space with --state")
+            Stop::new(
+                Exit::Failed,
+                message,
+                "give a folder on a local disk with space with --state",
+            )
         })
 }

@@ -1,5 +1,6 @@
 //! `follow`: captures and applies changes until it is stopped.
 
+use crate::capture;
 use crate::cli::{self, OnSchema};
 use crate::commands::{self, Apply};
 use crate::ends;
@@ -11,7 +12,6 @@ use crate::state::{Following, State};
 use crate::stop::{Outcome, Stop};
 use crate::suite::Exit;
 use crate::time::Instant;
-use crate::capture;
 
 /// Which of the two programs ended first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +31,10 @@ pub(crate) async fn run(session: &Session, flags: &cli::Follow) -> Outcome {
         session.words.step("status"),
         session.words.step("cutover")
     );
-    let since = state.start.as_ref().map(|start| start.captured_since.clone());
+    let since = state
+        .start
+        .as_ref()
+        .map(|start| start.captured_since.clone());
     let mut watch = capture::capture(session, &since.unwrap_or_default(), &flags.capture)?;
     let apply = commands::apply_spool(
         target,
@@ -63,7 +66,10 @@ pub(crate) async fn run(session: &Session, flags: &cli::Follow) -> Outcome {
     tracing::info!(
         "{program} ended first, with {}{}",
         lost.number(),
-        other.map_or(String::new(), |other| format!("; the other one with {}", other.number()))
+        other.map_or(String::new(), |other| format!(
+            "; the other one with {}",
+            other.number()
+        ))
     );
     Err(over(session, &state, flags, program, ended, other))
 }
@@ -128,7 +134,10 @@ fn over(
             format!("run: {same}"),
         ),
         Ended::Code(3) => {
-            let rejects = flags.rejects.as_ref().map(|file| file.display().to_string());
+            let rejects = flags
+                .rejects
+                .as_ref()
+                .map(|file| file.display().to_string());
             Stop::new(
                 Exit::Partial,
                 format!(
@@ -138,6 +147,10 @@ fn over(
                 format!("see what it says above; then run: {same}"),
             )
         }
-        ended => session.failed(program, ended, &format!("{} has ended", session.step.name())),
+        ended => session.failed(
+            program,
+            ended,
+            &format!("{} has ended", session.step.name()),
+        ),
     }
 }

@@ -19,9 +19,15 @@ pub(crate) fn count(session: &Session, drained: SpoolEnd, markers: &[&str]) -> O
     let spool = session.spool();
     let failed = |error: String| {
         let message = format!("cannot read {}: {error}", spool.path().display());
-        Stop::new(Exit::Failed, message, format!("run: {}", session.words.same()))
+        Stop::new(
+            Exit::Failed,
+            message,
+            format!("run: {}", session.words.same()),
+        )
     };
-    let segments = spool.segments().map_err(|error| failed(error.to_string()))?;
+    let segments = spool
+        .segments()
+        .map_err(|error| failed(error.to_string()))?;
     if !segments.contains(&drained.segment) {
         tracing::info!(
             "the spool has no segment {}, where everything before the fence ends",
@@ -30,8 +36,15 @@ pub(crate) fn count(session: &Session, drained: SpoolEnd, markers: &[&str]) -> O
         return Ok(1);
     }
     let mut count = 0;
-    for segment in segments.into_iter().filter(|number| *number >= drained.segment) {
-        let offset = if segment == drained.segment { drained.offset } else { 0 };
+    for segment in segments
+        .into_iter()
+        .filter(|number| *number >= drained.segment)
+    {
+        let offset = if segment == drained.segment {
+            drained.offset
+        } else {
+            0
+        };
         let found = by_others(&spool, segment, offset, markers).map_err(failed)?;
         if let Some(first) = found.first() {
             tracing::info!("after the fence: {}", escape(first));

@@ -65,7 +65,7 @@ use crate::phase::Step;
 use crate::session::Session;
 use crate::stop::{Outcome, Stop};
 use crate::store::Store;
-use crate::suite::{Exit, CommandError, LogArgs, Program, SIGTERM, Shutdown, Stdout};
+use crate::suite::{CommandError, Exit, LogArgs, Program, SIGTERM, Shutdown, Stdout};
 use crate::words::Words;
 
 /// However long the programs of a step take to end; a second signal ends this one at once, and them.
@@ -242,7 +242,9 @@ fn say_stopped(session: &Session, number: i32) {
     };
     let same = session.words.same();
     let state = session.known();
-    let fenced = state.as_ref().filter(|state| state.phase.fenced_at().is_some());
+    let fenced = state
+        .as_ref()
+        .filter(|state| state.phase.fenced_at().is_some());
     match fenced {
         Some(state) if session.step == Step::Cutover => {
             let source = &state.source.context;
@@ -250,7 +252,10 @@ fn say_stopped(session: &Session, number: i32) {
                 "stopped by {name} behind the fence: writes to {source} are STILL STOPPED, and nothing is switched"
             );
             tracing::info!("hint: to resume, run: {same}");
-            tracing::info!("hint: to give up: {}; then lift the fence", session.words.step("abort"));
+            tracing::info!(
+                "hint: to give up: {}; then lift the fence",
+                session.words.step("abort")
+            );
         }
         _ => {
             tracing::info!("stopped by {name}; nothing is lost");

@@ -313,9 +313,9 @@ impl Phase {
     #[must_use]
     pub fn fenced_at(&self) -> Option<Instant> {
         match self {
-            Self::Fenced { at, .. }
-            | Self::MarkerWritten { at, .. }
-            | Self::Drained { at, .. } => Some(*at),
+            Self::Fenced { at, .. } | Self::MarkerWritten { at, .. } | Self::Drained { at, .. } => {
+                Some(*at)
+            }
             _ => None,
         }
     }

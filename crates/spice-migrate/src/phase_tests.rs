@@ -144,7 +144,11 @@ fn forgotten_fence_leaves_what_was_followed() {
 fn phases_are_kept_as_they_are() {
     for phase in phases() {
         let text = serde_json::to_string(&phase).unwrap();
-        assert_eq!(serde_json::from_str::<Phase>(&text).unwrap(), phase, "{text}");
+        assert_eq!(
+            serde_json::from_str::<Phase>(&text).unwrap(),
+            phase,
+            "{text}"
+        );
     }
     assert!(serde_json::from_str::<Phase>(r#"{"name":"planned","more":1}"#).is_err());
 }

@@ -36,7 +36,10 @@ pub(crate) fn between(session: &Session, flags: &cli::Plan) -> Outcome<Between> 
         let (Some(source), Some(target)) = (&flags.from, &flags.to) else {
             return Err(Stop::usage(
                 "plan needs --from CONTEXT and --to CONTEXT",
-                format!("run: {}", session.words.step("plan --from CONTEXT --to CONTEXT")),
+                format!(
+                    "run: {}",
+                    session.words.step("plan --from CONTEXT --to CONTEXT")
+                ),
             ));
         };
         if source == target {
@@ -52,7 +55,8 @@ pub(crate) fn between(session: &Session, flags: &cli::Plan) -> Outcome<Between> 
         });
     };
     let (source, target) = (&state.source.context, &state.target.context);
-    let is_same = |given: &Option<String>, known: &String| given.as_ref().is_none_or(|given| given == known);
+    let is_same =
+        |given: &Option<String>, known: &String| given.as_ref().is_none_or(|given| given == known);
     if !is_same(&flags.from, source) || !is_same(&flags.to, target) {
         return Err(Stop::usage(
             format!(
@@ -72,8 +76,13 @@ pub(crate) fn between(session: &Session, flags: &cli::Plan) -> Outcome<Between> 
     }
     if state.phase != Phase::Planned && state.procedure != procedure {
         return Err(Stop::usage(
-            format!("the copy has begun, planned the other way ({})", state.procedure.name()),
-            format!("plan as before; or, to change that, empty {target} and plan with another --state"),
+            format!(
+                "the copy has begun, planned the other way ({})",
+                state.procedure.name()
+            ),
+            format!(
+                "plan as before; or, to change that, empty {target} and plan with another --state"
+            ),
         ));
     }
     Ok(Between {
@@ -84,17 +93,26 @@ pub(crate) fn between(session: &Session, flags: &cli::Plan) -> Outcome<Between> 
 }
 
 pub(crate) async fn run(session: &Session, flags: &cli::Plan) -> Outcome {
-    session.alone(&[Step::Copy { restart: false }, Step::Follow, Step::Cutover, Step::Reverse])?;
+    session.alone(&[
+        Step::Copy { restart: false },
+        Step::Follow,
+        Step::Cutover,
+        Step::Reverse,
+    ])?;
     let between = between(session, flags)?;
     let ends = ends::look(session, &between).await?;
     if between.procedure == Procedure::Live {
         look_at_watch(session, &ends).await?;
     }
     let known = session.known();
-    let phase = known.as_ref().map_or(Phase::Planned, |state| state.phase.clone());
+    let phase = known
+        .as_ref()
+        .map_or(Phase::Planned, |state| state.phase.clone());
     let mut policy = flags.on_conflict.map(OnConflict::name);
     let there = match (&phase, policy) {
-        (Phase::Planned, None) => "holds no relationships; it has no schema, or the same".to_owned(),
+        (Phase::Planned, None) => {
+            "holds no relationships; it has no schema, or the same".to_owned()
+        }
         (Phase::Planned, Some(policy)) => {
             format!("may hold relationships (--on-conflict {policy}); its schema fits")
         }
@@ -105,8 +123,15 @@ pub(crate) async fn run(session: &Session, flags: &cli::Plan) -> Outcome {
     };
     ends::fit(session, &ends, policy).await?;
     let before = |get: fn(State) -> Option<crate::time::Span>| known.clone().and_then(get);
-    let settle = flags.settle.settle.clone().or_else(|| before(|state| state.settle));
-    let gc_window = flags.gc_window.clone().or_else(|| before(|state| state.gc_window));
+    let settle = flags
+        .settle
+        .settle
+        .clone()
+        .or_else(|| before(|state| state.settle));
+    let gc_window = flags
+        .gc_window
+        .clone()
+        .or_else(|| before(|state| state.gc_window));
     let planned = State {
         settle: settle.clone(),
         gc_window: gc_window.clone(),

@@ -138,7 +138,10 @@ impl Script {
                 format!("revision={}", quoted(&start.revision)),
             ];
         }
-        let head = format!("$({})", command(&commands::head(self.source(), self.settle()), 2));
+        let head = format!(
+            "$({})",
+            command(&commands::head(self.source(), self.settle()), 2)
+        );
         let kind = &self.state.source.kind;
         let revision = match kind.is("memory") || kind.is("memory-or-spanner") {
             true => head.clone(),
@@ -252,7 +255,11 @@ impl Script {
         let spool = self.file("changes.ndjson");
         let mut lines = Vec::new();
         let captured = variable("captured");
-        let pair = self.folder.parent().unwrap_or(Path::new(".")).join("pair.ndjson");
+        let pair = self
+            .folder
+            .parent()
+            .unwrap_or(Path::new("."))
+            .join("pair.ndjson");
         let since = match (self.state.is_reverse, &self.state.start) {
             (true, _) => Since::Back(&pair),
             (false, Some(start)) => {
@@ -285,7 +292,10 @@ impl Script {
             self.shown("applied.ndjson")
         ));
         lines.push("apply=$!".to_owned());
-        lines.push(format!("echo \"$watch $apply\" >{}", self.shown("follow.pids")));
+        lines.push(format!(
+            "echo \"$watch $apply\" >{}",
+            self.shown("follow.pids")
+        ));
         lines.push("trap 'kill -TERM \"$watch\" \"$apply\" 2>/dev/null || :' EXIT".to_owned());
         lines.push("wait -n".to_owned());
         lines
@@ -294,7 +304,10 @@ impl Script {
     fn status(&self) -> Vec<String> {
         let revision = |name: &str| command(&commands::revision_of(self.file(name)), 2);
         vec![
-            format!("echo \"captured through $({})\"", revision("changes.ndjson")),
+            format!(
+                "echo \"captured through $({})\"",
+                revision("changes.ndjson")
+            ),
             format!("echo \"applied through $({})\"", revision("position")),
         ]
     }
@@ -310,7 +323,10 @@ impl Script {
                 path(&pair)
             ),
             format!("source=$({})", revision(commands::revision_of(&pair))),
-            format!("target=$({})", revision(commands::target_revision_of(&pair))),
+            format!(
+                "target=$({})",
+                revision(commands::target_revision_of(&pair))
+            ),
         ]
     }
 
@@ -318,7 +334,9 @@ impl Script {
         let mut lines = self.pair();
         let schema = self.file("schema.ndjson");
         let (source, target) = (variable("source"), variable("target"));
-        let ask = commands::check(self.source(), &source).flag("--sample", "0").quiet();
+        let ask = commands::check(self.source(), &source)
+            .flag("--sample", "0")
+            .quiet();
         let compare = commands::check(self.target(), &target).quiet().arg(&schema);
         lines.push(format!("{} >{}", command(&ask, 0), path(&schema)));
         lines.push(format!("{} >/dev/null", command(&compare, 0)));
@@ -330,7 +348,11 @@ impl Script {
         lines.push(format!(
             "{} \\\n{} >{}",
             command(&diff, 0),
-            self.both(At::Revision(&target), At::Revision(&source), flags.jobs.jobs),
+            self.both(
+                At::Revision(&target),
+                At::Revision(&source),
+                flags.jobs.jobs
+            ),
             self.shown("differences.ndjson")
         ));
         lines.push(format!(
@@ -388,7 +410,10 @@ impl Script {
         let at = At::Revision(&revision);
         let mut lines = vec![
             self.stop_follow(),
-            format!("before={}/before-$(date -u +%Y%m%dT%H%M%SZ)", path(&self.folder)),
+            format!(
+                "before={}/before-$(date -u +%Y%m%dT%H%M%SZ)",
+                path(&self.folder)
+            ),
             "mkdir \"$before\"".to_owned(),
             format!(
                 "for file in {} {} {}*; do\n  [ ! -e \"$file\" ] || mv \"$file\" \"$before\"/\ndone",
@@ -465,7 +490,11 @@ impl Script {
             fence,
             self.stop_follow(),
             format!("marker=$({mark})"),
-            format!("{} >>{} &", command(&apply, 0), self.shown("applied.ndjson")),
+            format!(
+                "{} >>{} &",
+                command(&apply, 0),
+                self.shown("applied.ndjson")
+            ),
             "apply=$!".to_owned(),
             command(&watch.until(&marker, is_reverse), 0),
             format!("second=$({mark})"),

@@ -141,12 +141,7 @@ impl Runner {
     }
 
     /// Starts a program of the suite.
-    pub(crate) fn spawn(
-        &self,
-        command: &Command,
-        input: Input,
-        output: Output,
-    ) -> Outcome<Child> {
+    pub(crate) fn spawn(&self, command: &Command, input: Input, output: Output) -> Outcome<Child> {
         let path = self.find(command.program)?;
         let mut process = std::process::Command::new(path);
         process
@@ -369,6 +364,10 @@ pub(crate) fn pipe_at_a_path() -> Outcome<(std::io::PipeReader, PathBuf, std::io
 pub(crate) fn pipe() -> Outcome<(std::io::PipeReader, std::io::PipeWriter)> {
     std::io::pipe().map_err(|error| {
         let message = format!("cannot make a pipe: {error}");
-        Stop::new(Exit::Failed, message, "close other programs; then run the same command again")
+        Stop::new(
+            Exit::Failed,
+            message,
+            "close other programs; then run the same command again",
+        )
     })
 }

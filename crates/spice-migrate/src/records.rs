@@ -51,7 +51,10 @@ pub(crate) struct Pair {
 }
 
 fn pair(applied: &Applied) -> Option<Pair> {
-    let revisions = applied.source_revision.clone().zip(applied.target_revision.clone());
+    let revisions = applied
+        .source_revision
+        .clone()
+        .zip(applied.target_revision.clone());
     let (source_revision, target_revision) = revisions.filter(|_| applied.sync_point)?;
     Some(Pair {
         sync_point: SyncPoint {
@@ -117,7 +120,11 @@ mod tests {
             )
         };
         let torn = "{\"applied\":{\"sourceRevision\":\"s9";
-        std::fs::write(&file, line(1, true) + &line(2, true) + &line(3, false) + torn).unwrap();
+        std::fs::write(
+            &file,
+            line(1, true) + &line(2, true) + &line(3, false) + torn,
+        )
+        .unwrap();
         let pair = last_pair(&file).unwrap();
         assert_eq!(pair.sync_point.source_revision, "s2");
         assert_eq!(pair.at.unwrap().to_string(), "2026-01-01T00:00:02Z");

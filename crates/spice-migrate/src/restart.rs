@@ -45,7 +45,9 @@ impl<'a> Kept<'a> {
                 Some(file) => file.try_clone().map_or(Output::Null, Output::File),
                 None => Output::Null,
             };
-            let child = self.child.insert(self.runner.spawn(&self.command, Input::None, output)?);
+            let child = self
+                .child
+                .insert(self.runner.spawn(&self.command, Input::None, output)?);
             let ended = child.wait().await;
             self.child = None;
             if !matches!(ended, Ended::Code(75) | Ended::Signal(9)) {

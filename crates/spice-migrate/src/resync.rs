@@ -52,31 +52,47 @@ pub(crate) async fn run(session: &Session, flags: &cli::Resync) -> Outcome {
     let (source, target) = (&ends.source.context, &ends.target.context);
     let words = &session.words;
     if applied == Ended::Code(3) {
-        let rejects = flags.rejects.as_ref().map(|file| file.display().to_string());
+        let rejects = flags
+            .rejects
+            .as_ref()
+            .map(|file| file.display().to_string());
         return Err(Stop::new(
             Exit::Partial,
             format!(
                 "updates that {target} refused are in {}",
                 rejects.unwrap_or_default()
             ),
-            format!("see what spice-apply says above; then: {}", words.step("follow")),
+            format!(
+                "see what spice-apply says above; then: {}",
+                words.step("follow")
+            ),
         ));
     }
     tracing::info!(
         "{target} was made equal to {source} as of revision {}; what was written since is captured",
         start.revision
     );
-    tracing::info!("hint: next: {}; then: {}", words.step("follow"), words.step("verify"));
+    tracing::info!(
+        "hint: next: {}; then: {}",
+        words.step("follow"),
+        words.step("verify")
+    );
     Ok(())
 }
 
 /// A write of a process that was killed may still be applied late.
 async fn wait_for_late_writes(session: &Session) -> Outcome {
     let folder = session.store.folder();
-    let position = PositionFile::new(&session.position_file()).load().ok().flatten();
+    let position = PositionFile::new(&session.position_file())
+        .load()
+        .ok()
+        .flatten();
     let in_doubt = position.is_some_and(|position| position.ambiguous_until.is_some())
         || lock::was_killed(folder, Step::Follow)
-        || matches!(session.state()?.phase, Phase::Resyncing { writing: true, .. });
+        || matches!(
+            session.state()?.phase,
+            Phase::Resyncing { writing: true, .. }
+        );
     if in_doubt {
         tracing::info!(
             "a write of the process before this one may still be applied late: waiting {} s",
@@ -96,8 +112,13 @@ fn archive(session: &Session) -> Outcome {
     std::fs::copy(&state, &kept).map_err(|error| session.cannot_write(&kept, &error))?;
     let mut files = spool_files(session)?;
     files.extend(
-        ["position", "applied.ndjson", "differences.ndjson", "checks.ndjson"]
-            .map(|name| session.file(name)),
+        [
+            "position",
+            "applied.ndjson",
+            "differences.ndjson",
+            "checks.ndjson",
+        ]
+        .map(|name| session.file(name)),
     );
     for file in files.iter().filter(|file| file.exists()) {
         let to = folder.join(file.file_name().unwrap_or_default());
@@ -213,7 +234,11 @@ impl Resync<'_> {
         let (updates_reader, updates_writer) = pipe()?;
         let (source_reader, source_path, source_writer) = pipe_at_a_path()?;
         let diff = commands::diff("-", source_path).arg("--exit-zero");
-        let diff = runner.spawn(&diff, Input::Pipe(target_reader), Output::Pipe(updates_writer))?;
+        let diff = runner.spawn(
+            &diff,
+            Input::Pipe(target_reader),
+            Output::Pipe(updates_writer),
+        )?;
         drop(source_reader);
         let mut others = vec![diff];
         for (context, at, writer) in [

@@ -72,7 +72,10 @@ fn each_measure_forbids_it_from_its_bound_on() {
         (|lag| lag.heard = Some(seconds(70)), Ok(())),
         (|lag| lag.heard = Some(seconds(71)), Err(silent)),
         (|lag| lag.behind = seconds(10), Ok(())),
-        (|lag| lag.behind = seconds(11), Err(Unsafe::Behind(seconds(11)))),
+        (
+            |lag| lag.behind = seconds(11),
+            Err(Unsafe::Behind(seconds(11))),
+        ),
         (|lag| lag.capture_lag = None, Ok(())),
         (|lag| lag.capture_lag = Some(seconds(45)), Ok(())),
         (
@@ -107,7 +110,10 @@ fn only_a_young_equal_verdict_counts() {
     };
     let judge = |verdict| safe_to_cut_over(&lag, verdict, None, &careless, at(NOW));
     assert_eq!(judge(None), Ok(()));
-    assert_eq!(judge(Some(&different)), Err(Unsafe::Different(different.clone())));
+    assert_eq!(
+        judge(Some(&different)),
+        Err(Unsafe::Different(different.clone()))
+    );
 }
 
 #[test]
@@ -120,7 +126,10 @@ fn grace_lengthens_the_age_and_a_verdict_of_the_future_is_young() {
     assert_eq!(found(NOW - 360), Ok(()));
     assert!(found(NOW - 361).is_err());
     assert_eq!(found(NOW + 5), Ok(()));
-    assert_eq!(is_verified(None, &patient, at(NOW)), Err(Unsafe::NotVerified));
+    assert_eq!(
+        is_verified(None, &patient, at(NOW)),
+        Err(Unsafe::NotVerified)
+    );
 }
 
 #[test]

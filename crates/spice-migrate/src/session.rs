@@ -59,7 +59,11 @@ impl Session {
             Ok(held) => held,
             Err(NotTaken::AtWork(at_work)) => return Err(self.is_at_work(step, at_work)),
             Err(NotTaken::Failed(error)) => {
-                let message = format!("cannot lock {} in {}: {error}", step.name(), folder.display());
+                let message = format!(
+                    "cannot lock {} in {}: {error}",
+                    step.name(),
+                    folder.display()
+                );
                 let hint = "give a folder on a local disk that you can write with --state";
                 return Err(Stop::usage(message, hint));
             }
@@ -88,7 +92,11 @@ impl Session {
         };
         let (log, copy) = open().map_err(|error: std::io::Error| {
             let message = format!("cannot write {}: {error}", path.display());
-            Stop::new(Exit::Failed, message, format!("free space on that disk; then run: {}", self.words.same()))
+            Stop::new(
+                Exit::Failed,
+                message,
+                format!("free space on that disk; then run: {}", self.words.same()),
+            )
         })?;
         self.runner.log_to(log);
         also_to(copy);
@@ -97,7 +105,10 @@ impl Session {
 
     /// The state, of a migration that was planned.
     pub(crate) fn state(&self) -> Outcome<State> {
-        self.state.borrow().clone().ok_or_else(|| self.words.no_plan(self.store.folder()))
+        self.state
+            .borrow()
+            .clone()
+            .ok_or_else(|| self.words.no_plan(self.store.folder()))
     }
 
     /// The state, if there is one.
@@ -222,7 +233,10 @@ impl Session {
             let process = pid.map_or(String::new(), |pid| format!(" (process {pid})"));
             Stop::new(
                 Exit::TryAgain,
-                format!("{name}{process} does not end: it was asked to {} s ago", STOPPING.as_secs()),
+                format!(
+                    "{name}{process} does not end: it was asked to {} s ago",
+                    STOPPING.as_secs()
+                ),
                 format!(
                     "look at {}; when it has ended, run: {}",
                     store.file(&format!("{name}.log")).display(),
@@ -250,11 +264,16 @@ impl Session {
     fn refused(&self, state: &State, why: Refusal) -> Stop {
         let words = &self.words;
         let (source, target) = (&state.source.context, &state.target.context);
-        let switched = state.phase.switch().map(ToString::to_string).unwrap_or_default();
+        let switched = state
+            .phase
+            .switch()
+            .map(ToString::to_string)
+            .unwrap_or_default();
         match why {
-            Refusal::NothingCopied => {
-                Stop::usage("nothing has been copied", format!("run: {}", words.step("copy")))
-            }
+            Refusal::NothingCopied => Stop::usage(
+                "nothing has been copied",
+                format!("run: {}", words.step("copy")),
+            ),
             Refusal::CopyUnfinished => Stop::usage(
                 format!("the copy is not finished: {}", state.phase),
                 format!("run: {}", words.step("copy")),
@@ -278,7 +297,10 @@ impl Session {
                 let message = format!("the switch to {target} was ordered {switched}{reason}");
                 Stop::usage(
                     message,
-                    format!("what is written to {target} comes back to {source} with: {}", words.step("reverse")),
+                    format!(
+                        "what is written to {target} comes back to {source} with: {}",
+                        words.step("reverse")
+                    ),
                 )
                 .also("for another migration, plan with another --state")
             }
@@ -287,8 +309,13 @@ impl Session {
                 "copy and check are its steps; for the live procedure plan again, with another --state",
             ),
             Refusal::IsLive => Stop::usage(
-                format!("check compares both ends as they are now, and {source} is being written: they always differ"),
-                format!("how far {target} is: {}. cutover compares them", words.step("status")),
+                format!(
+                    "check compares both ends as they are now, and {source} is being written: they always differ"
+                ),
+                format!(
+                    "how far {target} is: {}. cutover compares them",
+                    words.step("status")
+                ),
             ),
         }
     }
@@ -304,11 +331,19 @@ impl Session {
             ),
             Ended::Code(code) => {
                 let (exit, hint) = match code {
-                    2 => (Exit::Usage, format!("correct what {program} says above; then run: {same}")),
-                    3 => (Exit::Partial, format!("see what {program} says above; then run: {same}")),
+                    2 => (
+                        Exit::Usage,
+                        format!("correct what {program} says above; then run: {same}"),
+                    ),
+                    3 => (
+                        Exit::Partial,
+                        format!("see what {program} says above; then run: {same}"),
+                    ),
                     4 => (
                         Exit::HistoryLost,
-                        format!("let the server keep its history for longer (--datastore-gc-window of SpiceDB); then run: {same}"),
+                        format!(
+                            "let the server keep its history for longer (--datastore-gc-window of SpiceDB); then run: {same}"
+                        ),
                     ),
                     65 => (
                         Exit::BadData,
@@ -320,12 +355,20 @@ impl Session {
                             self.words.step("follow"),
                         ),
                     ),
-                    75 => (Exit::TryAgain, format!("when the server answers, run: {same}")),
+                    75 => (
+                        Exit::TryAgain,
+                        format!("when the server answers, run: {same}"),
+                    ),
                     77 => (
                         Exit::Denied,
-                        format!("correct what {program} says above: token, TLS or permission; then run: {same}"),
+                        format!(
+                            "correct what {program} says above: token, TLS or permission; then run: {same}"
+                        ),
                     ),
-                    _ => (Exit::Failed, format!("see what {program} says above; then run: {same}")),
+                    _ => (
+                        Exit::Failed,
+                        format!("see what {program} says above; then run: {same}"),
+                    ),
                 };
                 (exit, format!("{program} ended with {code}"), hint)
             }
@@ -335,7 +378,8 @@ impl Session {
 
     /// Whether writes are stopped while applications run on.
     pub(crate) fn is_live(&self) -> bool {
-        self.known().is_none_or(|state| state.procedure == Procedure::Live)
+        self.known()
+            .is_none_or(|state| state.procedure == Procedure::Live)
     }
 }
 

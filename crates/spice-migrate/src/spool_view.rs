@@ -70,7 +70,11 @@ impl View {
         let applied = place.offset + own;
         view.applied_at = seen_through(&file, applied)?;
         for segment in segments.iter().filter(|number| **number >= place.segment) {
-            let skip = if *segment == place.segment { applied } else { 0 };
+            let skip = if *segment == place.segment {
+                applied
+            } else {
+                0
+            };
             let (bytes, transactions) = after(&spool.segment(*segment), skip)?;
             view.backlog_bytes += bytes;
             view.backlog += transactions;
@@ -175,7 +179,11 @@ mod tests {
         let transaction = "{\"transaction\":{\"revision\":\"a\",\"updates\":[]}}\n";
         let first = HEADER.to_owned() + transaction + &checkpoint(10);
         std::fs::write(spool.segment(0), &first).unwrap();
-        std::fs::write(spool.segment(1), HEADER.to_owned() + transaction + &checkpoint(20)).unwrap();
+        std::fs::write(
+            spool.segment(1),
+            HEADER.to_owned() + transaction + &checkpoint(20),
+        )
+        .unwrap();
         let nothing = View::read(&spool, None).unwrap();
         assert_eq!((nothing.backlog, nothing.capture_lag), (2, Some(0.5)));
         let offset = (first.len() - checkpoint(10).len()) as u64;

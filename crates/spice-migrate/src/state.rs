@@ -219,11 +219,7 @@ impl State {
             since: switch.at,
         };
         let revision = switch.sync_point.target_revision.clone();
-        let mut reversed = Self::planned(
-            self.procedure,
-            self.target.clone(),
-            self.source.clone(),
-        );
+        let mut reversed = Self::planned(self.procedure, self.target.clone(), self.source.clone());
         reversed.is_reverse = true;
         reversed.phase = Phase::Following { ready };
         reversed.start = Some(Start {

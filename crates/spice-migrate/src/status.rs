@@ -47,7 +47,10 @@ impl Snapshot {
     /// Measures: reads the spool, the position, and the lock of `follow`.
     #[must_use]
     pub fn measure(store: &Store, state: &State, now: Instant) -> Self {
-        let position = PositionFile::new(&store.file("position")).load().ok().flatten();
+        let position = PositionFile::new(&store.file("position"))
+            .load()
+            .ok()
+            .flatten();
         let place = position.as_ref().and_then(|position| position.spool);
         let place = place.map(|place| SpoolEnd {
             segment: place.segment,
@@ -58,7 +61,14 @@ impl Snapshot {
         let follow = lock::leader(store.folder(), Step::Follow);
         let rejects = state.following.as_ref();
         let rejects = rejects.and_then(|following| following.rejects.as_deref());
-        Self::of(state, view, follow, position.is_some(), rejects.and_then(rejected), now)
+        Self::of(
+            state,
+            view,
+            follow,
+            position.is_some(),
+            rejects.and_then(rejected),
+            now,
+        )
     }
 
     /// From what was read.
@@ -80,7 +90,11 @@ impl Snapshot {
         let window = state.gc_window.as_ref().map(Span::duration);
         let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
         let headroom_ms = window.zip(heard).map(|(window, heard)| {
-            let settle = state.settle.as_ref().map(Span::duration).unwrap_or_default();
+            let settle = state
+                .settle
+                .as_ref()
+                .map(Span::duration)
+                .unwrap_or_default();
             millis(window) - millis(heard) - millis(settle)
         });
         let capture_lag = view.capture_lag;
@@ -114,7 +128,9 @@ impl Snapshot {
 }
 
 fn rejected(file: &Path) -> Option<Rejects> {
-    let metadata = std::fs::metadata(file).ok().filter(|metadata| metadata.len() > 0)?;
+    let metadata = std::fs::metadata(file)
+        .ok()
+        .filter(|metadata| metadata.len() > 0)?;
     let at = jiff::Timestamp::try_from(metadata.modified().ok()?).ok()?;
     Some(Rejects {
         file: file.to_owned(),
@@ -132,7 +148,10 @@ pub fn heartbeat(state: &State) -> Duration {
 /// How long a revision of the source must have been known before it is used.
 #[must_use]
 pub fn settling(state: &State) -> Duration {
-    let following = state.following.as_ref().and_then(|following| following.settle.as_ref());
+    let following = state
+        .following
+        .as_ref()
+        .and_then(|following| following.settle.as_ref());
     match following.or(state.settle.as_ref()) {
         Some(settle) => settle.duration(),
         None if state.source.kind.needs_settling() => SETTLE,
@@ -183,7 +202,11 @@ pub(crate) fn run(session: &Session, flags: &cli::Status) -> Outcome<Exit> {
     };
     crate::suite::stdio::print_line(text.trim_end())?;
     let Some(reason) = reason else {
-        let skip = if flags.safety.skip_verify { " --skip-verify" } else { "" };
+        let skip = if flags.safety.skip_verify {
+            " --skip-verify"
+        } else {
+            ""
+        };
         tracing::info!("safe to cut over");
         tracing::info!("hint: next: {}{skip}", session.words.step("cutover"));
         return Ok(Exit::Done);
@@ -285,10 +308,16 @@ fn as_text(session: &Session, state: &State, snapshot: &Snapshot) -> String {
         );
     }
     if let Some(late) = lag.capture_lag.filter(|_| lag.heard.is_some()) {
-        far += &format!(", and reported the last heartbeat {} s after it", seconds(late));
+        far += &format!(
+            ", and reported the last heartbeat {} s after it",
+            seconds(late)
+        );
     }
     let backlog = match lag.heard {
-        Some(_) => format!("{} transactions, {} bytes", view.backlog, view.backlog_bytes),
+        Some(_) => format!(
+            "{} transactions, {} bytes",
+            view.backlog, view.backlog_bytes
+        ),
         None => "unknown".to_owned(),
     };
     let headroom = match (snapshot.headroom_ms, &state.gc_window) {
@@ -321,7 +350,9 @@ fn as_text(session: &Session, state: &State, snapshot: &Snapshot) -> String {
 /// What to say of an equal verdict that is older than some minutes, where transactions can overtake each
 /// other.
 fn fades(session: &Session, state: &State, now: Instant) -> String {
-    let proved = state.proved_at().filter(|_| state.source.kind.needs_settling());
+    let proved = state
+        .proved_at()
+        .filter(|_| state.source.kind.needs_settling());
     match proved {
         Some(at) if at.elapsed(now) > FADES => format!(
             "; on such a source a verdict of the last minutes is worth more: {}",

@@ -1,6 +1,6 @@
 //! Why a step ends other than well.
 
-use crate::suite::{Exit, CommandError};
+use crate::suite::{CommandError, Exit};
 
 /// The result of a part of a step.
 pub(crate) type Outcome<T = ()> = Result<T, Stop>;

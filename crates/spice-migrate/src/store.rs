@@ -15,7 +15,7 @@ use spice_record::digest::{Digest, digest_text};
 
 use crate::phase::{Phase, Switch};
 use crate::state::{FORMAT, State, VERSION};
-use crate::suite::{Exit, CommandError, files};
+use crate::suite::{CommandError, Exit, files};
 
 /// The folder of a migration.
 #[derive(Clone, Debug)]
@@ -125,8 +125,11 @@ impl Store {
     pub fn save(&self, mut state: State) -> Result<State, CommandError> {
         let failed = |error: &dyn std::fmt::Display| {
             let name = self.file("state.json");
-            CommandError::new(Exit::Failed, format!("cannot write {}: {error}", name.display()))
-                .hint("free space on that disk; then run the same command again")
+            CommandError::new(
+                Exit::Failed,
+                format!("cannot write {}: {error}", name.display()),
+            )
+            .hint("free space on that disk; then run the same command again")
         };
         state.checksum = Some(state.compute_checksum().map_err(|error| failed(&error))?);
         let text = serde_json::to_string_pretty(&state).map_err(|error| failed(&error))?;
@@ -137,7 +140,10 @@ impl Store {
 
     /// Appends the state to the history, which is for people and decides nothing.
     fn record(&self, state: &State) {
-        let file = files::private().create(true).append(true).open(self.file("history.ndjson"));
+        let file = files::private()
+            .create(true)
+            .append(true)
+            .open(self.file("history.ndjson"));
         if let (Ok(mut file), Ok(line)) = (file, serde_json::to_string(state)) {
             let _ = writeln!(file, "{line}");
         }
@@ -151,7 +157,10 @@ impl Store {
     pub fn update(&self, change: impl FnOnce(&mut State)) -> Result<State, CommandError> {
         let _alone = self.alone()?;
         let Some(mut state) = self.load()? else {
-            return Err(CommandError::usage(format!("there is no plan in {}", self.0.display())));
+            return Err(CommandError::usage(format!(
+                "there is no plan in {}",
+                self.0.display()
+            )));
         };
         change(&mut state);
         self.save(state)
@@ -165,7 +174,10 @@ impl Store {
     pub fn record_switch(&self, switch: Switch) -> Result<Durable<Switch>, CommandError> {
         let failed = |error: &dyn std::fmt::Display| {
             let name = self.file("switch.json");
-            CommandError::new(Exit::Failed, format!("cannot write {}: {error}", name.display()))
+            CommandError::new(
+                Exit::Failed,
+                format!("cannot write {}: {error}", name.display()),
+            )
         };
         let text = serde_json::to_string(&switch).map_err(|error| failed(&error))?;
         let record = SwitchRecord {
@@ -184,14 +196,19 @@ impl Store {
     /// The lock for changes of the state.
     pub(crate) fn alone(&self) -> Result<File, CommandError> {
         let lock = || {
-            let file = files::private().create(true).open(self.file("state.lock"))?;
+            let file = files::private()
+                .create(true)
+                .open(self.file("state.lock"))?;
             file.lock()?;
             Ok(file)
         };
         lock().map_err(|error: io::Error| {
             let folder = self.0.display();
-            CommandError::new(Exit::Failed, format!("cannot lock the state in {folder}: {error}"))
-                .hint("give a folder on a local disk that you can write with --state")
+            CommandError::new(
+                Exit::Failed,
+                format!("cannot lock the state in {folder}: {error}"),
+            )
+            .hint("give a folder on a local disk that you can write with --state")
         })
     }
 
@@ -238,7 +255,9 @@ impl Store {
 fn replace(folder: &Path, name: &str, text: &str) -> io::Result<()> {
     let prefix = format!(".{name}.");
     // tempfile creates with mode 0600.
-    let mut file = tempfile::Builder::new().prefix(&prefix).tempfile_in(folder)?;
+    let mut file = tempfile::Builder::new()
+        .prefix(&prefix)
+        .tempfile_in(folder)?;
     writeln!(file, "{text}")?;
     file.as_file().sync_all()?;
     file.persist(folder.join(name))?;

@@ -54,7 +54,12 @@ fn state_is_read_as_it_was_written_and_nothing_else_is_left() {
     let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
     assert_eq!(names, ["history.ndjson", "state.json", "state.lock"]);
-    assert!(Store::new(&folder.path().join("gone")).load().unwrap().is_none());
+    assert!(
+        Store::new(&folder.path().join("gone"))
+            .load()
+            .unwrap()
+            .is_none()
+    );
 }
 
 #[test]
@@ -69,7 +74,10 @@ fn every_changed_byte_is_refused_and_the_file_stays() {
         // White space between fields means nothing.
         match store.load() {
             Ok(state) => assert_eq!(state.unwrap().phase, Phase::Planned, "byte {at}"),
-            Err(failure) => assert!(matches!(failure.exit, Exit::BadData | Exit::Usage), "byte {at}"),
+            Err(failure) => assert!(
+                matches!(failure.exit, Exit::BadData | Exit::Usage),
+                "byte {at}"
+            ),
         }
         assert!(store.update(|state| state.sample = Some(1)).is_err() || written[at] <= b' ');
         if written[at] > b' ' {
@@ -78,7 +86,11 @@ fn every_changed_byte_is_refused_and_the_file_stays() {
     }
     for length in 0..written.len() - 1 {
         std::fs::write(&file, &written[..length]).unwrap();
-        assert_eq!(store.load().unwrap_err().exit, Exit::BadData, "{length} bytes");
+        assert_eq!(
+            store.load().unwrap_err().exit,
+            Exit::BadData,
+            "{length} bytes"
+        );
     }
 }
 

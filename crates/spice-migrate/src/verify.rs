@@ -52,7 +52,10 @@ pub(crate) async fn run(session: &Session, flags: &cli::Verify) -> Outcome {
     session.allowed()?;
     let ends = ends::look_again(session).await?;
     let state = session.state()?;
-    let prunes = state.following.as_ref().is_some_and(|following| following.prune);
+    let prunes = state
+        .following
+        .as_ref()
+        .is_some_and(|following| following.prune);
     if prunes && ends.source.kind.is("postgres") {
         return Err(Stop::usage(
             "follow --prune deletes what verify has to look up in the spool of a PostgreSQL source",
@@ -181,7 +184,9 @@ impl Verification<'_> {
             );
             let began = Clock::now();
             let aside = session.temporary(&format!("aside.{round}"))?;
-            let differs = self.compare(revisions, until, &aside, only.as_deref()).await?;
+            let differs = self
+                .compare(revisions, until, &aside, only.as_deref())
+                .await?;
             took = began.elapsed();
             if Instant::now() >= until {
                 // Some may have expired in between.
@@ -197,7 +202,10 @@ impl Verification<'_> {
                 if round >= MEMORY_ROUNDS || !self.ends.source.kind.is("memory") {
                     return Err(self.different(revisions)?);
                 }
-                self.undecided("differences, which a snapshot of an in-memory datastore may invent", revisions)?;
+                self.undecided(
+                    "differences, which a snapshot of an in-memory datastore may invent",
+                    revisions,
+                )?;
                 let differences = session.file("differences.ndjson");
                 set_aside = self.count(&differences)?;
                 let kept = session.temporary(&format!("only.{round}"))?;
@@ -206,7 +214,8 @@ impl Verification<'_> {
                 (round, only) = (round + 1, Some(kept));
                 continue;
             }
-            set_aside = records::count(&aside, b"{").map_err(|error| session.cannot_write(&aside, &error))?;
+            set_aside = records::count(&aside, b"{")
+                .map_err(|error| session.cannot_write(&aside, &error))?;
             if set_aside == 0 {
                 return self.proved(first, revisions, round);
             }
@@ -266,12 +275,21 @@ impl Verification<'_> {
             .arg("-")
             .arg(source_path);
         let runner = &session.runner;
-        let mut diff = runner.spawn(&diff, Input::Pipe(target_reader), Output::File(differences))?;
+        let mut diff =
+            runner.spawn(&diff, Input::Pipe(target_reader), Output::File(differences))?;
         drop(source_reader);
         let mut exports = Vec::new();
         for (context, revision, writer) in [
-            (&self.ends.target.context, &at.target_revision, target_writer),
-            (&self.ends.source.context, &at.source_revision, source_writer),
+            (
+                &self.ends.target.context,
+                &at.target_revision,
+                target_writer,
+            ),
+            (
+                &self.ends.source.context,
+                &at.source_revision,
+                source_writer,
+            ),
         ] {
             let export = commands::export_relationships(
                 context,
@@ -319,7 +337,10 @@ impl Verification<'_> {
         let session = self.session;
         let path = session.file("differences.ndjson");
         let count = self.count(&path)?;
-        let what = format!("{count} at {} and {}", at.source_revision, at.target_revision);
+        let what = format!(
+            "{count} at {} and {}",
+            at.source_revision, at.target_revision
+        );
         self.verdict(Found::Different, what, Instant::now())?;
         tracing::info!("the first of them:");
         let text = std::fs::read_to_string(&path).unwrap_or_default();
@@ -361,7 +382,10 @@ impl Verification<'_> {
         if known.is_some_and(|verdict| verdict.found == Found::Different) {
             return Ok(());
         }
-        let what = format!("{what}, at {} and {}", at.source_revision, at.target_revision);
+        let what = format!(
+            "{what}, at {} and {}",
+            at.source_revision, at.target_revision
+        );
         self.verdict(Found::Undecided, what, Instant::now())
     }
 
@@ -393,12 +417,17 @@ impl Verification<'_> {
         let Schemas::Differ(difference) = found else {
             return Err(Stop::new(
                 Exit::TryAgain,
-                format!("the schema of {source} or {target} is being changed, so they cannot be compared"),
+                format!(
+                    "the schema of {source} or {target} is being changed, so they cannot be compared"
+                ),
                 format!("when nobody changes the schema, run: {}", words.same()),
             ));
         };
         let reason = format!("the schema of {target} differs: {difference}");
-        let what = format!("{reason}, at {} and {}", at.source_revision, at.target_revision);
+        let what = format!(
+            "{reason}, at {} and {}",
+            at.source_revision, at.target_revision
+        );
         self.verdict(Found::Different, what, Instant::now())?;
         Err(Stop::new(
             Exit::Partial,
@@ -431,7 +460,9 @@ impl Verification<'_> {
         }
         let file = session.temporary("schema")?;
         std::fs::write(&file, output).map_err(|error| session.cannot_write(&file, &error))?;
-        let command = commands::check(target, &at.target_revision).quiet().arg(&file);
+        let command = commands::check(target, &at.target_revision)
+            .quiet()
+            .arg(&file);
         let child = session.runner.spawn_silent(&command, Output::Kept)?;
         let (ended, output, said) = child.finish_silent().await;
         match ended {
@@ -461,7 +492,10 @@ enum Schemas {
 
 /// What the header of a stream of checks says of the schemas.
 fn difference(output: &[u8]) -> String {
-    let line = output.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let line = output
+        .split(|byte| *byte == b'\n')
+        .next()
+        .unwrap_or_default();
     let found = match records::parse(line) {
         Some(Record::Header(header)) => header.schema_difference,
         _ => None,

@@ -45,7 +45,10 @@ impl Words {
 
     /// A step of this migration.
     pub(crate) fn step(&self, step: &str) -> String {
-        let state = self.state.as_ref().map(|state| format!(" --state {}", quoted(state)));
+        let state = self
+            .state
+            .as_ref()
+            .map(|state| format!(" --state {}", quoted(state)));
         let step = match (self.is_reverse, step.split(' ').next()) {
             // It runs the follow of the way back.
             (true, Some("follow")) => "reverse".to_owned(),
@@ -60,7 +63,10 @@ impl Words {
     pub(crate) fn no_plan(&self, folder: &Path) -> Stop {
         if self.is_reverse {
             return Stop::usage(
-                format!("there is no plan in {}: the way back has not begun", folder.display()),
+                format!(
+                    "there is no plan in {}: the way back has not begun",
+                    folder.display()
+                ),
                 format!("after the switch run: {}", self.step("reverse")),
             );
         }

@@ -318,7 +318,7 @@ fn refuse_unless_followable(kind: DatastoreKind, endpoint: &str) -> Result<(), C
         )
         .hint(
             "stop all writes to it and copy: spice-export | spice-import; compare with spice-diff, then \
-             switch; scripts/migrate does that with plan --fenced",
+             switch; spice-migrate does that with plan --fenced",
         )),
         None => Err(CommandError::usage(format!(
             "{endpoint} is in memory or on Spanner, and its answers do not tell which; Spanner cannot be \

@@ -79,7 +79,7 @@ pub(crate) async fn read_end(
         export.signal(rustix::process::Signal::TERM);
     }
     let exported = export.wait().await;
-    if !exported.is_success() && !(is_first && exported.is_of_another()) {
+    if !(exported.is_success() || is_first && exported.is_of_another()) {
         return Ok(Err(("spice-export", exported)));
     }
     let counted = crate::records::digests(&output).filter(|_| ended.is_success());

@@ -199,7 +199,7 @@ pub(crate) async fn header_of(session: &Session, context: &str, at: At<'_>) -> O
     std::thread::spawn(move || {
         let mut line = Vec::new();
         let read = BufReader::new(reader).read_until(b'\n', &mut line);
-        let _ = sender.send(read.is_ok().then_some(line).unwrap_or_default());
+        let _ = sender.send(read.map_or_else(|_| Vec::new(), |_| line));
     });
     let header = header.await.unwrap_or_default();
     // The header is enough.

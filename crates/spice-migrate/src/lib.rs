@@ -9,10 +9,11 @@
 //! | [`lock`], [`folder`] | one process of a step at a time; the folder |
 //! | [`commands`], [`process`], [`restart`] | command lines of the suite; programs that run, and run again |
 //! | [`ends`], [`compare`], [`records`], [`spool_view`] | what is known of both servers, of records, of the spool |
-//! | [`plan`], [`copy`], [`capture`], [`check`], [`follow`], [`verify`], [`answers`], [`resync`] | the steps |
-//! | [`cutover`], [`drain`], [`leaks`], [`reverse`], [`abort`] | the switch, the way back, giving up |
+//! | [`plan`], [`plan_text`], [`copy`], [`capture`], [`check`], [`follow`], [`resync`] | the steps |
+//! | [`verify`], [`schemas`], [`answers`] | both ends compared while they are written |
+//! | [`cutover`], [`cutover_compare`], [`drain`], [`leaks`], [`reverse`], [`abort`] | the switch, the way back, giving up |
 //! | [`status`], [`safety`] | how far the target is behind, and whether it is safe to cut over |
-//! | [`print`], [`print_steps`] | the steps as commands for bash |
+//! | [`print`], [`print_steps`], [`print_live`] | the steps as commands for bash |
 
 #![forbid(unsafe_code)]
 
@@ -25,6 +26,7 @@ mod commands;
 mod compare;
 mod copy;
 mod cutover;
+mod cutover_compare;
 mod drain;
 mod ends;
 mod folder;
@@ -35,6 +37,7 @@ pub mod phase;
 mod plan;
 mod plan_text;
 mod print;
+mod print_live;
 mod print_steps;
 mod process;
 mod quote;
@@ -43,6 +46,7 @@ mod restart;
 mod resync;
 mod reverse;
 pub mod safety;
+mod schemas;
 mod session;
 mod spool_view;
 pub mod state;

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant as Clock};
 
 use rustix::process::Signal;
-use spice_record::Record;
 
 use crate::answers;
 use crate::cli;
@@ -19,7 +18,7 @@ use crate::process::{Ended, Input, Output, pipe, pipe_at_a_path};
 use crate::records::{self, Pair};
 use crate::session::Session;
 use crate::state::{Found, Verdict};
-use crate::status::{Snapshot, heartbeat, settling};
+use crate::status::heartbeat;
 use crate::stop::{Outcome, Stop};
 use crate::store::remove;
 use crate::suite::{Exit, escape};
@@ -27,8 +26,6 @@ use crate::time::Instant;
 
 /// How long a pair may take beside two heartbeats.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long a change of the schema may take beside the settle time.
-const SCHEMA: Duration = Duration::from_secs(10);
 /// So often what cannot be compared yet is looked at again.
 const ROUNDS: u32 = 20;
 /// So often a memory source is read before a difference counts.
@@ -44,7 +41,7 @@ pub(crate) struct Verification<'a> {
     pub(crate) ends: &'a Ends,
     pub(crate) jobs: Option<u64>,
     /// Since when the schemas differ, and how long a change may take.
-    unlike: std::cell::Cell<Option<(Clock, Duration)>>,
+    pub(crate) unlike: std::cell::Cell<Option<(Clock, Duration)>>,
 }
 
 pub(crate) async fn run(session: &Session, flags: &cli::Verify) -> Outcome {
@@ -388,117 +385,4 @@ impl Verification<'_> {
         );
         self.verdict(Found::Undecided, what, Instant::now())
     }
-
-    /// Whether the schemas agree at a pair; `false` where that has to be looked at again, at a later one. A
-    /// change on its way looks like a difference: spice-apply brings the newest text, which may be ahead of the
-    /// pair. So it is one only when it is still there after the time that a change may take.
-    async fn schemas_agree(&self, at: &SyncPoint) -> Outcome<bool> {
-        let found = self.compare_schemas(at).await?;
-        if matches!(found, Schemas::Agree) {
-            self.unlike.set(None);
-            return Ok(true);
-        }
-        let Some((since, may_take)) = self.unlike.get() else {
-            let state = self.session.state()?;
-            let snapshot = Snapshot::measure(&self.session.store, &state, Instant::now());
-            let may_take = settling(&state) + snapshot.lag.behind + SCHEMA;
-            self.unlike.set(Some((Clock::now(), may_take)));
-            self.undecided("the schemas differ, or have just been changed", at)?;
-            tracing::info!(
-                "the schemas differ, or have just been changed: looking at a later pair as well"
-            );
-            return Ok(false);
-        };
-        if since.elapsed() < may_take {
-            return Ok(false);
-        }
-        let (source, target) = (&self.ends.source.context, &self.ends.target.context);
-        let words = &self.session.words;
-        let Schemas::Differ(difference) = found else {
-            return Err(Stop::new(
-                Exit::TryAgain,
-                format!(
-                    "the schema of {source} or {target} is being changed, so they cannot be compared"
-                ),
-                format!("when nobody changes the schema, run: {}", words.same()),
-            ));
-        };
-        let reason = format!("the schema of {target} differs: {difference}");
-        let what = format!(
-            "{reason}, at {} and {}",
-            at.source_revision, at.target_revision
-        );
-        self.verdict(Found::Different, what, Instant::now())?;
-        Err(Stop::new(
-            Exit::Partial,
-            format!("{reason}. That is what {target} has otherwise than {source}"),
-            format!(
-                "see whether follow could not bring it over ({}), or somebody else wrote the schema of {target}",
-                self.session.file("follow.log").display()
-            ),
-        )
-        .also(format!(
-            "to make it that of {source}: {}; then {}; then run: {}",
-            words.step("resync"),
-            words.step("follow"),
-            words.same()
-        )))
-    }
-
-    async fn compare_schemas(&self, at: &SyncPoint) -> Outcome<Schemas> {
-        let session = self.session;
-        let (source, target) = (&self.ends.source.context, &self.ends.target.context);
-        let command = commands::check(source, &at.source_revision)
-            .flag("--sample", "0")
-            .quiet();
-        let child = session.runner.spawn_silent(&command, Output::Kept)?;
-        let (ended, output, said) = child.finish_silent().await;
-        match ended {
-            Ended::Code(0) => {}
-            Ended::Code(75) => return Ok(Schemas::Unsettled),
-            ended => return Err(self.schemas_failed(ended, &said)),
-        }
-        let file = session.temporary("schema")?;
-        std::fs::write(&file, output).map_err(|error| session.cannot_write(&file, &error))?;
-        let command = commands::check(target, &at.target_revision)
-            .quiet()
-            .arg(&file);
-        let child = session.runner.spawn_silent(&command, Output::Kept)?;
-        let (ended, output, said) = child.finish_silent().await;
-        match ended {
-            Ended::Code(0) => Ok(Schemas::Agree),
-            Ended::Code(3) => Ok(Schemas::Differ(difference(&output))),
-            Ended::Code(75) => Ok(Schemas::Unsettled),
-            ended => Err(self.schemas_failed(ended, &said)),
-        }
-    }
-
-    fn schemas_failed(&self, ended: Ended, said: &[u8]) -> Stop {
-        use std::io::Write as _;
-
-        let _ = std::io::stderr().lock().write_all(said);
-        let what = "the schemas could not be compared";
-        self.session.failed("spice-check", ended, what)
-    }
-}
-
-/// What was found of the schemas.
-enum Schemas {
-    Agree,
-    Differ(String),
-    /// One was changed after its revision, so nobody can tell.
-    Unsettled,
-}
-
-/// What the header of a stream of checks says of the schemas.
-fn difference(output: &[u8]) -> String {
-    let line = output
-        .split(|byte| *byte == b'\n')
-        .next()
-        .unwrap_or_default();
-    let found = match records::parse(line) {
-        Some(Record::Header(header)) => header.schema_difference,
-        _ => None,
-    };
-    found.unwrap_or_else(|| "see what spice-check says in the log".to_owned())
 }

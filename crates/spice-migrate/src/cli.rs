@@ -10,7 +10,12 @@ use crate::time::Span;
 ///
 /// Each step can be stopped or killed; the same command resumes it.
 #[derive(Clone, Debug, clap::Parser)]
-#[command(name = "spice-migrate", version = VERSION, before_help = EXAMPLES)]
+#[command(
+    name = "spice-migrate",
+    version = VERSION,
+    before_help = EXAMPLES,
+    disable_help_subcommand = true
+)]
 pub struct Migrate {
     /// The folder for the state of this migration.
     #[arg(long, global = true, value_name = "DIR", default_value = "migration")]

@@ -74,7 +74,10 @@ pub(crate) async fn run(session: &Session, flags: &cli::Cutover) -> Outcome {
             tracing::info!("hint: {}", status::way_back(session, &state));
             return Ok(());
         }
-        _ => cutover.to_the_switch(&state, rejects.as_deref()).await?,
+        _ => {
+            let switched = cutover.to_the_switch(&state, rejects.as_deref()).await;
+            switched.map_err(|stop| cutover.behind_the_fence(stop))?
+        }
     };
     if !is_compared {
         let equal = cutover
@@ -96,6 +99,23 @@ pub(crate) async fn run(session: &Session, flags: &cli::Cutover) -> Outcome {
 }
 
 impl Cutover<'_> {
+    /// What holds for each failure between the fence and the order: writes are stopped still.
+    fn behind_the_fence(&self, stop: Stop) -> Stop {
+        let session = self.session;
+        let is_fenced = session
+            .known()
+            .is_some_and(|state| state.phase.fenced_at().is_some());
+        match is_fenced {
+            true => stop.also(format!(
+                "writes to {} are STILL STOPPED and SWITCH was not printed: the same command resumes behind the fence; \
+                 or, to give up: {}; then lift the fence",
+                self.source(),
+                session.words.step("abort")
+            )),
+            false => stop,
+        }
+    }
+
     pub(crate) fn source(&self) -> &str {
         &self.ends.source.context
     }
@@ -258,9 +278,13 @@ impl Cutover<'_> {
                 )),
             };
         }
+        let plan = match session.state()?.is_reverse {
+            true => session.file("../plan.txt"),
+            false => session.file("plan.txt"),
+        };
         tracing::info!(
             "stop all writes to {source} now; how: {}, step 5. Nothing else has to be done before the switch",
-            session.file("plan.txt").display()
+            plan.display()
         );
         tracing::info!("when they are stopped, type: fenced");
         let (sender, line) = tokio::sync::oneshot::channel();

@@ -71,6 +71,16 @@ pub(crate) fn reverse(folder: &Path) -> PathBuf {
     folder.join("reverse")
 }
 
+/// Removes such folders of runs that were killed. The step is locked.
+pub(crate) fn clear_work(folder: &Path, step: &str) {
+    let prefix = format!(".{step}.");
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(&prefix) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
 /// A folder for files of one run, removed at its end.
 pub(crate) fn work(folder: &Path, step: &str) -> Outcome<tempfile::TempDir> {
     tempfile::Builder::new()

@@ -293,7 +293,11 @@ impl Script {
             "echo \"$watch $apply\" >{}",
             self.shown("follow.pids")
         ));
-        lines.push("trap 'kill -TERM \"$watch\" \"$apply\" 2>/dev/null || :' EXIT".to_owned());
+        lines.push(format!("pids={}", self.shown("follow.pids")));
+        lines.push(
+            "trap 'kill -TERM \"$watch\" \"$apply\" 2>/dev/null || :; rm -f \"$pids\"' EXIT"
+                .to_owned(),
+        );
         lines.push("wait -n".to_owned());
         lines
     }
@@ -309,14 +313,13 @@ impl Script {
         ]
     }
 
-    /// Stops what follow has started, and waits for its end.
+    /// Stops what the printed follow has started, and waits for its end.
     pub(crate) fn stop_follow(&self) -> String {
         format!(
-            "for pid in $(cat {} {} 2>/dev/null || :); do\n  \
+            "for pid in $(cat {} 2>/dev/null || :); do\n  \
              kill -USR1 \"$pid\" 2>/dev/null || continue\n  \
              while kill -0 \"$pid\" 2>/dev/null; do sleep 0.02; done\ndone",
-            self.shown("follow.pids"),
-            self.shown("follow.lock")
+            self.shown("follow.pids")
         )
     }
 }

@@ -69,6 +69,7 @@ impl Session {
             }
         };
         let _ = std::fs::remove_file(self.stop_file(step));
+        crate::folder::clear_work(&folder, step.name());
         if let Ok(lock) = held.for_program() {
             self.runner.lock_with(lock);
         }

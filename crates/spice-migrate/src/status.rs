@@ -232,6 +232,14 @@ fn way_on(session: &Session, state: &State, snapshot: &Snapshot, reason: &Reason
 /// What is said of the way back.
 pub(crate) fn way_back(session: &Session, state: &State) -> String {
     let target = &state.target.context;
+    let back = Store::new(&crate::folder::reverse(session.store.folder()));
+    let back = back.load().ok().flatten();
+    if let Some(switch) = back.as_ref().and_then(|back| back.phase.switch()) {
+        return format!(
+            "the switch back to {} was ordered {switch}",
+            state.source.context
+        );
+    }
     match state.target.kind.is("spanner") {
         true => format!(
             "there is no way back by following, for {target} is on Spanner: what is written to {target} now stays there"

@@ -49,7 +49,7 @@ fn help(folder: &Path, check: bool) -> Result<()> {
     fs::create_dir_all(folder)?;
     for program in programs() {
         let path = folder.join(format!("{}.txt", program.get_name()));
-        let text = program.term_width(100).render_long_help().to_string();
+        let text = help_of(program);
         if !check {
             fs::write(&path, text)?;
         } else if fs::read_to_string(&path).unwrap_or_default() != text {
@@ -58,6 +58,17 @@ fn help(folder: &Path, check: bool) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The help of a program, and of each of its steps.
+fn help_of(program: Command) -> String {
+    let mut program = program.term_width(100);
+    program.build();
+    let mut text = program.render_long_help().to_string();
+    for step in program.get_subcommands_mut() {
+        text += &format!("\n{}\n", step.render_long_help());
+    }
+    text
 }
 
 fn pages(folder: &Path) -> Result<()> {

@@ -66,6 +66,10 @@ pub(crate) async fn run(session: &Session, flags: &cli::Cutover) -> Outcome {
     let (switch, is_compared) = match &state.phase {
         Phase::Switched { switch } => {
             tracing::info!("the switch was ordered: {switch}");
+            tracing::info!(
+                "SWITCH READS AND WRITES TO {} NOW, unless that is done",
+                state.target.context
+            );
             (switch.clone(), false)
         }
         Phase::Verified { switch, equal } => {
@@ -131,9 +135,13 @@ impl Cutover<'_> {
         rejects: Option<&Path>,
     ) -> Outcome<(Switch, bool)> {
         let fenced = self.fence(state).await?;
-        // From here on applications wait: as little as possible.
-        let (marker, stopped) = tokio::join!(self.marker(fenced), self.stop_follow());
+        // From here on applications wait: as little as possible. The state is written while the marker is.
+        let (marker, stopped, kept) =
+            tokio::join!(self.marker(state, fenced), self.stop_follow(), async {
+                self.keep_fence(state, fenced)
+            });
         let (marker, stopped) = (marker?, stopped?);
+        kept?;
         let (second, drained) = match &marker {
             Some(marker) => self.drain.behind_the_fence(marker).await?,
             None => self.drain.quiet_source().await?,
@@ -219,14 +227,17 @@ impl Cutover<'_> {
         self.wait_for_the_fence().await?;
         let at = Instant::now();
         self.is_still_verified(at)?;
-        let Some(ready) = state.phase.ready() else {
-            return Err(Stop::usage(
-                "nothing has been copied",
-                format!("run: {}", session.words.step("copy")),
-            ));
-        };
-        session.set_phase(Phase::Fenced { ready, at })?;
         Ok(at)
+    }
+
+    /// Keeps when the fence was confirmed, unless an earlier run did.
+    fn keep_fence(&self, state: &State, at: Instant) -> Outcome {
+        match state.phase.ready() {
+            Some(ready) if state.phase.fenced_at() != Some(at) => {
+                self.session.set_phase(Phase::Fenced { ready, at })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The verdict was young when this began, and somebody may have been waited for, for long.
@@ -318,10 +329,11 @@ impl Cutover<'_> {
     }
 
     /// The marker of this fence, which may have been written already.
-    async fn marker(&self, at: Instant) -> Outcome<Option<String>> {
-        let session = self.session;
-        let phase = session.state()?.phase;
-        if let Some(marker) = phase.marker() {
+    async fn marker(&self, state: &State, at: Instant) -> Outcome<Option<String>> {
+        let phase = &state.phase;
+        if let Some(marker) = phase.marker()
+            && phase.fenced_at() == Some(at)
+        {
             return Ok(Some(marker.to_owned()));
         }
         let Marker::At(marker) = self.drain.marker().await? else {
@@ -329,7 +341,8 @@ impl Cutover<'_> {
         };
         if let Some(ready) = phase.ready() {
             let marker = marker.clone();
-            session.set_phase(Phase::MarkerWritten { ready, at, marker })?;
+            self.session
+                .set_phase(Phase::MarkerWritten { ready, at, marker })?;
         }
         Ok(Some(marker))
     }

@@ -202,8 +202,10 @@ impl<'a> Drain<'a> {
     pub(crate) async fn behind_the_fence(&self, marker: &str) -> Outcome<(String, SpoolEnd)> {
         self.begin_to_apply(marker)?;
         self.capture_until(marker).await?;
-        let drained = self.note_drained(marker)?;
-        let second = match self.marker().await? {
+        // The state is written while the second marker is.
+        let (second, drained) = tokio::join!(self.marker(), async { self.note_drained(marker) });
+        let (second, drained) = (second?, drained?);
+        let second = match second {
             Marker::At(second) => second,
             Marker::ReadOnly => marker.to_owned(),
         };

@@ -7,6 +7,7 @@ mod fence;
 mod gateway;
 mod printed;
 mod resync;
+mod screen;
 mod spanner;
 mod state;
 mod under_load;

@@ -227,6 +227,9 @@ pub(crate) struct Status {
     /// Print one JSON object.
     #[arg(long)]
     pub(crate) json: bool,
+    /// Show it live until q is pressed; off a terminal print a line every 10 s.
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) watch: bool,
     #[command(flatten)]
     pub(crate) safety: Safety,
     #[command(flatten)]

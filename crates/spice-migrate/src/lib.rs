@@ -12,7 +12,8 @@
 //! | [`plan`], [`plan_text`], [`copy`], [`capture`], [`check`], [`follow`], [`resync`] | the steps |
 //! | [`verify`], [`schemas`], [`answers`] | both ends compared while they are written |
 //! | [`cutover`], [`cutover_compare`], [`drain`], [`leaks`], [`reverse`], [`abort`] | the switch, the way back, giving up |
-//! | [`status`], [`safety`] | how far the target is behind, and whether it is safe to cut over |
+//! | [`status`], [`safety`], [`rows`] | how far the target is behind, and whether it is safe to cut over |
+//! | [`live`], [`screen`] | the same as a live screen |
 //! | [`print`], [`print_steps`], [`print_live`] | the steps as commands for bash |
 
 #![forbid(unsafe_code)]
@@ -32,6 +33,7 @@ mod ends;
 mod folder;
 mod follow;
 mod leaks;
+mod live;
 mod lock;
 pub mod phase;
 mod plan;
@@ -45,8 +47,10 @@ mod records;
 mod restart;
 mod resync;
 mod reverse;
+mod rows;
 pub mod safety;
 mod schemas;
+mod screen;
 mod session;
 mod spool_view;
 pub mod state;

@@ -112,6 +112,12 @@ impl Session {
             .ok_or_else(|| self.words.no_plan(self.store.folder()))
     }
 
+    /// The state as it is now: other steps change it.
+    pub(crate) fn reload(&self) -> Outcome<State> {
+        self.state.replace(self.store.load()?);
+        self.state()
+    }
+
     /// The state, if there is one.
     pub(crate) fn known(&self) -> Option<State> {
         self.state.borrow().clone()

@@ -28,6 +28,8 @@ pub struct View {
     pub applied_at: Option<Instant>,
     /// How long the source took to report the last heartbeat, in seconds.
     pub capture_lag: Option<f64>,
+    /// Bytes of the segments that there are.
+    pub captured_bytes: u64,
     /// Transactions that are captured and not applied.
     pub backlog: u64,
     /// Their bytes, and those of checkpoints between them.
@@ -58,6 +60,9 @@ impl View {
         let last = last_checkpoint(&newest_file, end)?;
         view.capture_lag = last.as_ref().and_then(|last| last.lag);
         view.heard_at = seen_through(&newest_file, end)?;
+        for segment in &segments {
+            view.captured_bytes += std::fs::metadata(spool.segment(*segment))?.len();
+        }
         if !segments.contains(&place.segment) {
             return Ok(view);
         }

@@ -6,9 +6,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::cli::{self, Safety};
+use crate::live;
 use crate::lock;
 use crate::phase::{SpoolEnd, Step};
-use crate::records;
+use crate::rows::Rows;
 use crate::safety::{Lag, Policy, Reason, Rejects, Unsafe, safe_to_cut_over};
 use crate::session::Session;
 use crate::spool_view::View;
@@ -16,14 +17,12 @@ use crate::state::State;
 use crate::stop::Outcome;
 use crate::store::Store;
 use crate::suite::{Exit, PositionFile, Spool};
-use crate::time::{Instant, Span, seconds};
+use crate::time::{Instant, Span};
 
 /// A heartbeat that is not known.
 const HEARTBEAT: Duration = Duration::from_secs(30);
 /// How long revisions of MySQL and memory take to settle: the default of the programs.
 const SETTLE: Duration = Duration::from_secs(35);
-/// On such a source a comparison speaks for some minutes.
-const FADES: Duration = Duration::from_secs(300);
 
 /// How far a migration is, at an instant.
 #[derive(Clone, Debug)]
@@ -192,13 +191,16 @@ pub(crate) fn reason(
 }
 
 pub(crate) fn run(session: &Session, flags: &cli::Status) -> Outcome<Exit> {
+    if flags.watch {
+        return live::run(session, flags);
+    }
     let state = session.state()?;
     let snapshot = Snapshot::measure(&session.store, &state, Instant::now());
     let policy = flags.safety.policy(&state);
     let reason = reason(session, &state, &snapshot, &policy);
     let text = match flags.json {
         true => as_json(&snapshot, reason.as_ref()).to_string(),
-        false => as_text(session, &state, &snapshot),
+        false => Rows::of(session, &state, &snapshot).text(),
     };
     crate::suite::stdio::print_line(text.trim_end())?;
     let Some(reason) = reason else {
@@ -216,7 +218,12 @@ pub(crate) fn run(session: &Session, flags: &cli::Status) -> Outcome<Exit> {
     Ok(Exit::Failed)
 }
 
-fn way_on(session: &Session, state: &State, snapshot: &Snapshot, reason: &Reason) -> String {
+pub(crate) fn way_on(
+    session: &Session,
+    state: &State,
+    snapshot: &Snapshot,
+    reason: &Reason,
+) -> String {
     let words = &session.words;
     if state.phase.switch().is_some() {
         way_back(session, state)
@@ -298,87 +305,4 @@ fn as_json(snapshot: &Snapshot, reason: Option<&Reason>) -> Value {
 
 fn millis_as_seconds(millis: u128) -> f64 {
     u32::try_from(millis).map_or(f64::MAX, |millis| f64::from(millis) / 1_000.0)
-}
-
-fn as_text(session: &Session, state: &State, snapshot: &Snapshot) -> String {
-    let (lag, view) = (&snapshot.lag, &snapshot.view);
-    let source = &state.source.context;
-    let runs = match snapshot.follow {
-        Some(pid) => format!("runs, process {pid}"),
-        None => "does not run".to_owned(),
-    };
-    let mut far = String::new();
-    if let Some(heard) = lag.heard {
-        far = format!(
-            "{} s behind what was captured; {source} was last heard {} s ago",
-            seconds(lag.behind),
-            seconds(heard)
-        );
-    }
-    if let Some(late) = lag.capture_lag.filter(|_| lag.heard.is_some()) {
-        far += &format!(
-            ", and reported the last heartbeat {} s after it",
-            seconds(late)
-        );
-    }
-    let backlog = match lag.heard {
-        Some(_) => format!(
-            "{} transactions, {} bytes",
-            view.backlog, view.backlog_bytes
-        ),
-        None => "unknown".to_owned(),
-    };
-    let headroom = match (snapshot.headroom_ms, &state.gc_window) {
-        (Some(ms), Some(window)) => format!("{} s of {window}", ms / 1_000),
-        (None, Some(window)) => format!("unknown of {window}"),
-        _ => "unknown".to_owned(),
-    };
-    let verdict = match &state.verdict {
-        Some(verdict) => format!("{verdict}{}", fades(session, state, snapshot.now)),
-        None => "not done".to_owned(),
-    };
-    let mut text = format!(
-        "follow     {runs}\ncopy       {}\nlag        {far}\nbacklog    {backlog}\nheadroom   {headroom}\nverify     {}\n",
-        state.phase,
-        crate::suite::escape(&verdict)
-    );
-    if let Some(at) = state.phase.fenced_at() {
-        let ago = at.elapsed(snapshot.now).as_secs();
-        text += &format!("fence      confirmed {ago} s ago: writes to {source} are stopped\n");
-    }
-    if let Some(at) = state.aborted {
-        text += &format!("aborted    at {at}\n");
-    }
-    if state.phase.switch().is_some() {
-        text += &format!("reverse    {}\n", reverse_runs(session));
-    }
-    text
-}
-
-/// What to say of an equal verdict that is older than some minutes, where transactions can overtake each
-/// other.
-fn fades(session: &Session, state: &State, now: Instant) -> String {
-    let proved = state
-        .proved_at()
-        .filter(|_| state.source.kind.needs_settling());
-    match proved {
-        Some(at) if at.elapsed(now) > FADES => format!(
-            "; on such a source a verdict of the last minutes is worth more: {}",
-            session.words.step("verify")
-        ),
-        _ => String::new(),
-    }
-}
-
-/// Whether the way back is followed, and what it has brought back.
-fn reverse_runs(session: &Session) -> String {
-    let store = Store::new(&crate::folder::reverse(session.store.folder()));
-    let runs = match lock::leader(store.folder(), Step::Follow) {
-        Some(pid) => format!("runs, process {pid}"),
-        None => "does not run".to_owned(),
-    };
-    match records::last_write(&store.file("applied.ndjson")) {
-        Some(at) => format!("{runs}; the last write came back at {at}"),
-        None => format!("{runs}; no write has come back"),
-    }
 }

@@ -64,7 +64,11 @@ fn import_of_300_000_and_its_updates_take_bounded_memory() {
         .spawn();
     churn(&server, 200);
     let end = mark(&server);
-    let drain = || watch(&server).timeout(PATIENCE * 10).args(["--until", &end]);
+    let drain = || {
+        watch(&server)
+            .timeout(PATIENCE * 10)
+            .args(["--until", &end])
+    };
     for path in [&spool, &second] {
         wait_until("the updates are written", PATIENCE, || {
             ends_with(path, "update-99-999\"")

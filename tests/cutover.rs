@@ -1,12 +1,12 @@
 //! Moving a source that is being written: `spice-migrate` from plan to the switch, and back.
 
 mod answers;
-mod back;
 mod contended;
 mod fence;
 mod gateway;
 mod printed;
 mod resync;
+mod reverse;
 mod screen;
 mod spanner;
 mod state;
@@ -26,7 +26,7 @@ use spice_migrate::state::State;
 use spice_migrate::store::Store;
 
 use crate::support::gateway::Gateway;
-use crate::support::judge::{self, Precision, Writers};
+use crate::support::oracle::{self, Precision, Writers};
 use crate::support::program::Program;
 use crate::support::running::{Finished, Running};
 use crate::support::spicedb::{Datastore, Server};
@@ -205,21 +205,21 @@ fn downtime(cutover: &Finished) -> f64 {
     text.split(' ').next().unwrap().parse().unwrap()
 }
 
-/// A relationship that no writer owns, as the judge takes and prints it.
+/// A relationship that no writer owns, as the oracle takes and prints it.
 fn relationship(id: &str) -> String {
     format!(r#"{{"relation":"holder","resource":"item:{id}","subject":"user:somebody"}}"#)
 }
 
 /// Writes one relationship of the writers' schema.
 fn touch(server: &Server, id: &str) {
-    judge::load(
+    oracle::load(
         server,
         &(relationship(id).replacen('{', r#"{"op":"touch","#, 1) + "\n"),
     );
 }
 
 fn delete(server: &Server, id: &str) {
-    judge::load(
+    oracle::load(
         server,
         &(relationship(id).replacen('{', r#"{"op":"delete","#, 1) + "\n"),
     );

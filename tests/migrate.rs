@@ -7,7 +7,7 @@ use std::time::Duration;
 use testdata::Sample;
 
 use crate::copy::{holding, import, stream_of};
-use crate::support::judge::{self, Precision};
+use crate::support::oracle::{self, Precision};
 use crate::support::program::Program;
 use crate::support::spicedb::{Datastore, Server};
 use crate::support::{folder, repeat};
@@ -38,15 +38,15 @@ fn plan_then_copy_moves_everything_and_a_second_run_changes_nothing() {
         assert!(printed.text().contains("cutover"), "{}", printed.text());
     }
     assert_eq!(
-        judge::dump(&to, Precision::Seconds).len(),
+        oracle::dump(&to, Precision::Seconds).len(),
         0,
         "plan writes nothing"
     );
     migrate(&state, &["copy"]).run().expect_success();
-    judge::assert_same_relationships(&from, &to, Precision::Seconds);
-    let head = judge::head(&to);
+    oracle::assert_same_relationships(&from, &to, Precision::Seconds);
+    let head = oracle::head(&to);
     migrate(&state, &["copy"]).run().expect_success();
-    assert_eq!(judge::head(&to), head, "a finished copy is not made again");
+    assert_eq!(oracle::head(&to), head, "a finished copy is not made again");
     let spool = std::fs::metadata(state.join("changes.ndjson")).unwrap();
     assert_eq!(spool.permissions().mode() & 0o777, 0o600);
     let folder = std::fs::metadata(&state).unwrap();
@@ -238,7 +238,7 @@ fn copy_that_was_killed_goes_on_with_the_same_command() {
         migrate(&state, &["copy", "--settle", "0s"])
             .run()
             .expect_success();
-        judge::assert_same_relationships(&from, &to, Precision::Microseconds);
+        oracle::assert_same_relationships(&from, &to, Precision::Microseconds);
     }
 }
 

@@ -1,7 +1,7 @@
 //! What `verify --check-sample` makes of two ends that hold the same and answer differently, or not at all.
 
 use super::{Migration, PATIENCE};
-use crate::support::judge;
+use crate::support::oracle;
 use crate::support::spicedb::{Datastore, Server};
 use crate::support::{repeat, wait_until};
 
@@ -45,14 +45,14 @@ fn grant_for_a_while(server: &Server) -> jiff::Timestamp {
     };
     let owner = r#"{"op":"touch","resource":"document:d0","relation":"owner","subject":"user:u0"}"#;
     let lines = (0..40).map(line).chain([owner.to_owned()]);
-    judge::load(server, &(lines.collect::<Vec<_>>().join("\n") + "\n"));
+    oracle::load(server, &(lines.collect::<Vec<_>>().join("\n") + "\n"));
     expiry
 }
 
 #[test]
 fn target_that_answers_otherwise_though_it_holds_the_same_is_found_by_checks() {
     let migration = Migration::between(Datastore::Postgres, Datastore::Postgres);
-    judge::write_schema(&migration.from, EXPIRING);
+    oracle::write_schema(&migration.from, EXPIRING);
     migration.plan_and_copy();
     let following = migration.follow();
     let revoke = || {
@@ -62,10 +62,10 @@ fn target_that_answers_otherwise_though_it_holds_the_same_is_found_by_checks() {
             format!(r#"{{"op":"delete",{of}}}"#)
         };
         wait_until("the target holds what will be removed", PATIENCE, || {
-            judge::lookup(&migration.to, "document:d39#viewer@user:u39").is_some()
+            oracle::lookup(&migration.to, "document:d39#viewer@user:u39").is_some()
         });
         let lines: Vec<String> = (0..40).map(line).collect();
-        judge::load(&migration.to, &(lines.join("\n") + "\n"));
+        oracle::load(&migration.to, &(lines.join("\n") + "\n"));
     };
     grant_for_a_while(&migration.from);
     revoke();
@@ -96,7 +96,7 @@ fn target_that_answers_otherwise_though_it_holds_the_same_is_found_by_checks() {
 fn target_with_a_smaller_maximum_depth_is_neither_different_nor_proven_equal_by_checks() {
     let migration = Migration::between(Datastore::Postgres, Datastore::Postgres);
     let nested = "definition user {}\n\ndefinition nest {\n\trelation inner: nest | user\n\tpermission inside = inner + inner->inside\n}\n";
-    judge::write_schema(&migration.from, nested);
+    oracle::write_schema(&migration.from, nested);
     let line = |n: u32| {
         let subject = if n % 10 == 9 {
             "user:u".to_owned()
@@ -106,7 +106,7 @@ fn target_with_a_smaller_maximum_depth_is_neither_different_nor_proven_equal_by_
         format!(r#"{{"resource":"nest:n{n}","relation":"inner","subject":"{subject}"}}"#)
     };
     let lines: Vec<String> = (0..50).map(line).collect();
-    judge::load_bulk(&migration.from, &(lines.join("\n") + "\n"));
+    oracle::load_bulk(&migration.from, &(lines.join("\n") + "\n"));
     migration.plan_and_copy();
     // Nobody thinks of such a flag when a server is replaced.
     migration.to.restart_with(&["--dispatch-max-depth", "5"]);
@@ -167,13 +167,13 @@ fn load_cycles(server: &Server) {
         lines.insert(line(doc, "banned", format!("user:u{}", random.below(20))));
     }
     let lines: Vec<String> = lines.into_iter().collect();
-    judge::load_bulk(server, &(lines.join("\n") + "\n"));
+    oracle::load_bulk(server, &(lines.join("\n") + "\n"));
 }
 
 #[test]
 fn equal_servers_with_cyclic_data_are_never_found_different() {
     let migration = Migration::between(Datastore::Postgres, Datastore::Memory);
-    judge::write_schema(&migration.from, CYCLIC);
+    oracle::write_schema(&migration.from, CYCLIC);
     load_cycles(&migration.from);
     migration.plan_and_copy();
     let following = migration.follow();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::{Migration, PATIENCE, fenced, precision, relationship};
-use crate::support::judge::{self, Writers};
+use crate::support::oracle::{self, Writers};
 use crate::support::spicedb::{Datastore, Server, but_for_dead_mysql_servers};
 use crate::support::{figure, repeat, wait_until};
 use crate::watch::{Folded, spool_of};
@@ -63,14 +63,14 @@ fn migrate(from: Datastore) -> Moved {
 
     let precision = precision(from, to);
     let (source, target) = (
-        judge::dump(&migration.from, precision),
-        judge::dump(&migration.to, precision),
+        oracle::dump(&migration.from, precision),
+        oracle::dump(&migration.to, precision),
     );
-    judge::assert_same_lines("the source", &source, "the target", &target);
+    oracle::assert_same_lines("the source", &source, "the target", &target);
     assert!(cutover.stderr.contains("equal: "), "{}", cutover.stderr);
 
     let since = migration.saved().start.unwrap().revision;
-    let copied = judge::dump_at(&migration.from, &since, precision);
+    let copied = oracle::dump_at(&migration.from, &since, precision);
     let spool = spool_of(&migration.file("changes.ndjson"));
     let plain = Folded::onto(&copied, &uncorrected(&spool)).relationships;
     let right = Folded::onto(&source, &[]).relationships;
@@ -159,15 +159,15 @@ fn contended_relationships_that_are_gone_from_the_target_are_there_again_before_
     let write = |server: &Server, operation: &str| {
         let line = |one: &String| one.replacen('{', &format!(r#"{{"op":"{operation}","#), 1) + "\n";
         let lines: String = contended.iter().map(line).collect();
-        judge::load(server, &lines);
+        oracle::load(server, &lines);
     };
     for operation in ["touch", "delete", "touch"] {
         write(&migration.from, operation);
     }
     let precision = precision(Datastore::Memory, Datastore::Memory);
-    let source = judge::dump(&migration.from, precision);
+    let source = oracle::dump(&migration.from, precision);
     wait_until("the target holds all", PATIENCE, || {
-        judge::dump(&migration.to, precision) == source
+        oracle::dump(&migration.to, precision) == source
     });
     // What is read once more a settle time later may be there again before that.
     write(&migration.to, "delete");
@@ -176,6 +176,6 @@ fn contended_relationships_that_are_gone_from_the_target_are_there_again_before_
     let cutover = cutover.wait().expect_success();
     following.wait().expect_success();
     assert!(cutover.stderr.contains("equal: "), "{}", cutover.stderr);
-    let target = judge::dump(&migration.to, precision);
-    judge::assert_same_lines("the source", &source, "the target", &target);
+    let target = oracle::dump(&migration.to, precision);
+    oracle::assert_same_lines("the source", &source, "the target", &target);
 }

@@ -11,7 +11,7 @@ use spice_migrate::time::Instant;
 use super::{
     Migration, PATIENCE, children, delete, downtime, fenced, relationship, touch, transactions,
 };
-use crate::support::judge::{self, Precision, Writers};
+use crate::support::oracle::{self, Precision, Writers};
 use crate::support::program::Program;
 use crate::support::spicedb::Datastore;
 use crate::support::wait_until;
@@ -27,11 +27,11 @@ fn following(from: Datastore, to: Datastore) -> (Migration, crate::support::runn
 
 /// The target holds what the writers have written, and what was there before.
 fn holds_the_journal(migration: &Migration, journal: &Path) {
-    let mut expected = judge::expected(journal, Precision::Microseconds);
+    let mut expected = oracle::expected(journal, Precision::Microseconds);
     expected.push(relationship("first"));
     expected.sort();
-    let there = judge::dump(&migration.to, Precision::Microseconds);
-    judge::assert_same_lines("the journal", &expected, "the target", &there);
+    let there = oracle::dump(&migration.to, Precision::Microseconds);
+    oracle::assert_same_lines("the journal", &expected, "the target", &there);
 }
 
 #[test]
@@ -49,10 +49,10 @@ fn each_step_twice_ends_as_it_did_and_changes_nothing() {
     let finished = follow.wait().expect_success();
     assert!(finished.stderr.contains("cutover takes over"));
     let both = [relationship("first"), relationship("second")];
-    let there = judge::dump(&migration.to, Precision::Microseconds);
-    judge::assert_same_lines("what was written", &both, "the target", &there);
+    let there = oracle::dump(&migration.to, Precision::Microseconds);
+    oracle::assert_same_lines("what was written", &both, "the target", &there);
 
-    let head = judge::head(&migration.to);
+    let head = oracle::head(&migration.to);
     let again = migration
         .step(&["cutover"])
         .input("")
@@ -78,8 +78,8 @@ fn each_step_twice_ends_as_it_did_and_changes_nothing() {
     for _ in 0..2 {
         migration.step(&["abort"]).run().expect_success();
     }
-    let there = judge::dump_at(&migration.to, &head, Precision::Microseconds);
-    judge::assert_same_lines("what was written", &both, "the target", &there);
+    let there = oracle::dump_at(&migration.to, &head, Precision::Microseconds);
+    oracle::assert_same_lines("what was written", &both, "the target", &there);
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn cutover_without_a_plan_a_copy_or_a_follow_is_refused_and_stops_nothing() {
     let follow = migration.follow();
     migration.cut_over();
     follow.wait().expect_success();
-    judge::assert_same_relationships(&migration.from, &migration.to, Precision::Microseconds);
+    oracle::assert_same_relationships(&migration.from, &migration.to, Precision::Microseconds);
 }
 
 /// Signals the spice-apply that a process has started.
@@ -256,8 +256,8 @@ fn read_only_postgres_is_compared_before_the_switch() {
     );
     assert!(downtime(&cutover) > 2.0);
     follow.wait().expect_success();
-    let there = judge::dump(&migration.to, Precision::Microseconds);
-    judge::assert_same_lines(
+    let there = oracle::dump(&migration.to, Precision::Microseconds);
+    oracle::assert_same_lines(
         "what was written",
         &[relationship("second")],
         "the target",
@@ -291,8 +291,8 @@ fn read_only_mysql_ends_exactly_at_its_head() {
         "{text}"
     );
     follow.wait().expect_success();
-    let there = judge::dump(&migration.to, Precision::Seconds);
-    judge::assert_same_lines(
+    let there = oracle::dump(&migration.to, Precision::Seconds);
+    oracle::assert_same_lines(
         "what was written",
         &[relationship("second")],
         "the target",

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Migration, PATIENCE, relationship, touch};
 use crate::support::gateway::Gateway;
-use crate::support::judge::{self, Precision};
+use crate::support::oracle::{self, Precision};
 use crate::support::spicedb::Datastore;
 use crate::support::wait_until;
 
@@ -34,7 +34,7 @@ fn follow_goes_on_when_a_gateway_has_answered_in_place_of_either_end() {
             gateway.pass();
         }
         wait_until("it is on the target", PATIENCE, || {
-            judge::dump(&migration.to, Precision::Microseconds).contains(&relationship(&id))
+            oracle::dump(&migration.to, Precision::Microseconds).contains(&relationship(&id))
         });
     }
     let log = std::fs::read_to_string(migration.file("follow.log")).unwrap();
@@ -55,7 +55,7 @@ fn follow_that_begins_behind_a_gateway_that_answers_goes_on_when_it_passes() {
     gateways[1].pass();
     let following = migration.follow();
     wait_until("it is on the target", PATIENCE, || {
-        judge::dump(&migration.to, Precision::Microseconds).contains(&relationship("before"))
+        oracle::dump(&migration.to, Precision::Microseconds).contains(&relationship("before"))
     });
     following.signal("TERM");
     following.wait();

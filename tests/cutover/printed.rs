@@ -1,7 +1,7 @@
 //! A migration made of what `--print` prints, pasted into bash step by step.
 
 use super::{Migration, PATIENCE, delete, relationship, touch};
-use crate::support::judge::{self, Precision};
+use crate::support::oracle::{self, Precision};
 use crate::support::program::Program;
 use crate::support::spicedb::Datastore;
 use crate::support::wait_until;
@@ -39,8 +39,9 @@ fn pasted_steps_move_everything_and_back() {
     let follow = migration.printed(&["follow", "--heartbeat", "1s"]).spawn();
     touch(&migration.from, "followed");
     delete(&migration.from, "revoked");
-    let holds =
-        |server, id: &str| judge::dump(server, Precision::Microseconds).contains(&relationship(id));
+    let holds = |server, id: &str| {
+        oracle::dump(server, Precision::Microseconds).contains(&relationship(id))
+    };
     wait_until("it is on the target", PATIENCE, || {
         holds(&migration.to, "followed") && !holds(&migration.to, "revoked")
     });
@@ -61,7 +62,7 @@ fn pasted_steps_move_everything_and_back() {
         cutover.text()
     );
     follow.wait().expect_success();
-    judge::assert_same_relationships(&migration.from, &migration.to, Precision::Microseconds);
+    oracle::assert_same_relationships(&migration.from, &migration.to, Precision::Microseconds);
 
     let reverse = migration.printed(&["reverse", "--heartbeat", "1s"]).spawn();
     touch(&migration.to, "new-on-new");
@@ -71,12 +72,12 @@ fn pasted_steps_move_everything_and_back() {
     // As a terminal does it.
     reverse.signal("TERM");
     reverse.wait();
-    judge::assert_same_relationships(&migration.from, &migration.to, Precision::Microseconds);
+    oracle::assert_same_relationships(&migration.from, &migration.to, Precision::Microseconds);
 
     // A target that has drifted.
     delete(&migration.to, "kept");
     touch(&migration.to, "extra");
     migration.printed(&["resync"]).run().expect_success();
-    judge::assert_same_relationships(&migration.from, &migration.to, Precision::Microseconds);
+    oracle::assert_same_relationships(&migration.from, &migration.to, Precision::Microseconds);
     assert_eq!(std::fs::read(migration.file("state.json")).unwrap(), state);
 }

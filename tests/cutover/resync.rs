@@ -8,7 +8,7 @@ use std::time::Duration;
 use spice_migrate::phase::Phase;
 
 use super::{Migration, PATIENCE, children, delete, lives, precision, relationship, touch};
-use crate::support::judge::{self, Writers};
+use crate::support::oracle::{self, Writers};
 use crate::support::running::Running;
 use crate::support::spicedb::{Datastore, Server};
 use crate::support::{figure, repeat, wait_until};
@@ -31,12 +31,12 @@ fn drift(target: &Server) {
         .step_by(3)
         .map(|n| line("delete", format!("still-{n}")));
     let extra = (0..STILL / 3).map(|n| line("touch", format!("extra-{n}")));
-    judge::load(target, &missing.chain(extra).collect::<String>());
+    oracle::load(target, &missing.chain(extra).collect::<String>());
 }
 
 /// How many of a third that are missing, and of as many extra, are left.
 fn left_of_drift(target: &Server) -> usize {
-    let there = judge::dump(target, judge::Precision::Microseconds);
+    let there = oracle::dump(target, oracle::Precision::Microseconds);
     let count = |name: &str| there.iter().filter(|line| line.contains(name)).count();
     count("item:extra-") + STILL as usize - count("item:still-")
 }
@@ -44,7 +44,7 @@ fn left_of_drift(target: &Server) -> usize {
 /// Writers, the relationships that they leave alone, and a target that has drifted from them.
 fn drifted(seconds: u32) -> (Migration, Writers) {
     let migration = Migration::between(Datastore::Postgres, Datastore::Postgres);
-    judge::load_bulk(&migration.from, &(still().join("\n") + "\n"));
+    oracle::load_bulk(&migration.from, &(still().join("\n") + "\n"));
     let journal = migration.folder.path().join("journal");
     let seconds = seconds.to_string();
     // Over 1,000 a second in a soak; `make test` runs other tests beside this.
@@ -61,18 +61,18 @@ fn equal_in_the_end(migration: &Migration, writers: Writers) {
     let summary = writers.finish();
     figure(&format!("written meanwhile: {summary}"));
     let precision = precision(Datastore::Postgres, Datastore::Postgres);
-    let mut expected = judge::expected(&migration.folder.path().join("journal"), precision);
+    let mut expected = oracle::expected(&migration.folder.path().join("journal"), precision);
     expected.extend(still());
     expected.sort();
     let mut there = Vec::new();
     let equal = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         wait_until("the target holds all", PATIENCE, || {
-            there = judge::dump(&migration.to, precision);
+            there = oracle::dump(&migration.to, precision);
             there == expected
         });
     }));
     if equal.is_err() {
-        judge::assert_same_lines("the journal", &expected, "the target", &there);
+        oracle::assert_same_lines("the journal", &expected, "the target", &there);
     }
     following.signal("TERM");
     following.wait();
@@ -218,7 +218,7 @@ fn history_that_was_lost_is_made_good_by_a_resync_after_the_window_was_raised() 
     );
     // Nothing was applied after the gap: the target is as it was.
     let name = |id: &str| format!("item:{id}#holder@user:somebody");
-    let holds = |id: &str| judge::lookup(&migration.to, &name(id)).is_some();
+    let holds = |id: &str| oracle::lookup(&migration.to, &name(id)).is_some();
     assert!(holds("deleted-unseen") && !holds("written-unseen"));
     migration.from.restart_with(&["--datastore-gc-window=1h"]);
     // What is gone does not come back by that.
@@ -234,7 +234,7 @@ fn history_that_was_lost_is_made_good_by_a_resync_after_the_window_was_raised() 
         "{}",
         verified.stderr
     );
-    judge::assert_same_relationships(
+    oracle::assert_same_relationships(
         &migration.from,
         &migration.to,
         precision(Datastore::Postgres, Datastore::Postgres),

@@ -4,7 +4,7 @@
 use spice_migrate::phase::Procedure;
 
 use super::{Migration, relationship, touch};
-use crate::support::judge::{self, Precision};
+use crate::support::oracle::{self, Precision};
 use crate::support::spicedb::{Datastore, lacks_spanner};
 
 #[test]
@@ -16,7 +16,7 @@ fn live_procedure_from_spanner_is_refused_before_anything_is_stopped() {
     touch(&migration.from, "there");
     let expiring = relationship("expiring").replacen('{', r#"{"op":"touch","#, 1);
     let expiring = expiring.replacen('}', r#","expires":"2031-01-01T00:00:00.123456Z"}"#, 1);
-    judge::load(&migration.from, &(expiring + "\n"));
+    oracle::load(&migration.from, &(expiring + "\n"));
     let (from, to) = (migration.from.context(), migration.to.context());
     let ends = ["plan", "--from", from, "--to", to];
     let refused = migration.step(&ends).run().expect_code(1);
@@ -41,7 +41,7 @@ fn live_procedure_from_spanner_is_refused_before_anything_is_stopped() {
     }
     migration.step(&["copy"]).run().expect_success();
     migration.step(&["check"]).run().expect_success();
-    judge::assert_same_relationships(&migration.from, &migration.to, Precision::Nanoseconds);
+    oracle::assert_same_relationships(&migration.from, &migration.to, Precision::Nanoseconds);
     let stopped = migration.folder.path().join("stopped");
     let fence = format!("touch '{}'", stopped.display());
     let refuse = |code: i32| {
@@ -90,7 +90,7 @@ fn live_procedure_to_spanner_switches_and_says_that_there_is_no_way_back() {
     );
     following.wait().expect_success();
     let same =
-        judge::assert_same_relationships(&migration.from, &migration.to, Precision::Microseconds);
+        oracle::assert_same_relationships(&migration.from, &migration.to, Precision::Microseconds);
     assert_eq!(same, 2);
     let refused = migration.step(&["reverse"]).run().expect_code(1);
     assert!(

@@ -8,7 +8,7 @@ use spice_migrate::state::{End, Kind, State};
 use spice_migrate::store::Store;
 
 use super::{Migration, PATIENCE, delete, fenced, relationship, touch};
-use crate::support::judge::{self, Precision};
+use crate::support::oracle::{self, Precision};
 use crate::support::program::Program;
 use crate::support::running::Finished;
 use crate::support::spicedb::Datastore;
@@ -144,7 +144,7 @@ fn no_lost_write_of_the_state_lets_a_step_undo_the_switch() {
     ] {
         assert!(names.iter().any(is_there), "{names:?}");
     }
-    let head = judge::head(&migration.to);
+    let head = oracle::head(&migration.to);
     for text in &states {
         for step in [
             &["copy", "--restart"][..],
@@ -163,9 +163,9 @@ fn no_lost_write_of_the_state_lets_a_step_undo_the_switch() {
             );
         }
     }
-    assert_eq!(judge::head(&migration.to), head, "nothing was written");
-    let there = judge::dump(&migration.to, Precision::Microseconds);
-    judge::assert_same_lines("the target", &[relationship("kept")], "it", &there);
+    assert_eq!(oracle::head(&migration.to), head, "nothing was written");
+    let there = oracle::dump(&migration.to, Precision::Microseconds);
+    oracle::assert_same_lines("the target", &[relationship("kept")], "it", &there);
     // Without any state the record of the switch alone keeps every step out.
     std::fs::remove_file(migration.file("state.json")).unwrap();
     migration.step(&["copy", "--restart"]).run().expect_code(65);
@@ -210,7 +210,7 @@ fn follow_that_alone_is_killed_takes_its_programs_along_and_resumes() {
     });
     touch(&migration.from, "later");
     wait_until("it is followed again", PATIENCE, || {
-        judge::dump(&migration.to, Precision::Microseconds).contains(&relationship("later"))
+        oracle::dump(&migration.to, Precision::Microseconds).contains(&relationship("later"))
     });
     again.signal("TERM");
     assert_eq!(again.wait().signal(), Some(15));

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{Migration, downtime, fenced, precision, relationship};
-use crate::support::judge::{self, Writers};
+use crate::support::oracle::{self, Writers};
 use crate::support::spicedb::{Datastore, but_for_dead_mysql_servers};
 use crate::support::{figure, repeat};
 
@@ -85,7 +85,7 @@ fn migrate(load: &Load) -> Measured {
             scope.spawn(move || {
                 let name = |n: u32| relationship(&format!("bulk{number}-{n}"));
                 let lines: Vec<String> = (0..3_000).map(name).collect();
-                judge::load_bulk_slowly(from, &lines, Duration::from_millis(500));
+                oracle::load_bulk_slowly(from, &lines, Duration::from_millis(500));
                 lines
             })
         };
@@ -105,11 +105,11 @@ fn migrate(load: &Load) -> Measured {
     following.wait().expect_success();
 
     let precision = precision(load.from, load.to);
-    let mut expected = judge::expected(&journal, precision);
+    let mut expected = oracle::expected(&journal, precision);
     expected.extend(imported);
     expected.sort();
-    let there = judge::dump(&migration.to, precision);
-    judge::assert_same_lines("the journal", &expected, "the target", &there);
+    let there = oracle::dump(&migration.to, precision);
+    oracle::assert_same_lines("the journal", &expected, "the target", &there);
     let told = cutover
         .stderr
         .lines()

@@ -8,7 +8,7 @@ use spice_migrate::time::Instant;
 
 use super::under_load::least_rate;
 use super::{Migration, PATIENCE, delete, fenced, precision, relationship, touch};
-use crate::support::judge::{self, Writers};
+use crate::support::oracle::{self, Writers};
 use crate::support::program::Program;
 use crate::support::spicedb::{Datastore, but_for_dead_mysql_servers};
 use crate::support::{figure, repeat, wait_until};
@@ -62,7 +62,7 @@ fn removed_and_found(migration: &Migration) {
     touch(&migration.from, "planted");
     let name = "item:planted#holder@user:somebody";
     wait_until("the target holds what will be removed", PATIENCE, || {
-        judge::lookup(&migration.to, name).is_some()
+        oracle::lookup(&migration.to, name).is_some()
     });
     delete(&migration.to, "planted");
     let verified = migration.step(&["verify"]).run().expect_code(3);
@@ -126,17 +126,17 @@ fn verification_of_mysql_under_load_is_true_and_finds_what_was_removed_behind_it
 #[test]
 fn schema_that_differs_is_found_and_answers_that_do_are_named_and_both_are_mended() {
     let migration = Migration::between(Datastore::Postgres, Datastore::Postgres);
-    let schema = judge::read_schema(&migration.from);
+    let schema = oracle::read_schema(&migration.from);
     let guarded = |expression: &str| {
         let group = "definition group {\n\trelation member: user | user with within\n\trelation owner: user\n";
         format!("{schema}\n{group}\tpermission enter = {expression}\n}}\n")
     };
-    judge::write_schema(&migration.from, &guarded("member + owner"));
+    oracle::write_schema(&migration.from, &guarded("member + owner"));
     let line = |relation: &str, n: u32| {
         format!(r#"{{"resource":"group:g{n}","relation":"{relation}","subject":"user:u{n}"}}"#)
     };
     let lines = (0..60).map(|n| line(if n % 2 == 0 { "member" } else { "owner" }, n));
-    judge::load_bulk(
+    oracle::load_bulk(
         &migration.from,
         &(lines.collect::<Vec<_>>().join("\n") + "\n"),
     );
@@ -151,10 +151,10 @@ fn schema_that_differs_is_found_and_answers_that_do_are_named_and_both_are_mende
     assert!(!migration.file("checks.ndjson").exists());
 
     // A change that follow brings over is no difference.
-    judge::write_schema(&migration.from, &guarded("owner + member + owner"));
+    oracle::write_schema(&migration.from, &guarded("owner + member + owner"));
     verify(0);
 
-    judge::write_schema(&migration.to, &guarded("member"));
+    oracle::write_schema(&migration.to, &guarded("member"));
     let differ = verify(3);
     let what = "expression of permission group#enter";
     assert!(differ.contains(what), "{differ}");
@@ -242,7 +242,7 @@ fn resync_under_load_brings_back_what_is_missing_and_removes_what_is_extra() {
     let names: Vec<String> = (0..200)
         .map(|n| relationship(&format!("bulk-{n}")))
         .collect();
-    judge::load_bulk(&migration.from, &(names.join("\n") + "\n"));
+    oracle::load_bulk(&migration.from, &(names.join("\n") + "\n"));
     let load = Load::on(&migration);
     migration.plan_and_copy();
     let following = migration.follow();
@@ -264,13 +264,13 @@ fn resync_under_load_brings_back_what_is_missing_and_removes_what_is_extra() {
     verified_again_and_again(&migration, 1);
     let precision = precision(Datastore::Postgres, Datastore::Postgres);
     wait_until("the last writes are on the target", PATIENCE, || {
-        judge::dump(&migration.from, precision) == judge::dump(&migration.to, precision)
+        oracle::dump(&migration.from, precision) == oracle::dump(&migration.to, precision)
     });
-    let mut expected = judge::expected(&migration.folder.path().join("journal"), precision);
+    let mut expected = oracle::expected(&migration.folder.path().join("journal"), precision);
     expected.extend(names);
     expected.sort();
-    let there = judge::dump(&migration.to, precision);
-    judge::assert_same_lines("the journal", &expected, "the target", &there);
+    let there = oracle::dump(&migration.to, precision);
+    oracle::assert_same_lines("the journal", &expected, "the target", &there);
     following.signal("TERM");
     following.wait();
 }
@@ -285,17 +285,17 @@ fn commented(words: &str) -> String {
 #[test]
 fn comments_are_no_difference_for_their_form_and_arrive_when_their_words_change() {
     let migration = Migration::between(Datastore::Postgres, Datastore::Memory);
-    judge::write_schema(&migration.from, &commented("somebody"));
+    oracle::write_schema(&migration.from, &commented("somebody"));
     // Deployed by somebody's own pipeline, from the same file.
-    judge::write_schema(&migration.to, &commented("somebody"));
+    oracle::write_schema(&migration.to, &commented("somebody"));
     touch(&migration.from, "a");
     migration.plan_and_copy();
     let following = migration.follow();
     migration.step(&["verify"]).run().expect_success();
-    judge::write_schema(&migration.from, &commented("anybody"));
+    oracle::write_schema(&migration.from, &commented("anybody"));
     touch(&migration.from, "b");
     wait_until("the comment arrives", PATIENCE, || {
-        judge::read_schema(&migration.to) == judge::read_schema(&migration.from)
+        oracle::read_schema(&migration.to) == oracle::read_schema(&migration.from)
     });
     migration.step(&["verify"]).run().expect_success();
     migration.cut_over();

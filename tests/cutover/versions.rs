@@ -5,7 +5,7 @@
 
 use super::{Migration, PATIENCE};
 use crate::copy::{export, import};
-use crate::support::judge::{self, Precision};
+use crate::support::oracle::{self, Precision};
 use crate::support::pipe::Pipe;
 use crate::support::program::Program;
 use crate::support::refusing::Refusing;
@@ -68,7 +68,7 @@ fn line(operation: &str, resource: &str, relation: &str, subject: &str) -> Strin
 }
 
 fn fill(server: &Server) {
-    judge::write_schema(server, SCHEMA);
+    oracle::write_schema(server, SCHEMA);
     let mut lines = String::new();
     for number in 0..300 {
         let doc = format!("tenant/doc:d{number}");
@@ -84,7 +84,7 @@ fn fill(server: &Server) {
     let caveated = line("touch", "tenant/doc:net", "viewer", "user:u1");
     let caveat = r#","caveat":"on_net","context":{"cidr":"10.0.0.0/8"}}"#;
     lines += &caveated.replace('}', caveat);
-    judge::load(server, &lines);
+    oracle::load(server, &lines);
 }
 
 /// How a migration from one end to the other goes.
@@ -126,7 +126,7 @@ fn migrate(from: Server, to: Server) -> (Migration, Goes) {
         Goes::Fenced
     };
     let held =
-        judge::assert_same_relationships(&migration.from, &migration.to, Precision::Nanoseconds);
+        oracle::assert_same_relationships(&migration.from, &migration.to, Precision::Nanoseconds);
     assert!(held > 500, "{held}");
     (migration, goes)
 }
@@ -136,7 +136,7 @@ fn live(migration: &Migration) -> crate::support::running::Running {
     let following = migration.follow();
     let gone = line("delete", "tenant/doc:d1", "viewer", "user:u1");
     let more = line("touch", "tenant/doc:new", "viewer", "user:*");
-    judge::load(&migration.from, &(gone + &more));
+    oracle::load(&migration.from, &(gone + &more));
     let verify = migration.step(&["verify", "--check-sample", "100"]);
     verify.run().expect_success();
     migration
@@ -162,7 +162,7 @@ fn answers_alike(migration: &Migration) {
         .to(answer)
         .timeout(PATIENCE)
         .expect_success();
-    let head = judge::head(&migration.to);
+    let head = oracle::head(&migration.to);
     let compare = check(&migration.to).args(["--at", &head]).arg(&asked);
     let alike = compare.run().expect_success();
     assert!(
@@ -186,7 +186,7 @@ definition team {
 }
 ";
     if version == OLDEST || version == "v1.35.0" {
-        judge::write_schema(
+        oracle::write_schema(
             &server,
             "definition user {}
 definition team {
@@ -199,9 +199,9 @@ definition team {
             refused.contains("this server does not know expiries"),
             "{refused}"
         );
-        assert_eq!(judge::dump(&server, Precision::Seconds), [""; 0]);
+        assert_eq!(oracle::dump(&server, Precision::Seconds), [""; 0]);
         let newer = self::server(None);
-        judge::write_schema(&newer, schema);
+        oracle::write_schema(&newer, schema);
         let folder = folder();
         let stream = folder.path().join("stream");
         export(&newer).output_file(&stream).run().expect_success();
@@ -214,9 +214,9 @@ definition team {
         );
         return false;
     }
-    judge::write_schema(&server, schema);
+    oracle::write_schema(&server, schema);
     import_expiring().expect_success();
-    assert!(judge::dump(&server, Precision::Seconds)[0].contains("2999-01-01"));
+    assert!(oracle::dump(&server, Precision::Seconds)[0].contains("2999-01-01"));
     true
 }
 
@@ -283,9 +283,9 @@ fn unnamed_datastores_are_asked_about() {
         .arg("--same-datastore")
         .run()
         .expect_success();
-    judge::assert_same_relationships(&from, &to, Precision::Nanoseconds);
+    oracle::assert_same_relationships(&from, &to, Precision::Nanoseconds);
     // And a revision of which nobody knows what schema it had.
-    let at = judge::head(&from);
+    let at = oracle::head(&from);
     let export = || Program::new("spice-export").args(["--context", from.context(), "--at", &at]);
     let refused = export().run().expect_code(2).stderr;
     assert!(refused.contains("cannot tell what schema"), "{refused}");
@@ -303,7 +303,7 @@ fn server_that_cannot_be_asked_gets_nothing_that_it_might_drop() {
         import.input(format!("{EXPIRING}\n")).run()
     };
     let old = server(Some(OLDEST));
-    judge::write_schema(
+    oracle::write_schema(
         &old,
         "definition user {}\ndefinition team {\n\trelation member: user\n}\n",
     );

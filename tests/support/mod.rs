@@ -20,8 +20,6 @@ pub mod seal;
 pub mod spicedb;
 pub mod toxiproxy;
 
-// For the modules that are not renamed yet.
-pub use oracle as judge;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};

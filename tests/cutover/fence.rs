@@ -365,7 +365,7 @@ fn writer_after_the_switch_is_told_as_long_as_both_ends_are_compared() {
     for word in [
         "the fence did not hold: 1 transactions",
         "too-late",
-        "STANDS",
+        "remains valid",
     ] {
         assert!(finished.stderr.contains(word), "{}", finished.stderr);
     }

@@ -207,7 +207,7 @@ fn agreed(
     [source, target]: [&str; 2],
 ) -> Outcome<String> {
     session.update(|state| state.sample = None)?;
-    let mut answers = format!(", {} answers alike", asked.all - inconclusive);
+    let mut answers = format!(", {} equal answers", asked.all - inconclusive);
     if asked.errors > 0 {
         answers += &format!(", {} of these errors", asked.errors);
     }
@@ -274,7 +274,7 @@ fn disagreed(
         ),
         format!(
             "look at versions and flags of the two SpiceDBs; then run: {} (as many are asked without \
-             --check-sample, until they are alike)",
+             --check-sample, until they are equal)",
             words.step(&format!("verify --check-sample {sample}"))
         ),
     ))

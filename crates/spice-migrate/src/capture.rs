@@ -144,7 +144,10 @@ async fn begun(session: &Session) -> Outcome {
             return Err(Stop::new(
                 Exit::TryAgain,
                 "spice-watch does not begin",
-                format!("see what it says above; then run: {}", session.words.same()),
+                format!(
+                    "see what it prints above; then run: {}",
+                    session.words.same()
+                ),
             ));
         }
         tokio::time::sleep(Duration::from_millis(10)).await;

@@ -32,15 +32,16 @@ pub struct Migrate {
 
 const EXAMPLES: &str = "\
 Examples:
-  spice-migrate plan --from old --to new   # looks at both ends, writes nothing
-  spice-migrate copy                       # copies, compares, captures changes
-  spice-migrate follow                     # in a terminal of its own
-  spice-migrate status                     # is it safe to cut over?
-  spice-migrate verify                     # compares both ends under writes
-  spice-migrate cutover                    # says when to fence and to switch
-  spice-migrate reverse                    # keeps the old end up to date
-  spice-migrate verify --reverse           # compares both ends on the way back
-  spice-migrate cutover --reverse          # and back again
+  spice-migrate plan --from old --to new  # checks both ends, writes nothing
+  spice-migrate copy                      # copies, compares, captures
+  spice-migrate follow                    # in a terminal of its own
+  spice-migrate status                    # is it safe to cut over?
+  spice-migrate verify                    # compares both ends under writes
+  spice-migrate cutover                   # prints when to fence, to switch
+  spice-migrate reverse                   # keeps the old end up to date
+  spice-migrate verify --reverse          # compares both ends, way back
+  spice-migrate cutover --reverse         # and back again
+  spice-migrate --print copy              # the same as commands for bash
 ";
 
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -129,7 +130,7 @@ pub(crate) struct Plan {
     /// The procedure with writes stopped from copy to switch.
     #[arg(long)]
     pub(crate) fenced: bool,
-    /// How long the source keeps its history (--datastore-gc-window of SpiceDB), which no API tells.
+    /// How long the source keeps its history (--datastore-gc-window of SpiceDB), which no API returns.
     #[arg(long, value_name = "DURATION")]
     pub(crate) gc_window: Option<Span>,
     /// Load into a target that holds relationships; what to do where one differs there.
@@ -267,7 +268,7 @@ pub(crate) struct Resync {
 
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Cutover {
-    /// Stops writes to the source, instead of you; exit 0 says that they are stopped.
+    /// Stops writes to the source, instead of you; exit 0 means that they are stopped.
     #[arg(long, value_name = "COMMAND")]
     pub(crate) fence_command: Option<String>,
     /// Compare both ends before the switch, while writes are stopped.

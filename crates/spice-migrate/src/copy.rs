@@ -82,7 +82,7 @@ struct Transfer<'a> {
 }
 
 impl Transfer<'_> {
-    /// Copies; what the import says of it, if everything is on the target.
+    /// Copies; the summary of the import, if everything is on the target.
     async fn run(&self) -> Outcome<Imported> {
         let session = self.session;
         let state = session.state()?;
@@ -154,7 +154,7 @@ impl Transfer<'_> {
         Ok(([exported, imported], output))
     }
 
-    /// Appends what the import said to the records of this migration.
+    /// Appends the summary of the import to the records of this migration.
     fn keep(&self, output: &[u8]) -> Outcome<Imported> {
         use std::io::Write as _;
 

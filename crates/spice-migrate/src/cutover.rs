@@ -283,7 +283,7 @@ impl Cutover<'_> {
                         ended.number()
                     ),
                     format!(
-                        "see what it says above; follow continues; then run: {}",
+                        "see what it prints above; follow continues; then run: {}",
                         session.words.same()
                     ),
                 )),

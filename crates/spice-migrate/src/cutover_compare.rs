@@ -20,13 +20,13 @@ impl Cutover<'_> {
         is_switched: bool,
     ) -> Outcome<String> {
         let (source, target, precision) = (self.source(), self.target(), self.ends.precision);
-        let paired = &sync_point.target_revision;
-        tracing::info!("comparing {source} at {second} with {target} at {paired}");
+        let at = &sync_point.target_revision;
+        tracing::info!("comparing {source} at {second} with {target} at {at}");
         let both = Both {
             source,
             source_at: At::Revision(second),
             target,
-            target_at: At::Revision(paired),
+            target_at: At::Revision(at),
             precision,
         };
         let compared = match compare::compare(self.session, &both).await? {
@@ -37,7 +37,7 @@ impl Cutover<'_> {
         };
         compare::show([source, target], &compared, precision)?;
         if !compared.is_equal() {
-            let what = format!("digests at {second} and {paired}, behind the fence");
+            let what = format!("digests at {second} and {at}, behind the fence");
             return Err(self.unequal(what, is_switched)?);
         }
         let but = compared.but();
@@ -106,7 +106,7 @@ impl Cutover<'_> {
             (Ended::Code(4), true) => Stop::new(
                 Exit::HistoryLost,
                 format!(
-                    "the ends were not compared: a revision to compare has left the history. The switch STANDS, on the \
+                    "the ends were not compared: a revision to compare has left the history. The switch remains valid, on the \
                      markers alone: leave {source} fenced"
                 ),
                 format!(
@@ -116,7 +116,7 @@ impl Cutover<'_> {
             ),
             (ended, true) => {
                 tracing::info!(
-                    "the switch STANDS: leave reads and writes at {target}, and {source} fenced"
+                    "the switch remains valid: leave reads and writes at {target}, and {source} fenced"
                 );
                 let what = "only the comparison after the switch is missing";
                 session.failed(program, ended, what)
@@ -148,7 +148,7 @@ impl Cutover<'_> {
                  them"
             ),
             format!(
-                "the switch STANDS. Close that way now; then write to {target} by hand what of them still counts: they \
+                "the switch remains valid. Close that way now; then write to {target} by hand what of them still counts: they \
                  are in {}, after byte {}",
                 segment.display(),
                 switch.drained.offset

@@ -1,4 +1,4 @@
-//! Behind the fence: the rest comes into the spool and onto the target, and a second marker tells whether the
+//! Behind the fence: the rest comes into the spool and onto the target, and a second marker shows whether the
 //! fence holds.
 
 use std::cell::{Cell, RefCell};
@@ -32,7 +32,7 @@ pub(crate) struct Drain<'a> {
 pub(crate) enum Marker {
     /// A revision after everything that is committed.
     At(String),
-    /// The source takes no writes, and its revisions do not tell where it ends.
+    /// The source takes no writes, and its revisions do not show where it ends.
     ReadOnly,
 }
 
@@ -88,7 +88,7 @@ impl<'a> Drain<'a> {
         }
     }
 
-    /// Whether a marker was refused because the source takes no writes: spice-revision says so in a record.
+    /// Whether a marker was refused because the source takes no writes: spice-revision prints a record of that.
     async fn is_read_only(&self) -> Outcome<bool> {
         let command = commands::mark(self.source()).arg("--json").quiet();
         let child = self.session.runner.spawn_silent(&command, Output::Kept)?;
@@ -99,7 +99,7 @@ impl<'a> Drain<'a> {
 
     /// Begins to apply everything through a revision. One call at a time: a database makes calls at the same
     /// time begin again for each other, for seconds at worst: 4,500 updates drained in 3.5 to 4.5 s one by one,
-    /// in 6.4 to 9.5 s by fours (measured on a busy machine, MariaDB 10.11; PostgreSQL 15 alike). And where one
+    /// in 6.4 to 9.5 s by fours (measured on a busy machine, MariaDB 10.11; as on PostgreSQL 15). And where one
     /// has overtaken another, a memory datastore has no stable snapshot to compare (docs/reliability.md).
     fn begin_to_apply(&self, until: &str) -> Outcome {
         let session = self.session;
@@ -138,7 +138,7 @@ impl<'a> Drain<'a> {
     }
 
     /// Brings everything through a marker into the spool. Behind the fence nothing has to settle: here the settle
-    /// time only says for how long relationships that change twice are taken to have collided.
+    /// time only sets for how long relationships that change twice are taken to have collided.
     async fn capture_until(&self, marker: &str) -> Outcome {
         let spool = self.session.spool_file();
         let is_reverse = self.session.state()?.is_reverse;

@@ -173,7 +173,7 @@ fn followable(session: &Session, between: &Between, kind: &Kind) -> Outcome {
     if kind.is("memory-or-spanner") {
         return Err(Stop::usage(
             format!(
-                "{source} is in memory or on Spanner, and its answers do not tell which. Spanner cannot be \
+                "{source} is in memory or on Spanner, and its answers do not show which. Spanner cannot be \
                  followed. Nothing was stopped"
             ),
             format!(

@@ -144,7 +144,7 @@ fn over(
                     "{program} ended with 3: the updates that {target} refused are in {}",
                     rejects.unwrap_or_default()
                 ),
-                format!("see what it says above; then run: {same}"),
+                format!("see what it prints above; then run: {same}"),
             )
         }
         ended => session.failed(

@@ -78,7 +78,7 @@ use crate::words::Words;
 
 /// However long the programs of a step take to end; a second signal ends this one at once, and them.
 const GRACE: Duration = Duration::from_secs(24 * 3_600);
-/// After Ctrl-C, which the programs get, too: their time before they are asked again.
+/// After Ctrl-C, which the programs get as well: their time before they are asked again.
 const INTERRUPTED: Duration = Duration::from_secs(2);
 const SIGINT: i32 = 2;
 

@@ -97,7 +97,7 @@ impl Held {
     }
 }
 
-/// An empty lock file says that its step ended by itself.
+/// An empty lock file means that its step ended by itself.
 impl Drop for Held {
     fn drop(&mut self) {
         let _ = self.write("");

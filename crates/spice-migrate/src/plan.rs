@@ -189,7 +189,7 @@ async fn look_at_watch(session: &Session, ends: &Ends) -> Outcome {
         Ended::Code(0) => Ok(()),
         Ended::Code(1) => Err(Stop::new(
             Exit::Failed,
-            format!("{source} cannot be followed: spice-watch says why above"),
+            format!("{source} cannot be followed: spice-watch prints why above"),
             format!("migrate with writes stopped from copy to switch: {fenced}"),
         )
         .also(

@@ -75,7 +75,7 @@ impl Text<'_> {
     fn history(&self) -> String {
         match self.gc_window {
             Some(window) => window.to_string(),
-            None => "24h unless it was set; no API tells".to_owned(),
+            None => "24h unless it was set; no API returns it".to_owned(),
         }
     }
 
@@ -163,7 +163,7 @@ impl Text<'_> {
              writes to {to}. {} makes it equal again, and stops follow for it; then\n   \
              follow and verify. The same where {from} has lost the history that follow needs.\n\
              5. Cut over, within an hour of that:    {}\n   \
-             It says when to fence, that is, to stop all writes to {from}, and when to switch: about a second\n   \
+             It prints when to fence, that is, to stop all writes to {from}, and when to switch: about a second\n   \
              later. How to fence; any one of these, and only one under which this migration can still write\n   \
              to {from} is quick and exact:\n{}\
              6. {back}\n   \

@@ -324,7 +324,7 @@ impl Script {
     }
 }
 
-/// What a plan would be, as far as its flags tell.
+/// What a plan would be, as far as its flags show.
 fn planned(session: &Session, flags: &cli::Plan) -> Outcome<State> {
     let between = plan::between(session, flags)?;
     Ok(session.known().unwrap_or_else(|| {

@@ -118,7 +118,7 @@ impl Runner {
         }
     }
 
-    /// What programs say also goes here.
+    /// Messages of programs also go here.
     pub(crate) fn log_to(&mut self, log: File) {
         self.log = Some(log);
     }
@@ -150,7 +150,7 @@ impl Runner {
         self.start(command.program, process, input, output, true)
     }
 
-    /// The same; what it says goes into the log alone.
+    /// The same; its messages go into the log alone.
     pub(crate) fn spawn_silent(&self, command: &Command, output: Output) -> Outcome<Child> {
         let path = self.find(command.program)?;
         let mut process = std::process::Command::new(path);
@@ -264,7 +264,7 @@ impl Runner {
 }
 
 impl Child {
-    /// Waits for its end; with its stdout, and what it said if that was not shown.
+    /// Waits for its end; with its stdout, and its messages if they were not shown.
     pub(crate) async fn finish_silent(mut self) -> (Ended, Vec<u8>, Vec<u8>) {
         let messages = self.messages.take();
         let (ended, output) = self.finish().await;
@@ -272,7 +272,7 @@ impl Child {
         (ended, output, said.and_then(Result::ok).unwrap_or_default())
     }
 
-    /// Waits for its end, and for what it said last.
+    /// Waits for its end, and for its last messages.
     pub(crate) async fn wait(&mut self) -> Ended {
         if let Some(ended) = self.status {
             return ended;

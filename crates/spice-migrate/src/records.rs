@@ -112,10 +112,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("applied.ndjson");
         assert_eq!(last_pair(&file), None);
-        let line = |n: u32, paired: bool| {
-            let paired = if paired { ",\"syncPoint\":true" } else { "" };
+        let line = |n: u32, is_one: bool| {
+            let sync_point = if is_one { ",\"syncPoint\":true" } else { "" };
             format!(
-                "{{\"applied\":{{\"sourceRevision\":\"s{n}\",\"targetRevision\":\"t{n}\"{paired},\"transactions\":{n},\
+                "{{\"applied\":{{\"sourceRevision\":\"s{n}\",\"targetRevision\":\"t{n}\"{sync_point},\"transactions\":{n},\
                  \"at\":\"2026-01-01T00:00:0{n}Z\"}}}}\n"
             )
         };

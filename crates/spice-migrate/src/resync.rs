@@ -63,7 +63,7 @@ pub(crate) async fn run(session: &Session, flags: &cli::Resync) -> Outcome {
                 rejects.unwrap_or_default()
             ),
             format!(
-                "see what spice-apply says above; then: {}",
+                "see what spice-apply prints above; then: {}",
                 words.step("follow")
             ),
         ));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::state::{Found, Verdict};
 use crate::time::{Instant, Span, seconds};
 
-/// How far the target is behind, as far as the folder tells.
+/// How far the target is behind, as far as the folder shows.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Lag {
     /// Something was captured.

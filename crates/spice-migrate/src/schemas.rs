@@ -116,11 +116,11 @@ impl Verification<'_> {
 enum Schemas {
     Agree,
     Differ(String),
-    /// One was changed after its revision, so nobody can tell.
+    /// One was changed after its revision, so nobody can compare them.
     Unsettled,
 }
 
-/// What the header of a stream of checks says of the schemas.
+/// The difference of the schemas in the header of a stream of checks.
 fn difference(output: &[u8]) -> String {
     let line = output
         .split(|byte| *byte == b'\n')
@@ -130,5 +130,5 @@ fn difference(output: &[u8]) -> String {
         Some(Record::Header(header)) => header.schema_difference,
         _ => None,
     };
-    found.unwrap_or_else(|| "see what spice-check says in the log".to_owned())
+    found.unwrap_or_else(|| "see the log".to_owned())
 }

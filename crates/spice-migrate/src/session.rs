@@ -52,7 +52,7 @@ impl Session {
         })
     }
 
-    /// Takes the step's lock, and from now on keeps what is said in its log, too.
+    /// Takes the step's lock, and from now on keeps its messages in its log.
     pub(crate) fn begin(&mut self) -> Outcome {
         let (folder, step) = (self.store.folder().to_owned(), self.step);
         let held = match lock::take(&folder, step) {
@@ -327,7 +327,7 @@ impl Session {
         }
     }
 
-    /// Fails because a program did, which has said why.
+    /// Fails because a program did, which has printed why.
     pub(crate) fn failed(&self, program: &str, ended: Ended, what: &str) -> Stop {
         let same = self.words.same();
         let (exit, ended, hint) = match ended {
@@ -340,11 +340,11 @@ impl Session {
                 let (exit, hint) = match code {
                     2 => (
                         Exit::Usage,
-                        format!("correct what {program} says above; then run: {same}"),
+                        format!("correct what {program} prints above; then run: {same}"),
                     ),
                     3 => (
                         Exit::Partial,
-                        format!("see what {program} says above; then run: {same}"),
+                        format!("see what {program} prints above; then run: {same}"),
                     ),
                     4 => (
                         Exit::HistoryLost,
@@ -369,12 +369,12 @@ impl Session {
                     77 => (
                         Exit::Denied,
                         format!(
-                            "correct what {program} says above: token, TLS or permission; then run: {same}"
+                            "correct what {program} prints above: token, TLS or permission; then run: {same}"
                         ),
                     ),
                     _ => (
                         Exit::Failed,
-                        format!("see what {program} says above; then run: {same}"),
+                        format!("see what {program} prints above; then run: {same}"),
                     ),
                 };
                 (exit, format!("{program} ended with {code}"), hint)

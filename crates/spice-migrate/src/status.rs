@@ -232,11 +232,11 @@ pub(crate) fn way_on(
     } else if let Some(remedy) = &reason.remedy {
         remedy.clone()
     } else {
-        format!("look at what follow says; then {}", words.step("status"))
+        format!("look at what follow prints; then {}", words.step("status"))
     }
 }
 
-/// What is said of the way back.
+/// A hint on the way back.
 pub(crate) fn way_back(session: &Session, state: &State) -> String {
     let target = &state.target.context;
     let back = Store::new(&crate::folder::reverse(session.store.folder()));

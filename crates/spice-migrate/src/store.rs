@@ -3,7 +3,7 @@
 //! Both are written to a temporary file, synced and renamed, and the folder is synced, before a write
 //! counts; `history.ndjson` has each of them, for people. The switch is recorded in both before it is announced, so whoever has read the announcement
 //! has a folder that knows of it, even after a loss of power. A folder with `switch.json` counts as
-//! switched, whatever `state.json` says: an older state cannot undo a switch.
+//! switched, whatever `state.json` holds: an older state cannot undo a switch.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -21,7 +21,7 @@ use crate::suite::{CommandError, Exit, files};
 #[derive(Clone, Debug)]
 pub struct Store(PathBuf);
 
-/// What was written durably: only then others may be told of it.
+/// What was written durably: only then it may be announced.
 #[derive(Debug)]
 pub struct Durable<T>(T);
 

@@ -127,7 +127,7 @@ impl Verification<'_> {
             if lock::at_work(session.store.folder(), Step::Follow).is_none() {
                 return Err(Stop::new(
                     Exit::TryAgain,
-                    "follow does not run, so nothing says which revisions belong together",
+                    "follow does not run, so nothing shows which revisions belong together",
                     format!(
                         "run: {}; then: {}",
                         session.words.step("follow"),
@@ -139,7 +139,7 @@ impl Verification<'_> {
                 return Err(Stop::new(
                     Exit::TryAgain,
                     format!(
-                        "spice-apply has paired no revisions for {} s: is it behind?",
+                        "spice-apply has written no sync point for {} s: is it behind?",
                         patience.as_secs()
                     ),
                     format!(
@@ -153,7 +153,7 @@ impl Verification<'_> {
         }
     }
 
-    /// Compares all relationships. What is proved is proved of the first pair: later ones only tell what it
+    /// Compares all relationships. What is proved is proved of the first pair: later ones only show what it
     /// could not.
     async fn relationships(&self) -> Outcome<Proved> {
         let session = self.session;
@@ -253,7 +253,7 @@ impl Verification<'_> {
     }
 
     /// Compares both ends at a pair: whether they differ. What differs is in `differences.ndjson`, what cannot
-    /// be told at this pair in a file of its own.
+    /// be compared at this pair in a file of its own.
     async fn compare(
         &self,
         at: &SyncPoint,

@@ -64,8 +64,8 @@ impl Session {
                     step.name(),
                     folder.display()
                 );
-                let hint = "give a folder on a local disk that you can write with --state";
-                return Err(Stop::usage(message, hint));
+                let hint = "free space there, or give a folder on a local disk that you can write with --state";
+                return Err(Stop::new(Exit::Failed, message, hint));
             }
         };
         let _ = std::fs::remove_file(self.stop_file(step));

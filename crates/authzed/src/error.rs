@@ -10,6 +10,8 @@ mod details;
 mod fault;
 #[cfg(feature = "client")]
 mod not_grpc;
+#[cfg(feature = "client")]
+mod simulated;
 #[cfg(all(test, feature = "client"))]
 mod tests;
 

@@ -10,6 +10,8 @@
 //! | [`lookup`] | what a server holds of given relationships |
 //! | [`touch`] | whether a TOUCH took effect where an expiry is in play |
 //! | [`retry`] | the one policy of trying again |
+//! | [`server`] | the calls that writing programs make, as a trait |
+//! | [`write_engine`] | sends updates: retries, limits learned, bisection, skipped touches |
 //! | [`unknown_fields`] | `--ignore-unknown-fields` |
 
 #![forbid(unsafe_code)]
@@ -21,8 +23,12 @@ pub mod lookup;
 pub mod retry;
 pub mod same_datastore;
 pub mod schema;
+#[cfg(any(test, feature = "scripted"))]
+pub mod scripted;
+pub mod server;
 pub mod settle;
 pub mod touch;
 pub mod unknown_fields;
+pub mod write_engine;
 
 pub use connect::connect;

@@ -31,7 +31,26 @@ impl Retry {
         }
     }
 
-    /// Work went on: the next failure is the first one again.
+    /// Makes a call until it succeeds, while its failures are passing ones. `what` names the repetition
+    /// ("reading the head again").
+    ///
+    /// # Errors
+    ///
+    /// As [`pause`](Self::pause).
+    pub async fn run<T>(
+        mut self,
+        what: &str,
+        mut call: impl AsyncFnMut() -> Result<T, authzed::Error>,
+    ) -> Result<T, CommandError> {
+        loop {
+            match call().await {
+                Ok(value) => return Ok(value),
+                Err(error) => self.pause(error, what).await?,
+            }
+        }
+    }
+
+    /// There was progress: the next failure counts as the first.
     pub fn succeeded(&mut self) {
         if self.retries > 0 {
             self.retries = 0;

@@ -3,7 +3,7 @@
 //! SpiceDB before v1.49.0 acknowledges some TOUCHes that change nothing but an expiry, and does not do
 //! them: on MySQL those that take an expiry away (all of v1.40.0 to v1.48.0 compare what is touched with
 //! what is there less its expiry; measured on v1.40.0 and v1.45.4, MariaDB), on CockroachDB also those that set
-//! one where there was none. Pull request 2796 of authzed/spicedb mended both. A relationship that has
+//! one where there was none. Pull request 2796 of authzed/spicedb fixed both. A relationship that has
 //! expired and was not collected yet stays as invisible as it was when it is touched without an expiry. So
 //! unless the server is known to be a good one, what was touched is read again.
 
@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use std::time::SystemTime;
 
 use authzed::v1::Relationship;
-use authzed::{Client, DatastoreKind, Written};
+use authzed::{DatastoreKind, Written};
 use spice_record::relationship::DisplayRelationship;
 
 use crate::lookup::{ByKey, key};
@@ -19,7 +19,7 @@ use spice_cli::display::few;
 use spice_cli::{CommandError, Exit};
 
 /// The first version that does every TOUCH on every datastore.
-const MENDED: (u64, u64) = (1, 49);
+const FIXED: (u64, u64) = (1, 49);
 
 /// What to say where TOUCHes were not done, before they are named.
 pub const UNDONE: &str = "the target acknowledges touches that change only an expiry and does not do them \
@@ -40,28 +40,28 @@ pub enum Skips {
 }
 
 impl Skips {
-    /// Told by what the server offers: one that knows no expiry has none to take away. Else by the datastore
-    /// behind the server that has written this (PostgreSQL, memory and Spanner did every TOUCH in every
-    /// version), else by the version, where the server gives that away.
+    /// Decided by what the server offers: one that keeps no expiry has none to take away. Else by the
+    /// datastore behind the server that has written this (PostgreSQL, memory and Spanner did every TOUCH in
+    /// every version), else by the version, where the server gives that away.
     #[must_use]
-    pub fn of(client: &Client, written: &Written) -> Self {
-        if !client.offers().expiry {
+    pub fn of(keeps_expiry: bool, written: &Written) -> Self {
+        if !keeps_expiry {
             return Self::Nothing;
         }
         let kind = DatastoreKind::of_token(&written.token);
-        Self::told_by(kind, written.server_version.as_deref())
+        Self::of_kind(kind, written.server_version.as_deref())
     }
 
-    fn told_by(kind: DatastoreKind, version: Option<&str>) -> Self {
-        let is_mended = version
+    fn of_kind(kind: DatastoreKind, version: Option<&str>) -> Self {
+        let is_fixed = version
             .and_then(major_and_minor)
-            .is_some_and(|version| version >= MENDED);
+            .is_some_and(|version| version >= FIXED);
         match kind {
             DatastoreKind::Postgres
             | DatastoreKind::Memory
             | DatastoreKind::Spanner
             | DatastoreKind::MemoryOrSpanner => Self::Nothing,
-            _ if is_mended => Self::Nothing,
+            _ if is_fixed => Self::Nothing,
             DatastoreKind::MySql => Self::Removals,
             DatastoreKind::CockroachDb | DatastoreKind::Unknown => Self::Both,
         }
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn touches_that_a_server_may_skip_are_told_by_datastore_and_version() {
+    fn skipped_touches_depend_on_datastore_and_version() {
         use Skips::{Both, Nothing, Removals};
         let (mysql, cockroach) = (DatastoreKind::MySql, DatastoreKind::CockroachDb);
         let cases = [
@@ -183,7 +183,7 @@ mod tests {
             (DatastoreKind::Postgres, None, Nothing),
         ];
         for (kind, version, expected) in cases {
-            let skips = Skips::told_by(kind, version);
+            let skips = Skips::of_kind(kind, version);
             assert_eq!(skips, expected, "{kind:?} {version:?}");
         }
         let (lasting, expiring) = (relationship(None), relationship(Some((1, 0))));

@@ -47,7 +47,7 @@ impl Target {
         updates: &[RelationshipUpdate],
         were_creates: bool,
     ) -> Answer {
-        let skips = Skips::of(&self.client(), &written);
+        let skips = Skips::of(self.client().offers().expiry, &written);
         *lock(&self.skips) = Some(skips);
         let unsure = updates
             .iter()

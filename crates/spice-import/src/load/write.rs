@@ -129,7 +129,7 @@ impl Loader {
                         _ => {}
                     }
                     if operation == Operation::Touch {
-                        let skips = Skips::of(&self.client, &written);
+                        let skips = Skips::of(self.client.offers().expiry, &written);
                         let unsure = rows.iter().filter(|row| skips.may_hold(&row.relationship));
                         left.unsure.extend(unsure.cloned());
                     }

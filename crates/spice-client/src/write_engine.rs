@@ -1,0 +1,392 @@
+//! The write engine: sends updates to a server, and finds out what becomes of each of them.
+//!
+//! A call is repeated while its failure is a passing one, with backoff. Updates that the server refuses
+//! are bisected down to the single one, limits on the size of a call are learned from the errors, and a
+//! TOUCH that an old server may skip is written as a CREATE or read back. What becomes of a refused
+//! update, and of one whose end is unknown, is the [`Policy`] of the caller.
+
+mod row_error;
+mod sizing;
+#[cfg(test)]
+mod tests;
+mod touches;
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use authzed::v1::{
+    Relationship, RelationshipUpdate, WriteRelationshipsRequest, relationship_update::Operation,
+};
+use authzed::{Error, JsonObject, Kind};
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use spice_cli::{CommandError, lock};
+use tokio::time::{Interval, MissedTickBehavior};
+
+pub use self::row_error::RowErrorTest;
+use self::sizing::{AfterRefusal, CallQueue, CallSizing};
+use crate::lookup::bare;
+use crate::retry::Retry;
+use crate::server::Server;
+use crate::touch::Skips;
+
+/// Something that is written: a relationship, with what its caller knows of it.
+pub trait Item: Clone {
+    /// The relationship; one without is left out of its call.
+    fn relationship(&self) -> Option<&Relationship>;
+}
+
+impl Item for Relationship {
+    fn relationship(&self) -> Option<&Relationship> {
+        Some(self)
+    }
+}
+
+impl Item for RelationshipUpdate {
+    fn relationship(&self) -> Option<&Relationship> {
+        self.relationship.as_ref()
+    }
+}
+
+/// Why a call is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The caller asked for it.
+    Write,
+    /// It deletes relationships whose TOUCH was skipped, to write them again.
+    DeleteSkipped,
+    /// It writes them again.
+    WriteSkipped,
+}
+
+/// What to do before the next attempt at a call whose end is unknown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AfterAmbiguous {
+    /// Take another connection: what was sent on this one may arrive late.
+    pub reconnect: bool,
+    /// Wait so long, beside the backoff, until nothing can arrive late any more.
+    pub wait: Duration,
+}
+
+/// What the caller of the engine decides, and gets to know.
+pub trait Policy {
+    /// What it writes.
+    type Item: Item;
+
+    /// What is done to the relationship of an item.
+    fn operation(&self, item: &Self::Item) -> Operation;
+
+    /// The metadata of each transaction.
+    fn metadata(&self) -> Option<&JsonObject> {
+        None
+    }
+
+    /// Whether a TOUCH that the server may skip is tried as a CREATE first. That saves the reading back
+    /// where most of them are new to the server.
+    fn tries_create(&self) -> bool {
+        false
+    }
+
+    /// The server has acknowledged these.
+    fn acknowledged(&self, items: &[Self::Item], stage: Stage);
+
+    /// The end of a call with these is unknown: it may have been applied, or be applied later. It is
+    /// repeated after this, if the error is a passing one.
+    ///
+    /// # Errors
+    ///
+    /// What ends the write.
+    fn ambiguous(&self, items: &[Self::Item], stage: Stage)
+    -> Result<AfterAmbiguous, CommandError>;
+
+    /// The end of the last attempt at these is unknown, and there is no other one.
+    fn abandoned(&self, _items: &[Self::Item], _stage: Stage) {}
+
+    /// The server refuses this one, by itself. `Ok` continues without it.
+    ///
+    /// # Errors
+    ///
+    /// What ends the write.
+    fn refused(&self, item: &Self::Item, stage: Stage, error: &Error) -> Result<(), CommandError>;
+}
+
+/// What became of updates.
+#[derive(Debug)]
+pub struct Outcome<T> {
+    /// Calls that were acknowledged.
+    pub calls: u64,
+    /// The revision of the last of them.
+    pub token: Option<String>,
+    /// How many updates the server refused, where the policy continued without them.
+    pub refused: u64,
+    /// TOUCHes that were acknowledged but may have been skipped: see
+    /// [`WriteEngine::verify_touches`].
+    doubtful: Vec<T>,
+}
+
+impl<T> Default for Outcome<T> {
+    fn default() -> Self {
+        Self {
+            calls: 0,
+            token: None,
+            refused: 0,
+            doubtful: Vec::new(),
+        }
+    }
+}
+
+impl<T> Outcome<T> {
+    fn add(&mut self, later: Self) {
+        self.calls += later.calls;
+        self.token = later.token.or(self.token.take());
+        self.refused += later.refused;
+        self.doubtful.extend(later.doubtful);
+    }
+}
+
+/// Writes to one server. What it learns of that is kept for as long as it lives.
+pub struct WriteEngine<S> {
+    server: Mutex<S>,
+    max_retries: usize,
+    sizing: CallSizing,
+    pace: Option<tokio::sync::Mutex<Interval>>,
+    /// A call was dropped while it was in flight.
+    has_dropped: AtomicBool,
+    /// Which TOUCHes the server may skip, by its last answer.
+    skips: Mutex<Option<Skips>>,
+    /// How many it has skipped.
+    skipped: AtomicU64,
+}
+
+/// A call in flight. If it is dropped before its end, which a signal does, that is noted.
+struct InFlightGuard<'a>(&'a AtomicBool);
+
+impl InFlightGuard<'_> {
+    fn ended(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for InFlightGuard<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl<S: Server> WriteEngine<S> {
+    /// `jobs`: how many calls are in flight at most. `max_rps`: how many are made in a second at most.
+    pub fn new(server: S, max_retries: usize, jobs: usize, max_rps: Option<u32>) -> Self {
+        let pace = max_rps.map(|rps| {
+            let mut pace = tokio::time::interval(Duration::from_secs(1) / rps.max(1));
+            pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            tokio::sync::Mutex::new(pace)
+        });
+        Self {
+            server: Mutex::new(server),
+            max_retries,
+            sizing: CallSizing::new(jobs),
+            pace,
+            has_dropped: AtomicBool::new(false),
+            skips: Mutex::default(),
+            skipped: AtomicU64::new(0),
+        }
+    }
+
+    /// The server, on the newest connection.
+    pub fn server(&self) -> S {
+        lock(&self.server).clone()
+    }
+
+    /// Takes another connection: what was sent on this one may arrive late.
+    pub fn reconnect(&self) {
+        let mut server = lock(&self.server);
+        *server = server.reconnect();
+    }
+
+    /// How often a call is repeated.
+    pub fn max_retries(&self) -> usize {
+        self.max_retries
+    }
+
+    /// How many updates are in flight at most.
+    pub fn width(&self) -> usize {
+        self.sizing.limit() * self.sizing.calls_in_flight()
+    }
+
+    /// Whether a call was dropped while it was in flight: its end is unknown.
+    pub fn has_dropped(&self) -> bool {
+        self.has_dropped.load(Ordering::Relaxed)
+    }
+
+    /// Makes any call, and notes it if that is dropped before its end.
+    pub async fn in_flight<F: Future>(&self, call: F) -> F::Output {
+        let guard = InFlightGuard(&self.has_dropped);
+        let output = call.await;
+        guard.ended();
+        output
+    }
+
+    /// Writes updates of different relationships. `is_transaction`: they are one transaction of the
+    /// source, and are written in one call if the server takes so many.
+    ///
+    /// After a failure no further call is started. All have ended when this returns: a call that is
+    /// dropped has an unknown end.
+    ///
+    /// # Errors
+    ///
+    /// The policy's; the server's, after the retries.
+    pub async fn write<P: Policy>(
+        &self,
+        policy: &P,
+        items: Vec<P::Item>,
+        is_transaction: bool,
+    ) -> Result<Outcome<P::Item>, CommandError> {
+        let mut queue = CallQueue::new(items, is_transaction, &self.sizing);
+        let mut running = FuturesUnordered::new();
+        let mut outcome = Outcome::default();
+        let mut failure = None;
+        loop {
+            while failure.is_none()
+                && running.len() < self.sizing.calls_in_flight()
+                && let Some(items) = queue.next_call(&self.sizing)
+            {
+                running.push(async move { self.call(policy, &items, Stage::Write).await });
+            }
+            match running.next().await {
+                Some(Ok(ended)) => outcome.add(ended),
+                Some(Err(error)) => failure = failure.or(Some(error)),
+                None => break,
+            }
+        }
+        match failure {
+            Some(failure) => Err(failure),
+            None => Ok(outcome),
+        }
+    }
+
+    /// Writes updates with one call, or more where the server takes fewer or refuses some.
+    async fn call<P: Policy>(
+        &self,
+        policy: &P,
+        items: &[P::Item],
+        stage: Stage,
+    ) -> Result<Outcome<P::Item>, CommandError> {
+        let mut outcome = Outcome::default();
+        let mut parts = VecDeque::from([items]);
+        while let Some(part) = parts.pop_front() {
+            let error = match self.attempt(policy, part, stage).await? {
+                Ok(answer) => {
+                    policy.acknowledged(part, stage);
+                    outcome.add(answer);
+                    continue;
+                }
+                Err(error) => error,
+            };
+            match self.sizing.after_refusal(part.len(), &error) {
+                AfterRefusal::Chunks(size) => {
+                    for (index, chunk) in part.chunks(size).enumerate() {
+                        parts.insert(index, chunk);
+                    }
+                }
+                AfterRefusal::Halve => {
+                    let (first, rest) = part.split_at(part.len() / 2);
+                    parts.push_front(rest);
+                    parts.push_front(first);
+                }
+                AfterRefusal::Single => {
+                    for item in part {
+                        policy.refused(item, stage, &error)?;
+                        outcome.refused += 1;
+                    }
+                }
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// One call, repeated while its failure is a passing one; returns, inside, an error that lies with
+    /// the updates.
+    async fn attempt<P: Policy>(
+        &self,
+        policy: &P,
+        items: &[P::Item],
+        stage: Stage,
+    ) -> Result<Result<Outcome<P::Item>, Error>, CommandError> {
+        let mut with_creates = policy.tries_create()
+            && stage != Stage::DeleteSkipped
+            && self.has_doubtful_touches(policy, items);
+        let mut retry = Retry::new(self.max_retries);
+        let mut row_errors = RowErrorTest::default();
+        loop {
+            if let Some(pace) = &self.pace {
+                pace.lock().await.tick().await;
+            }
+            let update = |item: &P::Item| {
+                let operation = match with_creates {
+                    true => self.operation_with_creates(policy, item),
+                    false => policy.operation(item),
+                };
+                update(item, operation, stage)
+            };
+            let request = WriteRelationshipsRequest {
+                updates: items.iter().filter_map(update).collect(),
+                optional_transaction_metadata: policy.metadata().cloned(),
+                ..WriteRelationshipsRequest::default()
+            };
+            let server = self.server();
+            let error = match self.in_flight(server.write(request)).await {
+                Ok(written) => {
+                    let doubtful = match stage {
+                        Stage::DeleteSkipped => Vec::new(),
+                        _ => self.doubtful(policy, items, &written, with_creates),
+                    };
+                    return Ok(Ok(Outcome {
+                        calls: 1,
+                        token: Some(written.token),
+                        refused: 0,
+                        doubtful,
+                    }));
+                }
+                Err(error) => error,
+            };
+            if with_creates && error.kind() == Kind::AlreadyExists {
+                with_creates = false;
+                continue;
+            }
+            if row_errors.is_row_error(&server, &error).await {
+                return Ok(Err(error));
+            }
+            let is_ambiguous = error.is_ambiguous_for_writes();
+            let after = match is_ambiguous {
+                true => policy.ambiguous(items, stage)?,
+                false => AfterAmbiguous::default(),
+            };
+            if after.reconnect {
+                self.reconnect();
+            }
+            if let Err(failure) = retry.pause(error, "writing again").await {
+                if is_ambiguous {
+                    policy.abandoned(items, stage);
+                }
+                return Err(failure);
+            }
+            if !after.wait.is_zero() {
+                tokio::time::sleep(after.wait).await;
+            }
+        }
+    }
+}
+
+fn update<T: Item>(item: &T, operation: Operation, stage: Stage) -> Option<RelationshipUpdate> {
+    let relationship = item.relationship()?.clone();
+    let (operation, relationship) = match stage {
+        Stage::DeleteSkipped => (Operation::Delete, bare(relationship)),
+        _ => (operation, relationship),
+    };
+    Some(RelationshipUpdate {
+        operation: operation.into(),
+        relationship: Some(relationship),
+    })
+}

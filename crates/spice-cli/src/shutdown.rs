@@ -102,6 +102,21 @@ impl Shutdown {
         Ok(Self { requests, forced })
     }
 
+    /// One that no signal reaches, and a function that acts as a signal: with its number, and whether it is
+    /// patient. For tests.
+    pub fn simulated() -> (Self, impl Fn(i32, bool)) {
+        let (sender, requests) = watch::channel(None);
+        let forced = Arc::new(Forced {
+            grace_millis: AtomicU64::new(millis(GRACE)),
+            polite: Exit::Done,
+            last_words: Mutex::new(None),
+        });
+        let send = move |number, patient| {
+            sender.send_replace(Some(Request { number, patient }));
+        };
+        (Self { requests, forced }, send)
+    }
+
     /// The signal that asked for the end, if one did.
     #[must_use]
     pub fn signal(&self) -> Option<i32> {

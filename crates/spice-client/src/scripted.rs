@@ -118,6 +118,11 @@ impl Scripted {
         self.state().latency = latency;
     }
 
+    /// An import takes so long to receive each of its messages.
+    pub fn message_time(&self, time: Duration) {
+        self.state().message_time = time;
+    }
+
     /// Acknowledges TOUCHes that change only an expiry, and skips them, as an old server does.
     pub fn skips_touches(&self, skips: bool) {
         self.state().skips_touches = skips;
@@ -150,6 +155,11 @@ impl Scripted {
         for relationship in relationships {
             state.relationships.insert(key(&relationship), relationship);
         }
+    }
+
+    /// Removes everything, as somebody else does.
+    pub fn clear(&self) {
+        self.state().relationships.clear();
     }
 
     /// What it holds, in the order of the keys, expired or not.
@@ -269,9 +279,13 @@ impl Server for Scripted {
         &self,
         messages: impl Stream<Item = EncodedRelationships> + Send + 'static,
     ) -> Result<u64, Error> {
-        let messages: Vec<EncodedRelationships> = messages.collect().await;
+        let message_time = self.state().message_time;
+        let mut messages = std::pin::pin!(messages);
         let mut relationships = Vec::new();
-        for message in &messages {
+        while let Some(message) = messages.next().await {
+            if !message_time.is_zero() {
+                sleep(message_time).await;
+            }
             let decoded = message.decode();
             relationships.extend(decoded.map_err(|error| refused(&error.to_string()))?);
         }

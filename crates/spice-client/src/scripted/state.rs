@@ -1,6 +1,6 @@
 //! What a scripted server holds.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, SystemTime};
 
 use authzed::v1::{Relationship, RelationshipUpdate, relationship_update::Operation};
@@ -23,6 +23,7 @@ pub(super) struct State {
     pub(super) rule: Option<Rule>,
     pub(super) max_updates: usize,
     pub(super) latency: Duration,
+    pub(super) message_time: Duration,
     pub(super) skips_touches: bool,
     pub(super) keeps_expiry: bool,
     /// Writes that are applied at a later time, whatever their callers were answered.
@@ -46,6 +47,7 @@ impl Default for State {
             rule: None,
             max_updates: 1_000,
             latency: Duration::ZERO,
+            message_time: Duration::ZERO,
             skips_touches: false,
             keeps_expiry: true,
             late: Vec::new(),
@@ -92,25 +94,31 @@ impl State {
         {
             return Err(error);
         }
-        let mut then = self.relationships.clone();
-        for update in updates {
-            let Some(relationship) = &update.relationship else {
-                continue;
-            };
-            let key = key(relationship);
-            match update.operation() {
-                Operation::Delete => {
-                    then.remove(&key);
+        let keyed = || {
+            let relationships = updates.iter().map(|update| (update, &update.relationship));
+            relationships
+                .filter_map(|(update, it)| Some((update.operation(), key(it.as_ref()?), it)))
+        };
+        let mut created = BTreeSet::new();
+        for (operation, key, _) in keyed() {
+            let is_create = operation == Operation::Create;
+            if is_create && (self.relationships.contains_key(&key) || !created.insert(key)) {
+                return Err(already_exists());
+            }
+        }
+        for (operation, key, relationship) in keyed() {
+            let there = self.relationships.get(&key);
+            match (operation, relationship) {
+                (Operation::Delete, _) | (_, None) => {
+                    self.relationships.remove(&key);
                 }
-                Operation::Create if then.contains_key(&key) => return Err(already_exists()),
-                Operation::Touch
-                    if self.skips_touches && is_skipped(then.get(&key), relationship) => {}
-                _ => {
-                    then.insert(key, relationship.clone());
+                (Operation::Touch, Some(touched))
+                    if self.skips_touches && is_skipped(there, touched) => {}
+                (_, Some(written)) => {
+                    self.relationships.insert(key, written.clone());
                 }
             }
         }
-        self.relationships = then;
         Ok(())
     }
 

@@ -1,18 +1,17 @@
-//! Writes whose end is not known, and may still come.
+//! Ambiguous writes: their end is unknown, and they may still be applied.
 //!
 //! A call that was given up can be applied later, after its repetition and after later updates of the
 //! same relationships: a proxy may hold its bytes, the memory datastore lets it wait. So its
-//! relationships are remembered, read again when nothing of it can be under way any more, and written
-//! again where they are not as they were left.
+//! relationships are remembered, read again when it cannot be in flight any more, and written again
+//! where they are not as they must be.
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
-use authzed::Client;
-use authzed::v1::{Consistency, Relationship, RelationshipUpdate, relationship_update::Operation};
+use authzed::v1::{Relationship, RelationshipUpdate, relationship_update::Operation};
 use spice_cli::CommandError;
-use spice_client::lookup;
 use spice_client::lookup::key;
+use spice_client::server::{Layout, Server};
 use spice_record::ExpiryPrecision;
 use spice_record::digest::equal_at_precision;
 use spice_record::relationship::DisplayRelationship;
@@ -21,11 +20,11 @@ use tokio::time::Instant;
 /// When a server or a proxy has let go of what a client gave up.
 pub(crate) const AMBIGUITY_WINDOW: Duration = Duration::from_secs(30);
 
-/// The relationships in doubt, as they must be.
+/// The relationships of ambiguous writes, as they must be.
 #[derive(Default)]
 pub(crate) struct AmbiguousWrites {
     relationships: HashMap<Vec<u8>, AmbiguousWrite>,
-    /// A write of a schema is in doubt as well, until then.
+    /// A write of a schema is ambiguous as well, until then.
     schema_until: Option<Instant>,
 }
 
@@ -35,27 +34,32 @@ struct AmbiguousWrite {
 }
 
 impl AmbiguousWrites {
+    /// Whether a relationship is among them.
+    pub(crate) fn has_relationships(&self) -> bool {
+        !self.relationships.is_empty()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.relationships.is_empty() && self.schema_until.is_none()
     }
 
-    /// The end of a write of a schema is not known.
+    /// The end of a write of a schema is unknown.
     pub(crate) fn note_schema(&mut self) {
         self.schema_until = Some(Instant::now() + AMBIGUITY_WINDOW);
     }
 
-    /// Whether to look at the schema: no write of one can come any more.
+    /// Whether to read the schema: no ambiguous write of one can be applied any more.
     pub(crate) fn schema_is_due(&self) -> bool {
         self.schema_until
             .is_some_and(|until| until <= Instant::now())
     }
 
-    /// The schema was looked at then, and is right, unless it came into doubt again since.
+    /// The schema was read then and is right, unless another write of it was ambiguous since.
     pub(crate) fn settle_schema_until(&mut self, looked: Instant) {
         self.schema_until = self.schema_until.filter(|until| *until > looked);
     }
 
-    /// The end of a call with these updates is not known.
+    /// The end of a call with these updates is unknown.
     pub(crate) fn note(&mut self, updates: &[RelationshipUpdate]) {
         let until = Instant::now() + AMBIGUITY_WINDOW;
         for update in updates {
@@ -67,22 +71,19 @@ impl AmbiguousWrites {
         }
     }
 
-    /// These were acknowledged: what must be there is what they say.
+    /// These were acknowledged: the target must be as they require.
     pub(crate) fn acknowledged(&mut self, updates: &[RelationshipUpdate]) {
-        if self.relationships.is_empty() {
-            return;
-        }
         for update in updates {
-            let doubt = update.relationship.as_ref().map(key);
-            if let Some(doubt) = doubt.and_then(|key| self.relationships.get_mut(&key)) {
-                doubt.update.clone_from(update);
+            let key = update.relationship.as_ref().map(key);
+            if let Some(write) = key.and_then(|key| self.relationships.get_mut(&key)) {
+                write.update.clone_from(update);
             }
         }
     }
 
-    /// When the last of them can be looked at.
+    /// When all of them can be read: none can be applied late any more.
     pub(crate) fn settled_at(&self) -> Option<Instant> {
-        let relationships = self.relationships.values().map(|doubt| doubt.until);
+        let relationships = self.relationships.values().map(|write| write.until);
         relationships.chain(self.schema_until).max()
     }
 
@@ -92,11 +93,11 @@ impl AmbiguousWrites {
         let due = self
             .relationships
             .values()
-            .filter(|doubt| doubt.until <= now);
-        due.map(|doubt| doubt.update.clone()).collect()
+            .filter(|write| write.until <= now);
+        due.map(|write| write.update.clone()).collect()
     }
 
-    /// These were looked at then, and are right now, but for those that came into doubt again since.
+    /// These were read then and are right now, except for those that became ambiguous again since.
     pub(crate) fn settle_until(&mut self, updates: &[RelationshipUpdate], looked: Instant) {
         for relationship in updates
             .iter()
@@ -106,14 +107,14 @@ impl AmbiguousWrites {
             if self
                 .relationships
                 .get(&key)
-                .is_some_and(|doubt| doubt.until <= looked)
+                .is_some_and(|write| write.until <= looked)
             {
                 self.relationships.remove(&key);
             }
         }
     }
 
-    /// These are known not to be there, and never will be.
+    /// These are not there, and never will be.
     pub(crate) fn settle(&mut self, updates: &[RelationshipUpdate]) {
         for relationship in updates
             .iter()
@@ -124,19 +125,19 @@ impl AmbiguousWrites {
     }
 }
 
-/// Reads the relationships of updates; gives back those that the target does not hold as they say, for a
-/// write that was given up was applied late.
+/// Reads the relationships of updates; returns those that the target does not hold as they require,
+/// because a write that had been given up was applied late.
 ///
 /// # Errors
 ///
 /// The target's.
-pub(crate) async fn wrong(
-    client: &Client,
+pub(crate) async fn applied_late<S: Server>(
+    server: &S,
     updates: &[RelationshipUpdate],
     max_retries: usize,
     precision: ExpiryPrecision,
 ) -> Result<Vec<RelationshipUpdate>, CommandError> {
-    let wrong = differing(client, updates, max_retries, precision).await?;
+    let wrong = differing(server, updates, max_retries, precision).await?;
     for relationship in wrong
         .iter()
         .filter_map(|update| update.relationship.as_ref())
@@ -149,13 +150,13 @@ pub(crate) async fn wrong(
     Ok(wrong)
 }
 
-/// Reads the relationships of updates; gives back those that the target does not hold as they say.
+/// Reads the relationships of updates; returns those that the target does not hold as they require.
 ///
 /// # Errors
 ///
 /// The target's.
-pub(crate) async fn differing(
-    client: &Client,
+pub(crate) async fn differing<S: Server>(
+    server: &S,
     updates: &[RelationshipUpdate],
     max_retries: usize,
     precision: ExpiryPrecision,
@@ -164,8 +165,7 @@ pub(crate) async fn differing(
         .iter()
         .filter_map(|update| update.relationship.as_ref())
         .collect();
-    let newest = Consistency::fully_consistent();
-    let there = lookup::read_few(client, &wanted, newest, max_retries).await??;
+    let there = server.lookup(&wanted, Layout::Few, max_retries).await??;
     let is_wrong = |update: &&RelationshipUpdate| {
         let Some(must) = &update.relationship else {
             return false;
@@ -186,3 +186,6 @@ fn has_expired(relationship: &Relationship) -> bool {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     now.is_ok_and(|now| i64::try_from(now.as_secs()).is_ok_and(|now| expiry.seconds <= now + 1))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
-//! What is written together.
+//! What is written coalescer.
 //!
 //! At the tip of the stream one revision of the source is one call. Under backlog consecutive
-//! revisions are coalesced: the last update of a relationship stands for all, and what is more than
+//! revisions are coalesced: only the last update of each relationship is written, and what is more than
 //! one call takes is written by several at the same time. No two of them hold the same relationship,
 //! and the next batch waits for all of them, so no update ever overtakes another one.
 
@@ -26,41 +26,43 @@ pub(crate) struct Batch {
     /// The last revision in it, and where that begins in a spool; none for updates without revisions.
     pub(crate) revision: Option<(String, SpoolOffset)>,
     pub(crate) transactions: u64,
-    /// Whether the last revision is whole with it.
-    pub(crate) whole: bool,
+    /// Whether the last revision is complete with it.
+    pub(crate) completes: bool,
     /// A part of a revision that was cut.
-    pub(crate) part: bool,
-    /// What the source's writer said, where it is one revision.
+    pub(crate) is_part: bool,
+    /// The metadata of the source's writer, where it is one revision.
     pub(crate) metadata: Option<StructJson>,
     /// The last checkpoint in it, and whether no revision comes after that.
     pub(crate) checkpoint: Option<(String, SpoolOffset)>,
     pub(crate) ends_at_checkpoint: bool,
-    /// The relationships that it held more than once, or as they were read.
+    /// The relationships that it held more than once, or that were read at the source (contended).
     pub(crate) contended: HashSet<u128>,
 }
 
 /// Takes the next batch from the front of what was read: transactions, or updates. `None` where
-/// something else stands there. A checkpoint that `is_end` is left standing.
+/// something else is there. A checkpoint that `is_end` is not taken.
 pub(crate) fn next(
     waiting: &mut VecDeque<Held<Step>>,
     most: usize,
-    exact: bool,
+    no_coalesce: bool,
     is_end: &dyn Fn(&str) -> bool,
 ) -> Option<Batch> {
     match &waiting.front()?.message {
-        Step::Transaction(change, _) if exact || waiting.len() <= TIP || change.part.is_some() => {
+        Step::Transaction(change, _)
+            if no_coalesce || waiting.len() <= TIP || change.part.is_some() =>
+        {
             one(waiting)
         }
         Step::Transaction(..) => Some(coalesced(waiting, most, is_end)),
         Step::Updates(_) => match waiting.pop_front()?.message {
             Step::Updates(updates) => {
-                let mut together = Coalescer::default();
+                let mut coalescer = Coalescer::default();
                 for update in updates {
-                    together.add(update);
+                    coalescer.add(update);
                 }
                 Some(Batch {
-                    updates: together.updates,
-                    whole: true,
+                    updates: coalescer.updates,
+                    completes: true,
                     ..Batch::default()
                 })
             }
@@ -74,7 +76,7 @@ fn one(waiting: &mut VecDeque<Held<Step>>) -> Option<Batch> {
     let Step::Transaction(change, place) = waiting.pop_front()?.message else {
         return None;
     };
-    let (part, whole) = (change.part.is_some(), change.completes_revision());
+    let (is_part, completes) = (change.part.is_some(), change.completes_revision());
     let Transaction {
         revision,
         updates,
@@ -82,19 +84,19 @@ fn one(waiting: &mut VecDeque<Held<Step>>) -> Option<Batch> {
         contended,
         ..
     } = *change;
-    // A revision can have several writers' metadata: then none of them speaks for it.
+    // A revision can have the metadata of several writers: then none of them describes all of it.
     let metadata = (metadata.len() == 1).then(|| metadata.pop()).flatten();
-    let mut together = Coalescer::default();
+    let mut coalescer = Coalescer::default();
     for Update(update) in updates {
-        together.add_as(update, contended);
+        coalescer.add_as(update, contended);
     }
     Some(Batch {
-        updates: together.updates,
-        contended: together.contended,
+        updates: coalescer.updates,
+        contended: coalescer.contended,
         revision: Some((revision, place)),
-        transactions: u64::from(whole),
-        whole,
-        part,
+        transactions: u64::from(completes),
+        completes,
+        is_part,
         metadata,
         ..Batch::default()
     })
@@ -106,14 +108,14 @@ fn coalesced(
     is_end: &dyn Fn(&str) -> bool,
 ) -> Batch {
     let mut batch = Batch {
-        whole: true,
+        completes: true,
         ..Batch::default()
     };
-    let mut together = Coalescer::default();
+    let mut coalescer = Coalescer::default();
     loop {
         let fits = match waiting.front().map(|step| &step.message) {
             Some(Step::Transaction(change, _)) => {
-                let updates = together.updates.len() + change.updates.len();
+                let updates = coalescer.updates.len() + change.updates.len();
                 change.part.is_none() && (updates <= most || batch.transactions == 0)
             }
             _ => false,
@@ -129,13 +131,13 @@ fn coalesced(
             ..
         } = *change;
         for Update(update) in updates {
-            together.add_as(update, contended);
+            coalescer.add_as(update, contended);
         }
         batch.transactions += 1;
         batch.revision = Some((revision, place));
         batch.ends_at_checkpoint = false;
-        // A checkpoint right behind it says nothing that the next one does not, unless the next batch
-        // begins behind it.
+        // A checkpoint right behind it is replaced by the next one, unless the next batch begins behind
+        // it.
         let mut steps = waiting.iter().map(|step| &step.message);
         if let (Some(Step::Checkpoint(revision, _)), Some(Step::Transaction(..))) =
             (steps.next(), steps.next())
@@ -147,8 +149,8 @@ fn coalesced(
             batch.ends_at_checkpoint = true;
         }
     }
-    batch.updates = together.updates;
-    batch.contended = together.contended;
+    batch.updates = coalescer.updates;
+    batch.contended = coalescer.contended;
     batch
 }
 
@@ -156,7 +158,7 @@ fn coalesced(
 #[derive(Default)]
 struct Coalescer {
     updates: Vec<RelationshipUpdate>,
-    places: HashMap<Vec<u8>, usize>,
+    indices: HashMap<Vec<u8>, usize>,
     contended: HashSet<u128>,
 }
 
@@ -174,12 +176,12 @@ impl Coalescer {
         let Some(relationship) = update.relationship else {
             return;
         };
-        let place = self
-            .places
+        let index = self
+            .indices
             .entry(key(&relationship))
             .or_insert(self.updates.len());
-        let update = plain(update.operation, relationship);
-        match self.updates.get_mut(*place) {
+        let update = idempotent(update.operation, relationship);
+        match self.updates.get_mut(*index) {
             Some(earlier) => *earlier = update,
             None => self.updates.push(update),
         }
@@ -189,7 +191,7 @@ impl Coalescer {
 /// Only touches and bare deletes: both can be done again, and a delete that names a caveat is refused
 /// where the target's schema has none of that name. A touch gives every caveat a context: on MySQL one
 /// without would be a change each time, to what is there already (measured, SpiceDB v1.56).
-fn plain(operation: i32, mut relationship: Relationship) -> RelationshipUpdate {
+fn idempotent(operation: i32, mut relationship: Relationship) -> RelationshipUpdate {
     let operation = if operation == i32::from(Operation::Delete) {
         relationship = bare(relationship);
         Operation::Delete
@@ -204,3 +206,6 @@ fn plain(operation: i32, mut relationship: Relationship) -> RelationshipUpdate {
         relationship: Some(relationship),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,8 @@
 //! Relationships of which the source's transactions collided, compared before an end is announced.
 //!
-//! Where a source numbers transactions when they begin, the stream gives the state of a relationship
+//! Where a source numbers transactions when they begin, the stream has the state of a relationship
 //! that changed more than once within a short time as it was read there. These are few, and the likeliest
-//! to be wrong: so at `--until` they are read from the target, too.
+//! to be wrong: so at `--until` they are also read from the target.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,10 +11,10 @@ use spice_record::digest::key_digest;
 
 /// How many relationships are remembered as changed.
 const RECENT: usize = 200_000;
-/// How many states are kept to be compared.
-const MOST: usize = 10_000;
+/// How many states are compared at most.
+const MAX_STATES: usize = 10_000;
 
-/// The relationships that changed more than once, as the stream gives them.
+/// The relationships that changed more than once, as the stream has them.
 #[derive(Default)]
 pub(crate) struct Contended {
     newer: HashSet<u128>,
@@ -25,7 +25,7 @@ pub(crate) struct Contended {
 }
 
 impl Contended {
-    /// These were written, of which `contended` say a state that was read, or came more than once.
+    /// These were written; those in `contended` are states that were read, or came more than once.
     pub(crate) fn note(&mut self, updates: &[RelationshipUpdate], contended: &HashSet<u128>) {
         for update in updates {
             let Some(relationship) = &update.relationship else {
@@ -38,7 +38,7 @@ impl Contended {
             }
             if let Some(state) = self.states.get_mut(&key) {
                 state.clone_from(update);
-            } else if (again || contended.contains(&key)) && self.states.len() < MOST {
+            } else if (again || contended.contains(&key)) && self.states.len() < MAX_STATES {
                 self.states.insert(key, update.clone());
             } else if again || contended.contains(&key) {
                 self.left_out += 1;
@@ -46,7 +46,7 @@ impl Contended {
         }
     }
 
-    /// What must be on the target of them.
+    /// How the target must hold them.
     pub(crate) fn states(&self) -> Vec<RelationshipUpdate> {
         self.states.values().cloned().collect()
     }
@@ -61,7 +61,7 @@ mod tests {
     };
     use spice_record::digest::key_digest;
 
-    use super::{Contended, MOST};
+    use super::{Contended, MAX_STATES};
 
     fn update(operation: Operation, id: usize) -> RelationshipUpdate {
         RelationshipUpdate {
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_state_of_what_changed_twice_or_was_read_is_kept() {
+    fn last_state_of_what_changed_twice_or_was_read_is_compared() {
         let mut contended = Contended::default();
         let none = HashSet::new();
         contended.note(
@@ -96,14 +96,17 @@ mod tests {
     }
 
     #[test]
-    fn what_there_is_no_room_for_is_counted() {
+    fn states_beyond_the_bound_are_counted() {
         let mut contended = Contended::default();
-        let all: Vec<_> = (0..MOST + 5)
+        let all: Vec<_> = (0..MAX_STATES + 5)
             .map(|id| update(Operation::Touch, id))
             .collect();
         for _ in 0..2 {
             contended.note(&all, &HashSet::new());
         }
-        assert_eq!((contended.states().len(), contended.left_out), (MOST, 5));
+        assert_eq!(
+            (contended.states().len(), contended.left_out),
+            (MAX_STATES, 5)
+        );
     }
 }

@@ -26,7 +26,7 @@ const AHEAD_BYTES: usize = 16 << 20;
 /// What a revision takes in memory beyond its text, however small it is: without this, the peak of
 /// 400,000 revisions of one update was twice that of 5,000 of a thousand (measured, 100 and 51 MiB).
 const STEP_BYTES: usize = 512;
-/// Updates without revisions are handed on in groups.
+/// Updates without revisions are delivered in groups.
 const GROUP: usize = 1_000;
 const GROUP_BYTES: usize = 4 << 20;
 /// What an update takes beside its text: the message, and an allocation for each of its strings.
@@ -35,11 +35,11 @@ const UPDATE_BYTES: usize = 400;
 const VALUE_BYTES: usize = 700;
 /// How long a follower sleeps at the end of a spool.
 const NAP: Duration = Duration::from_millis(5);
-/// How long no writer may be seen before that is taken for its end, and how often it is said.
+/// How long no writer may be seen before that is taken for its end, and how often it is reported.
 const WRITER_GONE: Duration = Duration::from_secs(5);
-const SAY_EVERY: Duration = Duration::from_secs(10);
+const REPORT_EVERY: Duration = Duration::from_secs(10);
 
-/// What the thread hands on.
+/// What the thread delivers.
 #[derive(Debug)]
 pub(crate) enum Step {
     /// Once, first; `None` for a stream without a header.
@@ -63,7 +63,7 @@ pub(crate) struct Input {
     pub(crate) spool: Option<PathBuf>,
     pub(crate) position: Option<Position>,
     pub(crate) seal: Integrity,
-    /// Whether an end of the stream is waited for: then a dead writer matters.
+    /// Whether the stream is read to an end (`--until`): then a dead writer is an error.
     pub(crate) until: bool,
     pub(crate) stop: Arc<AtomicBool>,
 }
@@ -108,7 +108,7 @@ impl Input {
                     start.map_err(|message| records.fault(message))?;
                 } else if self.position.is_some() {
                     return Err(CommandError::usage(format!(
-                        "--position: a stream of {kind} has no revisions to stand at"
+                        "--position: a stream of {kind} has no revisions to resume from"
                     )));
                 }
                 if !send(Step::Header(Some(header.clone())), 1) {
@@ -134,8 +134,8 @@ impl Input {
                 updates(UpdateReader::by_hand(records, first), send)
             }
             other => Err(CommandError::from(records.unexpected("a header", &other)).hint(
-                "relationships and updates made by hand need --no-trailer; nothing proves then that \
-                     they are whole",
+                "relationships and updates made by hand need --no-trailer; whether they are complete is not \
+                     checked then",
             )),
         }
     }
@@ -145,12 +145,12 @@ impl Input {
         spool: &Spool,
         send: &dyn Fn(Step, usize) -> bool,
     ) -> Result<(), CommandError> {
-        let mut watch = WriterMonitor::new(spool, self.until);
+        let mut monitor = WriterMonitor::new(spool, self.until);
         let mut follower = loop {
             match SpoolReader::open(spool)? {
                 Some(follower) => break follower,
                 None if self.stop.load(Ordering::Relaxed) => return Ok(()),
-                None => watch.look("there is no spool yet", None)?,
+                None => monitor.check("there is no spool yet", None)?,
             }
             std::thread::sleep(NAP * 10);
         };
@@ -164,7 +164,7 @@ impl Input {
                      applied"
                 ),
             )
-            .hint("give the --position FILE that it was applied with; or begin at a new copy"));
+            .hint("give the --position FILE that it was applied with, or start with a new copy"));
         }
         if let Some(position) = &self.position {
             let start = position.source_revision.as_str();
@@ -175,9 +175,8 @@ impl Input {
                     format!("the spool {path} does not hold the position's revision {start}"),
                 )
                 .hint(
-                    "it is another spool than that of the position, or it lost its end with the power: a \
-                     capture from that revision has to be begun anew (spice-watch --since-file POSITION \
-                     --spool NEW)",
+                    "it is another spool than that of the position, or a loss of power has cut its end: start \
+                     a new capture from that revision (spice-watch --since-file POSITION --spool NEW)",
                 ));
             }
         }
@@ -195,11 +194,11 @@ impl Input {
                 Polled::CaughtUp if self.stop.load(Ordering::Relaxed) => return Ok(()),
                 Polled::CaughtUp => {
                     std::thread::sleep(NAP);
-                    watch.look("nobody appends to the spool", last.as_deref())?;
+                    monitor.check("nobody appends to the spool", last.as_deref())?;
                     continue;
                 }
             };
-            watch.seen();
+            monitor.progressed();
             if let Some(revision) = change.completed_revision() {
                 last = Some(revision.to_owned());
             }
@@ -221,8 +220,8 @@ struct WriterMonitor<'a> {
     spool: &'a Spool,
     until: bool,
     alone_since: Option<Instant>,
-    said: Option<Instant>,
-    looked: Instant,
+    reported_at: Option<Instant>,
+    checked_at: Instant,
 }
 
 impl<'a> WriterMonitor<'a> {
@@ -231,21 +230,21 @@ impl<'a> WriterMonitor<'a> {
             spool,
             until,
             alone_since: None,
-            said: None,
-            looked: Instant::now(),
+            reported_at: None,
+            checked_at: Instant::now(),
         }
     }
 
-    fn seen(&mut self) {
+    fn progressed(&mut self) {
         self.alone_since = None;
     }
 
-    /// Exit 4 where the writer's last word was that; 75 where it is gone and an end is waited for.
-    fn look(&mut self, what: &str, last: Option<&str>) -> Result<(), CommandError> {
-        if self.looked.elapsed() < Duration::from_millis(200) {
+    /// Exit 4 where the writer recorded a lost history; 75 where it is gone before `--until`.
+    fn check(&mut self, what: &str, last: Option<&str>) -> Result<(), CommandError> {
+        if self.checked_at.elapsed() < Duration::from_millis(200) {
             return Ok(());
         }
-        self.looked = Instant::now();
+        self.checked_at = Instant::now();
         if self.spool.writer_lives() {
             self.alone_since = None;
             return Ok(());
@@ -254,11 +253,11 @@ impl<'a> WriterMonitor<'a> {
         let alone = *self.alone_since.get_or_insert_with(Instant::now);
         // A writer that has just ended may have written more than was read.
         if alone.elapsed() > Duration::from_millis(500)
-            && let Some(word) = self.spool.lost()
+            && let Some(reason) = self.spool.lost()
         {
             return Err(CommandError::new(
                 Exit::HistoryLost,
-                format!("the capture into {path} ended: {}", word.trim()),
+                format!("the capture into {path} ended: {}", reason.trim()),
             )
             .hint(
                 "take a new snapshot: what is on the target lacks the changes after that revision",
@@ -278,8 +277,11 @@ impl<'a> WriterMonitor<'a> {
             )
             .hint("run spice-watch --spool again, then the same command"));
         }
-        if self.said.is_none_or(|said| said.elapsed() >= SAY_EVERY) {
-            self.said = Some(Instant::now());
+        if self
+            .reported_at
+            .is_none_or(|at| at.elapsed() >= REPORT_EVERY)
+        {
+            self.reported_at = Some(Instant::now());
             tracing::warn!("{what} {path}: is spice-watch running? {where_}");
         }
         Ok(())
@@ -343,7 +345,7 @@ fn changes<R: BufRead>(
 
 /// What has updates without revisions.
 trait Updates {
-    /// The next one; `None` at a proven end.
+    /// The next one; `None` at a verified end.
     fn next(&mut self) -> Result<Option<RelationshipUpdate>, ReadError>;
 }
 
@@ -364,7 +366,7 @@ impl<R: BufRead> Updates for SnapshotReader<R> {
 }
 
 /// A snapshot, or updates: relationships to be touched, and updates to be done. What is smaller than a
-/// group is handed on only when it has proved to be whole.
+/// group is delivered only once it is verified to be complete.
 fn updates(
     mut reader: impl Updates,
     send: &dyn Fn(Step, usize) -> bool,
@@ -397,7 +399,7 @@ fn damaged(error: ReadError) -> CommandError {
     )
 }
 
-/// A producer that died: everything whole that it wrote is applied, and the same command goes on.
+/// A producer that died: every complete record that it wrote is applied, and the same command resumes.
 fn cut(fault: ReadError) -> CommandError {
     CommandError::from(fault).with_exit(Exit::TryAgain).hint(
         "what came before is on the target and the position is saved: run the same command again, with \
@@ -405,7 +407,7 @@ fn cut(fault: ReadError) -> CommandError {
     )
 }
 
-/// Whether to read from stdin while nobody writes to it.
+/// Whether to read from stdin although it is a terminal.
 pub(crate) fn waits_for_a_person(file: &Path, spool: Option<&Path>) -> bool {
     spool.is_none() && file == Path::new("-") && stdio::stdin_is_terminal()
 }

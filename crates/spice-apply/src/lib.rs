@@ -1,9 +1,17 @@
-//! `spice-apply`: writes a change stream to a SpiceDB, in order, and remembers how far it came.
+//! `spice-apply`: writes a change stream to a SpiceDB, in order, and saves how far it has come.
 //!
-//! [`input`] is the thread that reads, [`batch`] says what is written together, [`mod@write`] calls the
-//! target, [`doubt`] comes back to writes whose end is unknown, [`contended`] to what collided on the
-//! source, [`schema`] follows the source's schema, [`position`] is about where a stream may go on,
-//! [`told`] says what was done, [`work`] joins them.
+//! | module | holds |
+//! |---|---|
+//! | [`input`] | the thread that reads a stream, or follows a spool, and checks it |
+//! | [`batch`] | what is written together: coalescing and its order |
+//! | [`worker`] | the loop; [`worker::position_tracker`]: how much of it may be saved |
+//! | [`mod@write`] | the target: refused and ambiguous updates |
+//! | [`ambiguous`] | writes whose end is unknown, read again later |
+//! | [`contended`] | relationships that collided on the source, compared at the end |
+//! | [`schema`] | follows the source's schema |
+//! | [`position`] | the position file, and whether a stream continues from there |
+//! | [`rejects`] | the file of refused updates |
+//! | [`report`] | transaction metadata, and `applied` records |
 
 #![forbid(unsafe_code)]
 
@@ -12,6 +20,7 @@ mod batch;
 mod contended;
 mod input;
 mod position;
+mod rejects;
 mod report;
 mod schema;
 mod worker;
@@ -31,6 +40,7 @@ use spice_cli::shutdown::SIGTERM;
 use spice_cli::values::parse_zedtoken;
 use spice_cli::{CommandError, Exit, Program, Shutdown};
 use spice_client::same_datastore::{datastore_id, refuse_same_datastore};
+use spice_client::write_engine::WriteEngine;
 use spice_record::Integrity;
 use spice_record::record::{Applied, StreamKind};
 use spice_spool::Spool;
@@ -38,9 +48,10 @@ use spice_spool::position::PositionFile;
 
 use crate::input::{Input, Step};
 use crate::position::PositionStore;
+use crate::rejects::Rejects;
 use crate::schema::SchemaPolicy;
 use crate::worker::{Ended, Worker};
-use crate::write::{Rejects, Target};
+use crate::write::Target;
 
 /// Write a change stream, from stdin, a file or a growing spool, to a SpiceDB.
 #[derive(Clone, Debug, clap::Parser)]
@@ -111,7 +122,7 @@ impl Program for Apply {
     }
 
     fn ends_of_sigterm(&self) -> Exit {
-        stopped(SIGTERM, self.keeps_a_place())
+        stopped(SIGTERM, self.is_resumable())
     }
 
     async fn run(self, shutdown: Shutdown) -> Result<Exit, CommandError> {
@@ -122,7 +133,7 @@ impl Program for Apply {
         let stop = Arc::new(AtomicBool::new(false));
         let begun = tokio::select! {
             begun = self.begin(&stop) => begun,
-            number = shutdown.requested() => return Ok(stopped(number, self.keeps_a_place())),
+            number = shutdown.requested() => return Ok(stopped(number, self.is_resumable())),
         };
         let (mut worker, has_revisions) = match begun? {
             Begun::Work {
@@ -132,7 +143,7 @@ impl Program for Apply {
             Begun::Done => return Ok(Exit::Done),
         };
         shutdown.grace(GRACE + SAVING);
-        shutdown.on_forced_end(worker.last_words());
+        shutdown.on_forced_end(worker.on_forced_end());
         let ended = worker.run(&shutdown).await;
         let ended = ended.or_else(|failure| match failure.interruption() {
             Some(number) => Ok(Ended::Signal(number)),
@@ -141,13 +152,13 @@ impl Program for Apply {
         stop.store(true, Ordering::Relaxed);
         worker.progress.clear();
         let rejected = worker.target.rejected();
-        let kept = worker.target.finish();
-        match (ended?, kept) {
+        let synced = worker.target.sync_rejects();
+        match (ended?, synced) {
             (_, Err(failure)) => Err(failure),
             (Ended::Signal(number), Ok(())) if !has_revisions => {
                 tracing::warn!(
-                    "stopped before the end of the stream: feed it again from its beginning, for nothing \
-                     says how far this came; what was applied is applied again without harm"
+                    "stopped before the end of the stream, and no position was saved: apply the stream again \
+                     from its beginning; what was applied is applied again without harm"
                 );
                 Ok(Exit::Signal(number))
             }
@@ -173,7 +184,7 @@ impl Program for Apply {
 enum Begun {
     Work {
         worker: Box<Worker>,
-        /// Whether the stream has revisions, so that one can go on from what was acknowledged.
+        /// Whether the stream has revisions to resume from.
         has_revisions: bool,
     },
     /// There is nothing left to do.
@@ -181,8 +192,8 @@ enum Begun {
 }
 
 impl Apply {
-    /// Whether the same command goes on where this one stopped.
-    fn keeps_a_place(&self) -> bool {
+    /// Whether the same command resumes where this one stopped.
+    fn is_resumable(&self) -> bool {
         self.spool.is_some() || self.position.is_some()
     }
 
@@ -193,23 +204,23 @@ impl Apply {
         let position = file.as_ref().map(PositionFile::load).transpose()?.flatten();
         let until = self.until.as_deref().map(until).transpose()?;
         let client = spice_client::connect(&connection).await?;
-        // A target that takes no writes is better known now.
+        // It is better to know now that a target takes no writes.
         let head = client.write_marker().await?;
         let kind = spice_client::datastore::kind_by_form(&connection, &head)?;
         if let (Some(file), Some(position)) = (&file, &position) {
             position::check_target(file, position, &head)?;
         }
         if let (Some(position), Some(until)) = (&position, &until)
-            && let Ok(stands) = zedtoken::decode(&position.source_revision)
-            && stands.datastore_id == until.datastore_id
-            && stands.revision.sees(&until.revision) == Some(true)
-            && position::ambiguous_for(position).is_zero()
+            && let Ok(resume) = zedtoken::decode(&position.source_revision)
+            && resume.datastore_id == until.datastore_id
+            && resume.revision.sees(&until.revision) == Some(true)
+            && position::ambiguous_for(position, jiff::Timestamp::now()).is_zero()
         {
             tracing::info!(
-                "everything through --until was applied before: the position stands at {}",
+                "everything through --until was applied before: the position is at {}",
                 position.source_revision
             );
-            // Whoever begins there, the way back for example, needs a pair that says so.
+            // What begins there, the way back for example, needs a sync point.
             report::print(Applied {
                 source_revision: Some(position.source_revision.clone()),
                 target_revision: match &position.target_revision {
@@ -259,12 +270,12 @@ impl Apply {
             && file.is_some()
         {
             return Err(CommandError::usage(format!(
-                "--position: a stream of {} has no revisions to stand at",
+                "--position: a stream of {} has no revisions to resume from",
                 header.stream
             )));
         }
         if let Some(position) = &position {
-            let left = position::ambiguous_for(position);
+            let left = position::ambiguous_for(position, jiff::Timestamp::now());
             if !left.is_zero() {
                 let seconds = left.as_secs_f64();
                 tracing::warn!(
@@ -291,23 +302,22 @@ impl Apply {
         let is_followed = header
             .as_ref()
             .is_some_and(|header| header.stream == StreamKind::Changes);
-        let target = Target::new(
+        let engine = WriteEngine::new(
             client,
             connection.max_retries,
             usize::from(jobs),
             self.max_rps,
-            rejects,
-            is_followed,
         );
+        let target = Target::new(engine, rejects, is_followed);
         let progress = Progress::start("updates", self.common.log.quiet);
         let mut worker = Box::new(Worker::new(self, target, steps, head, kind, progress));
         worker.until = until.map(|until| until.revision);
-        worker.max_retries = connection.max_retries;
-        if let (Some(spool), Some(_)) = (&self.spool, &position) {
-            worker.replay_until = Spool::new(spool).end();
-        }
+        let replay_until = match (&self.spool, &position) {
+            (Some(spool), Some(_)) => Spool::new(spool).end(),
+            _ => None,
+        };
         let store = file.map(|file| PositionStore::new(file, position.clone()));
-        worker.resume_from(store, position, header.as_deref())?;
+        worker.resume_from(store, position, header.as_deref(), replay_until)?;
         Ok(Begun::Work {
             worker,
             has_revisions: header.is_some_and(|header| header.stream == StreamKind::Changes),
@@ -327,9 +337,9 @@ fn until(token: &str) -> Result<zedtoken::DecodedToken, CommandError> {
     Ok(decoded)
 }
 
-/// Where everything acknowledged was saved a polite request to stop ends well.
-fn stopped(number: i32, keeps_a_place: bool) -> Exit {
-    if number == SIGTERM && keeps_a_place {
+/// Where everything acknowledged was saved, SIGTERM ends the program with 0.
+fn stopped(number: i32, is_resumable: bool) -> Exit {
+    if number == SIGTERM && is_resumable {
         Exit::Done
     } else {
         Exit::Signal(number)
@@ -338,12 +348,12 @@ fn stopped(number: i32, keeps_a_place: bool) -> Exit {
 
 /// Calls at the same time, on a target that gains by it. MariaDB takes longer for 4,500 updates in 4
 /// calls at the same time (6.4 to 9.5 s) than in one (3.5 to 4.5 s), and a memory datastore whose transactions overlapped
-/// reads incompletely at its head now and then (1 of 20 times, SpiceDB v1.56): no pair could be relied
+/// reads incompletely at its head now and then (1 of 20 times, SpiceDB v1.56): no sync point could be relied
 /// on there.
 const JOBS: u16 = 4;
 
-/// How long a call under way may take after SIGTERM. One that takes longer is dropped, and its end is
-/// in doubt; after SIGUSR1 it is waited for.
+/// How long a call in flight may take after SIGTERM. One that takes longer is dropped, and its end is
+/// unknown; after SIGUSR1 it is awaited.
 const GRACE: Duration = Duration::from_millis(700);
 /// How long it may take then to save the position.
 const SAVING: Duration = Duration::from_millis(250);

@@ -1,4 +1,4 @@
-//! Where an apply stands, and whether a stream goes on there.
+//! The position of an apply: saving it, and whether a stream continues from there.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -13,16 +13,32 @@ use spice_spool::position::PositionFile;
 
 use crate::ambiguous::AMBIGUITY_WINDOW;
 
-/// The position file, and what stands in it.
+/// Where a position is saved durably.
+pub(crate) trait PositionSink: Send + Sync {
+    /// # Errors
+    ///
+    /// Exit 1 if it cannot be written.
+    fn save(&self, position: &Position) -> Result<(), CommandError>;
+}
+
+impl PositionSink for PositionFile {
+    fn save(&self, position: &Position) -> Result<(), CommandError> {
+        Self::save(self, position)
+    }
+}
+
+/// The position file, and what was saved there last.
 pub(crate) struct PositionStore {
-    file: PositionFile,
+    sink: Box<dyn PositionSink>,
     saved: Mutex<Option<Position>>,
 }
 
 impl PositionStore {
-    pub(crate) fn new(file: PositionFile, saved: Option<Position>) -> Self {
-        let saved = Mutex::new(saved);
-        Self { file, saved }
+    pub(crate) fn new(sink: impl PositionSink + 'static, saved: Option<Position>) -> Self {
+        Self {
+            sink: Box::new(sink),
+            saved: Mutex::new(saved),
+        }
     }
 
     /// Saves how far everything is on the target.
@@ -32,28 +48,28 @@ impl PositionStore {
     /// Exit 1 if it cannot be written.
     pub(crate) fn save(&self, position: Position) -> Result<(), CommandError> {
         let mut saved = lock(&self.saved);
-        self.file.save(&position)?;
+        self.sink.save(&position)?;
         *saved = Some(position);
         Ok(())
     }
 
-    /// Notes beside the saved position that a write after it may be applied late: who goes on from
+    /// Notes beside the saved position that a write after it may be applied late: a process that resumes
     /// there, after a crash, has to wait for that.
     ///
     /// # Errors
     ///
     /// Exit 1 if it cannot be written.
-    pub(crate) fn note_ambiguous(&self, patience: Duration) -> Result<(), CommandError> {
+    pub(crate) fn note_ambiguous(&self, window: Duration) -> Result<(), CommandError> {
         let mut saved = lock(&self.saved);
         let Some(position) = saved.as_mut() else {
             return Ok(());
         };
-        position.ambiguous_until = Some(from_now(patience));
-        self.file.save(position)
+        position.ambiguous_until = Some(from_now(window));
+        self.sink.save(position)
     }
 }
 
-/// Deletes the segments of a spool before a place that was saved.
+/// Deletes the segments of a spool before a position that was saved.
 pub(crate) fn prune(spool: &Spool, place: SpoolOffset) {
     let segments = spool.segments().unwrap_or_default();
     for number in segments
@@ -67,24 +83,24 @@ pub(crate) fn prune(spool: &Spool, place: SpoolOffset) {
 }
 
 /// The time after so long, RFC 3339.
-pub(crate) fn from_now(patience: Duration) -> String {
-    (jiff::Timestamp::now() + patience).to_string()
+pub(crate) fn from_now(window: Duration) -> String {
+    (jiff::Timestamp::now() + window).to_string()
 }
 
-/// How long a late write of a process before this one may still come.
-pub(crate) fn ambiguous_for(position: &Position) -> Duration {
+/// How long an ambiguous write of a process before this one may still be applied, at this time.
+pub(crate) fn ambiguous_for(position: &Position, now: jiff::Timestamp) -> Duration {
     let until = position.ambiguous_until.as_deref();
     let Some(Ok(until)) = until.map(str::parse::<jiff::Timestamp>) else {
         return Duration::ZERO;
     };
-    let left = until.duration_since(jiff::Timestamp::now());
+    let left = until.duration_since(now);
     // A clock that was set back must not make it endless.
     Duration::try_from(left)
         .unwrap_or_default()
         .min(AMBIGUITY_WINDOW)
 }
 
-/// Whether a stream starts where a position stands, or earlier: then nothing is missing between them.
+/// Whether a stream starts at a position, or earlier: then nothing is missing between them.
 ///
 /// # Errors
 ///
@@ -102,16 +118,16 @@ pub(crate) fn check_start(position: Option<&Position>, header: &Header) -> Resul
         zedtoken::decode(&position.source_revision),
         zedtoken::decode(start),
     ) {
-        (Ok(stands), Ok(start)) if stands == start => Some(true),
-        (Ok(stands), Ok(start)) => stands.revision.sees(&start.revision),
+        (Ok(resume), Ok(start)) if resume == start => Some(true),
+        (Ok(resume), Ok(start)) => resume.revision.sees(&start.revision),
         _ => None,
     };
     if sees == Some(true) {
         return Ok(());
     }
     Err(format!(
-        "gap: the stream begins after revision {start}, the position stands at {}: what lies between \
-         them would be missing; begin with spice-watch --since-file POSITION",
+        "gap: the stream begins after revision {start}, the position is at {}: the changes between them \
+         would be missing; begin with spice-watch --since-file POSITION",
         position.source_revision
     ))
 }
@@ -154,18 +170,21 @@ pub(crate) fn check_source(
 fn check_same(
     file: &PositionFile,
     what: &str,
-    stood: Option<&String>,
-    is: Option<&String>,
+    expected: Option<&String>,
+    found: Option<&String>,
 ) -> Result<(), CommandError> {
-    let (Some(stood), Some(is)) = (stood, is) else {
+    let (Some(expected), Some(found)) = (expected, found) else {
         return Ok(());
     };
-    if stood == is {
+    if expected == found {
         return Ok(());
     }
     let path = file.path().display();
     Err(CommandError::usage(format!(
-        "the position {path} belongs to another {what} ({stood}) than this ({is})"
+        "the position {path} belongs to another {what} ({expected}) than this ({found})"
     ))
     .hint("check --context and the stream; a new migration takes a new --position file"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,4 @@
-//! What is told of a call: to the target, as its metadata, and on stdout.
+//! Transaction metadata, and the `applied` records.
 
 use std::time::SystemTime;
 
@@ -12,39 +12,39 @@ use spice_record::relationship::StructJson;
 /// A server's limit for a transaction's metadata, in bytes of JSON.
 const METADATA_BYTES: usize = 65_000;
 
-/// The metadata of a call: that it was applied, from where, and what the source's writer said; and
+/// The metadata of a call: that it was applied, from where, and the metadata of the source's writer; and
 /// whether there was no room for the latter.
 pub(crate) fn metadata(
     source: Option<&str>,
     revision: Option<&str>,
     own: Option<StructJson>,
 ) -> Option<(authzed::JsonObject, bool)> {
-    let mark = json!({ APPLIED_KEY: { "source": source, "revision": revision } });
-    let StructJson(mut mark) = serde_json::from_value(mark).ok()?;
+    let ours = json!({ APPLIED_KEY: { "source": source, "revision": revision } });
+    let StructJson(ours) = serde_json::from_value(ours).ok()?;
     let Some(StructJson(own)) = own else {
-        return Some((mark, false));
+        return Some((ours, false));
     };
-    let ours = mark.clone();
+    let mut both = ours.clone();
     for (key, value) in own.0.fields {
-        mark.fields.entry(key).or_insert(value);
+        both.fields.entry(key).or_insert(value);
     }
-    let size = serde_json::to_vec(&StructJson(mark.clone())).map_or(0, |bytes| bytes.len());
+    let size = serde_json::to_vec(&StructJson(both.clone())).map_or(0, |bytes| bytes.len());
     if size > METADATA_BYTES {
         return Some((ours, true));
     }
-    Some((mark, false))
+    Some((both, false))
 }
 
 /// Prints a record.
 ///
 /// # Errors
 ///
-/// What stdout says.
+/// As [`stdio::print_line`].
 pub(crate) fn print(applied: Applied) -> Result<(), CommandError> {
     stdio::print_line(&serde_json::to_string(&Record::Applied(Box::new(applied)))?)
 }
 
-/// Seconds since the commit of a revision, where it tells.
+/// Seconds since the commit of a revision, where it names its time.
 pub(crate) fn lag(token: &str) -> Option<f64> {
     let nanos = zedtoken::decode(token).ok()?.revision.time_nanos()?;
     let now = SystemTime::now()

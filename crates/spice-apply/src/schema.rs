@@ -1,24 +1,22 @@
 //! The source's schema, followed.
 
-use authzed::Client;
-use authzed::v1::Consistency;
 use spice_cli::{CommandError, Exit};
 use spice_client::retry::Retry;
-use spice_client::schema;
+use spice_client::server::Server;
 use tokio::time::{Duration, Instant, sleep};
 
 use crate::write::Target;
 
-/// A schema that the target refuses is offered again after a transaction, but not more often.
-const AGAIN: Duration = Duration::from_millis(200);
-/// And when nothing is written: somebody may mend it by hand.
-const AGAIN_WHEN_IDLE: Duration = Duration::from_secs(2);
+/// A schema that the target refuses is written again after a transaction, but not more often.
+const RETRY_AFTER: Duration = Duration::from_millis(200);
+/// And when nothing is written: somebody may remove what is in the way.
+const RETRY_WHEN_IDLE: Duration = Duration::from_secs(2);
 /// How long somebody else may take to write it, with `--schema check`. Longer than a deployment that
 /// writes both ends takes, shorter than it would hide behind a lag.
 const OTHERS_WRITE_IT: Duration = Duration::from_secs(10);
-/// What a server does not do to its schema while relationships stand against it, as it names it in
+/// What a server does not do to its schema while relationships exist that need it, as it names it in
 /// the error's metadata (measured, SpiceDB v1.56).
-const RELATIONSHIPS_AGAINST_IT: [&str; 3] = [
+const BLOCKED_BY_RELATIONSHIPS: [&str; 3] = [
     "delete_object_definition",
     "delete_relation",
     "remove_allowed_type",
@@ -35,7 +33,8 @@ pub(crate) enum SchemaPolicy {
     Stop,
 }
 
-/// A schema that the target does not take yet, because relationships stand against it.
+/// A schema that the target does not take yet, because it holds relationships that the schema forbids.
+#[derive(Debug)]
 pub(crate) struct PendingSchema {
     revision: String,
     reason: authzed::Error,
@@ -43,18 +42,18 @@ pub(crate) struct PendingSchema {
 }
 
 impl PendingSchema {
-    /// Whether to offer it again after a transaction.
+    /// Whether to write it again after a transaction.
     pub(crate) fn is_due(&self) -> bool {
-        self.tried.elapsed() >= AGAIN
+        self.tried.elapsed() >= RETRY_AFTER
     }
 
-    /// When to offer it again while there is nothing to write.
+    /// When to write it again while there is nothing else to write.
     pub(crate) fn due_when_idle(&self) -> Instant {
-        self.tried + AGAIN_WHEN_IDLE
+        self.tried + RETRY_WHEN_IDLE
     }
 
-    /// What waits for it.
-    pub(crate) fn text_of_wait(&self) -> String {
+    /// What it waits for, for messages.
+    pub(crate) fn describe(&self) -> String {
         format!(
             "the target does not take the schema of revision {} yet: {}",
             self.revision,
@@ -62,8 +61,8 @@ impl PendingSchema {
         )
     }
 
-    /// What it means that it was never taken.
-    pub(crate) fn unmended(&self) -> CommandError {
+    /// The error for one that was never taken.
+    pub(crate) fn never_taken(&self) -> CommandError {
         CommandError::new(
             Exit::Failed,
             format!(
@@ -73,37 +72,36 @@ impl PendingSchema {
             ),
         )
         .hint(
-            "remove what stands against it on the target, or write a schema there that both can live \
-             with, and run the same command again",
+            "remove the relationships that it forbids from the target, or write a schema there that allows \
+             both, and run the same command again",
         )
     }
 }
 
-/// Brings the target to a schema; gives it back where relationships stand against it.
-pub(crate) async fn bring(
-    target: &Target,
+/// Brings the target to a schema; returns it where relationships block that.
+pub(crate) async fn bring<S: Server>(
+    target: &Target<S>,
     mode: SchemaPolicy,
     text: &str,
     revision: String,
     before: Option<PendingSchema>,
-    max_retries: usize,
 ) -> Result<Option<PendingSchema>, CommandError> {
     let asked = Instant::now();
-    let mut told = false;
+    let mut is_reported = false;
     let difference = loop {
-        let Some(difference) = difference(&target.client(), text, max_retries).await? else {
+        let Some(difference) = difference(target, text).await? else {
             return Ok(None);
         };
         if mode != SchemaPolicy::Check || asked.elapsed() >= OTHERS_WRITE_IT {
             break difference;
         }
-        if !told {
+        if !is_reported {
             tracing::warn!(
                 "waiting until the target has the schema of revision {revision}: {difference}"
             );
-            told = true;
+            is_reported = true;
         }
-        sleep(AGAIN).await;
+        sleep(RETRY_AFTER).await;
     };
     if mode != SchemaPolicy::Apply {
         let (mode, exit) = match mode {
@@ -117,9 +115,9 @@ pub(crate) async fn bring(
                  {difference} (--schema {mode})"
             ),
         )
-        .hint("write the schema to the target, or say --schema apply, and run the same command again"));
+        .hint("write the schema to the target, or give --schema apply, and run the same command again"));
     }
-    let mut retry = Retry::new(max_retries);
+    let mut retry = Retry::new(target.max_retries());
     loop {
         let Err(error) = target.write_schema(text).await else {
             tracing::info!("wrote the schema of revision {revision}: {difference}");
@@ -128,57 +126,50 @@ pub(crate) async fn bring(
         if error.is_ambiguous_for_writes() {
             target.schema_is_ambiguous()?;
         }
-        if waits_for_relationships(&error) {
-            let held = PendingSchema {
+        if is_blocked_by_relationships(&error) {
+            let pending = PendingSchema {
                 revision,
                 reason: error,
                 tried: Instant::now(),
             };
-            let word = held.text_of_wait();
-            if before.is_none_or(|before| before.text_of_wait() != word) {
-                tracing::warn!("{word}");
+            let text = pending.describe();
+            if before.is_none_or(|before| before.describe() != text) {
+                tracing::warn!("{text}");
             }
-            return Ok(Some(held));
+            return Ok(Some(pending));
         }
         if !error.is_transient() {
             let failure = CommandError::from(error).context(format!(
                 "the target does not take the schema of revision {revision}"
             ));
             return Err(failure.hint(
-                "write a schema to the target that both servers can live with, and run the same \
-                 command again with --schema check",
+                "write a schema to the target that both servers accept, and run the same command again with \
+                 --schema check",
             ));
         }
         retry.pause(error, "writing the schema again").await?;
     }
 }
 
-/// Whether the schema could be written if some relationships were not there.
-fn waits_for_relationships(error: &authzed::Error) -> bool {
+/// Whether the schema could be written if some relationships did not exist.
+fn is_blocked_by_relationships(error: &authzed::Error) -> bool {
     let operation = error.metadata().get("operation");
-    operation.is_some_and(|operation| RELATIONSHIPS_AGAINST_IT.contains(&operation.as_str()))
+    operation.is_some_and(|operation| BLOCKED_BY_RELATIONSHIPS.contains(&operation.as_str()))
 }
 
-async fn difference(
-    client: &Client,
+async fn difference<S: Server>(
+    target: &Target<S>,
     text: &str,
-    max_retries: usize,
 ) -> Result<Option<String>, CommandError> {
-    let mut retry = Retry::new(max_retries);
-    loop {
-        let there = match client.read_schema().await {
-            Ok(there) => there.map(|schema| schema.text),
-            Err(error) => {
-                retry
-                    .pause(error, "reading the target's schema again")
-                    .await?;
-                continue;
-            }
-        };
-        if there.as_deref() == Some(text) {
-            return Ok(None);
-        }
-        let at = Consistency::fully_consistent();
-        return schema::difference(client, at, there.as_deref(), text).await;
+    let retry = Retry::new(target.max_retries());
+    let read = async || target.server().read_schema().await;
+    let there = retry.run("reading the target's schema again", read).await?;
+    if there.as_deref() == Some(text) {
+        return Ok(None);
     }
+    let server = target.server();
+    server.schema_difference(there.as_deref(), text).await
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,84 +1,75 @@
 //! The loop: step after step, batch after batch, and the position behind them.
 
+mod position_tracker;
+#[cfg(test)]
+mod tests;
 mod timers;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use authzed::DatastoreKind;
 use authzed::zedtoken::{self, Revision};
+use authzed::{Client, DatastoreKind};
 use spice_cli::byte_channel::{Held, Receiver};
 use spice_cli::progress::Progress;
 use spice_cli::{CommandError, Exit, Shutdown, lock};
 use spice_client::datastore::expiry_precision;
-use spice_client::same_datastore::datastore_id;
+use spice_client::server::Server;
 use spice_record::digest::digest_text;
-use spice_record::record::{Applied, Position, SpoolOffset, StreamKind};
+use spice_record::record::{Applied, Position, SpoolOffset};
 use spice_record::relationship::StructJson;
 use spice_record::{ExpiryPrecision, Header};
-use tokio::time::{Duration, Instant, sleep, sleep_until};
+use tokio::time::{sleep, sleep_until};
 
+use self::position_tracker::{Acknowledged, PositionTracker, SyncPoint};
 use crate::ambiguous::AMBIGUITY_WINDOW;
 use crate::batch::{self, Batch};
 use crate::contended::Contended;
 use crate::input::Step;
 use crate::position::PositionStore;
 use crate::report;
-use crate::schema::{self, SchemaPolicy};
-use crate::write::{Target, Written};
+use crate::schema::{self, PendingSchema, SchemaPolicy};
+use crate::write::Target;
 use crate::{Apply, GRACE};
 
-/// After a batch of several calls only a look at the head gives a revision that holds all of them.
-const PAIR_EVERY: Duration = Duration::from_secs(2);
-
-/// How the work came to an end without an error.
+/// How the loop came to an end without an error.
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
     Done,
     Signal(i32),
 }
 
-pub(crate) struct Worker {
-    pub(crate) target: Target,
+/// Where `applied` records go.
+pub(crate) type Report = Box<dyn FnMut(Applied) -> Result<(), CommandError>>;
+
+pub(crate) struct Worker<S = Client> {
+    pub(crate) target: Target<S>,
     pub(crate) until: Option<Revision>,
-    pub(crate) max_retries: usize,
     pub(crate) progress: Progress,
+    pub(crate) report: Report,
     steps: Receiver<Step>,
     waiting: VecDeque<Held<Step>>,
     no_coalesce: bool,
     schema_policy: SchemaPolicy,
-    held: Option<schema::PendingSchema>,
+    /// A schema that the target does not take yet.
+    pending_schema: Option<PendingSchema>,
     precision: ExpiryPrecision,
     prune: Option<PathBuf>,
     store: Option<Arc<PositionStore>>,
-    /// Where everything is on the target; none for a stream without revisions.
-    position: Option<Position>,
-    /// What of it is not saved yet, since when.
-    unsaved: Option<Instant>,
-    paired: Instant,
-    /// Whether the position has moved since the last pair.
-    moved: bool,
+    tracker: PositionTracker,
     dropped_metadata: u64,
-    /// What was written through while a schema is held.
-    passed: Option<(String, SpoolOffset)>,
-    /// What of the spool a process before this one may have applied already.
-    pub(crate) replay_until: Option<SpoolOffset>,
     /// The newest schema of the source, and its revision.
     newest_schema: Option<(String, String)>,
-    /// A schema that stands in the stream's header, to be brought before anything else.
+    /// A schema of the stream's header, to be written before anything else.
     first_schema: Option<(String, String)>,
-    /// Only a checkpoint is a place to go on from: the source's revisions are not in the order of their
-    /// effects, and what corrects that stands between a revision and the checkpoint behind it.
-    only_checkpoints: bool,
-    /// What was written since the last of them.
-    since_checkpoint: Option<(String, SpoolOffset)>,
     contended: Contended,
 }
 
-impl Worker {
+impl<S: Server> Worker<S> {
     pub(crate) fn new(
         args: &Apply,
-        target: Target,
+        target: Target<S>,
         steps: Receiver<Step>,
         head: String,
         kind: DatastoreKind,
@@ -87,88 +78,48 @@ impl Worker {
         Self {
             target,
             until: None,
-            max_retries: 0,
             progress,
+            report: Box::new(report::print),
             steps,
             waiting: VecDeque::new(),
             no_coalesce: args.no_coalesce,
             schema_policy: args.schema,
-            held: None,
+            pending_schema: None,
             precision: expiry_precision(kind),
             prune: args.prune.then(|| args.spool.clone()).flatten(),
             store: None,
-            position: Some(Position {
-                target: datastore_id(&head),
-                target_revision: Some(head),
-                ..Position::default()
-            }),
-            unsaved: None,
-            paired: Instant::now(),
-            moved: false,
+            tracker: PositionTracker::new(head),
             dropped_metadata: 0,
-            passed: None,
-            replay_until: None,
             newest_schema: None,
             first_schema: None,
-            only_checkpoints: false,
-            since_checkpoint: None,
             contended: Contended::default(),
         }
     }
 
-    /// Takes over a saved position, or stands where the stream begins.
+    /// Resumes from a saved position, or begins where the stream does. `replay_until`: what of the spool a
+    /// process before this one may have applied already.
     pub(crate) fn resume_from(
         &mut self,
         store: Option<PositionStore>,
         saved: Option<Position>,
         header: Option<&Header>,
+        replay_until: Option<SpoolOffset>,
     ) -> Result<(), CommandError> {
         self.store = store.map(Arc::new);
         if let Some(store) = &self.store {
             self.target.store_ambiguous_in(Arc::clone(store));
         }
-        // Only changes have revisions to stand at: a snapshot that is touched over what is there says
-        // nothing about the rest.
-        let header = header.filter(|header| header.stream == StreamKind::Changes);
-        let start = header.and_then(|header| header.revision.clone());
-        let (Some(start), Some(header)) = (start, header) else {
-            self.position = None;
-            return Ok(());
-        };
-        self.only_checkpoints = DatastoreKind::of_token(&start).needs_contended_reads();
-        let digest = header.schema.as_deref().map(digest_text);
-        let fresh = self.position.take().unwrap_or_default();
-        let Some(saved) = saved else {
-            self.position = Some(Position {
-                source: datastore_id(&start),
-                filter: header.filter.clone(),
-                start: Some(start.clone()),
-                source_revision: start.clone(),
-                ..fresh
-            });
-            self.unsaved = Some(Instant::now());
-            // At once: a write in doubt has to be noted beside a position.
-            self.save()?;
-            // It may have changed between the copy and the beginning of the stream: the stream tells
-            // only of later changes.
-            self.first_schema = header.schema.clone().map(|text| (text, start));
-            return Ok(());
-        };
-        // What changed between the end of the last stream and the beginning of this one stands only in
-        // its header. In the middle of a spool the header is older than what was applied.
-        let begins = saved.spool.is_none() || saved.source_revision == start;
-        let changed = begins && saved.schema != digest;
-        let revision = saved.source_revision.clone();
-        tracing::info!("going on after revision {revision}");
-        self.position = Some(saved);
-        let schema = header.schema.clone().filter(|_| changed);
-        self.first_schema = schema.map(|text| (text, revision));
-        Ok(())
+        if let Some(saved) = &saved {
+            tracing::info!("resuming after revision {}", saved.source_revision);
+        }
+        self.first_schema = self.tracker.resume_from(saved, header, replay_until);
+        // At once: an ambiguous write has to be noted beside a position.
+        self.save()
     }
 
-    /// What is to be noted even if this cannot come to its end after a signal: a call under way may be
-    /// applied late. Says how the program ends then.
-    pub(crate) fn last_words(&self) -> impl FnOnce() -> Option<Exit> + Send + use<> {
+    /// What is to be saved even if this cannot come to its end after a signal: a call in flight may be
+    /// applied late. Returns how the program ends then.
+    pub(crate) fn on_forced_end(&self) -> impl FnOnce() -> Option<Exit> + Send + use<S> {
         let (store, rejects) = (self.store.clone(), self.target.rejects());
         move || {
             if let Some(store) = store {
@@ -233,10 +184,10 @@ impl Worker {
         }
     }
 
-    /// Does what stands at the front; `true` at the end.
+    /// Does what is at the front; `true` at the end.
     async fn step(&mut self) -> Result<bool, CommandError> {
         if let Some((text, revision)) = self.first_schema.take() {
-            self.schema(text, revision).await?;
+            self.follow_schema(text, revision).await?;
             return Ok(false);
         }
         let most = self.target.width();
@@ -245,46 +196,28 @@ impl Worker {
         if let Some(batch) = batch::next(&mut self.waiting, most, self.no_coalesce, &is_end) {
             self.write(batch).await?;
             if self
-                .held
+                .pending_schema
                 .as_ref()
-                .is_some_and(schema::PendingSchema::is_due)
+                .is_some_and(PendingSchema::is_due)
             {
-                self.offer_again().await?;
+                self.retry_pending_schema().await?;
             }
             self.save_if_due()?;
             self.settle_ambiguous(false).await?;
             return Ok(false);
         }
         match self.waiting.pop_front().map(|step| step.message) {
-            Some(Step::Checkpoint(revision, place)) => {
-                let reached = self.reaches(&revision);
-                let has_written = self.since_checkpoint.take().is_some();
-                self.moves(&revision, place);
-                if reached {
-                    self.finish().await?;
-                    return Ok(true);
-                }
-                let goes_on = self.waiting.front().map(|step| &step.message);
-                let goes_on = matches!(goes_on, Some(Step::Transaction(..)));
-                let is_due = !goes_on || self.paired.elapsed() >= PAIR_EVERY;
-                if has_written && is_due && !self.is_replay(place) {
-                    self.pair().await?;
-                }
-                self.save_if_due()?;
-                Ok(false)
-            }
+            Some(Step::Checkpoint(revision, place)) => self.checkpoint(&revision, place).await,
             Some(Step::Schema(change, place)) => {
-                self.schema(change.text, change.revision.clone()).await?;
-                if self.since_checkpoint.is_none() {
-                    self.moves(&change.revision, place);
-                }
+                self.follow_schema(change.text, change.revision.clone())
+                    .await?;
+                let is_pending = self.pending_schema.is_some();
+                self.tracker
+                    .schema_change(&change.revision, place, is_pending);
                 Ok(false)
             }
             Some(Step::End(revision)) => {
-                // A stream ends where one can go on, as it does at a checkpoint.
-                if let Some((revision, place)) = self.since_checkpoint.take() {
-                    self.moves(&revision, place);
-                }
+                self.tracker.stream_ended(self.pending_schema.is_some());
                 let reached = revision.as_deref().is_some_and(|end| self.reaches(end));
                 self.finish().await?;
                 if self.until.is_some() && !reached {
@@ -306,6 +239,27 @@ impl Worker {
         }
     }
 
+    async fn checkpoint(
+        &mut self,
+        revision: &str,
+        place: SpoolOffset,
+    ) -> Result<bool, CommandError> {
+        let is_pending = self.pending_schema.is_some();
+        let has_written = self.tracker.checkpoint(revision, place, is_pending);
+        if self.reaches(revision) {
+            self.finish().await?;
+            return Ok(true);
+        }
+        let next = self.waiting.front().map(|step| &step.message);
+        let is_followed = matches!(next, Some(Step::Transaction(..)));
+        let is_due = !is_followed || self.tracker.is_sync_point_due();
+        if has_written && is_due && !self.tracker.is_replay(place) {
+            self.make_sync_point().await?;
+        }
+        self.save_if_due()?;
+        Ok(false)
+    }
+
     fn reaches(&self, revision: &str) -> bool {
         self.until
             .as_ref()
@@ -317,8 +271,8 @@ impl Worker {
             updates,
             revision,
             transactions,
-            whole,
-            part,
+            completes,
+            is_part,
             metadata,
             checkpoint,
             ends_at_checkpoint,
@@ -326,20 +280,20 @@ impl Worker {
         } = batch;
         let count = updates.len() as u64;
         let token = revision.as_ref().map(|(token, _)| token.as_str());
-        let of = token.map_or_else(|| "update".to_owned(), |token| format!("revision {token}"));
-        let mark = self.mark(token, metadata);
-        let one_revision = transactions == 1 && !part;
-        let compared = (self.only_checkpoints && self.until.is_some()).then(|| updates.clone());
+        let what = token.map_or_else(|| "update".to_owned(), |token| format!("revision {token}"));
+        let metadata = self.metadata(token, metadata);
+        let one_revision = transactions == 1 && !is_part;
+        let is_compared = self.tracker.only_checkpoints() && self.until.is_some();
+        let compared = is_compared.then(|| updates.clone());
         let written = self
             .target
-            .write(updates, one_revision, mark.as_ref(), &of)
+            .write(updates, one_revision, metadata.as_ref(), &what)
             .await;
-        let Written {
-            calls, token: last, ..
-        } = written.map_err(|failure| match &self.held {
-            Some(held) => failure.context(held.text_of_wait()),
+        let written = written.map_err(|failure| match &self.pending_schema {
+            Some(pending) => failure.context(pending.describe()),
             None => failure,
         })?;
+        let calls = written.calls;
         self.progress.add(count);
         if let Some(updates) = compared {
             self.contended.note(&updates, &contended);
@@ -348,108 +302,66 @@ impl Worker {
             transactions,
             updates: count,
             calls,
-            split: part || (transactions == 1 && calls > 1),
+            split: is_part || (transactions == 1 && calls > 1),
             coalesced: transactions > calls.max(1),
             lag: token.and_then(report::lag),
             at: Some(jiff::Timestamp::now().to_string()),
             // One of several calls at the same time does not hold the others.
-            target_revision: last.filter(|_| calls == 1),
+            target_revision: written.token.filter(|_| calls == 1),
             ..Applied::default()
         };
-        // One call alone: its revision holds it, and everything that ended before it began. A write in
-        // doubt may come between.
-        let is_safe = ends_at_checkpoint || !self.only_checkpoints;
-        let comparable = whole
-            && is_safe
-            && self.is_settled()
-            && revision
-                .as_ref()
-                .is_some_and(|(_, place)| !self.is_replay(*place));
-        applied.sync_point = comparable && calls == 1 && !part;
-        if comparable && !applied.sync_point && self.paired.elapsed() >= PAIR_EVERY {
-            applied.target_revision = Some(self.target.head().await?);
-            applied.sync_point = true;
-        }
-        if let Some((token, place)) = revision
-            && whole
-        {
-            if let Some(position) = &mut self.position
-                && applied.target_revision.is_some()
-            {
-                position
-                    .target_revision
-                    .clone_from(&applied.target_revision);
-            }
-            if self.only_checkpoints {
-                self.since_checkpoint = (!ends_at_checkpoint).then_some((token, place));
-                if let Some((revision, place)) = checkpoint {
-                    self.moves(&revision, place);
-                    applied.source_revision = Some(revision).filter(|_| ends_at_checkpoint);
-                }
-            } else {
-                self.moves(&token, place);
-                applied.source_revision = Some(token);
+        let acknowledged = Acknowledged {
+            revision,
+            completes,
+            is_part,
+            checkpoint,
+            ends_at_checkpoint,
+            calls,
+        };
+        match self.tracker.sync_point_of(&acknowledged, self.is_settled()) {
+            SyncPoint::No => {}
+            SyncPoint::OfCall => applied.sync_point = true,
+            SyncPoint::OfHead => {
+                applied.target_revision = Some(self.target.head().await?);
+                applied.sync_point = true;
             }
         }
+        let target_revision = applied.target_revision.as_ref();
+        let is_pending = self.pending_schema.is_some();
+        applied.source_revision =
+            self.tracker
+                .acknowledged(acknowledged, target_revision, is_pending);
         if applied.sync_point {
-            self.paired = Instant::now();
-            self.moved = false;
+            self.tracker.note_sync_point();
         }
-        report::print(applied)
+        (self.report)(applied)
     }
 
-    /// Whether the target holds what was written, and nothing else can come.
+    /// Whether the target holds what was written, and nothing else can be applied.
     fn is_settled(&self) -> bool {
-        self.held.is_none() && self.target.ambiguous().is_empty()
+        self.pending_schema.is_none() && self.target.ambiguous().is_empty()
     }
 
-    /// Whether the target may hold more than everything through a place already.
-    fn is_replay(&self, place: SpoolOffset) -> bool {
-        self.replay_until.is_some_and(|until| place < until)
-    }
-
-    /// Everything through a revision is on the target, unless a schema is still missing there.
-    fn moves(&mut self, revision: &str, place: SpoolOffset) {
-        if self.held.is_some() {
-            self.passed = Some((revision.to_owned(), place));
-            return;
-        }
-        if let Some(position) = &mut self.position {
-            revision.clone_into(&mut position.source_revision);
-            position.spool = (place.offset > 0).then_some(place);
-            position.sync_point = false;
-            self.moved = true;
-            self.unsaved.get_or_insert_with(Instant::now);
-        }
-    }
-
-    async fn schema(&mut self, text: String, revision: String) -> Result<(), CommandError> {
+    /// Brings the target to a schema, or keeps it pending.
+    async fn follow_schema(&mut self, text: String, revision: String) -> Result<(), CommandError> {
         let digest = digest_text(&text);
         let (text, revision) = self.newest_schema.insert((text, revision));
-        self.held = schema::bring(
+        self.pending_schema = schema::bring(
             &self.target,
             self.schema_policy,
             text,
             revision.clone(),
-            self.held.take(),
-            self.max_retries,
+            self.pending_schema.take(),
         )
         .await?;
-        if let (Some(position), None) = (&mut self.position, &self.held) {
-            position.schema = Some(digest);
-            self.unsaved.get_or_insert_with(Instant::now);
-        }
-        // What was written while it was held is now all that there is to say.
-        if self.held.is_none()
-            && let Some((revision, place)) = self.passed.take()
-        {
-            self.moves(&revision, place);
+        if self.pending_schema.is_none() {
+            self.tracker.has_schema(digest);
         }
         Ok(())
     }
 
-    async fn offer_again(&mut self) -> Result<(), CommandError> {
-        if self.held.is_some() {
+    async fn retry_pending_schema(&mut self) -> Result<(), CommandError> {
+        if self.pending_schema.is_some() {
             self.bring_newest_schema().await?;
         }
         Ok(())
@@ -457,17 +369,17 @@ impl Worker {
 
     async fn bring_newest_schema(&mut self) -> Result<(), CommandError> {
         if let Some((text, revision)) = self.newest_schema.take() {
-            self.schema(text, revision).await?;
+            self.follow_schema(text, revision).await?;
         }
         Ok(())
     }
 
-    /// At the end: nothing is held back, nothing in doubt, and both ends can be compared.
+    /// At the end: no schema is pending, nothing is ambiguous, and both ends can be compared.
     async fn finish(&mut self) -> Result<(), CommandError> {
         loop {
-            self.offer_again().await?;
-            if let Some(held) = &self.held {
-                return Err(held.unmended());
+            self.retry_pending_schema().await?;
+            if let Some(pending) = &self.pending_schema {
+                return Err(pending.never_taken());
             }
             if self.target.ambiguous().is_empty() {
                 break;
@@ -476,27 +388,25 @@ impl Worker {
             self.settle_ambiguous(true).await?;
         }
         self.compare_contended().await?;
-        if self.position.is_some() {
-            self.pair().await?;
+        if self.tracker.position().is_some() {
+            self.make_sync_point().await?;
         }
         Ok(())
     }
 
     /// The metadata of a call.
-    fn mark(
+    fn metadata(
         &mut self,
         revision: Option<&str>,
         own: Option<StructJson>,
     ) -> Option<authzed::JsonObject> {
-        let source = self.position.as_ref();
-        let source = source.and_then(|position| position.source.as_deref());
-        let (mark, dropped) = report::metadata(source, revision, own)?;
+        let (metadata, dropped) = report::metadata(self.tracker.source(), revision, own)?;
         self.dropped_metadata += u64::from(dropped);
-        Some(mark)
+        Some(metadata)
     }
 }
 
-/// Whether everything through `until` has been said when `revision` has.
+/// Whether everything through `until` is included in `revision`.
 fn reaches(revision: &str, until: &Revision) -> bool {
     zedtoken::decode(revision).is_ok_and(|there| there.revision.sees(until) == Some(true))
 }

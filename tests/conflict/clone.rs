@@ -52,7 +52,7 @@ fn import_of_the_original_refreshes_its_clone() {
     );
     let before = dump(&clone);
     let dry = |policy: &str| program(&["--dry-run", "--same-datastore", "--on-conflict", policy]);
-    let counted = "holds 1000 alike and 20 otherwise, which would";
+    let counted = "holds 1000 equal and 20 different, which would";
     let plan = dry("touch").expect_success();
     assert_says(
         &plan,

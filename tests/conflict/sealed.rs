@@ -160,7 +160,7 @@ fn dry_run_with_a_server_reads_everything_and_writes_nothing() {
         let finished = dry(&bare, flags, &stream).expect_success();
         assert_says(
             &finished,
-            &["the stream is whole: 3000", "nothing was written"],
+            &["the stream is complete: 3000", "nothing was written"],
         );
         assert!(finished.stdout.is_empty(), "there is no import to sum up");
         assert_says(&export(&bare).run().expect_code(1), &["has no schema"]);
@@ -206,7 +206,7 @@ fn dry_run_without_a_server_checks_the_stream_alone() {
     assert_says(
         &whole,
         &[
-            "the stream is whole: 3000 relationships",
+            "the stream is complete: 3000 relationships",
             "nothing was written",
         ],
     );

@@ -1,41 +1,51 @@
-//! `--dry-run`: reads the stream to its end, and what the target holds of it.
+//! `--dry-run`: reads the stream to its end, and looks up what the target holds of it.
 
 use std::fmt;
 
+use authzed::v1::Relationship;
 use spice_cli::progress::Progress;
 use spice_cli::{CommandError, Exit};
-use spice_client::lookup;
-use spice_client::lookup::key;
+use spice_client::lookup::{ByKey, key};
+use spice_client::server::{Layout, Server};
+use spice_record::ExpiryPrecision;
 use spice_record::digest::equal_at_precision;
 use tokio::sync::mpsc;
 
 use crate::chunk::{Chunk, Row};
 use crate::input::{Step, Totals};
-use crate::tally::conflict;
-use crate::target::Target;
+use crate::rejects::conflict;
 use crate::{OnConflict, lost, next};
 
-pub(crate) struct DryRun<'a> {
-    /// One that may hold relationships.
-    target: Option<&'a Target>,
+/// A target that may hold relationships.
+#[derive(Clone)]
+pub(crate) struct Occupied<S> {
+    pub(crate) server: S,
+    pub(crate) endpoint: String,
+    pub(crate) max_retries: usize,
+    /// How precisely it keeps expiries.
+    pub(crate) precision: ExpiryPrecision,
+}
+
+pub(crate) struct DryRun<'a, S> {
+    target: Option<Occupied<S>>,
     on_conflict: OnConflict,
     progress: &'a Progress,
     found: Found,
 }
 
-/// Counts of relationships of the stream by what the target holds under their names.
-#[derive(Debug, Default, PartialEq, Eq)]
+/// Counts of relationships of the stream by what the target holds under their keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Found {
-    alike: u64,
-    otherwise: u64,
+    equal: u64,
+    different: u64,
     absent: u64,
     /// The target cannot look for one with such an id.
     refused: u64,
 }
 
-impl<'a> DryRun<'a> {
+impl<'a, S: Server> DryRun<'a, S> {
     pub(crate) fn new(
-        target: Option<&'a Target>,
+        target: Option<Occupied<S>>,
         on_conflict: OnConflict,
         progress: &'a Progress,
     ) -> Self {
@@ -58,8 +68,9 @@ impl<'a> DryRun<'a> {
             match next(&mut first, &mut steps).await {
                 Some(Step::Chunk(chunk)) => {
                     self.progress.add(chunk.len() as u64);
-                    if let Some(target) = self.target {
-                        self.look_for(target, &chunk).await?;
+                    if let Some(target) = &self.target {
+                        let found = look_for(target, &chunk, self.on_conflict).await?;
+                        self.found.add(&found);
                     }
                 }
                 Some(Step::End(totals)) => {
@@ -72,55 +83,6 @@ impl<'a> DryRun<'a> {
         }
     }
 
-    async fn look_for(&mut self, target: &Target, chunk: &Chunk) -> Result<(), CommandError> {
-        let mut rows = chunk.rows()?;
-        if !target.client.offers().expiry {
-            let before = rows.len();
-            rows.retain(|row| row.relationship.optional_expires_at.is_none());
-            self.found.refused += (before - rows.len()) as u64;
-        }
-        let mut pieces = vec![rows.as_slice()];
-        while let Some(rows) = pieces.pop() {
-            let wanted: Vec<_> = rows.iter().map(|row| &row.relationship).collect();
-            let retries = target.connection.max_retries;
-            let there = match lookup::read(&target.client, &wanted, retries).await? {
-                Ok(there) => there,
-                Err(error) => {
-                    if let [row] = rows {
-                        tracing::warn!("line {}: would be refused: {}", row.line, error.message());
-                        self.found.refused += 1;
-                    } else {
-                        let (first, rest) = rows.split_at(rows.len() / 2);
-                        pieces.extend([rest, first]);
-                    }
-                    continue;
-                }
-            };
-            for row in rows {
-                let Some(relationship) = there.get(&key(&row.relationship)) else {
-                    self.found.absent += 1;
-                    continue;
-                };
-                if equal_at_precision(&row.relationship, relationship, target.precision()) {
-                    self.found.alike += 1;
-                    continue;
-                }
-                self.found.otherwise += 1;
-                if self.on_conflict == OnConflict::Fail {
-                    let relationship = relationship.clone();
-                    return Err(conflict(
-                        row,
-                        &Row {
-                            line: 0,
-                            relationship,
-                        },
-                    ));
-                }
-            }
-        }
-        Ok(())
-    }
-
     fn report(&self, totals: &Totals) -> Exit {
         let Totals {
             relationships,
@@ -129,30 +91,100 @@ impl<'a> DryRun<'a> {
             verified,
             ..
         } = totals;
-        let proved = match verified {
-            true => "whole",
-            false => "well formed, but nothing proves it whole",
+        let verified = match verified {
+            true => "complete",
+            false => "well formed, but nothing proves that it is complete",
         };
         tracing::info!(
-            "the stream is {proved}: {relationships} relationships, digest {digest} ({precision}); nothing \
+            "the stream is {verified}: {relationships} relationships, digest {digest} ({precision}); nothing \
              was written"
         );
-        let Some(target) = self.target else {
+        let Some(target) = &self.target else {
             return Exit::Done;
         };
-        let endpoint = target.connection.endpoint();
+        let endpoint = &target.endpoint;
         let (found, policy) = (&self.found, self.on_conflict);
         tracing::info!(
-            "of these {}; what {endpoint} holds beside them is not looked for: spice-diff compares both ways",
+            "of these {}; what else {endpoint} holds was not read: spice-diff compares both ways",
             Plan(found, policy)
         );
-        match (policy, found) {
-            (_, Found { refused: 1.., .. }) | (OnConflict::Skip, Found { otherwise: 1.., .. }) => {
+        found.exit(policy)
+    }
+}
+
+impl Found {
+    fn add(&mut self, other: &Self) {
+        self.equal += other.equal;
+        self.different += other.different;
+        self.absent += other.absent;
+        self.refused += other.refused;
+    }
+
+    /// Exit 3 where the import would skip or refuse some.
+    fn exit(&self, policy: OnConflict) -> Exit {
+        match (policy, self) {
+            (_, Self { refused: 1.., .. }) | (OnConflict::Skip, Self { different: 1.., .. }) => {
                 Exit::Partial
             }
             _ => Exit::Done,
         }
     }
+}
+
+/// Counts the rows of a chunk by what the target holds under their keys.
+async fn look_for<S: Server>(
+    target: &Occupied<S>,
+    chunk: &Chunk,
+    policy: OnConflict,
+) -> Result<Found, CommandError> {
+    let mut found = Found::default();
+    let mut rows = chunk.rows()?;
+    if !target.server.keeps_expiry() {
+        let before = rows.len();
+        rows.retain(|row| row.relationship.optional_expires_at.is_none());
+        found.refused += (before - rows.len()) as u64;
+    }
+    let mut pieces = vec![rows.as_slice()];
+    while let Some(rows) = pieces.pop() {
+        let wanted: Vec<_> = rows.iter().map(|row| &row.relationship).collect();
+        let lookup = target
+            .server
+            .lookup(&wanted, Layout::Sorted, target.max_retries);
+        match (lookup.await?, rows) {
+            (Ok(there), rows) => found.add(&count(rows, &there, policy, target.precision)?),
+            (Err(error), [row]) => {
+                tracing::warn!("line {}: would be refused: {}", row.line, error.message());
+                found.refused += 1;
+            }
+            (Err(_), rows) => {
+                let (first, rest) = rows.split_at(rows.len() / 2);
+                pieces.extend([rest, first]);
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn count(
+    rows: &[Row],
+    there: &ByKey<Relationship>,
+    policy: OnConflict,
+    precision: ExpiryPrecision,
+) -> Result<Found, CommandError> {
+    let mut found = Found::default();
+    for row in rows {
+        match there.get(&key(&row.relationship)) {
+            None => found.absent += 1,
+            Some(there) if equal_at_precision(&row.relationship, there, precision) => {
+                found.equal += 1;
+            }
+            Some(there) if policy == OnConflict::Fail => {
+                return Err(conflict(row, &Row::of_target(there.clone())));
+            }
+            Some(_) => found.different += 1,
+        }
+    }
+    Ok(found)
 }
 
 /// What an import would do, in words.
@@ -164,12 +196,12 @@ impl fmt::Display for Plan<'_> {
         let would = match policy {
             OnConflict::Touch => "be touched",
             OnConflict::Skip => "be skipped",
-            OnConflict::Fail => "stop the import",
+            OnConflict::Fail => "end the import",
         };
         write!(
             f,
-            "the target holds {} alike and {} otherwise, which would {would}; {} are absent and would be loaded",
-            found.alike, found.otherwise, found.absent
+            "the target holds {} equal and {} different, which would {would}; {} are absent and would be loaded",
+            found.equal, found.different, found.absent
         )?;
         if found.refused > 0 {
             write!(f, "; {} would be refused", found.refused)?;
@@ -179,29 +211,4 @@ impl fmt::Display for Plan<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{Found, Plan};
-    use crate::OnConflict;
-
-    #[test]
-    fn plan_says_what_becomes_of_each_kind() {
-        let mut found = Found {
-            alike: 5,
-            otherwise: 2,
-            absent: 3,
-            refused: 0,
-        };
-        let text = Plan(&found, OnConflict::Touch).to_string();
-        assert_eq!(
-            text,
-            "the target holds 5 alike and 2 otherwise, which would be touched; 3 are absent and would be loaded"
-        );
-        found.refused = 1;
-        let text = Plan(&found, OnConflict::Skip).to_string();
-        assert!(
-            text.contains("2 otherwise, which would be skipped"),
-            "{text}"
-        );
-        assert!(text.ends_with("; 1 would be refused"), "{text}");
-    }
-}
+mod tests;

@@ -9,13 +9,13 @@ use tokio::sync::mpsc;
 
 use crate::chunk::{Chunk, ChunkBuilder};
 
-/// What the thread hands on, in this order.
+/// What the thread delivers, in this order.
 pub(crate) enum Step {
     /// Once; `None` for a stream without a header.
     Header(Option<Box<Header>>),
     /// Relationships, as they come.
     Chunk(Chunk),
-    /// Once, last: the stream is whole and agrees with its trailer.
+    /// Once, last: the stream is complete and agrees with its trailer.
     End(Totals),
     /// Instead of anything else, and last.
     Failed(CommandError),
@@ -34,11 +34,11 @@ pub(crate) struct Totals {
 }
 
 /// Opens the input and starts to read. One chunk waits while another is loaded.
-pub(crate) fn start(path: PathBuf, seal: Integrity) -> mpsc::Receiver<Step> {
+pub(crate) fn start(path: PathBuf, integrity: Integrity) -> mpsc::Receiver<Step> {
     let (sender, receiver) = mpsc::channel(1);
     tokio::task::spawn_blocking(move || {
         let read = stdio::open(&path)
-            .and_then(|(input, name)| read(RecordReader::new(input, name), seal, &sender));
+            .and_then(|(input, name)| read(RecordReader::new(input, name), integrity, &sender));
         let last = match read {
             Ok(Some(totals)) => Step::End(totals),
             Ok(None) => return,
@@ -52,10 +52,10 @@ pub(crate) fn start(path: PathBuf, seal: Integrity) -> mpsc::Receiver<Step> {
 /// Reads to the end; `None` where nobody listens any more.
 fn read(
     records: RecordReader<Box<dyn BufRead + Send>>,
-    seal: Integrity,
+    integrity: Integrity,
     sender: &mpsc::Sender<Step>,
 ) -> Result<Option<Totals>, CommandError> {
-    let mut stream = SnapshotReader::open(records, seal)?;
+    let mut stream = SnapshotReader::open(records, integrity)?;
     let header = stream.header().cloned().map(Box::new);
     if sender.blocking_send(Step::Header(header)).is_err() {
         return Ok(None);
@@ -75,7 +75,7 @@ fn read(
             return Ok(None);
         }
     }
-    // The last rows are handed on only now that the trailer has proved them.
+    // The last rows are delivered only now that the trailer is verified.
     if let Some(last) = chunk.take()
         && sender.blocking_send(Step::Chunk(last)).is_err()
     {

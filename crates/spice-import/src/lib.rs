@@ -1,7 +1,16 @@
 //! `spice-import`: loads a snapshot stream into a SpiceDB.
 //!
-//! [`input`] is the thread that reads and checks the stream and cuts it into [`chunk`]s, [`load`]
-//! brings one chunk onto the [`target`], [`dry_run`] only looks what is there, [`schema`] settles the schema, [`tally`] counts what became of everything.
+//! | module | holds |
+//! |---|---|
+//! | [`input`] | the thread that reads and checks the stream, and cuts it into chunks |
+//! | [`chunk`] | the relationships of one transaction, encoded |
+//! | [`load`] | loads one chunk: bulk import, then what it refuses row by row |
+//! | [`load::reconcile`] | conflict policies: what becomes of rows that are there already |
+//! | [`dry_run`] | only looks up what is there |
+//! | [`target`] | the server: whether it is fit to be loaded into |
+//! | [`schema`] | the schema of the stream and that of the target |
+//! | [`stats`] | what became of the relationships |
+//! | [`rejects`] | the file of refused relationships |
 
 #![forbid(unsafe_code)]
 
@@ -9,12 +18,12 @@ mod chunk;
 mod dry_run;
 mod input;
 mod load;
+mod rejects;
 mod schema;
-mod tally;
+mod stats;
 mod target;
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::time::Duration;
 
 use clap::CommandFactory as _;
@@ -23,6 +32,7 @@ use spice_cli::connection::{CommonArgs, unblocked};
 use spice_cli::log::LogArgs;
 use spice_cli::progress::Progress;
 use spice_cli::{CommandError, Exit, Program, Shutdown, Stdout, lock, stdio};
+use spice_client::server::Server;
 use spice_record::record::Filter;
 use spice_record::{Header, Integrity, Record};
 use tokio::sync::mpsc;
@@ -30,7 +40,8 @@ use tokio::sync::mpsc;
 use crate::dry_run::DryRun;
 use crate::input::{Step, Totals};
 use crate::load::Loader;
-use crate::tally::{Rejects, Tally};
+use crate::rejects::Rejects;
+use crate::stats::Stats;
 use crate::target::Target;
 
 /// Load a snapshot stream, from stdin or a file, into a SpiceDB.
@@ -97,8 +108,8 @@ pub enum OnConflict {
 }
 
 impl OnConflict {
-    /// What to say for it when an import that stopped is to go on: what it has loaded itself must not
-    /// stop it.
+    /// The policy with which an import that ended early resumes: what it has loaded itself must not end
+    /// it again.
     fn resume_policy(self) -> &'static str {
         match self {
             Self::Fail | Self::Skip => "skip",
@@ -144,8 +155,9 @@ impl Program for Import {
         let on_conflict = self.on_conflict.unwrap_or(OnConflict::Fail);
         let Some(target) = target.as_ref().filter(|_| !self.dry_run) else {
             // One that must be empty was found to be.
-            let holding = target.filter(|_| self.on_conflict.is_some());
-            let dry_run = DryRun::new(holding.as_ref(), on_conflict, &progress);
+            let occupied = target.filter(|_| self.on_conflict.is_some());
+            let occupied = occupied.map(|target| target.occupied());
+            let dry_run = DryRun::new(occupied, on_conflict, &progress);
             return tokio::select! {
                 checked = dry_run.run(first, steps) => checked,
                 number = shutdown.requested() => Ok(Exit::Signal(number)),
@@ -157,17 +169,17 @@ impl Program for Import {
             rejects = unblocked(move || Rejects::open(path.as_deref(), &input, policy)) => rejects?,
             number = shutdown.requested() => return Ok(Exit::Signal(number)),
         };
-        shutdown.grace(GRACE + SAYING);
-        let loader = target.loader(on_conflict, Mutex::new(rejects));
-        let (tally, outcome) =
+        shutdown.grace(GRACE + REPORTING);
+        let loader = target.loader(on_conflict, rejects);
+        let (stats, outcome) =
             load_all(&loader, first, steps, self.jobs, &progress, &shutdown).await;
         progress.clear();
-        let rejects_kept = lock(&loader.rejects).finish();
-        // Said with --quiet, too: what is committed must never be taken for not written.
-        let say_what_is_there = |again: &str| {
-            let tally = match self.on_conflict {
-                None => tally.to_string(),
-                Some(_) => format!("{tally:#}"),
+        let rejects_synced = lock(&loader.rejects).finish();
+        // Also with --quiet: what is committed must never be taken for not written.
+        let report_loaded = |again: &str| {
+            let stats = match self.on_conflict {
+                None => stats.to_string(),
+                Some(_) => format!("{stats:#}"),
             };
             // Another revision may lack what was loaded of this one, and nothing would remove it.
             let at = match header
@@ -177,12 +189,12 @@ impl Program for Import {
                 Some(revision) => format!("; a pipe needs spice-export --at {revision} for that"),
                 None => String::new(),
             };
-            tracing::warn!("{tally}; {again} with --on-conflict {policy} goes on from there{at}");
+            tracing::warn!("{stats}; {again} with --on-conflict {policy} resumes there{at}");
         };
-        let totals = match (outcome, rejects_kept) {
-            (Ok(Ended::Whole(totals)), Ok(())) => totals,
-            (outcome, rejects_kept) => {
-                say_what_is_there(match &outcome {
+        let totals = match (outcome, rejects_synced) {
+            (Ok(Ended::Complete(totals)), Ok(())) => totals,
+            (outcome, rejects_synced) => {
+                report_loaded(match &outcome {
                     Err(failure) if failure.exit == Exit::BadData => {
                         "if the stream was altered and not just cut, some of them may be in no source: \
                          then empty the target; else a sound stream"
@@ -192,34 +204,34 @@ impl Program for Import {
                 return match outcome {
                     Err(failure) => Err(failure),
                     Ok(Ended::Signal(number)) => Ok(Exit::Signal(number)),
-                    Ok(Ended::Whole(_)) => Err(rejects_kept.err().unwrap_or_else(lost)),
+                    Ok(Ended::Complete(_)) => Err(rejects_synced.err().unwrap_or_else(lost)),
                 };
             }
         };
-        if tally.total() != totals.relationships {
+        if stats.total() != totals.relationships {
             return Err(lost());
         }
         let imported = target
-            .summary(header.as_deref(), &tally, &totals, &progress)
+            .summary(header.as_deref(), &stats, &totals, &progress)
             .await
-            .inspect_err(|_| say_what_is_there("the same command"))?;
+            .inspect_err(|_| report_loaded("the same command"))?;
         stdio::print_line(
             &serde_json::to_string(&Record::Imported(Box::new(imported))).map_err(|error| {
                 CommandError::new(Exit::Failed, format!("cannot write the summary: {error}"))
             })?,
         )?;
-        if tally.skipped + tally.rejected > 0 {
-            tracing::warn!("imported, but not all: {tally}");
+        if stats.skipped + stats.rejected > 0 {
+            tracing::warn!("imported, but not all: {stats}");
             return Ok(Exit::Partial);
         }
-        tracing::info!("imported: {tally}");
+        tracing::info!("imported: {stats}");
         Ok(Exit::Done)
     }
 }
 
 impl Import {
-    /// Finds target and header fit for each other, and brings the schema to the target: only when a
-    /// whole transaction of relationships is at hand or the trailer has proved a smaller stream, so that
+    /// Checks target and header against each other, and writes the schema to the target: only once the
+    /// relationships of a transaction were read or the trailer of a smaller stream was verified, so that
     /// a damaged one writes nothing.
     async fn begin(&self) -> Result<Begun, CommandError> {
         let target = match (self.dry_run, self.common.connection.is_given()) {
@@ -277,7 +289,7 @@ struct Begun {
     steps: mpsc::Receiver<Step>,
 }
 
-/// What a filtered stream holds, in words: sealed or not, it is no copy of everything.
+/// What a filtered stream holds, in words: verified or not, it is no copy of everything.
 fn part(filter: &Filter) -> String {
     let mut parts = Vec::new();
     if !filter.types.is_empty() {
@@ -291,31 +303,31 @@ fn part(filter: &Filter) -> String {
 
 /// How loading ended without an error.
 enum Ended {
-    Whole(Totals),
+    Complete(Totals),
     Signal(i32),
 }
 
-/// How long transactions under way may take after a signal. What takes longer is dropped: the server rolls
-/// it back, unless it has all of it, so its end is not known. After SIGUSR1 it is waited for.
+/// How long transactions in flight may take after a signal. What takes longer is dropped: the server rolls
+/// it back, unless it has all of it, so its end is unknown. After SIGUSR1 it is awaited.
 const GRACE: Duration = Duration::from_millis(700);
-/// How long it may take then to say what is on the target.
-const SAYING: Duration = Duration::from_millis(250);
+/// How long it may take then to report what is on the target.
+const REPORTING: Duration = Duration::from_millis(250);
 
-/// Loads chunk after chunk. After a failure or a signal no new one is begun, and those under way are
-/// brought to their end, if a signal leaves the time, so that the tally is true.
-async fn load_all(
-    loader: &Loader,
+/// Loads chunk after chunk. After a failure or a signal no new one is started, and those in flight are
+/// brought to their end, if a signal leaves the time, so that the stats are true.
+async fn load_all<S: Server>(
+    loader: &Loader<S>,
     first: Step,
     mut steps: mpsc::Receiver<Step>,
     jobs: u16,
     progress: &Progress,
     shutdown: &Shutdown,
-) -> (Tally, Result<Ended, CommandError>) {
-    let mut tally = Tally::default();
+) -> (Stats, Result<Ended, CommandError>) {
+    let mut stats = Stats::default();
     let mut loading = FuturesUnordered::new();
     let mut outcome = None;
     let mut first = Some(first);
-    let mut under_way = 0;
+    let mut in_flight = 0;
     let too_late = async {
         let number = shutdown.in_a_hurry().await;
         tokio::time::sleep(GRACE).await;
@@ -329,17 +341,17 @@ async fn load_all(
                     Some(Step::Chunk(chunk)) => {
                         let rows = chunk.len() as u64;
                         progress.add(rows);
-                        under_way += rows;
+                        in_flight += rows;
                         loading.push(async move { (rows, loader.load(chunk).await) });
                     }
-                    Some(Step::End(totals)) => outcome = Some(Ok(Ended::Whole(totals))),
+                    Some(Step::End(totals)) => outcome = Some(Ok(Ended::Complete(totals))),
                     Some(Step::Failed(failure)) => outcome = Some(Err(failure)),
                     Some(Step::Header(_)) | None => outcome = Some(Err(lost())),
                 }
             }
             Some((rows, (loaded, result))) = loading.next() => {
-                under_way -= rows;
-                tally.add(&loaded);
+                in_flight -= rows;
+                stats.add(&loaded);
                 if let Err(failure) = result
                     && !matches!(outcome, Some(Err(_)))
                 {
@@ -350,12 +362,12 @@ async fn load_all(
                 outcome = Some(Ok(Ended::Signal(number)));
             }
             number = &mut too_late => {
-                tally.unknown += under_way;
-                return (tally, outcome.unwrap_or(Ok(Ended::Signal(number))));
+                stats.unknown += in_flight;
+                return (stats, outcome.unwrap_or(Ok(Ended::Signal(number))));
             }
         }
     }
-    (tally, outcome.unwrap_or_else(|| Err(lost())))
+    (stats, outcome.unwrap_or_else(|| Err(lost())))
 }
 
 /// The step that was received already, then the others. May be dropped: nothing is lost.
@@ -370,12 +382,14 @@ async fn next(first: &mut Option<Step>, steps: &mut mpsc::Receiver<Step>) -> Opt
 fn lost() -> CommandError {
     CommandError::new(
         Exit::Failed,
-        "lost count of the relationships: this is a bug, nothing is proved",
+        "lost count of the relationships: this is a bug, and nothing is verified",
     )
 }
 
 #[cfg(test)]
 mod tests {
+    mod load_all;
+
     use clap::CommandFactory as _;
 
     use super::Import;

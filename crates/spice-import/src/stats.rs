@@ -1,26 +1,10 @@
-//! What became of the relationships, and the file for those that were refused.
+//! What became of the relationships of a stream.
 
-use std::collections::HashMap;
 use std::fmt;
-use std::fs::{self, File};
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
-
-use authzed::Kind;
-use authzed::v1::Relationship;
-use prost::Message as _;
-use spice_cli::{CommandError, Exit, files};
-use spice_record::relationship::DisplayRelationship;
-use spice_record::snapshot::write_relationship;
-
-use crate::chunk::Row;
-
-/// How many refused relationships are named on stderr; all of them are in the file.
-const NAMED: u64 = 100;
 
 /// Counts of relationships by what became of them.
-#[derive(Debug, Default)]
-pub(crate) struct Tally {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Stats {
     pub(crate) loaded: u64,
     pub(crate) present: u64,
     pub(crate) touched: u64,
@@ -30,7 +14,7 @@ pub(crate) struct Tally {
     pub(crate) unknown: u64,
 }
 
-impl Tally {
+impl Stats {
     pub(crate) fn add(&mut self, other: &Self) {
         self.loaded += other.loaded;
         self.present += other.present;
@@ -47,7 +31,7 @@ impl Tally {
 
 /// A sentence. In its `{:#}` form it is that of an import which did not finish: there may be more of
 /// the stream on the target, from before, than were looked for.
-impl fmt::Display for Tally {
+impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let there = self.loaded + self.present + self.touched;
         let known = if f.alternate() { "known to be " } else { "" };
@@ -85,184 +69,39 @@ impl fmt::Display for Tally {
     }
 }
 
-/// Names relationships on stderr, up to a bound, and keeps the refused ones.
-#[derive(Default)]
-pub(crate) struct Rejects {
-    file: Option<(File, PathBuf)>,
-    rejected: u64,
-    /// Why relationships of a shape are refused.
-    shapes: HashMap<Vec<u8>, String>,
-    /// What to say for `--on-conflict` when the same is to be done again.
-    policy: &'static str,
-}
+#[cfg(test)]
+mod tests {
+    use super::Stats;
 
-impl Rejects {
-    /// Opens the file, private and for appending: the same command run again keeps what is there. May wait
-    /// for the reader of a named pipe.
-    pub(crate) fn open(
-        path: Option<&Path>,
-        input: &Path,
-        policy: &'static str,
-    ) -> Result<Self, CommandError> {
-        let Some(path) = path else {
-            return Ok(Self {
-                policy,
-                ..Self::default()
-            });
+    #[test]
+    fn stats_are_a_sentence_without_zeros() {
+        let mut stats = Stats {
+            loaded: 3,
+            present: 1,
+            ..Stats::default()
         };
-        let file = files::append("--rejects", path, &[input])?;
-        Ok(Self {
-            file: Some((file, path.to_owned())),
-            policy,
-            ..Self::default()
-        })
+        assert_eq!(
+            stats.to_string(),
+            "4 relationships of this stream are on the target (3 loaded now, 1 there before)"
+        );
+        stats.add(&Stats {
+            touched: 2,
+            skipped: 5,
+            rejected: 6,
+            unknown: 7,
+            ..Stats::default()
+        });
+        assert_eq!(
+            format!("{stats:#}"),
+            "6 relationships of this stream are known to be on the target, and up to 7 more whose \
+             transaction had no known end (3 loaded now, 1 there before, 2 touched), 5 skipped, 6 refused"
+        );
+        assert_eq!(stats.total(), 17, "what is unknown counts for nothing");
     }
 
-    /// Keeps a row that the target refuses.
-    ///
-    /// # Errors
-    ///
-    /// Exit 1 where there is no file for it: then this row ends the import.
-    pub(crate) fn reject(&mut self, row: &Row, error: &authzed::Error) -> Result<(), CommandError> {
-        const REASONS: [&str; 4] = [
-            "UNKNOWN_DEFINITION",
-            "UNKNOWN_RELATION_OR_PERMISSION",
-            "CANNOT_UPDATE_PERMISSION",
-            "INVALID_SUBJECT_TYPE",
-        ];
-        if error
-            .reason()
-            .is_some_and(|reason| REASONS.contains(&reason))
-        {
-            self.shapes
-                .insert(shape(&row.relationship), error.message().to_owned());
-        }
-        let message = error.message();
-        if error.kind() == Kind::Internal {
-            let message = format!(
-                "{message}: perhaps its database cannot hold a value; the log of the server says why"
-            );
-            return self.keep(row, &message);
-        }
-        self.keep(row, message)
+    #[test]
+    fn nothing_loaded_is_said_without_a_list() {
+        let text = Stats::default().to_string();
+        assert_eq!(text, "0 relationships of this stream are on the target");
     }
-
-    /// Keeps a row if another one of its shape was refused: it would be, too.
-    pub(crate) fn reject_by_shape(&mut self, row: &Row) -> Result<bool, CommandError> {
-        let Some(reason) = self.shapes.get(&shape(&row.relationship)).cloned() else {
-            return Ok(false);
-        };
-        self.keep(row, &reason).map(|()| true)
-    }
-
-    fn keep(&mut self, row: &Row, reason: &str) -> Result<(), CommandError> {
-        let (line, text) = (row.line, DisplayRelationship(&row.relationship));
-        let Some((file, path)) = &mut self.file else {
-            return Err(CommandError::new(
-                Exit::Failed,
-                format!("line {line}: the target refuses {text}: {reason}"),
-            )
-            .hint(format!(
-                "--rejects FILE --on-conflict {} goes on, and puts what is refused into the file",
-                self.policy
-            )));
-        };
-        let mut bytes = Vec::new();
-        write_relationship(&mut bytes, &row.relationship)
-            .and_then(|()| file.write_all(&bytes))
-            .map_err(|error| {
-                CommandError::new(
-                    Exit::Failed,
-                    format!("--rejects {}: {error}", path.display()),
-                )
-            })?;
-        self.rejected += 1;
-        if self.rejected <= NAMED {
-            tracing::warn!("line {line}: refused {text}: {reason}");
-        } else if self.rejected == NAMED + 1 {
-            tracing::warn!("more are refused; they are in {}", path.display());
-        }
-        Ok(())
-    }
-
-    /// Names a row that differs on the target and was left as it is there.
-    pub(crate) fn skip(&mut self, row: &Row, there: &Row) {
-        let (line, text) = (row.line, DisplayRelationship(&row.relationship));
-        let other = other(row, there);
-        tracing::warn!("line {line}: skipped {text}: {other}");
-    }
-
-    /// Makes the file durable, or takes it away where nothing is in it.
-    pub(crate) fn finish(&mut self) -> Result<(), CommandError> {
-        let Some((file, path)) = self.file.take() else {
-            return Ok(());
-        };
-        let sync = || {
-            let metadata = file.metadata()?;
-            // A device or a pipe is not ours to take away.
-            if !metadata.is_file() {
-                Ok(())
-            } else if metadata.len() == 0 {
-                fs::remove_file(&path)
-            } else {
-                file.sync_all()
-            }
-        };
-        sync().map_err(|error| {
-            CommandError::new(
-                Exit::Failed,
-                format!("--rejects {}: {error}", path.display()),
-            )
-        })
-    }
-}
-
-pub(crate) fn conflict(row: &Row, known: &Row) -> CommandError {
-    let (line, text) = (row.line, DisplayRelationship(&row.relationship));
-    let other = other(row, known);
-    CommandError::new(
-        Exit::Failed,
-        format!("line {line}: conflict of {text}: {other}"),
-    )
-    .hint("--on-conflict skip keeps what is there, --on-conflict touch writes over it")
-}
-
-/// What is known under the key of a row that differs from it: on the target (line 0), or on another
-/// line of the stream.
-fn other(row: &Row, known: &Row) -> String {
-    let whose = match known.line {
-        0 => "the target holds".to_owned(),
-        line => format!("line {line} says"),
-    };
-    // The texts leave out the context of a caveat, which may be long and is nobody's business.
-    let text = DisplayRelationship(&known.relationship).to_string();
-    if text == DisplayRelationship(&row.relationship).to_string() {
-        format!("{whose} it with another caveat context")
-    } else {
-        format!("{whose} {text}")
-    }
-}
-
-/// What decides whether a schema allows a relationship: all of it but ids, context and the time of
-/// expiry.
-fn shape(relationship: &Relationship) -> Vec<u8> {
-    let mut shape = relationship.clone();
-    if let Some(resource) = &mut shape.resource {
-        resource.object_id.clear();
-    }
-    if let Some(object) = shape
-        .subject
-        .as_mut()
-        .and_then(|subject| subject.object.as_mut())
-        && object.object_id != "*"
-    {
-        object.object_id.clear();
-    }
-    if let Some(caveat) = &mut shape.optional_caveat {
-        caveat.context = None;
-    }
-    if let Some(expiry) = &mut shape.optional_expires_at {
-        *expiry = authzed::Timestamp::default();
-    }
-    shape.encode_to_vec()
 }

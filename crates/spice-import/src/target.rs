@@ -1,22 +1,20 @@
 //! The target: whether it is fit to be loaded into, and what is there afterwards.
 
-use std::sync::Mutex;
-use std::sync::atomic::AtomicUsize;
-
 use authzed::v1::{Consistency, ExportBulkRelationshipsRequest};
 use authzed::{Client, DatastoreKind};
-use spice_cli::CommandError;
-use spice_cli::Connection;
 use spice_cli::progress::Progress;
+use spice_cli::{CommandError, Connection};
 use spice_client::datastore::expiry_precision;
 use spice_client::retry::Retry;
 use spice_client::same_datastore::refuse_same_datastore;
 use spice_record::record::Imported;
 use spice_record::{ExpiryPrecision, Header};
 
+use crate::dry_run::Occupied;
 use crate::input::Totals;
 use crate::load::Loader;
-use crate::tally::{Rejects, Tally};
+use crate::rejects::Rejects;
+use crate::stats::Stats;
 use crate::{Import, OnConflict, schema};
 
 /// A target that was found fit to load into.
@@ -28,8 +26,8 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// Connects; refuses a target that holds relationships, unless it is said what to do about them,
-    /// and one that takes no writes: better now than after an hour of reading.
+    /// Connects; refuses a target that holds relationships, unless `--on-conflict` is given, and one that
+    /// takes no writes: better now than after an hour of reading.
     pub(crate) async fn open(args: &Import) -> Result<Self, CommandError> {
         let connection = args.common.connection.resolve().await?;
         let client = spice_client::connect(&connection).await?;
@@ -43,7 +41,7 @@ impl Target {
             let first = client.export(request).message().await?;
             if first.is_some_and(|page| !page.relationships.is_empty()) {
                 return Err(CommandError::usage(format!("{endpoint} already holds relationships"))
-                    .hint("is it the right target? --on-conflict fail|skip|touch loads into it all the same"));
+                    .hint("is it the right target? --on-conflict fail|skip|touch loads into one that is not empty"));
             }
         }
         let head = if args.dry_run {
@@ -59,8 +57,7 @@ impl Target {
         })
     }
 
-    /// What can be said against a stream once its header is there; `true` where its schema is to be
-    /// written.
+    /// Refuses a stream whose header does not fit the target; `true` where its schema is to be written.
     pub(crate) async fn check_against(
         &self,
         args: &Import,
@@ -81,21 +78,31 @@ impl Target {
         expiry_precision(self.kind)
     }
 
-    pub(crate) fn loader(&self, on_conflict: OnConflict, rejects: Mutex<Rejects>) -> Loader {
-        Loader {
-            client: self.client.clone(),
-            max_retries: self.connection.max_retries,
+    pub(crate) fn loader(&self, on_conflict: OnConflict, rejects: Rejects) -> Loader<Client> {
+        let retries = self.connection.max_retries;
+        Loader::new(
+            self.client.clone(),
+            retries,
             on_conflict,
-            precision: self.precision(),
+            self.precision(),
             rejects,
-            bearable: AtomicUsize::new(usize::MAX),
+        )
+    }
+
+    /// For a dry run.
+    pub(crate) fn occupied(&self) -> Occupied<Client> {
+        Occupied {
+            server: self.client.clone(),
+            endpoint: self.connection.endpoint().to_owned(),
+            max_retries: self.connection.max_retries,
+            precision: self.precision(),
         }
     }
 
     pub(crate) async fn summary(
         &self,
         header: Option<&Header>,
-        tally: &Tally,
+        stats: &Stats,
         totals: &Totals,
         progress: &Progress,
     ) -> Result<Imported, CommandError> {
@@ -113,11 +120,11 @@ impl Target {
         }
         Ok(Imported {
             relationships: totals.relationships,
-            loaded: tally.loaded,
-            present: tally.present,
-            touched: tally.touched,
-            skipped: tally.skipped,
-            rejected: tally.rejected,
+            loaded: stats.loaded,
+            present: stats.present,
+            touched: stats.touched,
+            skipped: stats.skipped,
+            rejected: stats.rejected,
             expiry_truncated,
             source_revision: header.and_then(|header| header.revision.clone()),
             target_revision: Some(self.newest_revision().await?),
@@ -128,18 +135,12 @@ impl Target {
         })
     }
 
-    /// Read after the load, which a broken connection must not spoil at its end.
+    /// Read after the load: a broken connection must not make that fail at its end.
     async fn newest_revision(&self) -> Result<String, CommandError> {
-        let mut retry = Retry::new(self.connection.max_retries);
-        loop {
-            match self.client.head().await {
-                Ok(head) => return Ok(head),
-                Err(error) => {
-                    retry
-                        .pause(error, "reading the target's newest revision")
-                        .await?;
-                }
-            }
-        }
+        let retry = Retry::new(self.connection.max_retries);
+        let head = async || self.client.head().await;
+        retry
+            .run("reading the target's newest revision", head)
+            .await
     }
 }

@@ -160,7 +160,7 @@ impl Input {
             return Err(CommandError::new(
                 Exit::BadData,
                 format!(
-                    "gap: the beginning of the spool {path} was pruned, and no position says that it was \
+                    "gap: the beginning of the spool {path} was pruned, and no position shows that it was \
                      applied"
                 ),
             )

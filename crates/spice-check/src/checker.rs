@@ -101,13 +101,9 @@ impl Checker<'_> {
             items: batch.to_vec(),
             with_tracing: false,
         };
-        let mut retry = Retry::new(self.max_retries);
-        let pairs = loop {
-            match self.client.check_bulk(request.clone()).await {
-                Ok(response) => break response.pairs,
-                Err(error) => retry.pause(error, "asking again").await?,
-            }
-        };
+        let retry = Retry::new(self.max_retries);
+        let check = async || self.client.check_bulk(request.clone()).await;
+        let pairs = retry.run("asking again", check).await?.pairs;
         let in_order = |(pair, asked): (&CheckBulkPermissionsPair, &Item)| {
             let of = |item: &Item| {
                 (

@@ -29,7 +29,7 @@ pub fn refuse_same_datastore(
                  the zedtokens of neither name one (SpiceDB v1.45 and older)"
             ))
             .hint(
-                "check --context or --endpoint of both ends; --same-datastore then goes on, whether they \
+                "check --context or --endpoint of both ends; --same-datastore accepts both, whether they \
                  are the same or not",
             ));
         }
@@ -48,7 +48,7 @@ pub fn refuse_same_datastore(
     ))
 }
 
-/// `None` for a token of no known form, which says nothing.
+/// `None` for a token of no known form, which shows nothing.
 fn form(token: &str) -> Option<&'static str> {
     Some(authzed::zedtoken::decode(token).ok()?.revision.form())
 }

@@ -1,5 +1,5 @@
 //! A server without a network, for tests: it holds relationships in memory, and ends its calls as a
-//! script says.
+//! script requires.
 //!
 //! Its time is tokio's, so a test that pauses the clock waits for nothing.
 
@@ -27,7 +27,7 @@ use crate::server::{Layout, Server};
 /// How a call ends.
 #[derive(Clone, Debug)]
 pub enum End {
-    /// As the relationships and the rules say.
+    /// As the relationships and the rules require.
     Normal,
     /// With an error, and without an effect.
     Fails(Error),

@@ -21,7 +21,7 @@ use spice_cli::{CommandError, Exit};
 /// The first version that does every TOUCH on every datastore.
 const FIXED: (u64, u64) = (1, 49);
 
-/// What to say where TOUCHes were not done, before they are named.
+/// The message where TOUCHes were not done, before their names.
 pub const UNDONE: &str = "the target acknowledges touches that change only an expiry and does not do them \
     (SpiceDB before v1.49 on MySQL and CockroachDB does that): deleting these, and writing them again";
 
@@ -67,7 +67,7 @@ impl Skips {
         }
     }
 
-    /// Whether the TOUCH of this may be among them, as far as what is written tells.
+    /// Whether the TOUCH of this may be among them, as far as what is written shows.
     #[must_use]
     pub fn may_hold(self, touched: &Relationship) -> bool {
         match self {
@@ -109,7 +109,7 @@ pub fn still_undone(count: usize, named: &str) -> CommandError {
             "{count} relationships have another expiry on the target, though they were written again: {named}"
         ),
     )
-    .hint("somebody else writes to the target: find out who, then run the same command again")
+    .hint("another program writes to the target: find it, then run the same command again")
 }
 
 /// Of relationships that were touched, the keys of those whose expiry was not read afterwards as it was

@@ -146,7 +146,7 @@ impl<T> Outcome<T> {
     }
 }
 
-/// Writes to one server. What it learns of that is kept for as long as it lives.
+/// Writes to one server. What it learns of that lasts for as long as it lives.
 pub struct WriteEngine<S> {
     server: Mutex<S>,
     max_retries: usize,

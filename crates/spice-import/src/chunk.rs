@@ -1,6 +1,6 @@
 //! Relationships that go into one transaction of the target.
 //!
-//! A chunk must be held until it is acknowledged, and sent again where that is in doubt. So it is kept
+//! A chunk must be held until it is acknowledged, and sent again where that is ambiguous. So it is held
 //! as the encoded messages: a tenth of the memory of decoded relationships, and nothing to copy for
 //! another attempt. Only where the target refuses it are its rows decoded again.
 

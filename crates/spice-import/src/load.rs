@@ -282,7 +282,7 @@ enum Imported {
     Refused(authzed::Error),
 }
 
-/// The server counts what it loaded; any other count than that of whole messages is a lost row.
+/// The server counts what it loaded; any other count than that of complete messages is a lost row.
 fn imported(chunk: &Chunk, loaded: u64) -> Result<Imported, CommandError> {
     if loaded == chunk.len() as u64 {
         return Ok(Imported::All);

@@ -72,7 +72,7 @@ impl Rejects {
         let message = error.message();
         if error.kind() == Kind::Internal {
             let message = format!(
-                "{message}: perhaps its database cannot hold a value; the log of the server says why"
+                "{message}: perhaps its database cannot hold a value; see the log of the server"
             );
             return self.append(row, &message);
         }
@@ -164,7 +164,7 @@ pub(crate) fn conflict(row: &Row, known: &Row) -> CommandError {
 fn other(row: &Row, known: &Row) -> String {
     let whose = match known.line {
         0 => "the target holds".to_owned(),
-        line => format!("line {line} says"),
+        line => format!("line {line} has"),
     };
     // The texts leave out the context of a caveat, which may be long and is nobody's business.
     let text = DisplayRelationship(&known.relationship).to_string();

@@ -60,7 +60,7 @@ pub(crate) async fn is_to_be_written(
     }
 }
 
-/// Whether the target's version has what the schema uses. Otherwise it would say that it does not parse, and only
+/// Whether the target's version has what the schema uses. Otherwise its error would be that it does not parse, and only
 /// when it is written.
 fn is_known(client: &Client, endpoint: &str, schema: &str) -> Result<(), CommandError> {
     if client.offers().expiry || !schema.lines().any(|line| line.trim() == "use expiration") {

@@ -96,8 +96,8 @@ impl PositionTracker {
         replay_until: Option<SpoolOffset>,
     ) -> Option<(String, String)> {
         self.replay_until = replay_until;
-        // Only changes have revisions to resume from: a snapshot that is touched over what is there says
-        // nothing about the rest.
+        // Only changes have revisions to resume from: a snapshot that is touched over what is there
+        // does not describe the rest.
         let header = header.filter(|header| header.stream == StreamKind::Changes);
         let start = header.and_then(|header| header.revision.clone());
         let (Some(start), Some(header)) = (start, header) else {

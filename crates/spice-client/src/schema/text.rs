@@ -1,7 +1,7 @@
-//! A schema's text, taken apart as far as two texts can be compared and their names told.
+//! A schema's text, taken apart as far as two texts can be compared and their differences named.
 //!
 //! For servers that have neither ReflectSchema nor DiffSchema (measured: SpiceDB v1.30.0 and v1.35.0). The
-//! text is what ReadSchema gives, so it parses: what is not understood is kept as it stands.
+//! text is what ReadSchema gives, so it parses: what is not understood is left as it is.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use authzed::v1::{
 
 use spice_cli::display::few;
 
-/// What tells two texts apart, in words; `None` where only comments, spaces or the order of declarations do.
+/// How two texts differ, in words; `None` where only comments, spaces or the order of declarations do.
 pub(super) fn difference(there: &str, text: &str) -> Option<String> {
     let (there, here) = (declarations(there), declarations(text));
     let mut named = Vec::new();

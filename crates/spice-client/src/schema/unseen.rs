@@ -60,7 +60,7 @@ impl Shown {
         shown
     }
 
-    /// Notes what stands between `permission view:` and the next `=`.
+    /// Notes what is between `permission view:` and the next `=`.
     fn annotate(&mut self, definition: &str, mut body: &[String]) {
         while let [_, rest @ ..] = body {
             if let [keyword, name, colon, types @ ..] = body

@@ -10,7 +10,6 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use authzed::Error;
-use prost::Message as _;
 
 use super::Item;
 
@@ -110,9 +109,7 @@ impl<T: Item> CallQueue<T> {
         let limit = sizing.updates_per_call(self.is_transaction);
         let (mut call, mut bytes) = (Vec::new(), 0);
         while let Some(item) = self.items.front() {
-            let size = item
-                .relationship()
-                .map_or(0, |relationship| relationship.encoded_len());
+            let size = item.relationship().map_or(0, prost::Message::encoded_len);
             bytes += size + BYTES_PER_UPDATE;
             if call.len() >= limit || (bytes > BYTES_PER_CALL && !call.is_empty()) {
                 break;

@@ -197,8 +197,11 @@ async fn a_request_that_is_too_large_is_halved() {
 
 #[tokio::test(start_paused = true)]
 async fn a_policy_that_stops_ends_the_write_at_the_first_refusal() {
-    let (server, mut notes) = (Scripted::new(), Notes::default());
-    notes.stops = true;
+    let server = Scripted::new();
+    let notes = Notes {
+        stops: true,
+        ..Notes::default()
+    };
     refuse(&server, &["0001"], &refused("INVALID_SUBJECT_TYPE"));
     let failure = engine(&server)
         .write(&notes, touches(500), false)
@@ -257,10 +260,13 @@ async fn an_error_that_does_not_pass_ends_the_write_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn ambiguous_end_is_reported_before_the_next_attempt() {
-    let (server, mut notes) = (Scripted::new(), Notes::default());
-    notes.after = AfterAmbiguous {
-        reconnect: true,
-        wait: Duration::from_secs(30),
+    let server = Scripted::new();
+    let notes = Notes {
+        after: AfterAmbiguous {
+            reconnect: true,
+            wait: Duration::from_secs(30),
+        },
+        ..Notes::default()
     };
     server.writes([End::AppliedAfter(Duration::ZERO, deadline())]);
     let started = Instant::now();

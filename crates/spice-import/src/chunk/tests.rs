@@ -76,9 +76,11 @@ fn a_chunk_is_full_by_rows_or_by_bytes() {
 #[test]
 fn no_message_is_far_above_its_bound() {
     let chunk = Chunk::from_rows(&rows(20_000));
-    let largest = chunk.messages.iter().map(|message| message.len()).max();
-    let bytes_per_row = 40;
-    assert!(largest.is_some_and(|rows| rows < MESSAGE_BYTES / bytes_per_row + 1));
+    for message in &chunk.messages {
+        let relationships = message.decode().expect("decoded");
+        let bytes: usize = relationships.iter().map(prost::Message::encoded_len).sum();
+        assert!(bytes <= MESSAGE_BYTES, "{bytes} bytes");
+    }
 }
 
 #[test]

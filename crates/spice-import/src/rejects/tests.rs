@@ -120,6 +120,6 @@ fn a_conflict_names_what_is_there() {
          item:a#viewer@user:u[expiration:1970-01-01T00:00:09Z]"
     );
     assert!(
-        message(&row(3, "a"), &row(2, "a")).ends_with("line 2 says it with another caveat context")
+        message(&row(3, "a"), &row(2, "a")).ends_with("line 2 has it with another caveat context")
     );
 }

@@ -10,7 +10,9 @@ use super::{Ended, Source, World};
 async fn a_process_killed_at_any_time_resumes_without_a_gap() {
     for source in [Source::Ordered, Source::Colliding] {
         for millis in (0..460).step_by(7) {
-            let world = World::new(source);
+            let mut world = World::new(source);
+            // Else it is one batch.
+            world.flags = vec!["--no-coalesce"];
             world.server.latency(Duration::from_millis(10));
             let crash = Some(Duration::from_millis(millis));
             let first = world.run(40, crash).await;

@@ -62,8 +62,10 @@ async fn nothing_is_read_back_from_a_server_that_skips_nothing() {
 #[tokio::test(start_paused = true)]
 async fn creates_replace_doubtful_touches_once_that_is_known() {
     let (server, _) = skipping();
-    let mut notes = Notes::default();
-    notes.tries_create = true;
+    let notes = Notes {
+        tries_create: true,
+        ..Notes::default()
+    };
     let engine = engine(&server);
     engine
         .write(&notes, vec![touch("new")], true)

@@ -70,7 +70,7 @@ fn a_relationship_twice_in_the_stream_counts_once() {
     // The second is equal: present. With another expiry it is a conflict of the two lines.
     let all = rows([relationship("a"), relationship("a"), expiring("a", FAR)]);
     let failure = sorted(&all, &[], OnConflict::Fail).expect_err("a conflict");
-    assert!(failure.contains("line 1 says"), "{failure}");
+    assert!(failure.contains("line 1 has"), "{failure}");
     let skipped = sorted(&all, &[], OnConflict::Skip).expect("skipped");
     assert_eq!(
         (

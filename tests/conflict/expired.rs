@@ -108,7 +108,7 @@ fn duplicate_in_the_stream_is_settled_by_the_policy() {
         }
         let target = with_schema(datastore);
         let failed = by_hand(&target, &lines).run().expect_code(1);
-        assert_says(&failed, &["line 3: conflict of ", text, "line 1 says "]);
+        assert_says(&failed, &["line 3: conflict of ", text, "line 1 has "]);
         assert_says(
             &failed,
             &["0 relationships of this stream are on the target"],

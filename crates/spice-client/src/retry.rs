@@ -80,3 +80,78 @@ impl Retry {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use spice_cli::Exit;
+    use tokio::time::{Duration, Instant};
+
+    use super::Retry;
+    use crate::scripted::{refused, unavailable};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_is_repeated_while_its_failures_pass() {
+        let mut results = VecDeque::from([Err(unavailable()), Err(unavailable()), Ok(7)]);
+        let call = async || results.pop_front().expect("no more calls");
+        assert_eq!(Retry::new(5).run("asking again", call).await.expect("7"), 7);
+        assert!(results.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_that_does_not_pass_ends_it_at_once() {
+        let mut calls = 0;
+        let call = async || {
+            calls += 1;
+            Err::<(), _>(refused("UNKNOWN_CAVEAT"))
+        };
+        let failure = Retry::new(5).run("asking again", call).await;
+        assert_eq!(failure.expect_err("refused").exit, Exit::Failed);
+        assert_eq!(calls, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_double_up_to_10_s_and_their_number_is_bounded() {
+        let mut retry = Retry::new(10);
+        let mut pauses = Vec::new();
+        let failure = loop {
+            let started = Instant::now();
+            match retry.pause(unavailable(), "asking again").await {
+                Ok(()) => pauses.push(started.elapsed()),
+                Err(failure) => break failure,
+            }
+        };
+        assert_eq!((failure.exit, pauses.len()), (Exit::TryAgain, 10));
+        assert!(
+            failure
+                .message()
+                .starts_with("gave up asking again after 10 retries")
+        );
+        // Each has up to as much jitter.
+        for (index, pause) in pauses.iter().enumerate() {
+            let least = Duration::from_millis(100 << index).min(Duration::from_secs(10));
+            assert!((least..=2 * least).contains(pause), "{index}: {pause:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_progress_the_next_failure_counts_as_the_first() {
+        let mut retry = Retry::new(1);
+        for _ in 0..5 {
+            retry
+                .pause(unavailable(), "asking again")
+                .await
+                .expect("the first");
+            retry.succeeded();
+        }
+        retry
+            .pause(unavailable(), "asking again")
+            .await
+            .expect("the first");
+        retry
+            .pause(unavailable(), "asking again")
+            .await
+            .expect_err("the second");
+    }
+}

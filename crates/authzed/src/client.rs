@@ -121,14 +121,27 @@ impl Client {
     ///
     /// [`Kind::Config`].
     pub fn new(config: &Config) -> Result<Self, Error> {
-        let target = Arc::new(Target::new(config)?);
-        Ok(Self {
+        Ok(Self::on(Target::new(config)?))
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn with_streams(
+        config: &Config,
+        open: crate::testing::OpenStream,
+    ) -> Result<Self, Error> {
+        let mut target = Target::new(config)?;
+        target.connector.in_memory = Some(open);
+        Ok(Self::on(target))
+    }
+
+    fn on(target: Target) -> Self {
+        Self {
             channel: target.open(),
-            target,
+            target: Arc::new(target),
             unknown: UnknownFields::default(),
             transaction: TRANSACTION,
             offers: Offers::ALL,
-        })
+        }
     }
 
     /// A client with a connection of its own, configured as this one.

@@ -28,15 +28,26 @@ const DEAD_AFTER: Duration = Duration::from_secs(30);
 pub(crate) struct Connector {
     address: Address,
     tls: Option<tls::Connector>,
+    #[cfg(feature = "testing")]
+    pub(crate) in_memory: Option<crate::testing::OpenStream>,
 }
 
 impl Connector {
     pub(crate) fn new(address: Address, tls: Option<tls::Connector>) -> Self {
-        Self { address, tls }
+        Self {
+            address,
+            tls,
+            #[cfg(feature = "testing")]
+            in_memory: None,
+        }
     }
 
     /// Connects as configured.
     pub(crate) async fn connect_by(&self, deadline: Instant) -> Result<Io, ConnectError> {
+        #[cfg(feature = "testing")]
+        if let Some(open) = &self.in_memory {
+            return crate::testing::open_stream(open.as_ref());
+        }
         let tcp = self.dial(deadline).await?;
         let Some(tls) = &self.tls else {
             return Ok(Io::Plain(tcp));
@@ -113,6 +124,8 @@ fn configure(stream: &TcpStream) -> io::Result<()> {
 pub(crate) enum Io {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    #[cfg(feature = "testing")]
+    InMemory(tokio::io::DuplexStream),
 }
 
 impl AsyncRead for Io {
@@ -124,6 +137,8 @@ impl AsyncRead for Io {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
             Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+            #[cfg(feature = "testing")]
+            Self::InMemory(stream) => Pin::new(stream).poll_read(context, buffer),
         }
     }
 }
@@ -137,6 +152,8 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+            #[cfg(feature = "testing")]
+            Self::InMemory(stream) => Pin::new(stream).poll_write(context, bytes),
         }
     }
 
@@ -148,6 +165,8 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            #[cfg(feature = "testing")]
+            Self::InMemory(stream) => Pin::new(stream).poll_write_vectored(context, slices),
         }
     }
 
@@ -155,6 +174,8 @@ impl AsyncWrite for Io {
         match self {
             Self::Plain(stream) => stream.is_write_vectored(),
             Self::Tls(stream) => stream.is_write_vectored(),
+            #[cfg(feature = "testing")]
+            Self::InMemory(stream) => stream.is_write_vectored(),
         }
     }
 
@@ -162,6 +183,8 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_flush(context),
             Self::Tls(stream) => Pin::new(stream).poll_flush(context),
+            #[cfg(feature = "testing")]
+            Self::InMemory(stream) => Pin::new(stream).poll_flush(context),
         }
     }
 
@@ -169,6 +192,8 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+            #[cfg(feature = "testing")]
+            Self::InMemory(stream) => Pin::new(stream).poll_shutdown(context),
         }
     }
 }

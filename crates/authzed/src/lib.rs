@@ -42,6 +42,8 @@ mod import;
 mod offers;
 #[cfg(feature = "client")]
 mod stream;
+#[cfg(feature = "testing")]
+mod testing;
 #[cfg(feature = "client")]
 mod tls;
 #[cfg(feature = "client")]

@@ -127,7 +127,7 @@ fn source_away_at_the_last_page_of_an_export_does_not_end_it() {
     let mut finished = program.wait().expect_success();
     finished.stdout = read.join().unwrap();
     assert!(
-        finished.stderr.contains("looking whether the revision"),
+        finished.stderr.contains("checking that the revision"),
         "{}",
         finished.stderr
     );

@@ -103,7 +103,7 @@ fn expired_in_the_middle(datastore: Datastore) {
     let mut all = all.into_iter();
     let finished = all.next().unwrap().wait().expect_code(4);
     assert!(
-        finished.stderr.contains("did not outlive its export"),
+        finished.stderr.contains("expired during its export"),
         "{}",
         finished.stderr
     );

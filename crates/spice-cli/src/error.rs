@@ -93,6 +93,12 @@ impl CommandError {
         &self.message
     }
 
+    /// What to do next; empty where nothing is known.
+    #[must_use]
+    pub fn hint_text(&self) -> &str {
+        &self.hint
+    }
+
     /// A failed write to stdout. Where the reader has left, this dies of SIGPIPE and says nothing.
     #[must_use]
     pub fn stdout(error: &io::Error) -> Self {

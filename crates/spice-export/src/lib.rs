@@ -20,7 +20,6 @@ use spice_cli::progress::Progress;
 use spice_cli::stdio::Output;
 use spice_cli::values::parse_zedtoken;
 use spice_cli::{CommandError, Exit, Program, Shutdown, Stdout};
-use spice_client::retry::Retry;
 use spice_client::settle::SettleArgs;
 use spice_client::unknown_fields;
 use spice_client::unknown_fields::UnknownFieldsArgs;
@@ -166,17 +165,7 @@ impl Export {
                 self.jobs,
             )
             .await?;
-        let mut retry = Retry::new(connection.max_retries);
-        while let Err(error) = client.check_revision_exists(&snapshot.revision).await {
-            retry
-                .pause(error, "looking whether the revision is still there")
-                .await
-                .map_err(|failure| match failure.exit {
-                    Exit::HistoryLost => failure
-                        .context("the revision did not outlive its export, which may be short"),
-                    _ => failure,
-                })?;
-        }
+        snapshot::confirm(&client, &snapshot.revision, connection.max_retries).await?;
         unknown_fields::warn(&client);
         writer.finish().await
     }

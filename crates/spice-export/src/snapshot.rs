@@ -4,6 +4,7 @@ use authzed::Client;
 use authzed::v1::Consistency;
 use spice_cli::Connection;
 use spice_cli::{CommandError, Exit, Shutdown, VERSION};
+use spice_client::retry::Retry;
 use spice_client::schema;
 use spice_record::record::{Filter, Header, StreamKind};
 
@@ -95,6 +96,27 @@ pub(crate) async fn choose_revision(
     .hint("export again when nobody writes the schema"))
 }
 
+/// Checks that the server still has the revision after all of it was read. PostgreSQL ends an export
+/// early and without an error when its revision expires meanwhile (SpiceDB v1.56).
+pub(crate) async fn confirm(
+    client: &Client,
+    revision: &str,
+    max_retries: usize,
+) -> Result<(), CommandError> {
+    let mut retry = Retry::new(max_retries);
+    while let Err(error) = client.check_revision_exists(revision).await {
+        retry
+            .pause(error, "checking that the revision still exists")
+            .await
+            .map_err(|failure| match failure.exit {
+                Exit::HistoryLost => failure
+                    .context("the revision expired during its export, which may be incomplete"),
+                _ => failure,
+            })?;
+    }
+    Ok(())
+}
+
 /// The definitions to read: those of the schema, or those asked for, all of which it must have. The
 /// server itself takes an unknown type for one without relationships.
 pub(crate) async fn definitions(
@@ -132,3 +154,6 @@ pub(crate) fn header(args: &Export, snapshot: &Snapshot) -> Header {
         )
     }
 }
+
+#[cfg(test)]
+mod tests;

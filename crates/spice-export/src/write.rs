@@ -1,4 +1,4 @@
-//! The thread that turns messages into lines, so that reading and writing go on side by side.
+//! The thread that turns messages into lines, so that reading and writing are concurrent.
 
 use std::io;
 use std::path::PathBuf;
@@ -14,18 +14,19 @@ use tokio::task::JoinHandle;
 /// Messages between reading and writing: enough to keep both busy, few enough to stay small.
 const PAGES_AHEAD: usize = 2;
 
-enum Step {
+#[derive(Debug)]
+pub(crate) enum Step {
     Header(Box<Header>),
     Page(Vec<Relationship>),
     Finish,
 }
 
-/// The way to the writing thread. Once it is dropped the thread ends; unless it was told to
-/// [`finish`](Writer::finish) before, what it wrote stays without a trailer.
+/// Sends pages to the writing thread. Dropping it ends the thread. Without
+/// [`finish`](Writer::finish) before that, the stream has no trailer.
 pub(crate) struct Writer(mpsc::Sender<Step>);
 
 impl Writer {
-    /// Starts the thread. It ends with the trailer, or with `None` where it was not told to finish.
+    /// Starts the thread. It returns the trailer, or `None` if `finish` was not called.
     pub(crate) fn start(
         output: Output,
         path: Option<PathBuf>,
@@ -41,6 +42,13 @@ impl Writer {
             })
         });
         (Self(sender), thread)
+    }
+
+    /// Sends the steps to a test.
+    #[cfg(test)]
+    pub(crate) fn to_test() -> (Self, mpsc::Receiver<Step>) {
+        let (sender, receiver) = mpsc::channel(1_000);
+        (Self(sender), receiver)
     }
 
     pub(crate) async fn header(&self, header: Header) -> Result<(), CommandError> {

@@ -30,7 +30,7 @@ pub(crate) struct Start {
     /// To be written, unless a spool goes on.
     pub(crate) header: Option<Header>,
     pub(crate) schema: Option<String>,
-    pub(crate) appender: Option<SpoolWriter>,
+    pub(crate) spool_writer: Option<SpoolWriter>,
     pub(crate) settle: Duration,
     /// The spool, if it goes on.
     pub(crate) continued: Option<Spool>,
@@ -61,29 +61,29 @@ impl Watch {
         let kind = spice_client::datastore::kind_of_server(&connection, &client, &head).await?;
         refuse_unless_followable(kind, endpoint)?;
         let spool = self.spool.as_deref().map(Spool::new);
-        let (appender, left) = match &spool {
+        let (spool_writer, tail) = match &spool {
             Some(spool) => {
-                let (appender, left) = SpoolWriter::open(spool, self.spool_segment)?;
-                (Some(appender), left)
+                let (spool_writer, tail) = SpoolWriter::open(spool, self.spool_segment)?;
+                (Some(spool_writer), tail)
             }
             None => (None, None),
         };
-        let since = self.start(&head, endpoint, left.as_ref()).await?;
+        let since = self.start(&head, endpoint, tail.as_ref()).await?;
         self.check_types(&client, endpoint).await?;
         self.check_until(&head)?;
-        if let Some(left) = &left {
+        if let Some(tail) = &tail {
             tracing::info!(
                 "going on after revision {}, where the spool ends",
-                left.revision
+                tail.revision
             );
         }
-        let read = self.prove(&mut client, &connection, &since).await?;
+        let read = self.check_start(&mut client, &connection, &since).await?;
         if let Some(spool) = &spool {
             spool.clear_lost();
         }
         tracing::info!("watching {endpoint} after revision {since}");
-        let (header, schema) = match left {
-            Some(left) => (None, left.schema),
+        let (header, schema) = match tail {
+            Some(tail) => (None, tail.schema),
             None => (Some(self.header(&since, read.clone())), read),
         };
         let settle = self.settle.duration(kind);
@@ -97,7 +97,7 @@ impl Watch {
             since,
             header,
             schema,
-            appender,
+            spool_writer,
         })
     }
 
@@ -127,27 +127,27 @@ impl Watch {
         &self,
         head: &str,
         endpoint: &str,
-        left: Option<&SpoolTail>,
+        tail: Option<&SpoolTail>,
     ) -> Result<String, CommandError> {
         let here = datastore_id(head);
         let is_here = |token: &String| datastore_id(token) == here;
-        if let Some(left) = left {
-            if left.header.filter != self.filter() {
+        if let Some(tail) = tail {
+            if tail.header.filter != self.filter() {
                 return Err(CommandError::usage(
                     "the spool holds other types than these: --type must stay what it was",
                 ));
             }
-            if !is_here(&left.revision) {
-                return Err(other_datastore("the spool", &left.revision, endpoint));
+            if !is_here(&tail.revision) {
+                return Err(other_datastore("the spool", &tail.revision, endpoint));
             }
-            return Ok(left.revision.clone());
+            return Ok(tail.revision.clone());
         }
         let file = self.since_file.as_deref();
         // Of a spool the first segment may have been pruned.
         let is_there = |file: &Path| file.exists() || Spool::new(file).newest_segment().is_some();
         let Some(file) = file.filter(|file| self.since.is_none() || is_there(file)) else {
             if self.skip_applied {
-                return Err(unproven());
+                return Err(start_not_after_load());
             }
             return self.since.clone().ok_or_else(|| {
                 CommandError::usage(
@@ -178,7 +178,7 @@ impl Watch {
             return Ok(target);
         }
         if self.skip_applied {
-            return Err(unproven());
+            return Err(start_not_after_load());
         }
         let Some(source) = found.source else {
             let name = stdio::name(file);
@@ -235,7 +235,7 @@ impl Watch {
     }
 
     /// The history after the start must be there, before anything is written. Gives the schema.
-    async fn prove(
+    async fn check_start(
         &self,
         client: &mut Client,
         connection: &Connection,
@@ -331,7 +331,7 @@ fn refuse_unless_followable(kind: DatastoreKind, endpoint: &str) -> Result<(), C
     }
 }
 
-fn unproven() -> CommandError {
+fn start_not_after_load() -> CommandError {
     CommandError::usage(
         "--skip-applied needs a start that is known to be after the load: --since-file",
     )
@@ -351,3 +351,6 @@ fn other_datastore(what: &str, token: &str, endpoint: &str) -> CommandError {
     )
     .hint("check --context or --endpoint: a revision is good only where it was made")
 }
+
+#[cfg(test)]
+mod tests;

@@ -116,7 +116,7 @@ impl Contended {
     }
 
     /// These were emitted.
-    pub(crate) fn note(&mut self, updates: &[RelationshipUpdate]) {
+    pub(crate) fn track(&mut self, updates: &[RelationshipUpdate]) {
         self.updates += updates.len();
         for update in updates {
             let Some(relationship) = &update.relationship else {
@@ -133,14 +133,14 @@ impl Contended {
     }
 
     /// These changed, and were left out of the stream.
-    pub(crate) fn note_left_out(&mut self, updates: &[RelationshipUpdate]) {
+    pub(crate) fn track_skipped(&mut self, updates: &[RelationshipUpdate]) {
         for relationship in relationships(updates) {
             self.recent.insert(key_digest(relationship).0);
         }
     }
 
     /// These are states that were read when the stream was written.
-    pub(crate) fn note_read(&mut self, updates: &[RelationshipUpdate]) {
+    pub(crate) fn track_read(&mut self, updates: &[RelationshipUpdate]) {
         for update in updates {
             let Some(relationship) = &update.relationship else {
                 continue;
@@ -191,7 +191,7 @@ impl Contended {
     }
 
     /// Whether something was said since the last checkpoint.
-    pub(crate) fn is_open(&self) -> bool {
+    pub(crate) fn needs_checkpoint(&self) -> bool {
         self.updates > 0
     }
 
@@ -209,7 +209,7 @@ impl Contended {
     /// What has to be said, where these were read and those were there: the states that the stream
     /// gives otherwise, and how many these are. At the last end all that collided are said, so that
     /// whoever applies the stream compares them with the target.
-    pub(crate) fn judge(
+    pub(crate) fn compare(
         &mut self,
         due: &[RelationshipUpdate],
         there: &ByKey<Relationship>,

@@ -26,14 +26,14 @@ pub(crate) struct RecentRevisions {
 
 impl RecentRevisions {
     /// Whether this came already.
-    pub(crate) fn has(&self, revision: &Revision, kind: Kind) -> bool {
+    pub(crate) fn contains(&self, revision: &Revision, kind: Kind) -> bool {
         let entry = (revision.clone(), kind);
         self.newer.contains(&entry) || self.older.contains(&entry)
     }
 
     /// Whether this comes for the first time; it is remembered.
     pub(crate) fn insert(&mut self, revision: &Revision, kind: Kind) -> bool {
-        if self.has(revision, kind) {
+        if self.contains(revision, kind) {
             return false;
         }
         let entry = (revision.clone(), kind);

@@ -1,11 +1,11 @@
-//! How a Watch is left.
+//! Ends a Watch without harm to the server.
 //!
-//! On MySQL, SpiceDB itself dies of a Watch that is cancelled in the very moment in which it reads new
-//! transactions (v1.56.0: it calls a function that is nil; seen 2 times in some hundreds of rounds under
-//! 4 writers). It reads as long as transactions come, and sleeps for 100 ms when none has. So a Watch is
-//! left only after a moment of silence, and what comes until then is thrown away. A server that is slow
-//! is silent, too, while it reads: so it must also have answered lately at once. It is not asked for
-//! that: every round looks at its head, and more calls would make a slow server slower.
+//! On MySQL, SpiceDB v1.56.0 crashes if a Watch is cancelled at the moment in which it reads new
+//! transactions: it calls a nil function (seen twice in some hundreds of rounds under 4 writers). It reads
+//! as long as transactions come, and sleeps for 100 ms when none has. So on MySQL a Watch is cancelled only
+//! while it is idle, and what arrives until then is discarded. A slow server is silent while it reads; so
+//! its last answer must have been fast. No request is made to find that out: every round reads the head,
+//! and more calls would make a slow server slower.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -15,48 +15,48 @@ use authzed::ResponseStream;
 use authzed::v1::WatchResponse;
 use tokio::time::{Instant, sleep, timeout};
 
-/// Longer than a look for new transactions takes, shorter than the sleep after it.
-const SILENCE: Duration = Duration::from_millis(40);
-/// The server is not slow if it shows its head within this.
-const AT_ONCE: Duration = Duration::from_millis(15);
-/// When it is left all the same: a source that is never silent, or always slow.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Longer than one poll of the server takes, shorter than its sleep of 100 ms after it.
+const IDLE: Duration = Duration::from_millis(40);
+/// A server that returns its head within this time is fast.
+const FAST: Duration = Duration::from_millis(15);
+/// Then it is cancelled in any case: the source is never idle, or always slow.
+const MAX_DRAIN: Duration = Duration::from_secs(5);
 
-/// The Watches that are being left.
+/// Counts the Watches that are still to be cancelled.
 #[derive(Clone, Default)]
 pub(crate) struct DrainTracker {
     count: Arc<AtomicUsize>,
     /// How long the server took to show its head, in microseconds.
-    took: Arc<AtomicU64>,
+    latency_micros: Arc<AtomicU64>,
 }
 
 impl DrainTracker {
-    /// The server took so long to show its head.
-    pub(crate) fn took(&self, time: Duration) {
+    /// Records how long the server took to return its head.
+    pub(crate) fn record_latency(&self, time: Duration) {
         let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        self.took.store(micros, Ordering::Relaxed);
+        self.latency_micros.store(micros, Ordering::Relaxed);
     }
 
     fn is_fast(&self) -> bool {
-        Duration::from_micros(self.took.load(Ordering::Relaxed)) <= AT_ONCE
+        Duration::from_micros(self.latency_micros.load(Ordering::Relaxed)) <= FAST
     }
 
-    /// Waits until all are left, so that the program can end; not for long.
-    pub(crate) async fn done(&self, patience: Duration) {
+    /// Waits until all are cancelled, at most for `patience`.
+    pub(crate) async fn wait(&self, patience: Duration) {
         let until = Instant::now() + patience;
         while self.count.load(Ordering::Relaxed) > 0 && Instant::now() < until {
             sleep(Duration::from_millis(5)).await;
         }
     }
 
-    fn leave(&self, mut responses: ResponseStream<WatchResponse>) {
-        let leaving = self.clone();
-        leaving.count.fetch_add(1, Ordering::Relaxed);
+    fn drain(&self, mut responses: ResponseStream<WatchResponse>) {
+        let drains = self.clone();
+        drains.count.fetch_add(1, Ordering::Relaxed);
         tokio::spawn(async move {
-            let until = Instant::now() + PATIENCE;
+            let until = Instant::now() + MAX_DRAIN;
             while Instant::now() < until {
-                match timeout(SILENCE, responses.message()).await {
-                    Err(_) if leaving.is_fast() => break,
+                match timeout(IDLE, responses.message()).await {
+                    Err(_) if drains.is_fast() => break,
                     // Silent, but slow; or not silent.
                     Err(_) | Ok(Ok(Some(_))) => {}
                     // At its end.
@@ -64,26 +64,26 @@ impl DrainTracker {
                 }
             }
             drop(responses);
-            leaving.count.fetch_sub(1, Ordering::Relaxed);
+            drains.count.fetch_sub(1, Ordering::Relaxed);
         });
     }
 }
 
-/// A Watch that is left politely when it is dropped.
+/// A Watch that is cancelled only while it is idle, also where its owner is dropped.
 pub(crate) struct DrainOnDrop {
     responses: Option<ResponseStream<WatchResponse>>,
-    leaving: Option<DrainTracker>,
+    drains: Option<DrainTracker>,
 }
 
 impl DrainOnDrop {
     /// With `None` it may be dropped at any moment.
     pub(crate) fn new(
         responses: ResponseStream<WatchResponse>,
-        leaving: Option<DrainTracker>,
+        drains: Option<DrainTracker>,
     ) -> Self {
         Self {
             responses: Some(responses),
-            leaving,
+            drains,
         }
     }
 
@@ -94,16 +94,115 @@ impl DrainOnDrop {
         }
     }
 
-    /// It is over: to be dropped, as it is.
-    pub(crate) fn leave(&mut self) {
-        if let (Some(responses), Some(leaving)) = (self.responses.take(), &self.leaving) {
-            leaving.leave(responses);
+    /// Ends this Watch, in the background where it must be idle first.
+    pub(crate) fn drain(&mut self) {
+        if let (Some(responses), Some(drains)) = (self.responses.take(), &self.drains) {
+            drains.drain(responses);
         }
     }
 }
 
 impl Drop for DrainOnDrop {
     fn drop(&mut self) {
-        self.leave();
+        self.drain();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use authzed::v1::WatchRequest;
+    use testserver::{Reply, Server, WATCH, checkpoint};
+
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// A Watch of `reply`, opened and dropped at once; when the server saw its end, in ms after that.
+    async fn cancelled_after(reply: Reply, tracker: Option<DrainTracker>) -> Option<u128> {
+        let server = Server::new();
+        server.script(WATCH, [reply]);
+        let watch = server.client().watch(WatchRequest::default());
+        let mut watch = DrainOnDrop::new(watch, tracker);
+        assert!(watch.message().await.unwrap().is_some());
+        let dropped = Instant::now();
+        drop(watch);
+        sleep(60_000 * MS).await;
+        let cancelled = server.cancelled(WATCH);
+        cancelled.first().map(|at| (*at - dropped).as_millis())
+    }
+
+    /// `count` messages, 20 ms apart, then silence.
+    fn busy(count: u64) -> Reply {
+        let first = Reply::message(&checkpoint(0));
+        let all = (1..=count).fold(first, |reply, n| reply.pause(20 * MS).then(&checkpoint(n)));
+        all.silence()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_tracker_a_watch_is_cancelled_at_once() {
+        let after = cancelled_after(busy(10), None).await;
+        assert!(after.is_some_and(|ms| ms < 5), "{after:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn busy_watch_is_cancelled_only_once_it_is_idle() {
+        let after = cancelled_after(busy(10), Some(DrainTracker::default())).await;
+        assert!(
+            after.is_some_and(|ms| (240..=260).contains(&ms)),
+            "{after:?}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn idle_watch_of_a_slow_server_is_not_cancelled_before_the_limit() {
+        let tracker = DrainTracker::default();
+        tracker.record_latency(FAST + MS);
+        let after = cancelled_after(busy(0), Some(tracker)).await;
+        assert!(after.is_some_and(|ms| ms >= 5_000), "{after:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn watch_that_is_never_idle_is_cancelled_at_the_limit() {
+        let after = cancelled_after(busy(1_000), Some(DrainTracker::default())).await;
+        assert!(
+            after.is_some_and(|ms| (5_000..5_100).contains(&ms)),
+            "{after:?}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn program_waits_for_watches_to_end_but_not_for_long() {
+        let tracker = DrainTracker::default();
+        let server = Server::new();
+        server.script(WATCH, [busy(3), busy(1_000)]);
+        for (expected, patience) in [(100, 250 * MS), (250, 250 * MS)] {
+            let watch = server.client().watch(WatchRequest::default());
+            let mut watch = DrainOnDrop::new(watch, Some(tracker.clone()));
+            assert!(watch.message().await.unwrap().is_some());
+            drop(watch);
+            let began = Instant::now();
+            tracker.wait(patience).await;
+            let took = began.elapsed().as_millis();
+            assert!(took >= expected && took < expected + 20, "{took} ms");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn watch_that_the_server_ends_needs_no_wait() {
+        let tracker = DrainTracker::default();
+        let server = Server::new();
+        server.script(
+            WATCH,
+            [Reply::message(&checkpoint(1)).pause(10 * MS).reset()],
+        );
+        let watch = server.client().watch(WatchRequest::default());
+        let mut watch = DrainOnDrop::new(watch, Some(tracker.clone()));
+        assert!(watch.message().await.unwrap().is_some());
+        watch.drain();
+        assert!(watch.message().await.unwrap().is_none(), "it is over");
+        let began = Instant::now();
+        tracker.wait(1_000 * MS).await;
+        assert!(began.elapsed() < 30 * MS);
+        assert!(server.cancelled(WATCH).is_empty());
     }
 }

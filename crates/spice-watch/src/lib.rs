@@ -38,7 +38,7 @@ use tokio::time::Instant;
 use crate::begin::Start;
 use crate::drain::DrainTracker;
 use crate::heartbeat::Heartbeat;
-use crate::settled::Told;
+use crate::settled::ContendedStats;
 use crate::watcher::{Ended, Until, Watcher};
 use crate::writer::{Emitter, Event, Sink};
 
@@ -88,9 +88,9 @@ pub struct Watch {
 }
 
 /// How long an end waits for Watches that are being left.
-const LEAVING: Duration = Duration::from_millis(250);
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(250);
 /// How long a stop may take to end a round.
-const CUTTING: Duration = Duration::from_millis(350);
+const CLOSE_ROUND_TIMEOUT: Duration = Duration::from_millis(350);
 /// How long a stop waits for the reader of stdout.
 const PATIENCE: Duration = Duration::from_millis(450);
 
@@ -140,17 +140,17 @@ impl Program for Watch {
             since,
             header,
             schema,
-            appender,
+            spool_writer,
             settle,
             continued,
             contended,
             kind,
         } = begun;
-        let sink = match appender {
-            Some(appender) => Sink::Spool(Box::new(appender)),
+        let sink = match spool_writer {
+            Some(spool_writer) => Sink::Spool(Box::new(spool_writer)),
             None => Sink::Stdout(Output::create(None, None)?),
         };
-        shutdown.grace(CUTTING + PATIENCE + Duration::from_millis(100));
+        shutdown.grace(CLOSE_ROUND_TIMEOUT + PATIENCE + Duration::from_millis(100));
         let (emitter, mut written) = Emitter::start(sink, schema.clone(), progress.clone());
         if let Some(header) = header {
             emitter.send(Event::Header(Box::new(header)), 1).await?;
@@ -166,13 +166,13 @@ impl Program for Watch {
             skip_applied: self.skip_applied,
             quiet: self.until_quiet,
             emitter,
-            leaving: DrainTracker::default(),
+            drains: DrainTracker::default(),
             since,
             schema,
             heartbeat,
             progress: watcher::Progress::new(),
             contended,
-            told: Told::default(),
+            contended_stats: ContendedStats::default(),
             kind,
         };
         let (outcome, written_early) = tokio::select! {
@@ -183,13 +183,13 @@ impl Program for Watch {
                 (Err(CommandError::new(Exit::Failed, "the output is closed")), Some(written))
             }
             outcome = async {
-                watcher.remember(continued.as_ref()).await?;
+                watcher.load_spool_tail(continued.as_ref()).await?;
                 self.follow(&mut watcher, settle).await
             } => (outcome, None),
             never = unknown_fields::watch(&counted) => match never {},
         };
         unknown_fields::warn(&counted);
-        watcher.told.say();
+        watcher.contended_stats.log();
         let outcome = self.end_round(&mut watcher, outcome).await;
         if let Err(failure) = &outcome
             && failure.exit == Exit::HistoryLost
@@ -199,21 +199,21 @@ impl Program for Watch {
         let Watcher {
             emitter,
             since,
-            leaving,
+            drains,
             ..
         } = watcher;
-        let word = outcome.as_ref().ok().and_then(|ended| match ended {
+        let end_reason = outcome.as_ref().ok().and_then(|ended| match ended {
             Ended::Until => Some(StreamEnd::Until),
             Ended::Quiet => Some(StreamEnd::Quiet),
             Ended::Signal(_) => Some(StreamEnd::Signal),
-            Ended::Cut(_) => None,
+            Ended::Incomplete(_) => None,
         });
         let finish = async {
-            if let Some(word) = word {
-                let _ = emitter.send(Event::End(word), 1).await;
+            if let Some(end_reason) = end_reason {
+                let _ = emitter.send(Event::End(end_reason), 1).await;
             }
             drop(emitter);
-            leaving.done(LEAVING).await;
+            drains.wait(DRAIN_TIMEOUT).await;
             match written_early {
                 Some(written) => written,
                 None => written.await,
@@ -244,12 +244,12 @@ impl Program for Watch {
             Ended::Until => "everything through",
             Ended::Quiet => "quiet, which proves nothing, after",
             Ended::Signal(_) => "stopped after",
-            Ended::Cut(_) => "stopped in the middle of a round, without a trailer, after",
+            Ended::Incomplete(_) => "stopped in the middle of a round, without a trailer, after",
         };
         tracing::info!("{progress}: {through} revision {since}");
         match ended {
             Ended::Signal(number) if number != SIGTERM => Ok(Exit::Signal(number)),
-            Ended::Cut(number) => Ok(Exit::Signal(number)),
+            Ended::Incomplete(number) => Ok(Exit::Signal(number)),
             _ => Ok(Exit::Done),
         }
     }
@@ -266,13 +266,13 @@ impl Watch {
         let Ok(Ended::Signal(number)) = outcome else {
             return outcome;
         };
-        if self.spool.is_some() || !watcher.is_open() {
+        if self.spool.is_some() || !watcher.needs_checkpoint() {
             return outcome;
         }
-        match tokio::time::timeout(CUTTING, watcher.cut()).await {
+        match tokio::time::timeout(CLOSE_ROUND_TIMEOUT, watcher.close_round()).await {
             Ok(Ok(())) => outcome,
             Ok(Err(failure)) => Err(failure),
-            Err(_) => Ok(Ended::Cut(number)),
+            Err(_) => Ok(Ended::Incomplete(number)),
         }
     }
 
@@ -301,7 +301,7 @@ impl Watch {
             // Said again for whoever waits for it: only a checkpoint says that all of it was said. Who
             // wrote the spool may have been ended before it had read what collided.
             let since = watcher.since.clone();
-            watcher.settled(&stands.revision, since, true).await?;
+            watcher.emit_settled(&stands.revision, since, true).await?;
             return Ok(Ended::Until);
         }
         watcher.follow(Until::at(&revision, until)).await

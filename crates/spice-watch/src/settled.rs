@@ -1,5 +1,5 @@
 //! Following behind the tip, in rounds, where late transactions appear below revisions that were
-//! delivered already; and what has to be read there before a checkpoint is said.
+//! delivered already; and what has to be read there before a checkpoint is logged_at.
 
 use std::collections::VecDeque;
 
@@ -15,33 +15,36 @@ use tokio::time::{Duration, Instant};
 
 use crate::contended::Contended;
 use crate::tail::Tail;
-use crate::watcher::{Ended, SILENCE, Stop, Until, Watcher};
+use crate::watcher::{Ended, SILENCE, StreamError, Until, Watcher};
 use crate::writer::Event;
 
 /// Relationships are noted so many at a time: a revision of any size is read in pieces.
-const NOTED: usize = 10_000;
-/// How often it is said how many were contended.
-const SAY_EVERY: Duration = Duration::from_secs(10);
+const TRACKED_AT_ONCE: usize = 10_000;
+/// How often it is logged_at how many were contended.
+const LOG_EVERY: Duration = Duration::from_secs(10);
 
-/// How many relationships were contended, since when that was not said.
+/// How many relationships were contended, since when that was not logged_at.
 #[derive(Default)]
-pub(crate) struct Told {
+pub(crate) struct ContendedStats {
     read: usize,
-    wrong: usize,
-    said: Option<Instant>,
+    corrected: usize,
+    logged_at: Option<Instant>,
 }
 
-impl Told {
-    fn count(&mut self, read: usize, wrong: usize) {
+impl ContendedStats {
+    fn count(&mut self, read: usize, corrected: usize) {
         self.read += read;
-        self.wrong += wrong;
-        if self.said.is_none_or(|said| said.elapsed() >= SAY_EVERY) {
-            self.say();
+        self.corrected += corrected;
+        if self
+            .logged_at
+            .is_none_or(|logged_at| logged_at.elapsed() >= LOG_EVERY)
+        {
+            self.log();
         }
     }
 
     /// Says it, where there is something to say.
-    pub(crate) fn say(&mut self) {
+    pub(crate) fn log(&mut self) {
         if self.read == 0 {
             return;
         }
@@ -49,13 +52,13 @@ impl Told {
             "contended: read {} relationships that changed more than once within a short time, or may \
              have; {}",
             self.read,
-            match self.wrong {
+            match self.corrected {
                 0 => "all are as their last change says".to_owned(),
-                wrong => format!("{wrong} are otherwise, and were corrected"),
+                corrected => format!("{corrected} are otherwise, and were corrected"),
             }
         );
         *self = Self {
-            said: Some(Instant::now()),
+            logged_at: Some(Instant::now()),
             ..Self::default()
         };
     }
@@ -67,15 +70,15 @@ impl Watcher {
     /// them, and a later one does (measured, SpiceDB v1.56 on MySQL and memory).
     pub(crate) async fn follow_settled(&mut self, settle: Duration) -> Result<Ended, CommandError> {
         let every = (settle / 10).clamp(Duration::from_millis(50), Duration::from_secs(2));
-        let mut look = tokio::time::interval(every);
-        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut ticks = tokio::time::interval(every);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut heads: VecDeque<(String, Instant)> = VecDeque::new();
         let mut retry = Retry::new(self.max_retries);
-        let mut probe_at = Instant::now();
+        let mut check_at = Instant::now();
         let mut unbroken = Instant::now();
         loop {
-            look.tick().await;
-            if let Err(error) = self.look(&mut heads).await {
+            ticks.tick().await;
+            if let Err(error) = self.observe_head(&mut heads).await {
                 retry.pause(error, "looking at the head again").await?;
                 self.client = self.client.reconnect();
                 unbroken = Instant::now();
@@ -98,11 +101,11 @@ impl Watcher {
                     contended.begin(seen);
                 }
                 self.follow(Until::Number(&revision, &token)).await?;
-                probe_at = Instant::now() + SILENCE;
-            } else if Instant::now() >= probe_at {
-                probe_at = Instant::now() + SILENCE;
+                check_at = Instant::now() + SILENCE;
+            } else if Instant::now() >= check_at {
+                check_at = Instant::now() + SILENCE;
                 // Any other failure the next look meets, too, and is repeated there.
-                if let Err(Stop::Failed(failure)) = self.probe().await {
+                if let Err(StreamError::Failed(failure)) = self.check_history().await {
                     return Err(failure);
                 }
             }
@@ -117,13 +120,13 @@ impl Watcher {
     }
 
     /// Notes the head, if it is a new one.
-    async fn look(
+    async fn observe_head(
         &mut self,
         heads: &mut VecDeque<(String, Instant)>,
     ) -> Result<(), authzed::Error> {
         let asked = Instant::now();
         let head = self.client.head().await?;
-        self.leaving.took(asked.elapsed());
+        self.drains.record_latency(asked.elapsed());
         let newest = heads.back().map_or(&self.since, |(token, _)| token);
         let newer = match (zedtoken::decode(&head), zedtoken::decode(newest)) {
             (Ok(head), Ok(newest)) => newest.revision.sees(&head.revision) == Some(false),
@@ -136,7 +139,10 @@ impl Watcher {
     }
 
     /// Notes what changed shortly before the end of a spool that is continued.
-    pub(crate) async fn remember(&mut self, spool: Option<&Spool>) -> Result<(), CommandError> {
+    pub(crate) async fn load_spool_tail(
+        &mut self,
+        spool: Option<&Spool>,
+    ) -> Result<(), CommandError> {
         let Some(contended) = &mut self.contended else {
             return Ok(());
         };
@@ -151,12 +157,12 @@ impl Watcher {
             let updates: Vec<RelationshipUpdate> = updates.map(|Update(update)| update).collect();
             if transaction.contended {
                 if let Some(contended) = &mut self.contended {
-                    contended.note_read(&updates);
+                    contended.track_read(&updates);
                 }
             } else {
                 // The spool is whole through its end: what there is no room for is read there.
-                for states in self.note(&updates, &since).await? {
-                    self.say(states, &since).await?;
+                for states in self.track_updates(&updates, &since).await? {
+                    self.emit_states(states, &since).await?;
                 }
             }
             tokio::task::yield_now().await;
@@ -168,18 +174,18 @@ impl Watcher {
     }
 
     /// Notes what is emitted at a revision. What there is no room for is read there at once; gives back
-    /// what has to be said of it after that.
-    pub(crate) async fn note(
+    /// what has to be logged_at of it after that.
+    pub(crate) async fn track_updates(
         &mut self,
         updates: &[RelationshipUpdate],
         token: &str,
     ) -> Result<Vec<Vec<RelationshipUpdate>>, CommandError> {
         let mut states = Vec::new();
-        for some in updates.chunks(NOTED) {
+        for some in updates.chunks(TRACKED_AT_ONCE) {
             let Some(contended) = &mut self.contended else {
                 break;
             };
-            contended.note(some);
+            contended.track(some);
             if contended.is_full() {
                 states.push(self.read_contended(token, false).await?);
             }
@@ -215,13 +221,13 @@ impl Watcher {
                 "cannot read contended relationships at revision {token}"
             ))
         })?;
-        let (states, wrong) = contended.judge(&due, &there, jiff::Timestamp::now());
-        self.told.count(due.len(), wrong);
+        let (states, corrected) = contended.compare(&due, &there, jiff::Timestamp::now());
+        self.contended_stats.count(due.len(), corrected);
         Ok(states)
     }
 
     /// Emits states that were read.
-    pub(crate) async fn say(
+    pub(crate) async fn emit_states(
         &mut self,
         states: Vec<RelationshipUpdate>,
         token: &str,
@@ -240,29 +246,31 @@ impl Watcher {
         self.emitter.send(event, bytes).await
     }
 
-    /// Says that everything through a revision was said, contended relationships included.
-    pub(crate) async fn settled(
+    /// Says that everything through a revision was logged_at, contended relationships included.
+    pub(crate) async fn emit_settled(
         &mut self,
         revision: &Revision,
         token: String,
         ends_round: bool,
     ) -> Result<(), CommandError> {
         let states = self.read_contended(&token, ends_round).await?;
-        self.say(states, &token).await?;
+        self.emit_states(states, &token).await?;
         if let Some(contended) = &mut self.contended {
             contended.checkpoint(ends_round);
         }
         self.checkpoint(revision, token).await
     }
 
-    /// Whether what was said needs a checkpoint before the stream may end.
-    pub(crate) fn is_open(&self) -> bool {
-        self.contended.as_ref().is_some_and(Contended::is_open)
+    /// Whether what was logged_at needs a checkpoint before the stream may end.
+    pub(crate) fn needs_checkpoint(&self) -> bool {
+        self.contended
+            .as_ref()
+            .is_some_and(Contended::needs_checkpoint)
     }
 
     /// Ends a round where it stands.
-    pub(crate) async fn cut(&mut self) -> Result<(), CommandError> {
-        if !self.is_open() {
+    pub(crate) async fn close_round(&mut self) -> Result<(), CommandError> {
+        if !self.needs_checkpoint() {
             return Ok(());
         }
         let token = self.since.clone();
@@ -270,6 +278,9 @@ impl Watcher {
             Ok(decoded) => decoded.revision,
             Err(_) => Revision::Other(token.clone()),
         };
-        self.settled(&revision, token, false).await
+        self.emit_settled(&revision, token, false).await
     }
 }
+
+#[cfg(test)]
+mod tests;

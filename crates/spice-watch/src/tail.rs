@@ -34,13 +34,18 @@ impl Tail {
     ///
     /// Exit 1 where the spool cannot be read.
     pub(crate) fn open(spool: &Spool, time: Duration) -> Result<Self, CommandError> {
+        Self::open_in_blocks(spool, time, BLOCK_BYTES)
+    }
+
+    fn open_in_blocks(spool: &Spool, time: Duration, block: u64) -> Result<Self, CommandError> {
         let mut files = VecDeque::new();
         let mut newest = None;
         let mut is_whole = false;
         let segments = spool.segments().map_err(|error| failed(spool, &error))?;
         for number in segments.into_iter().rev() {
             let path = spool.segment(number);
-            let begin = find(&path, &mut newest, time).map_err(|error| failed(spool, &error))?;
+            let begin = find(&path, &mut newest, time, block);
+            let begin = begin.map_err(|error| failed(spool, &error))?;
             files.push_front((path, begin.unwrap_or(0)));
             is_whole = begin.is_some();
             if is_whole {
@@ -104,12 +109,18 @@ fn open_at(path: &Path, offset: u64) -> io::Result<File> {
 }
 
 /// Where the newest checkpoint of a segment begins that is older than the newest of all by a time.
-fn find(path: &Path, newest: &mut Option<Timestamp>, time: Duration) -> io::Result<Option<u64>> {
+/// The file is read backwards in blocks of this many bytes.
+fn find(
+    path: &Path,
+    newest: &mut Option<Timestamp>,
+    time: Duration,
+    block_bytes: u64,
+) -> io::Result<Option<u64>> {
     let length = std::fs::metadata(path)?.len();
     let mut end = length;
     let mut block = Vec::new();
     while end > 0 {
-        let start = end.saturating_sub(BLOCK_BYTES);
+        let start = end.saturating_sub(block_bytes);
         let stop = length.min(end + LINE_BYTES);
         block.clear();
         open_at(path, start)?
@@ -146,11 +157,7 @@ fn moment(lines: &[u8]) -> Option<Timestamp> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use spice_spool::Spool;
-
-    use super::Tail;
+    use super::*;
 
     fn transaction(revision: &str) -> String {
         format!("{{\"transaction\":{{\"revision\":\"{revision}\",\"updates\":[]}}}}\n")
@@ -164,17 +171,23 @@ mod tests {
 
     /// The revisions in the last 10 s of a spool of these segments.
     fn tail(segments: &[String]) -> (Vec<String>, bool) {
+        let (revisions, is_whole) = tail_in_blocks(segments, BLOCK_BYTES);
+        (revisions.unwrap(), is_whole)
+    }
+
+    fn tail_in_blocks(
+        segments: &[String],
+        block: u64,
+    ) -> (Result<Vec<String>, CommandError>, bool) {
         let folder = tempfile::tempdir().unwrap();
         let spool = Spool::new(&folder.path().join("spool"));
         for (number, text) in segments.iter().enumerate() {
             std::fs::write(spool.segment(number as u64), text).unwrap();
         }
-        let mut tail = Tail::open(&spool, Duration::from_secs(10)).unwrap();
-        let mut revisions = Vec::new();
-        while let Some(transaction) = tail.next().unwrap() {
-            revisions.push(transaction.revision);
-        }
-        (revisions, tail.is_whole)
+        let mut tail = Tail::open_in_blocks(&spool, Duration::from_secs(10), block).unwrap();
+        let revisions = std::iter::from_fn(|| tail.next().transpose());
+        let revisions = revisions.map(|found| found.map(|transaction| transaction.revision));
+        (revisions.collect(), tail.is_whole)
     }
 
     #[test]
@@ -194,16 +207,51 @@ mod tests {
 
     #[test]
     fn a_checkpoint_is_found_wherever_blocks_are_cut() {
-        for padding in (1 << 20) - 120..(1 << 20) + 20 {
-            let filler = "x".repeat(padding);
-            let text = format!(
-                "{}{}{}{}",
-                checkpoint(0),
-                checkpoint(1),
-                transaction(&filler),
-                checkpoint(59)
-            );
-            assert_eq!(tail(&[text]), (vec![filler], true), "{padding}");
+        let filler = "x".repeat(20);
+        let text = format!(
+            "{}{}{}{}",
+            checkpoint(0),
+            checkpoint(1),
+            transaction(&filler),
+            checkpoint(59)
+        );
+        for block in 1..text.len() as u64 + 2 {
+            let (found, is_whole) = tail_in_blocks(std::slice::from_ref(&text), block);
+            assert_eq!(found.unwrap(), [filler.as_str()], "in blocks of {block}");
+            assert!(is_whole, "in blocks of {block}");
         }
+    }
+
+    #[test]
+    fn checkpoint_of_the_limit_itself_is_too_young() {
+        let text = |second| {
+            let (old, young) = (transaction("old"), transaction("young"));
+            format!("{old}{}{young}{}", checkpoint(second), checkpoint(20))
+        };
+        let both = ["old", "young"].map(str::to_owned).to_vec();
+        assert_eq!(tail(&[text(10)]), (both, false));
+        assert_eq!(tail(&[text(9)]), (vec!["young".to_owned()], true));
+    }
+
+    #[test]
+    fn checkpoints_without_a_time_or_torn_are_passed_over() {
+        let timeless = "{\"checkpoint\":{\"revision\":\"x\"}}\n";
+        let old = transaction("old");
+        let text = format!("{old}{}{timeless}{}", checkpoint(0), transaction("a"));
+        let torn = &checkpoint(59)[..20];
+        assert!(
+            tail_in_blocks(&[format!("{text}{torn}")], BLOCK_BYTES)
+                .0
+                .is_err()
+        );
+        let text = format!("{text}{}", checkpoint(59));
+        assert_eq!(tail(&[text]), (vec!["a".to_owned()], true));
+    }
+
+    #[test]
+    fn damaged_tail_is_refused() {
+        let text = format!("{}what\n{}", checkpoint(0), checkpoint(59));
+        let (found, _) = tail_in_blocks(&[text], BLOCK_BYTES);
+        assert_eq!(found.unwrap_err().exit, Exit::BadData);
     }
 }

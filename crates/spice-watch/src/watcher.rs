@@ -14,7 +14,7 @@ use crate::contended::Contended;
 use crate::dedup::{self, RecentRevisions};
 use crate::drain::{DrainOnDrop, DrainTracker};
 use crate::heartbeat::Heartbeat;
-use crate::settled::Told;
+use crate::settled::ContendedStats;
 use crate::writer::{self, Emitter, Event};
 
 /// How long a Watch may say nothing before where it stands is read again, on its own connection. Of a
@@ -36,7 +36,7 @@ pub(crate) enum Ended {
     Quiet,
     Signal(i32),
     /// A signal that left a round in the middle.
-    Cut(i32),
+    Incomplete(i32),
 }
 
 /// How far one stream is read.
@@ -67,7 +67,7 @@ pub(crate) struct Watcher {
     pub(crate) skip_applied: bool,
     pub(crate) quiet: Option<Duration>,
     pub(crate) emitter: Emitter,
-    pub(crate) leaving: DrainTracker,
+    pub(crate) drains: DrainTracker,
     /// The last revision that was emitted whole, from which to go on.
     pub(crate) since: String,
     /// The newest schema that was emitted.
@@ -76,15 +76,15 @@ pub(crate) struct Watcher {
     pub(crate) progress: Progress,
     /// Where the order of revisions is not that of effects.
     pub(crate) contended: Option<Contended>,
-    pub(crate) told: Told,
+    pub(crate) contended_stats: ContendedStats,
     pub(crate) kind: DatastoreKind,
 }
 
 /// What following learns on its way.
 pub(crate) struct Progress {
-    pub(crate) seen: RecentRevisions,
+    pub(crate) recent: RecentRevisions,
     /// The server tells of changes of the schema.
-    pub(crate) tells_schema: bool,
+    pub(crate) has_schema_events: bool,
     pub(crate) last_change: Instant,
     patience: Duration,
 }
@@ -92,8 +92,8 @@ pub(crate) struct Progress {
 impl Progress {
     pub(crate) fn new() -> Self {
         Self {
-            seen: RecentRevisions::default(),
-            tells_schema: true,
+            recent: RecentRevisions::default(),
+            has_schema_events: true,
             last_change: Instant::now(),
             patience: PATIENCE,
         }
@@ -101,14 +101,14 @@ impl Progress {
 }
 
 /// Why one stream ended before its bound.
-pub(crate) enum Stop {
+pub(crate) enum StreamError {
     Server(authzed::Error),
     /// It does not answer.
     Silent,
     Failed(CommandError),
 }
 
-impl From<CommandError> for Stop {
+impl From<CommandError> for StreamError {
     fn from(failure: CommandError) -> Self {
         Self::Failed(failure)
     }
@@ -117,7 +117,7 @@ impl From<CommandError> for Stop {
 /// What is to be done after a response.
 #[derive(PartialEq, Eq)]
 enum Next {
-    GoOn,
+    Continue,
     Reached,
 }
 
@@ -129,29 +129,29 @@ impl Watcher {
             match self.run_stream(bound, &mut retry).await {
                 Ok(Some(ended)) => return Ok(ended),
                 Ok(None) => {}
-                Err(Stop::Failed(failure)) => return Err(failure),
-                Err(Stop::Server(error))
-                    if self.progress.tells_schema
+                Err(StreamError::Failed(failure)) => return Err(failure),
+                Err(StreamError::Server(error))
+                    if self.progress.has_schema_events
                         && error.message().contains("schema watch unsupported") =>
                 {
                     tracing::info!(
                         "this datastore does not tell of schema changes: the schema is read and \
                          compared instead"
                     );
-                    self.progress.tells_schema = false;
+                    self.progress.has_schema_events = false;
                 }
-                Err(Stop::Server(error)) if error.kind() == Kind::Unimplemented => {
+                Err(StreamError::Server(error)) if error.kind() == Kind::Unimplemented => {
                     return Err(CommandError::from(error).hint(
                         "the source does not offer Watch: start its SpiceDB without \
                          --datastore-disable-watch-support; on PostgreSQL it needs \
                          track_commit_timestamp=on, too",
                     ));
                 }
-                Err(Stop::Server(error)) => {
+                Err(StreamError::Server(error)) => {
                     retry.pause(error, "watching again").await?;
                     self.client = self.client.reconnect();
                 }
-                Err(Stop::Silent) => {
+                Err(StreamError::Silent) => {
                     let Progress { patience, .. } = &mut self.progress;
                     tracing::warn!(
                         "{}: no answer for {} s, while the Watch is silent: connecting anew",
@@ -170,15 +170,15 @@ impl Watcher {
         &mut self,
         bound: Until<'_>,
         retry: &mut Retry,
-    ) -> Result<Option<Ended>, Stop> {
-        self.probe().await?;
-        if !self.progress.tells_schema {
+    ) -> Result<Option<Ended>, StreamError> {
+        self.check_history().await?;
+        if !self.progress.has_schema_events {
             self.compare_schema().await?;
         }
         let mut responses = self.open();
         let opened = Instant::now();
         let mut answered = false;
-        let (mut silent_at, mut probe_at) = (opened + SILENCE, opened + PROBE);
+        let (mut silent_at, mut check_at) = (opened + SILENCE, opened + PROBE);
         loop {
             let quiet_at = self
                 .quiet
@@ -186,23 +186,23 @@ impl Watcher {
             let response = tokio::select! {
                 biased;
                 response = responses.message() => response,
-                () = sleep_until(silent_at.min(probe_at)) => {
+                () = sleep_until(silent_at.min(check_at)) => {
                     let patience = self.progress.patience;
-                    let probed = timeout(patience, self.probe()).await;
-                    probed.map_err(|_| Stop::Silent)??;
+                    let checked = timeout(patience, self.check_history()).await;
+                    checked.map_err(|_| StreamError::Silent)??;
                     silent_at = Instant::now() + SILENCE;
-                    probe_at = Instant::now() + PROBE;
+                    check_at = Instant::now() + PROBE;
                     continue;
                 }
                 () = at(quiet_at) => return Ok(Some(Ended::Quiet)),
             };
-            let Some(response) = response.map_err(Stop::Server)? else {
+            let Some(response) = response.map_err(StreamError::Server)? else {
                 sleep(Duration::from_millis(100)).await;
                 return Ok(None);
             };
             if !answered {
                 // A poll reads everything at once. If history was there after that, all of it came.
-                self.probe().await?;
+                self.check_history().await?;
                 answered = true;
             }
             self.progress.patience = PATIENCE;
@@ -211,7 +211,7 @@ impl Watcher {
             // stream is given up, and the next one begins where that one stands.
             let slow = self.emitter.is_full(writer::weight(&response));
             if slow {
-                responses.leave();
+                responses.drain();
             }
             let before = self.since.clone();
             let next = self.handle_response(response, bound).await?;
@@ -221,19 +221,19 @@ impl Watcher {
             }
             match next {
                 Next::Reached => return Ok(Some(Ended::Until)),
-                Next::GoOn if slow => {
+                Next::Continue if slow => {
                     self.emitter.drained().await;
                     return Ok(None);
                 }
-                Next::GoOn => {}
+                Next::Continue => {}
             }
         }
     }
 
     fn open(&self) -> DrainOnDrop {
-        let leaving = self.kind.dies_of_cancelled_watch();
-        let leaving = leaving.then(|| self.leaving.clone());
-        DrainOnDrop::new(self.client.watch(self.request()), leaving)
+        let drains = self.kind.dies_of_cancelled_watch();
+        let drains = drains.then(|| self.drains.clone());
+        DrainOnDrop::new(self.client.watch(self.request()), drains)
     }
 
     fn request(&self) -> WatchRequest {
@@ -241,7 +241,7 @@ impl Watcher {
             WatchKind::IncludeRelationshipUpdates.into(),
             WatchKind::IncludeCheckpoints.into(),
         ];
-        if self.progress.tells_schema {
+        if self.progress.has_schema_events {
             kinds.push(WatchKind::IncludeSchemaUpdates.into());
         }
         WatchRequest {
@@ -255,11 +255,11 @@ impl Watcher {
     }
 
     /// Makes sure that the source still has the changes after where this stands.
-    pub(crate) async fn probe(&self) -> Result<(), Stop> {
+    pub(crate) async fn check_history(&self) -> Result<(), StreamError> {
         match self.client.check_revision_exists(&self.since).await {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == Kind::HistoryLost => Err(lost(error, &self.since).into()),
-            Err(error) => Err(Stop::Server(error)),
+            Err(error) => Err(StreamError::Server(error)),
         }
     }
 
@@ -268,7 +268,7 @@ impl Watcher {
         &mut self,
         response: WatchResponse,
         bound: Until<'_>,
-    ) -> Result<Next, Stop> {
+    ) -> Result<Next, StreamError> {
         let weight = writer::weight(&response);
         let Some(ZedToken { token }) = response.changes_through else {
             return Err(
@@ -282,12 +282,17 @@ impl Watcher {
         if let Until::Number(last, last_token) = bound
             && last.sees(&revision) == Some(false)
         {
-            self.settled(last, last_token.to_owned(), true).await?;
+            self.emit_settled(last, last_token.to_owned(), true).await?;
             return Ok(Next::Reached);
         }
-        if response.schema_updated && !self.progress.seen.has(&revision, dedup::Kind::Schema) {
-            let text = self.read_schema().await.map_err(Stop::Server)?;
-            self.progress.seen.insert(&revision, dedup::Kind::Schema);
+        if response.schema_updated
+            && !self
+                .progress
+                .recent
+                .contains(&revision, dedup::Kind::Schema)
+        {
+            let text = self.read_schema().await.map_err(StreamError::Server)?;
+            self.progress.recent.insert(&revision, dedup::Kind::Schema);
             // Where changes come with it, the revision is whole only with them.
             if response.updates.is_empty() {
                 self.emit_schema_if_changed(text, &token).await?;
@@ -297,7 +302,7 @@ impl Watcher {
                 self.emit_schema_if_changed(text, &since).await?;
             }
         }
-        if !self.progress.tells_schema
+        if !self.progress.has_schema_events
             && matches!(bound, Until::None)
             && !response.updates.is_empty()
         {
@@ -306,7 +311,7 @@ impl Watcher {
         if !response.updates.is_empty()
             && self
                 .progress
-                .seen
+                .recent
                 .insert(&revision, dedup::Kind::Transaction)
         {
             self.progress.last_change = Instant::now();
@@ -320,10 +325,10 @@ impl Watcher {
             let ours = self.skip_applied && !metadata.is_empty() && metadata.iter().all(applied);
             let mut read = Vec::new();
             match &mut self.contended {
-                Some(contended) if ours => contended.note_left_out(&response.updates),
+                Some(contended) if ours => contended.track_skipped(&response.updates),
                 None if ours => self.checkpoint(&revision, token.clone()).await?,
                 _ => {
-                    read = self.note(&response.updates, &token).await?;
+                    read = self.track_updates(&response.updates, &token).await?;
                     let revision = token.clone();
                     let event = Event::Transaction {
                         revision,
@@ -338,10 +343,10 @@ impl Watcher {
             let is_long = self.contended.as_ref().is_some_and(Contended::is_long);
             if is_long || !read.is_empty() {
                 for states in read {
-                    self.say(states, &token).await?;
+                    self.emit_states(states, &token).await?;
                 }
                 // In a round a Watch delivers in order: everything through here was said.
-                self.settled(&revision, token.clone(), false).await?;
+                self.emit_settled(&revision, token.clone(), false).await?;
             }
         }
         if response.is_checkpoint {
@@ -351,7 +356,7 @@ impl Watcher {
             };
             // A checkpoint is where one may begin again: only with what has to be read there.
             if reached || self.contended.is_none() {
-                self.settled(&revision, token, reached).await?;
+                self.emit_settled(&revision, token, reached).await?;
             } else {
                 self.since = token;
             }
@@ -359,7 +364,7 @@ impl Watcher {
                 return Ok(Next::Reached);
             }
         }
-        Ok(Next::GoOn)
+        Ok(Next::Continue)
     }
 
     /// Says that everything through a revision was said.
@@ -368,7 +373,11 @@ impl Watcher {
         revision: &Revision,
         token: String,
     ) -> Result<(), CommandError> {
-        if !self.progress.seen.insert(revision, dedup::Kind::Checkpoint) {
+        if !self
+            .progress
+            .recent
+            .insert(revision, dedup::Kind::Checkpoint)
+        {
             return Ok(());
         }
         self.since.clone_from(&token);
@@ -407,8 +416,8 @@ impl Watcher {
     }
 
     /// Where the server does not tell of its changes.
-    async fn compare_schema(&mut self) -> Result<(), Stop> {
-        let text = self.read_schema().await.map_err(Stop::Server)?;
+    async fn compare_schema(&mut self) -> Result<(), StreamError> {
+        let text = self.read_schema().await.map_err(StreamError::Server)?;
         let since = self.since.clone();
         Ok(self.emit_schema_if_changed(text, &since).await?)
     }
@@ -430,3 +439,6 @@ async fn at(instant: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -81,6 +81,13 @@ impl Emitter {
         (Self { sender }, thread)
     }
 
+    /// Sends the events to a test.
+    #[cfg(test)]
+    pub(crate) fn to_test(bytes: usize) -> (Self, Receiver<Event>) {
+        let (sender, receiver) = byte_channel::channel(bytes);
+        (Self { sender }, receiver)
+    }
+
     /// Whether something of this size would have to wait for the reader.
     pub(crate) fn is_full(&self, bytes: usize) -> bool {
         self.sender.is_full(bytes)
@@ -153,18 +160,18 @@ impl Writer {
             } => {
                 self.progress.add(updates.len() as u64);
                 self.transaction(&revision, updates, metadata, contended)?;
-                self.whole(&revision)
+                self.revision_complete(&revision)
             }
             Event::Schema(change) => {
                 let revision = change.revision.clone();
                 self.schema = Some(change.text.clone());
                 self.change(Change::Schema(Box::new(change)))?;
-                self.whole(&revision)
+                self.revision_complete(&revision)
             }
             Event::Checkpoint(checkpoint) => {
                 let revision = checkpoint.revision.clone();
                 self.change(Change::Checkpoint(Box::new(checkpoint)))?;
-                self.whole(&revision)
+                self.revision_complete(&revision)
             }
             Event::End(ended) => {
                 // A spool is only interrupted, and goes on where it ends.
@@ -219,7 +226,7 @@ impl Writer {
         }
     }
 
-    fn whole(&mut self, revision: &str) -> Result<(), CommandError> {
+    fn revision_complete(&mut self, revision: &str) -> Result<(), CommandError> {
         match &mut self.sink {
             Sink::Spool(spool) => spool.rotate(revision, self.schema.as_deref()),
             Sink::Stdout(_) => Ok(()),
@@ -261,3 +268,6 @@ impl Writer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

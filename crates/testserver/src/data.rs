@@ -24,6 +24,8 @@ struct TokenV1 {
     revision: String,
     #[prost(string, tag = "2")]
     datastore_id: String,
+    #[prost(bytes = "vec", tag = "3")]
+    schema_hash: Vec<u8>,
 }
 
 /// The zedtoken of a revision that is a number, as on MySQL. It compares by that number.
@@ -35,10 +37,21 @@ pub fn token(revision: u64) -> String {
 /// A zedtoken of any datastore, with the revision as the datastore spells it.
 #[must_use]
 pub fn token_of(revision: &str, datastore_id: &str) -> String {
+    encode(revision, datastore_id, b"")
+}
+
+/// The same revision as [`token`], in the spelling that also names the schema.
+#[must_use]
+pub fn token_with_schema(revision: u64) -> String {
+    encode(&revision.to_string(), DATASTORE, b"hash")
+}
+
+fn encode(revision: &str, datastore_id: &str, schema_hash: &[u8]) -> String {
     let content = TokenContent {
         v1: Some(TokenV1 {
             revision: revision.to_owned(),
             datastore_id: datastore_id.to_owned(),
+            schema_hash: schema_hash.to_owned(),
         }),
     };
     STANDARD.encode(content.encode_to_vec())

@@ -92,7 +92,7 @@ impl Source {
         self.contended
             .begin(self.began + Duration::from_secs(seconds));
         for updates in revisions {
-            self.contended.note(updates);
+            self.contended.track(updates);
         }
         self.end()
     }
@@ -100,7 +100,7 @@ impl Source {
     fn end(&mut self) -> (usize, Vec<RelationshipUpdate>) {
         let due = self.contended.due(true);
         let now = jiff::Timestamp::now();
-        let (wrong, _) = self.contended.judge(&due, &self.there, now);
+        let (wrong, _) = self.contended.compare(&due, &self.there, now);
         self.contended.checkpoint(true);
         (due.len(), wrong)
     }
@@ -189,8 +189,8 @@ fn at_the_last_end_all_that_collided_is_said_however_young_the_stream_is() {
             source.contended.past_is_unknown(source.began);
         }
         let twice = [vec![delete("a")], vec![touch(relationship("a"))]];
-        source.contended.note(&twice.concat());
-        source.contended.note(&[touch(relationship("b"))]);
+        source.contended.track(&twice.concat());
+        source.contended.track(&[touch(relationship("b"))]);
         source
             .contended
             .begin_last(source.began + Duration::from_secs(1));
@@ -219,17 +219,17 @@ fn what_memory_says_is_read_again_a_settle_time_later_and_at_the_marker() {
 #[test]
 fn states_that_the_stream_gave_are_what_counts_when_it_is_continued() {
     let mut source = Source::new(false);
-    source.contended.note(&[delete("a")]);
-    source.contended.note(&[touch(relationship("a"))]);
-    source.contended.note_read(&[delete("a"), delete("other")]);
+    source.contended.track(&[delete("a")]);
+    source.contended.track(&[touch(relationship("a"))]);
+    source.contended.track_read(&[delete("a"), delete("other")]);
     assert_eq!(source.round(0, &[]), (1, vec![]));
 }
 
 #[test]
 fn what_is_left_out_counts_as_a_change_and_is_not_read_itself() {
     let mut source = Source::new(false);
-    source.contended.note_left_out(&[delete("a")]);
-    source.contended.note_left_out(&[touch(relationship("a"))]);
+    source.contended.track_skipped(&[delete("a")]);
+    source.contended.track_skipped(&[touch(relationship("a"))]);
     assert_eq!(source.round(0, &[]).0, 0);
     assert_eq!(source.round(1, &[vec![touch(relationship("a"))]]).0, 1);
 }
@@ -241,15 +241,15 @@ fn rounds_are_cut_when_they_are_long_or_much_has_to_be_read() {
         let ids = (0..count).map(|n| touch(relationship(&n.to_string())));
         ids.collect()
     };
-    contended.note(&updates(MOST));
+    contended.track(&updates(MOST));
     assert!(!contended.is_long());
-    contended.note(&updates(MOST));
+    contended.track(&updates(MOST));
     assert!(contended.is_full() && contended.is_long());
     let due = contended.due(false);
-    contended.judge(&due, &ByKey::new(), jiff::Timestamp::now());
+    contended.compare(&due, &ByKey::new(), jiff::Timestamp::now());
     assert!(!contended.is_full() && !contended.is_long());
-    contended.note(&updates(LONGEST));
+    contended.track(&updates(LONGEST));
     assert!(contended.is_long());
     contended.checkpoint(false);
-    assert!(!contended.is_open());
+    assert!(!contended.needs_checkpoint());
 }

@@ -63,7 +63,7 @@ pub struct Apply {
     /// Follow a spool as spice-watch --spool writes it.
     #[arg(long, value_name = "FILE")]
     spool: Option<PathBuf>,
-    /// Remember here how far everything is on the target, and go on from there.
+    /// Store here how far everything is on the target, and resume from there.
     #[arg(long, value_name = "FILE")]
     position: Option<PathBuf>,
     /// End when everything through this revision of the source is on the target.
@@ -110,8 +110,10 @@ pub struct Apply {
 const EXAMPLES: &str = "\
 Examples:
   spice-watch --context old --since \"$rev\" | spice-apply --context new
-  spice-watch --context old --since \"$rev\" --since-file apply.position | spice-apply --context new --position apply.position
-  spice-apply --context new --spool changes.ndjson --position apply.position --until \"$end\"
+  spice-watch --context old --since \"$rev\" --since-file apply.position |
+    spice-apply --context new --position apply.position
+  spice-apply --context new --spool changes.ndjson \\
+    --position apply.position --until \"$end\"
 ";
 
 impl Program for Apply {

@@ -66,9 +66,10 @@ pub struct Check {
 
 const EXAMPLES: &str = "\
 Examples:
-  spice-export --context old | spice-check --context old | spice-check --context new --at \"$r2\"
-  spice-check --context old --sample 5000 --seed 7 old.ndjson.zst >asked.ndjson
-  spice-check --context new --at \"$r2\" asked.ndjson                 # 0: the same answers, 3: not
+  spice-export --context old | spice-check --context old |
+    spice-check --context new --at \"$r2\"
+  spice-check --context old --sample 5000 --seed 7 old.ndjson.zst >asked
+  spice-check --context new --at \"$r2\" asked     # 0: equal, 3: different
 ";
 
 impl Program for Check {

@@ -68,6 +68,11 @@ impl ConnectionArgs {
             }
             None => settings::from_environment()?,
         };
+        self.resolve_with(fallback)
+    }
+
+    /// Resolves the flags, and what they leave open from `fallback`.
+    fn resolve_with(&self, fallback: Settings) -> Result<Connection, CommandError> {
         let settings = self.settings.clone().or(fallback);
         let Some(endpoint) = settings.endpoint.clone() else {
             return Err(CommandError::usage(
@@ -201,7 +206,128 @@ pub struct CommonArgs {
 
 #[cfg(test)]
 mod tests {
-    use super::is_loopback;
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Flags {
+        #[command(flatten)]
+        connection: ConnectionArgs,
+    }
+
+    fn resolve(flags: &[&str], fallback: Settings) -> Result<Connection, CommandError> {
+        let flags = Flags::parse_from(["test"].iter().chain(flags));
+        flags.connection.resolve_with(fallback)
+    }
+
+    fn plain(flags: &[&str]) -> Result<Connection, CommandError> {
+        resolve(flags, Settings::default())
+    }
+
+    #[test]
+    fn connection_has_defaults() {
+        let found = plain(&["--endpoint", "a:1"]).unwrap();
+        assert_eq!(found.endpoint(), "a:1");
+        assert_eq!(found.max_retries, 10);
+        assert_eq!(found.config().request_timeout, Duration::from_secs(60));
+        assert!(matches!(&found.config().security, Security::Tls(tls) if tls.verify));
+        assert!(found.config().token.is_none() && found.datastore.is_none());
+    }
+
+    #[test]
+    fn flags_win_over_the_fallback() {
+        let fallback = Settings {
+            endpoint: Some("b:1".to_owned()),
+            max_retries: Some(3),
+            insecure: true,
+            ..Settings::default()
+        };
+        let found = resolve(&["--endpoint", "a:1"], fallback).unwrap();
+        assert_eq!((found.endpoint(), found.max_retries), ("a:1", 3));
+        assert!(matches!(found.config().security, Security::Plaintext));
+    }
+
+    #[test]
+    fn without_an_endpoint_both_ways_to_name_one_are_given() {
+        let failure = plain(&[]).unwrap_err();
+        assert_eq!(failure.exit, Exit::Usage);
+        assert!(failure.message().contains("--context"), "{failure:?}");
+        assert!(failure.message().contains("--endpoint"), "{failure:?}");
+    }
+
+    #[test]
+    fn contradicting_flags_are_refused_by_name() {
+        for (flags, part) in [
+            (&["--insecure", "--no-verify-ca"][..], "--no-verify-ca"),
+            (
+                &["--insecure", "--certificate-path", "c"],
+                "--certificate-path",
+            ),
+            (
+                &["--insecure", "--client-key-path", "k"],
+                "--client-key-path",
+            ),
+            (
+                &["--no-verify-ca", "--certificate-path", "c"],
+                "--certificate-path",
+            ),
+            (&["--client-key-path", "k"], "go together"),
+            (&["--client-certificate-path", "c"], "go together"),
+        ] {
+            let flags: Vec<&str> = [&["--endpoint", "a:1"], flags].concat();
+            let failure = plain(&flags).unwrap_err();
+            assert_eq!(failure.exit, Exit::Usage);
+            assert!(failure.message().contains(part), "{failure:?}");
+        }
+    }
+
+    #[test]
+    fn contradiction_between_flag_and_context_is_refused() {
+        let fallback = Settings {
+            endpoint: Some("b:1".to_owned()),
+            certificate_path: Some("c".into()),
+            ..Settings::default()
+        };
+        assert!(resolve(&["--insecure"], fallback).is_err());
+    }
+
+    #[test]
+    fn tls_settings_reach_the_configuration() {
+        let flags = [
+            "--endpoint",
+            "a:1",
+            "--certificate-path",
+            "c",
+            "--hostname-override",
+            "h",
+        ];
+        let identity = ["--client-certificate-path", "p", "--client-key-path", "k"];
+        let found = plain(&[&flags[..], &identity].concat()).unwrap();
+        let Security::Tls(tls) = &found.config().security else {
+            panic!("no TLS");
+        };
+        assert_eq!(tls.ca_path, Some("c".into()));
+        assert_eq!(tls.identity.as_ref().unwrap().key_path.to_str(), Some("k"));
+        assert_eq!(found.config().hostname_override.as_deref(), Some("h"));
+    }
+
+    #[test]
+    fn several_sources_of_a_token_on_the_command_line_are_refused() {
+        let flags = ["test", "--token", "a", "--token-file", "b"];
+        assert!(Flags::try_parse_from(flags).is_err());
+    }
+
+    #[tokio::test]
+    async fn work_that_panics_is_a_failure() {
+        let work = || -> Result<(), CommandError> { panic!("on purpose") };
+        assert_eq!(unblocked(work).await.unwrap_err().exit, Exit::Failed);
+        let work = || Err(CommandError::usage("no"));
+        assert_eq!(
+            unblocked::<(), _>(work).await.unwrap_err().exit,
+            Exit::Usage
+        );
+    }
 
     #[test]
     fn only_this_machine_is_loopback() {

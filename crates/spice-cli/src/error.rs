@@ -183,3 +183,83 @@ impl From<serde_json::Error> for CommandError {
         Self::new(Exit::Failed, format!("cannot write a record: {error}"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Layer(&'static str, #[source] Option<Box<Layer>>);
+
+    fn chain(texts: &[&'static str]) -> Layer {
+        let mut layers = texts.iter().rev();
+        let innermost = Layer(layers.next().unwrap(), None);
+        layers.fold(innermost, |inner, text| Layer(text, Some(Box::new(inner))))
+    }
+
+    #[test]
+    fn causes_are_listed_from_the_nearest_to_the_root() {
+        let failure = CommandError::new(Exit::Failed, "what failed");
+        assert!(failure.causes().is_empty());
+        let failure = failure.with_source(chain(&["connect", "TCP", "refused"]));
+        assert_eq!(failure.causes(), ["connect", "TCP", "refused"]);
+    }
+
+    #[test]
+    fn cause_that_repeats_the_one_before_is_left_out() {
+        let failure = CommandError::new(Exit::Failed, "what failed");
+        let failure = failure.with_source(chain(&["TCP: refused", "refused", "errno 111"]));
+        assert_eq!(failure.causes(), ["TCP: refused", "errno 111"]);
+    }
+
+    #[test]
+    fn context_comes_first_and_keeps_code_hint_and_causes() {
+        let failure = CommandError::new(Exit::BadData, "line 3")
+            .hint("do this")
+            .with_source(chain(&["root"]))
+            .context("cannot read it");
+        assert_eq!(failure.message(), "cannot read it: line 3");
+        assert_eq!(
+            (failure.exit, failure.hint_text()),
+            (Exit::BadData, "do this")
+        );
+        assert_eq!(failure.causes(), ["root"]);
+        assert_eq!(failure.with_exit(Exit::TryAgain).exit, Exit::TryAgain);
+    }
+
+    #[test]
+    fn first_hint_remains() {
+        let failure = CommandError::usage("no").hint("first").hint("second");
+        assert_eq!((failure.exit, failure.hint_text()), (Exit::Usage, "first"));
+    }
+
+    #[test]
+    fn reader_that_left_is_a_signal_and_nothing_else() {
+        let broken = io::Error::from(io::ErrorKind::BrokenPipe);
+        assert_eq!(CommandError::stdout(&broken).interruption(), Some(SIGPIPE));
+        let dash = Path::new("-");
+        assert_eq!(
+            CommandError::writing(Some(dash), &broken).interruption(),
+            Some(SIGPIPE)
+        );
+        let full = io::Error::from(io::ErrorKind::StorageFull);
+        let failure = CommandError::writing(Some(Path::new("out")), &full);
+        assert_eq!((failure.exit, failure.interruption()), (Exit::Failed, None));
+        assert!(failure.message().contains("out"), "{failure:?}");
+        let named = CommandError::new(Exit::Signal(2), "still running");
+        assert_eq!(named.interruption(), None);
+    }
+
+    #[test]
+    fn messages_are_bounded() {
+        let failure = CommandError::usage("x".repeat(1 << 20)).context("y".repeat(1 << 20));
+        assert!(failure.message().len() <= MESSAGE_BYTES);
+    }
+
+    #[test]
+    fn help_of_a_program_is_shown_where_nothing_is_to_be_read() {
+        let failure = CommandError::terminal("usage: ...");
+        assert_eq!((failure.exit, &*failure.help), (Exit::Usage, "usage: ..."));
+    }
+}

@@ -76,3 +76,43 @@ impl From<&ReadError> for Exit {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_those_of_the_readme() {
+        for (exit, number) in [
+            (Exit::Done, 0),
+            (Exit::Failed, 1),
+            (Exit::Usage, 2),
+            (Exit::Partial, 3),
+            (Exit::HistoryLost, 4),
+            (Exit::BadData, 65),
+            (Exit::TryAgain, 75),
+            (Exit::Denied, 77),
+            (Exit::Signal(15), 143),
+            (Exit::Signal(-1), 128),
+        ] {
+            assert_eq!(exit.number(), number, "{exit:?}");
+        }
+    }
+
+    #[test]
+    fn kinds_of_errors_have_their_codes() {
+        for (kind, exit) in [
+            (Kind::Config, Exit::Usage),
+            (Kind::Unreachable, Exit::TryAgain),
+            (Kind::StreamTimeout, Exit::TryAgain),
+            (Kind::Tls, Exit::Denied),
+            (Kind::ReadOnly, Exit::Denied),
+            (Kind::HistoryLost, Exit::HistoryLost),
+            (Kind::ForeignDatastore, Exit::Failed),
+            (Kind::ChangeBufferExceeded, Exit::Failed),
+            (Kind::Internal, Exit::Failed),
+        ] {
+            assert_eq!(Exit::from(kind), exit, "{kind:?}");
+        }
+    }
+}

@@ -118,3 +118,149 @@ fn of_kind(kind: Kind) -> Option<&'static str> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use authzed::Code;
+    use testserver::{READ_SCHEMA, Reply, Server, WRITE};
+
+    use super::*;
+    use crate::{CommandError, Exit};
+
+    const CAUSES: [Cause; 13] = [
+        Cause::ServerWithoutTls,
+        Cause::ServerWithTls,
+        Cause::NotGrpc,
+        Cause::UnknownAuthority,
+        Cause::OtherHostName,
+        Cause::CertificateExpired,
+        Cause::CertificateNotYetValid,
+        Cause::AuthorityAsServer,
+        Cause::ClientCertificateRequired,
+        Cause::RefusedByProxy,
+        Cause::ProxyWithoutServer,
+        Cause::NewerServer,
+        Cause::NestedTooDeep,
+    ];
+
+    #[test]
+    fn each_cause_has_a_hint_of_its_own() {
+        let hints: HashSet<&str> = CAUSES.into_iter().map(of_cause).collect();
+        assert_eq!(hints.len(), CAUSES.len());
+    }
+
+    #[test]
+    fn only_kinds_whose_message_says_it_all_have_no_hint() {
+        let without = [
+            Kind::Tls,
+            Kind::AlreadyExists,
+            Kind::Refused,
+            Kind::LimitExceeded,
+            Kind::Unimplemented,
+            Kind::Internal,
+            Kind::Malformed,
+            Kind::UnknownField,
+            Kind::Other,
+        ];
+        assert!(without.into_iter().all(|kind| of_kind(kind).is_none()));
+        for kind in [
+            Kind::Config,
+            Kind::Unreachable,
+            Kind::Unauthenticated,
+            Kind::Denied,
+            Kind::ReadOnly,
+            Kind::HistoryLost,
+            Kind::ForeignDatastore,
+            Kind::NoSchema,
+            Kind::Unavailable,
+            Kind::Conflict,
+            Kind::Overloaded,
+            Kind::TooSlow,
+            Kind::Deadline,
+            Kind::StreamTimeout,
+            Kind::ChangeBufferExceeded,
+            Kind::AnswerTooLarge,
+            Kind::MessageTooLarge,
+        ] {
+            assert!(of_kind(kind).is_some(), "{kind:?}");
+        }
+    }
+
+    /// The error of ReadSchema that a server answers with.
+    async fn failure(reply: Reply) -> CommandError {
+        let server = Server::new();
+        server.script(READ_SCHEMA, [reply]);
+        server.client().read_schema().await.unwrap_err().into()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn refused_call_names_the_missing_right() {
+        let denied = failure(Reply::error(Code::PermissionDenied, "not allowed")).await;
+        assert_eq!(denied.exit, Exit::Denied);
+        assert!(
+            denied.hint_text().contains("to read the schema"),
+            "{denied:?}"
+        );
+        let text = "invalid preshared key: invalid token";
+        let other = failure(Reply::error(Code::PermissionDenied, text)).await;
+        assert!(
+            other.hint_text().contains("another preshared key"),
+            "{other:?}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn read_only_server_is_denied_though_its_code_looks_transient() {
+        let server = Server::new();
+        let reply = Reply::refusal(Code::Unavailable, "SERVICE_READ_ONLY", "read-only", &[]);
+        server.script(WRITE, [reply]);
+        let failure = CommandError::from(server.client().write_marker().await.unwrap_err());
+        assert_eq!(failure.exit, Exit::Denied);
+        assert!(
+            failure.hint_text().contains("takes no writes"),
+            "{failure:?}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn proxies_are_named() {
+        let refused = failure(Reply::http(403)).await;
+        assert_eq!(refused.hint_text(), of_cause(Cause::RefusedByProxy));
+        let away = failure(Reply::http(503)).await;
+        assert_eq!(away.exit, Exit::TryAgain);
+        assert_eq!(away.hint_text(), of_cause(Cause::ProxyWithoutServer));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn refused_connection_keeps_its_cause() {
+        let server = Server::new();
+        server.refuse_connections(true);
+        let error = server.client().read_schema().await.unwrap_err();
+        let failure = CommandError::from(error);
+        assert_eq!(failure.exit, Exit::TryAgain);
+        assert_eq!(failure.hint_text(), of_kind(Kind::Unreachable).unwrap());
+        assert!(
+            !format!("{failure:?}").contains("source: None"),
+            "{failure:?}"
+        );
+    }
+
+    #[test]
+    fn each_call_has_its_right() {
+        let rights: HashSet<String> = [
+            "ReadSchema",
+            "WriteSchema",
+            "ExportBulkRelationships",
+            "WriteRelationships",
+            "Watch",
+            "CheckBulkPermissions",
+        ]
+        .into_iter()
+        .map(|rpc| missing_right(rpc).replace(rpc, ""))
+        .collect();
+        assert_eq!(rights.len(), 6);
+        assert!(missing_right("Other").contains("to make this call"));
+    }
+}

@@ -27,7 +27,7 @@ pub struct LogArgs {
     /// Only warnings and errors on stderr.
     #[arg(long, short, conflicts_with = "verbose")]
     pub quiet: bool,
-    /// Say more on stderr.
+    /// More messages on stderr.
     #[arg(long, short)]
     pub verbose: bool,
 }

@@ -59,9 +59,9 @@ pub struct Settings {
     /// How often in a row a failing request is repeated [default: 10].
     #[arg(long, value_name = "COUNT")]
     pub max_retries: Option<usize>,
-    /// Where the server keeps its relationships: memory, mysql, postgres, cockroachdb or spanner. The
-    /// form of its revisions tells, but for memory and Spanner, which are told apart by asking for its
-    /// newest revision again [default: what they tell].
+    /// Where the server keeps its relationships: memory, mysql, postgres, cockroachdb or spanner. The form
+    /// of its revisions shows the kind, except for memory and Spanner; these are distinguished by asking
+    /// for the newest revision again [default: detected].
     #[arg(long, value_name = "KIND")]
     #[serde(deserialize_with = "kind")]
     pub datastore: Option<DatastoreKind>,
@@ -146,6 +146,10 @@ pub fn environment_in_use() -> Vec<&'static str> {
 ///
 /// Exit 2 for a value that is not of its kind.
 pub fn from_environment() -> Result<Settings, CommandError> {
+    from_variables(variable)
+}
+
+fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Settings, CommandError> {
     let path = |name| variable(name).map(PathBuf::from);
     let refuse = |name: &str, expected: &str| {
         CommandError::usage(format!("environment variable {name}: expected {expected}"))
@@ -210,6 +214,10 @@ fn find_file(variable: impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
 ///
 /// Exit 2 where the file or the table is missing or is not of the right form.
 pub fn read(name: &str) -> Result<Settings, CommandError> {
+    read_from(file(), name)
+}
+
+fn read_from(file: Option<PathBuf>, name: &str) -> Result<Settings, CommandError> {
     let form = format!(
         "the contexts file has a table for each server: [{name}], endpoint = \"host:50051\", \
          token-file = \"{name}.token\"; its place is $SPICE_CONTEXTS or \
@@ -220,7 +228,7 @@ pub fn read(name: &str) -> Result<Settings, CommandError> {
             "--context {name:?}: a name has no control characters"
         )));
     }
-    let Some(path) = file() else {
+    let Some(path) = file else {
         return Err(CommandError::usage(format!(
             "--context {name}: there is no contexts file: neither $HOME nor $XDG_CONFIG_HOME is an absolute path"
         ))
@@ -376,30 +384,4 @@ pub fn token(settings: &Settings) -> Result<Option<SecretString>, CommandError> 
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::PathBuf;
-
-    use super::find_file;
-
-    #[test]
-    fn the_contexts_file_is_never_looked_for_in_the_working_directory() {
-        let find = |set: &[(&str, &str)]| {
-            find_file(|name| {
-                let found = set.iter().find(|(set, _)| *set == name);
-                found.map(|(_, value)| (*value).to_owned())
-            })
-        };
-        let place = |path: &str| Some(PathBuf::from(path));
-        let below = "/home/u/.config/spice-pipes/contexts.toml";
-        assert_eq!(find(&[("HOME", "/home/u")]), place(below));
-        let both = [("HOME", "/home/u"), ("XDG_CONFIG_HOME", "/etc/u")];
-        assert_eq!(find(&both), place("/etc/u/spice-pipes/contexts.toml"));
-        let relative = [("HOME", "/home/u"), ("XDG_CONFIG_HOME", "config")];
-        assert_eq!(find(&relative), place(below));
-        for nowhere in [&[][..], &[("HOME", ".")], &[("XDG_CONFIG_HOME", "x")]] {
-            assert_eq!(find(nowhere), None);
-        }
-        // What is said is taken as it is said.
-        assert_eq!(find(&[("SPICE_CONTEXTS", "c.toml")]), place("c.toml"));
-    }
-}
+mod tests;

@@ -89,9 +89,9 @@ pub fn looks_like_token(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
-    use super::{looks_like_token, parse_duration, parse_size, parse_timeout};
+    use super::*;
 
     #[test]
     fn sizes_and_durations_are_bounded() {
@@ -123,11 +123,7 @@ mod tests {
             );
         }
         // The longest one, doubled, still leads to an instant.
-        assert!(
-            Instant::now()
-                .checked_add(2 * super::MAX_DURATION)
-                .is_some()
-        );
+        assert!(Instant::now().checked_add(2 * MAX_DURATION).is_some());
         for text in [
             "",
             "5",
@@ -142,6 +138,16 @@ mod tests {
         }
         assert!(parse_timeout("0s").is_err());
         assert!(parse_timeout("1ns").is_ok());
+    }
+
+    #[test]
+    fn zedtoken_of_a_newer_server_is_taken_and_other_texts_are_not() {
+        for token in ["GgoKATcSBTEyMzQ1", "GgMKATc=", "GgA="] {
+            assert_eq!(parse_zedtoken(token).as_deref(), Ok(token));
+        }
+        for text in ["", "$rev", "7", "a token"] {
+            assert!(parse_zedtoken(text).is_err(), "{text:?}");
+        }
     }
 
     #[test]

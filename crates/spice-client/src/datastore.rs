@@ -81,14 +81,91 @@ pub fn expiry_precision(kind: DatastoreKind) -> ExpiryPrecision {
 #[cfg(test)]
 mod tests {
     use authzed::DatastoreKind;
+    use authzed::v1::ZedToken;
+    use spice_cli::Exit;
     use spice_record::ExpiryPrecision;
+    use testserver::{READ_SCHEMA, Reply, Server, schema_response, token, token_of};
 
-    use super::expiry_precision;
+    use super::*;
+    use crate::tests::connection;
 
     #[test]
     fn only_mysql_is_compared_to_the_second() {
         let kinds = DatastoreKind::DECLARABLE.into_iter();
         let seconds = kinds.filter(|kind| expiry_precision(*kind) == ExpiryPrecision::Seconds);
         assert_eq!(seconds.collect::<Vec<_>>(), [DatastoreKind::MySql]);
+    }
+
+    const NANOS: u64 = 1_795_415_107_142_502_000;
+
+    /// The kind of a server with these heads in turn; the last one remains.
+    async fn kind(
+        declared: Option<DatastoreKind>,
+        heads: &[u64],
+    ) -> (Result<DatastoreKind, Exit>, usize) {
+        let server = Server::new();
+        server.script(
+            READ_SCHEMA,
+            heads.iter().skip(usize::from(heads.len() > 1)).map(|head| {
+                let mut response = schema_response("one", 0);
+                let token = token(*head);
+                response.read_at = Some(ZedToken { token });
+                Reply::message(&response)
+            }),
+        );
+        let (client, connection) = (server.client(), connection(declared).await);
+        let first = token(heads[0]);
+        let kind = kind_of_server(&connection, &client, &first).await;
+        (
+            kind.map_err(|failure| failure.exit),
+            server.calls(READ_SCHEMA),
+        )
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn form_that_decides_needs_no_question() {
+        assert_eq!(kind(None, &[7]).await, (Ok(DatastoreKind::MySql), 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn memory_is_known_by_two_equal_heads() {
+        let (found, calls) = kind(None, &[NANOS + 1]).await;
+        assert_eq!(found, Ok(DatastoreKind::Memory));
+        assert_eq!(calls, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn spanner_is_known_by_heads_that_always_move() {
+        let moving: Vec<u64> = (0..20).map(|n| NANOS + n * 1_000).collect();
+        assert_eq!(kind(None, &moving).await.0, Ok(DatastoreKind::Spanner));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn declaration_that_contradicts_form_or_answers_is_refused() {
+        let postgres = Some(DatastoreKind::Postgres);
+        assert_eq!(kind(postgres, &[7]).await, (Err(Exit::Usage), 0));
+        let spanner = Some(DatastoreKind::Spanner);
+        assert_eq!(kind(spanner, &[NANOS + 1]).await.0, Err(Exit::Usage));
+        let memory = Some(DatastoreKind::Memory);
+        assert_eq!(
+            kind(memory, &[NANOS + 1]).await.0,
+            Ok(DatastoreKind::Memory)
+        );
+    }
+
+    #[tokio::test]
+    async fn refusal_names_both_and_the_ways_to_declare() {
+        let connection = connection(Some(DatastoreKind::MySql)).await;
+        let postgres = token_of("CLsG", "aaaaaaaa");
+        let failure = kind_by_form(&connection, &postgres).unwrap_err();
+        assert!(
+            failure.message().contains("--datastore mysql"),
+            "{failure:?}"
+        );
+        assert!(failure.hint_text().contains("SPICE_DATASTORE"));
+        assert_eq!(
+            kind_by_form(&connection, &token(7)).unwrap(),
+            DatastoreKind::MySql
+        );
     }
 }

@@ -32,3 +32,26 @@ pub mod unknown_fields;
 pub mod write_engine;
 
 pub use connect::connect;
+
+#[cfg(test)]
+mod tests {
+    use authzed::DatastoreKind;
+    use spice_cli::Connection;
+    use spice_cli::connection::ConnectionArgs;
+    use spice_cli::settings::Settings;
+
+    /// Flags that declare this kind of datastore.
+    pub(crate) async fn connection(datastore: Option<DatastoreKind>) -> Connection {
+        let settings = Settings {
+            endpoint: Some("test.invalid:50051".to_owned()),
+            insecure: true,
+            datastore,
+            ..Settings::default()
+        };
+        let args = ConnectionArgs {
+            context: None,
+            settings,
+        };
+        args.resolve().await.unwrap()
+    }
+}

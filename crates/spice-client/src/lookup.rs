@@ -370,3 +370,6 @@ fn resource(relationship: &Relationship) -> (&str, &str) {
         (&resource.object_type, &resource.object_id)
     })
 }
+
+#[cfg(test)]
+mod tests;

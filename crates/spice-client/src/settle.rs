@@ -78,3 +78,77 @@ impl SettleArgs {
         Ok(has_settled.then_some((head, kind)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use authzed::Code;
+    use spice_cli::Exit;
+    use testserver::{READ_SCHEMA, Reply, Server, schema_response, token_of};
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::tests::connection;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn args(settle: Option<Duration>) -> SettleArgs {
+        SettleArgs { settle }
+    }
+
+    #[test]
+    fn default_is_35_s_where_revisions_must_settle_and_0_elsewhere() {
+        for (kind, seconds) in [
+            (DatastoreKind::MySql, 35),
+            (DatastoreKind::Memory, 35),
+            (DatastoreKind::MemoryOrSpanner, 35),
+            (DatastoreKind::Postgres, 0),
+            (DatastoreKind::CockroachDb, 0),
+            (DatastoreKind::Spanner, 0),
+        ] {
+            assert_eq!(args(None).duration(kind), seconds * SECOND, "{kind}");
+            let given = args(Some(7 * SECOND));
+            assert_eq!(given.duration(kind), 7 * SECOND, "{kind}");
+        }
+    }
+
+    /// How long a head takes, of a server whose revisions have this form.
+    async fn head(revision: &str, settle: Option<Duration>) -> (String, DatastoreKind, u64) {
+        let server = Server::new();
+        let mut response = schema_response("one", 0);
+        let token = token_of(revision, "aaaaaaaa");
+        response.read_at = Some(authzed::v1::ZedToken { token });
+        server.script(READ_SCHEMA, [Reply::message(&response)]);
+        let shutdown = Shutdown::listen(Exit::Done, false).unwrap();
+        let (client, connection) = (server.client(), connection(None).await);
+        let began = Instant::now();
+        let settle = args(settle);
+        let head = settle.head(&connection, &client, &shutdown).await;
+        let (token, kind) = head.unwrap().unwrap();
+        (token, kind, began.elapsed().as_secs())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn head_of_mysql_is_given_once_it_has_settled() {
+        let expected = (token_of("7", "aaaaaaaa"), DatastoreKind::MySql, 35);
+        assert_eq!(head("7", None).await, expected);
+        assert_eq!(head("7", Some(5 * SECOND)).await.2, 5);
+        assert_eq!(head("7", Some(Duration::ZERO)).await.2, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn head_of_postgres_is_given_at_once() {
+        let (_, kind, seconds) = head("CLsG", None).await;
+        assert_eq!((kind, seconds), (DatastoreKind::Postgres, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn error_of_the_server_is_passed_on() {
+        let server = Server::new();
+        server.script(READ_SCHEMA, [Reply::error(Code::PermissionDenied, "no")]);
+        let shutdown = Shutdown::listen(Exit::Done, false).unwrap();
+        let (client, connection) = (server.client(), connection(None).await);
+        let settle = args(None);
+        let head = settle.head(&connection, &client, &shutdown).await;
+        assert_eq!(head.unwrap_err().exit, Exit::Denied);
+    }
+}

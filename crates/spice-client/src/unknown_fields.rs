@@ -11,8 +11,8 @@ const EVERY: Duration = Duration::from_secs(10);
 /// `--ignore-unknown-fields`.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct UnknownFieldsArgs {
-    /// Drop what a newer server says of a relationship and this version does not know, instead of
-    /// ending with an error. The stream then lacks it, and its digest does not show that.
+    /// Drop fields of a relationship that a newer server sends and this version does not know, instead of
+    /// ending with an error. The stream then lacks them, and its digest does not show that.
     #[arg(long)]
     pub ignore_unknown_fields: bool,
 }

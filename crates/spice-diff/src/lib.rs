@@ -72,7 +72,8 @@ const EXAMPLES: &str = "\
 Examples:
   spice-diff --summary new.ndjson old.ndjson
   spice-diff <(spice-export --context new) <(spice-export --context old)
-  spice-diff --exit-zero new.ndjson old.ndjson | spice-apply --context new     # repair new
+  # Repair new.
+  spice-diff --exit-zero new.ndjson old.ndjson | spice-apply --context new
 ";
 
 /// What the program takes beside the relationships that it keeps: two readers, temporary files (measured:

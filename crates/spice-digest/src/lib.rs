@@ -20,8 +20,7 @@ use spice_record::{
 #[derive(Clone, Debug, clap::Parser)]
 #[command(name = "spice-digest", version = spice_cli::VERSION, before_help = EXAMPLES)]
 pub struct Digest {
-    /// Snapshot streams, plain or zstd, of which the sum is printed: the shards of a whole, for
-    /// example.
+    /// Snapshot streams, plain or zstd, of which the sum is printed: the shards of one export, for example.
     #[arg(value_name = "FILE", default_value = "-")]
     files: Vec<PathBuf>,
     /// Print one record instead of a table.
@@ -37,7 +36,7 @@ const EXAMPLES: &str = "\
 Examples:
   spice-export --context old | spice-digest
   spice-digest --json backup.ndjson.zst | jq .digest.total
-  spice-digest shard-1.ndjson shard-2.ndjson                   # as the whole that they are shards of
+  spice-digest shard-1.ndjson shard-2.ndjson     # the sum of both shards
 ";
 
 impl Program for Digest {

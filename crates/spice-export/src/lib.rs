@@ -32,7 +32,7 @@ use crate::write::Writer;
 #[command(name = "spice-export", version = spice_cli::VERSION, before_help = EXAMPLES)]
 pub struct Export {
     /// Export at this revision (a zedtoken) instead of the newest one that has settled. It is taken to
-    /// have settled (spice-revision --head prints such a one), unless --settle is given, too.
+    /// have settled (spice-revision --head prints such a one), unless --settle is also given.
     #[arg(long, value_name = "ZEDTOKEN", value_parser = parse_zedtoken)]
     at: Option<String>,
     #[command(flatten)]
@@ -71,7 +71,8 @@ const EXAMPLES: &str = "\
 Examples:
   spice-export --context old | spice-import --context new
   spice-export --context old --output backup.ndjson.zst --zstd
-  spice-export --context old --type document | jq -r .relationship.resource.objectId
+  spice-export --context old --type document |
+    jq -r .relationship.resource.objectId
 ";
 
 impl Program for Export {

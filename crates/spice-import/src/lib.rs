@@ -59,7 +59,7 @@ pub struct Import {
     /// one is never a conflict.
     #[arg(long, value_name = "POLICY")]
     on_conflict: Option<OnConflict>,
-    /// Append relationships that the target refuses to this file, and go on. It can be fed again with
+    /// Append relationships that the target refuses to this file, and continue. Feed it again with
     /// --no-trailer.
     #[arg(long, value_name = "FILE")]
     rejects: Option<PathBuf>,
@@ -70,7 +70,7 @@ pub struct Import {
     /// but not their number and digest.
     #[arg(long, conflicts_with = "no_trailer")]
     partial: bool,
-    /// Take a stream without header and trailer, made by hand. Nothing proves that it is whole.
+    /// Accept input without header and trailer. Completeness is not checked.
     #[arg(long)]
     no_trailer: bool,
     /// Read and check everything, and write nothing; with --on-conflict also count what the target holds
@@ -121,8 +121,9 @@ impl OnConflict {
 const EXAMPLES: &str = "\
 Examples:
   spice-export --context old | spice-import --context new
-  spice-import --context new --on-conflict skip backup.ndjson.zst   # the same again, after a failure
-  spice-import --dry-run backup.ndjson.zst                          # is the file whole?
+  # The same input again, after a failure.
+  spice-import --context new --on-conflict skip backup.ndjson.zst
+  spice-import --dry-run backup.ndjson.zst       # is the file complete?
 ";
 
 impl Program for Import {

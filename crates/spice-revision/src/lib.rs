@@ -35,7 +35,7 @@ pub struct Revision {
     mark: bool,
     #[command(flatten)]
     settle: SettleArgs,
-    /// Print what the token says, as one JSON object.
+    /// Print the fields of the token, as one JSON object.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -44,9 +44,12 @@ pub struct Revision {
 
 const EXAMPLES: &str = "\
 Examples:
-  rev=$(spice-revision --context old --head)        # where a copy, and the changes after it, begin
-  spice-revision backup.ndjson.zst                  # where that backup was taken
-  end=$(spice-revision --context old --mark)        # after the last write to the old cluster
+  # Where a copy, and the changes after it, begin.
+  rev=$(spice-revision --context old --head)
+  # The revision of a backup.
+  spice-revision backup.ndjson.zst
+  # After the last write to the old cluster.
+  end=$(spice-revision --context old --mark)
 ";
 
 impl Program for Revision {

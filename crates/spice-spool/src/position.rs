@@ -103,3 +103,87 @@ impl PositionFile {
         File::open(folder)?.sync_all()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn position(source: &str) -> Position {
+        Position {
+            source_revision: source.to_owned(),
+            target_revision: Some("t".to_owned()),
+            ..Position::default()
+        }
+    }
+
+    fn file() -> (tempfile::TempDir, PositionFile) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = PositionFile::new(&folder.path().join("position"));
+        (folder, file)
+    }
+
+    #[test]
+    fn position_is_read_as_it_was_saved_and_replaced_by_the_next() {
+        let (folder, file) = file();
+        assert!(file.load().unwrap().is_none());
+        for source in ["one", "two"] {
+            file.save(&position(source)).unwrap();
+            let loaded = file.load().unwrap().unwrap();
+            assert_eq!(loaded.source_revision, source);
+            assert!(loaded.checksum.is_some());
+        }
+        let files = std::fs::read_dir(folder.path()).unwrap().count();
+        assert_eq!(files, 1, "no temporary file remains");
+    }
+
+    #[test]
+    fn position_cut_or_changed_at_any_byte_is_refused() {
+        let (_folder, file) = file();
+        file.save(&position("one")).unwrap();
+        let bytes = std::fs::read(file.path()).unwrap();
+        for cut in 0..bytes.len() {
+            std::fs::write(file.path(), &bytes[..cut]).unwrap();
+            assert_eq!(file.load().unwrap_err().exit, Exit::BadData, "cut at {cut}");
+        }
+        let last = bytes.len() - 1;
+        for at in 0..last {
+            let mut changed = bytes.clone();
+            changed[at] ^= 1;
+            std::fs::write(file.path(), &changed).unwrap();
+            assert_eq!(file.load().unwrap_err().exit, Exit::BadData, "byte {at}");
+        }
+    }
+
+    #[test]
+    fn position_without_a_checksum_is_refused() {
+        let (_folder, file) = file();
+        let record = Record::Position(Box::new(position("one")));
+        let line = serde_json::to_string(&record).unwrap();
+        assert!(!line.contains("checksum"));
+        std::fs::write(file.path(), line + "\n").unwrap();
+        let failure = file.load().unwrap_err();
+        assert_eq!(failure.exit, Exit::BadData);
+        assert!(failure.message().contains("checksum"), "{failure:?}");
+    }
+
+    #[test]
+    fn second_line_and_other_records_are_refused() {
+        let (_folder, file) = file();
+        file.save(&position("one")).unwrap();
+        let line = std::fs::read_to_string(file.path()).unwrap();
+        std::fs::write(file.path(), line.repeat(2)).unwrap();
+        assert_eq!(file.load().unwrap_err().exit, Exit::BadData);
+        std::fs::write(file.path(), "{\"checkpoint\":{\"revision\":\"a\"}}\n").unwrap();
+        let failure = file.load().unwrap_err();
+        assert!(failure.message().contains("not a position"), "{failure:?}");
+    }
+
+    #[test]
+    fn failed_save_leaves_the_old_position() {
+        let (folder, file) = file();
+        let nowhere = PositionFile::new(&folder.path().join("no/position"));
+        assert_eq!(nowhere.save(&position("a")).unwrap_err().exit, Exit::Failed);
+        file.save(&position("one")).unwrap();
+        assert_eq!(file.load().unwrap().unwrap().source_revision, "one");
+    }
+}

@@ -57,7 +57,7 @@ pub struct Watch {
     /// `spice-revision --mark` gives it.
     #[arg(long, value_name = "ZEDTOKEN", value_parser = parse_zedtoken, conflicts_with = "until_quiet")]
     until: Option<String>,
-    /// End when nothing has changed for so long. That proves nothing: a write may come later.
+    /// End when nothing has changed for this long. That proves nothing: a write may come later.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     until_quiet: Option<Duration>,
     /// Only changes of resources of this type; may be given several times.
@@ -70,7 +70,7 @@ pub struct Watch {
     /// the history window.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     heartbeat: Option<Duration>,
-    /// Append to a file, durably, and go on where it ends.
+    /// Append to a file, durably, and resume where it ends.
     #[arg(long, value_name = "FILE")]
     spool: Option<PathBuf>,
     /// Begin another file (FILE.000001, ...) when one has reached this size.
@@ -97,8 +97,10 @@ const PATIENCE: Duration = Duration::from_millis(450);
 const EXAMPLES: &str = "\
 Examples:
   spice-watch --context old --since \"$rev\" | spice-apply --context new
-  spice-watch --context old --since \"$rev\" --spool changes.ndjson        # capture; run it again to go on
-  spice-watch --context old --spool changes.ndjson --until \"$end\"        # drain, after the last write
+  # Capture. Run it again to resume.
+  spice-watch --context old --since \"$rev\" --spool changes.ndjson
+  # Drain, after the last write.
+  spice-watch --context old --spool changes.ndjson --until \"$end\"
   spice-watch --context old --since \"$rev\" | jq -c 'select(.transaction)'
 ";
 

@@ -1,5 +1,5 @@
-//! What is asked about: a snapshot, of which a sample is kept, or a stream of checks, which is read on
-//! while it is asked.
+//! Reads the input: a snapshot, of which a sample is kept, or a stream of checks, which is read in
+//! batches while they are asked.
 
 use fastrand::Rng;
 use spice_cli::{CommandError, Exit, stdio};
@@ -131,5 +131,164 @@ fn begin(args: &crate::Check, rng: &mut Rng) -> Result<Begun, CommandError> {
             let sample = Sample::draw(&mut stream, args.sample.unwrap_or(SAMPLE), rng)?;
             Ok(Begun::Sample(sample, revision))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufReader, Read, Write as _};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use clap::Parser as _;
+    use spice_record::CheckWriter;
+    use spice_record::checks::{Fault, Question};
+
+    use super::*;
+
+    fn begin_of(stream: &str) -> Result<Begun, CommandError> {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(stream.as_bytes()).unwrap();
+        let path = file.path().to_str().unwrap();
+        let args = crate::Check::parse_from(["spice-check", path]);
+        begin(&args, &mut Rng::with_seed(1))
+    }
+
+    fn check(number: usize) -> Check {
+        let object = |object_type: &str, id: String| {
+            Some(authzed::v1::ObjectReference {
+                object_type: object_type.to_owned(),
+                object_id: id,
+            })
+        };
+        Check {
+            request: Question(authzed::v1::CheckBulkPermissionsRequestItem {
+                resource: object("document", number.to_string()),
+                permission: "view".to_owned(),
+                subject: Some(authzed::v1::SubjectReference {
+                    object: object("user", "eve".to_owned()),
+                    optional_relation: String::new(),
+                }),
+                context: None,
+            }),
+            answer: Answer::Error(Fault {
+                code: 9,
+                message: "no".to_owned(),
+                reason: None,
+            }),
+            other_server: None,
+            inconclusive: false,
+        }
+    }
+
+    fn checks(count: usize) -> String {
+        let header = Header::new(StreamKind::Checks, "test", "2026-11-24T00:00:00Z");
+        let mut writer = CheckWriter::create(Vec::new(), header).unwrap();
+        for number in 0..count {
+            writer.write(check(number)).unwrap();
+        }
+        String::from_utf8(writer.finish().unwrap()).unwrap()
+    }
+
+    /// Reads all batches; how many checks came.
+    fn read_all(stream: &str) -> Result<usize, CommandError> {
+        let Begun::Checks(mut reader) = begin_of(stream)? else {
+            panic!("not a stream of checks");
+        };
+        let mut count = 0;
+        while let Some(batch) = next_batch(&mut reader)? {
+            count += batch.len();
+        }
+        Ok(count)
+    }
+
+    #[test]
+    fn snapshot_whose_trailer_proves_nothing_is_refused() {
+        let sound = testdata::snapshot(20);
+        assert!(matches!(begin_of(&sound), Ok(Begun::Sample(..))));
+        for (fault, stream) in testdata::faulty_trailers(&sound) {
+            let failure = begin_of(&stream).err().expect(fault);
+            assert_eq!(failure.exit, Exit::BadData, "{fault}");
+        }
+    }
+
+    #[test]
+    fn checks_whose_trailer_proves_nothing_are_refused() {
+        let sound = checks(450);
+        assert_eq!(read_all(&sound).unwrap(), 450);
+        for (fault, stream) in testdata::faulty_trailers(&sound) {
+            let failure = read_all(&stream).expect_err(fault);
+            assert_eq!(failure.exit, Exit::BadData, "{fault}");
+        }
+    }
+
+    /// Counts the bytes that were taken of an input.
+    struct Counted<R>(R, Arc<AtomicUsize>);
+
+    impl<R: Read> Read for Counted<R> {
+        fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+            let count = self.0.read(into)?;
+            self.1.fetch_add(count, Ordering::Relaxed);
+            Ok(count)
+        }
+    }
+
+    #[test]
+    fn checks_are_read_one_batch_at_a_time() {
+        let stream = checks(20 * BATCH);
+        let line = stream.len() / (20 * BATCH);
+        let read = Arc::new(AtomicUsize::new(0));
+        let input = Counted(std::io::Cursor::new(stream.into_bytes()), Arc::clone(&read));
+        let input: Box<dyn std::io::BufRead + Send> = Box::new(BufReader::new(input));
+        let mut records = RecordReader::new(input, "test");
+        let Some(Record::Header(header)) = records.next_record().unwrap() else {
+            panic!("no header");
+        };
+        let mut reader = CheckReader::after(records, header).unwrap();
+        for number in 1..=5 {
+            let batch = next_batch(&mut reader).unwrap().unwrap();
+            assert_eq!(batch.len(), BATCH);
+            let read = read.load(Ordering::Relaxed);
+            let most = number * BATCH * (line + 8) + (16 << 10);
+            assert!(read <= most, "batch {number}: {read} bytes of {most}");
+        }
+    }
+
+    #[test]
+    fn batch_is_bounded_by_bytes() {
+        let header = Header::new(StreamKind::Checks, "test", "2026-11-24T00:00:00Z");
+        let mut writer = CheckWriter::create(Vec::new(), header).unwrap();
+        for number in 0..20 {
+            let mut large = check(number);
+            large.answer = Answer::Error(Fault {
+                code: 9,
+                message: "x".repeat(BATCH_BYTES / 4),
+                reason: None,
+            });
+            writer.write(large).unwrap();
+        }
+        let stream = String::from_utf8(writer.finish().unwrap()).unwrap();
+        let Begun::Checks(mut reader) = begin_of(&stream).unwrap() else {
+            panic!("not a stream of checks");
+        };
+        assert_eq!(next_batch(&mut reader).unwrap().unwrap().len(), 4);
+    }
+
+    #[tokio::test]
+    async fn reader_waits_for_the_batches_to_be_taken() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(checks(20 * BATCH).as_bytes()).unwrap();
+        let path = file.path().to_str().unwrap();
+        let args = crate::Check::parse_from(["spice-check", path]);
+        let input = read(&args, Rng::with_seed(1)).await.unwrap();
+        let Input::Checks(_, mut batches) = input else {
+            panic!("not a stream of checks");
+        };
+        assert_eq!(batches.0.max_capacity(), 1, "one batch is read ahead");
+        let mut count = 0;
+        while let Some(batch) = batches.next().await.unwrap() {
+            count += batch.len();
+        }
+        assert_eq!(count, 20 * BATCH);
     }
 }

@@ -1,9 +1,9 @@
 //! `spice-check`: asks a server who has which permission, and another one the same.
 //!
-//! [`input`] reads, [`sample`] draws from a snapshot, [`questions`] makes questions of it, [`ask`] asks
+//! [`input`] reads, [`sample`] draws from a snapshot, [`requests`] makes questions of it, [`checker`] sends
 //! them, [`mod@compare`] compares the answers with another server's, [`tally`] counts both, [`mod@write`]
 //! is the thread that writes. Two servers with the same schema and relationships must give the same
-//! answers; this looks whether they do.
+//! answers.
 
 #![forbid(unsafe_code)]
 

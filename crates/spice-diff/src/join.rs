@@ -1,8 +1,8 @@
-//! What one side holds and the other has not shown yet.
+//! Joins the relationships of both sides by their keys, in bounded memory.
 //!
-//! A relationship that comes from both sides and is the same leaves at once, so two exports of the
-//! same order need hardly any memory. What is left beyond the bound is cut into parts by the digest
-//! of its key, on disk, and each part is a table of its own in the end.
+//! A relationship that is equal on both sides is removed at once, so two exports of the same order need
+//! little memory. Beyond the bound the rest is written to disk, in parts by the digest of its key. In the
+//! end each part is joined in a table of its own.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -14,31 +14,15 @@ use spice_record::ExpiryPrecision;
 use spice_record::digest::equal_at_precision;
 use spice_record::relationship::DisplayRelationship;
 
+use crate::row::{Row, Side};
 use crate::spill::{Folder, PART_BITS, Spill};
 
 /// What a place in the map takes beside the message: key, pointers, and the map's slack while it grows.
 const PLACE_BYTES: usize = 160;
 /// Cut so often, what shares a part shares its key.
 const DEEPEST: u32 = 128 / PART_BITS - 1;
-/// How much may be held duplicate_error, in bytes, before that is the end.
+/// How much may be held twice, in bytes, before that is the end.
 const MOST_TWICE: usize = 4 << 20;
-
-/// From which stream something comes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Side {
-    A,
-    B,
-}
-
-/// A relationship, ready to be compared.
-#[derive(Debug)]
-pub(crate) struct Row {
-    pub(crate) side: Side,
-    /// The digest of what tells it from others.
-    pub(crate) key: u128,
-    /// All of it.
-    pub(crate) message: Box<[u8]>,
-}
 
 /// What turns A into B.
 #[derive(Debug, PartialEq)]
@@ -49,7 +33,7 @@ pub(crate) enum Difference {
     Changed(Relationship),
     /// Only A holds it.
     Extra(Relationship),
-    /// One side holds it more than once. No whole snapshot does, but on PostgreSQL one at a revision
+    /// One side holds it more than once. No complete snapshot does, but on PostgreSQL one at a revision
     /// that Watch gave can hold a relationship as it was before and after a deletion that the revision
     /// does not see (measured, SpiceDB v1.56).
     Twice(Side, Relationship),
@@ -90,11 +74,11 @@ impl Table {
         }
     }
 
-    /// Adds a relationship of one side; it leaves again with its like from the other.
+    /// Adds a relationship of one side. Both are removed where the other side has an equal one.
     ///
     /// # Errors
     ///
-    /// Exit 65 where a side holds very many of them duplicate_error, 1 where the temporary files say no.
+    /// Exit 65 where a side holds very many of them twice, 1 where a temporary file fails.
     pub(crate) fn add(&mut self, row: Row) -> Result<(), CommandError> {
         let (this, other) = match row.side {
             Side::A => (0, 1),
@@ -156,24 +140,24 @@ impl Table {
         Ok(())
     }
 
-    /// Says what is different, in no order.
+    /// Reports each difference, in no order.
     ///
     /// # Errors
     ///
-    /// As [`add`](Self::add), and those of `say`.
+    /// As [`add`](Self::add), and those of `report`.
     pub(crate) fn finish(
         mut self,
         precision: ExpiryPrecision,
-        say: &mut dyn FnMut(Difference) -> Result<(), CommandError>,
+        report: &mut dyn FnMut(Difference) -> Result<(), CommandError>,
     ) -> Result<(), CommandError> {
         for row in std::mem::take(&mut self.twice) {
-            say(Difference::Twice(row.side, decode(&row.message)?))?;
+            report(Difference::Twice(row.side, decode(&row.message)?))?;
         }
         if self.spill.is_none() {
             return self
                 .places
                 .into_values()
-                .try_for_each(|place| place.difference(precision)?.map_or(Ok(()), &mut *say));
+                .try_for_each(|place| place.difference(precision)?.map_or(Ok(()), &mut *report));
         }
         self.spill_all()?;
         let Some(spill) = self.spill.take() else {
@@ -187,7 +171,7 @@ impl Table {
                 table.add(row)?;
             }
             drop(rows);
-            table.finish(precision, say)?;
+            table.finish(precision, report)?;
         }
         Ok(())
     }
@@ -224,7 +208,7 @@ pub(crate) fn duplicate_error(side: Side, relationship: &Relationship) -> Comman
         format!("{side:?} holds {} twice", DisplayRelationship(relationship)),
     )
     .hint(
-        "no whole snapshot does: the stream was put together by hand, or taken on PostgreSQL at a \
+        "no complete snapshot does: the stream was assembled by hand, or taken on PostgreSQL at a \
          revision that overlaps a deletion; export at another revision",
     )
 }

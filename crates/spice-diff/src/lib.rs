@@ -1,7 +1,8 @@
 //! `spice-diff`: the updates that turn one snapshot into another.
 //!
-//! [`side`] reads one stream, [`table`] brings the two together in bounded memory, [`spill`] is what
-//! does not fit, [`aside`] is what cannot be compared at these revisions, [`report`] says what differs.
+//! [`mod@reader`] reads both streams, [`join`] compares them in bounded memory, [`spill`] writes to disk what
+//! does not fit, [`deferred`] finds what cannot be compared at these revisions, [`report`] writes the
+//! differences.
 
 #![forbid(unsafe_code)]
 
@@ -9,6 +10,7 @@ mod deferred;
 mod join;
 mod reader;
 mod report;
+mod row;
 mod spill;
 
 use std::path::{Path, PathBuf};
@@ -120,7 +122,7 @@ impl Diff {
         let precision = self.compare.precision(read.precisions.iter().copied());
         // Nothing is said before both streams have proved to be whole.
         let mut report = Report::begin(self, &read)?;
-        table.finish(precision, &mut |difference| report.say(difference))?;
+        table.finish(precision, &mut |difference| report.write(difference))?;
         let Counts {
             missing,
             changed,

@@ -1,5 +1,4 @@
-//! The two streams, read at the same time: an export whose reader waits for another one would die of
-//! it.
+//! Reads both streams concurrently. If one export had to wait for the other, its server would time out.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +13,8 @@ use spice_record::record::Filter;
 use spice_record::{ExpiryPrecision, Integrity, RecordReader, SnapshotReader};
 
 use crate::deferred::Keys;
-use crate::join::{Row, Side, Table};
+use crate::join::Table;
+use crate::row::{Row, Side};
 
 /// Rows travel in groups of about so many bytes, a few of them at a time.
 const GROUP_BYTES: usize = 256 << 10;
@@ -175,4 +175,74 @@ fn read(
         revision: stream.header().and_then(|header| header.revision.clone()),
         name,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use clap::Parser as _;
+    use spice_cli::Exit;
+
+    use super::*;
+    use crate::spill::Folder;
+
+    #[derive(clap::Parser)]
+    struct Flags {
+        #[command(flatten)]
+        compare: CompareArgs,
+    }
+
+    /// Reads both from files.
+    fn read_streams(a: &str, b: &str) -> Result<[u64; 2], CommandError> {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = ["a", "b"].map(|name| folder.path().join(name));
+        for (path, stream) in paths.iter().zip([a, b]) {
+            let mut file = std::fs::File::create(path).unwrap();
+            file.write_all(stream.as_bytes()).unwrap();
+        }
+        let mut table = Table::new(1 << 20, Folder::new(folder.path()));
+        let compare = Flags::parse_from(["test"]).compare;
+        let [a, b] = &paths;
+        read_both([a, b], &compare, None, &mut table).map(|read| read.relationships)
+    }
+
+    #[test]
+    fn complete_snapshots_are_read_to_their_ends() {
+        let (a, b) = (testdata::snapshot(20), testdata::snapshot(30));
+        assert_eq!(read_streams(&a, &b).unwrap(), [20, 30]);
+    }
+
+    #[test]
+    fn trailer_that_proves_nothing_is_refused_on_either_side() {
+        let sound = testdata::snapshot(20);
+        for (fault, stream) in testdata::faulty_trailers(&sound) {
+            for failure in [read_streams(&stream, &sound), read_streams(&sound, &stream)] {
+                assert_eq!(failure.expect_err(fault).exit, Exit::BadData, "{fault}");
+            }
+        }
+    }
+
+    #[test]
+    fn snapshots_of_different_parts_of_a_server_are_refused() {
+        let sound = testdata::snapshot(20);
+        let mut lines = sound.lines();
+        let header = lines.next().unwrap();
+        let spice_record::Record::Header(header) = serde_json::from_str(header).unwrap() else {
+            panic!("no header");
+        };
+        let filtered = spice_record::Header {
+            filter: Some(Filter {
+                types: vec!["document".to_owned()],
+                resource_prefix: None,
+            }),
+            ..*header
+        };
+        let writer =
+            spice_record::SnapshotWriter::create(Vec::new(), filtered, ExpiryPrecision::Micros);
+        let (_, part) = writer.unwrap().finish().unwrap();
+        let part = String::from_utf8(part).unwrap();
+        let failure = read_streams(&sound, &part).unwrap_err();
+        assert!(failure.message().contains("different parts"), "{failure:?}");
+    }
 }

@@ -83,7 +83,7 @@ impl Report {
         })
     }
 
-    pub(crate) fn say(&mut self, difference: Difference) -> Result<(), CommandError> {
+    pub(crate) fn write(&mut self, difference: Difference) -> Result<(), CommandError> {
         let mut counts = Counts::default();
         let (count, operation, relationship) = match difference {
             Difference::Twice(side, relationship) => {

@@ -8,7 +8,7 @@ use spice_cli::{CommandError, Exit};
 use zstd::bulk::Compressor;
 use zstd::stream::read::Decoder;
 
-use crate::join::{Row, Side};
+use crate::row::{Row, Side};
 
 /// A table is cut into 2^5 parts.
 pub(crate) const PART_BITS: u32 = 5;

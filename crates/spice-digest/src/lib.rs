@@ -199,10 +199,35 @@ fn table(digests: &Digests) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
+    use std::io::Write as _;
+
+    use clap::{CommandFactory as _, Parser as _};
+
+    use super::*;
 
     #[test]
     fn flags_are_consistent() {
-        super::Digest::command().debug_assert();
+        Digest::command().debug_assert();
+    }
+
+    fn digest(stream: &str) -> Result<Digests, CommandError> {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(stream.as_bytes()).unwrap();
+        let path = file.path().to_str().unwrap();
+        Digest::parse_from(["spice-digest", path]).read()
+    }
+
+    #[test]
+    fn complete_snapshot_is_summed() {
+        let found = digest(&testdata::snapshot(20)).unwrap();
+        assert_eq!(found.total.relationships, 20);
+    }
+
+    #[test]
+    fn trailer_that_proves_nothing_is_refused() {
+        for (fault, stream) in testdata::faulty_trailers(&testdata::snapshot(20)) {
+            let failure = digest(&stream).expect_err(fault);
+            assert_eq!(failure.exit, Exit::BadData, "{fault}");
+        }
     }
 }

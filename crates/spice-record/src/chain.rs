@@ -5,8 +5,8 @@
 //! by the line that follows it. The trailer has the checksum of the last line.
 
 use crate::digest::Digest;
+use crate::integrity::Integrity;
 use crate::record::change::{Sealed, checksum_of};
-use crate::snapshot::Integrity;
 
 /// The checksums of lines, one after the other.
 #[derive(Clone, Debug, Default)]
@@ -37,13 +37,17 @@ impl Chain {
     }
 
     /// Whether a line is as it was written, and follows the one before.
-    pub(crate) fn check<T: Sealed>(&mut self, line: &T, seal: Integrity) -> Result<(), String> {
+    pub(crate) fn check<T: Sealed>(
+        &mut self,
+        line: &T,
+        integrity: Integrity,
+    ) -> Result<(), String> {
         let kind = T::KIND;
         let (previous, checksum) = line.seal();
         if checksum.is_some() && checksum != Some(checksum_of(line, &mut self.scratch)) {
             return Err(format!("{kind} altered: it does not have its checksum"));
         }
-        if seal != Integrity::Verified {
+        if integrity != Integrity::Verified {
             self.last = None;
             return Ok(());
         }

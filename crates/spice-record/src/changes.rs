@@ -1,16 +1,18 @@
-//! A whole change stream: header, transactions, schemas and checkpoints, trailer. A spool is one
-//! without a trailer.
+//! A change stream: header, transactions, schemas and checkpoints, trailer. A spool is one without a
+//! trailer. Which revision is complete is decided here only: [`Change::completed_revision`],
+//! [`ChangeCheck::through`] and [`ChangeCheck::resume_from`].
+
+mod writer;
 
 use std::io::BufRead;
 
+pub use self::writer::{ChangeSealer, ChangeWriter};
 use crate::chain::Chain;
 use crate::digest::Digest;
+use crate::integrity::Integrity;
 use crate::read::{ReadError, RecordReader};
 use crate::record::frame::MAX_SCHEMA_BYTES;
-use crate::record::{
-    Checkpoint, Header, Record, SchemaChange, StreamEnd, StreamKind, Trailer, Transaction,
-};
-use crate::snapshot::Integrity;
+use crate::record::{Checkpoint, Header, Record, SchemaChange, StreamKind, Trailer, Transaction};
 
 /// A line of a change stream.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,7 +21,7 @@ pub enum Change {
     Transaction(Box<Transaction>),
     /// The schema changed.
     Schema(Box<SchemaChange>),
-    /// Everything through a revision was said.
+    /// Everything through a revision was written.
     Checkpoint(Box<Checkpoint>),
 }
 
@@ -58,84 +60,16 @@ impl TryFrom<Record> for Change {
     }
 }
 
-/// Gives the lines of a change stream their checksums.
-#[derive(Clone, Debug)]
-pub struct ChangeSealer {
-    chain: Chain,
-    header: Option<Digest>,
-    /// The last complete revision.
-    through: Option<String>,
-}
-
-impl ChangeSealer {
-    /// Begins a stream; gives back its header, sealed.
-    #[must_use]
-    pub fn begin(header: Header) -> (Self, Header) {
-        let header = header.sealed();
-        let checksum = header.compute_checksum();
-        let sealer = Self {
-            chain: Chain::after(checksum),
-            header: Some(checksum),
-            through: header.revision.clone(),
-        };
-        (sealer, header)
-    }
-
-    /// Continues a spool after a line with this checksum.
-    #[must_use]
-    pub fn resume(last: Digest) -> Self {
-        Self {
-            chain: Chain::after(last),
-            header: None,
-            through: None,
-        }
-    }
-
-    /// Begins the next segment of a spool; gives back its header, sealed.
-    #[must_use]
-    pub fn next_segment(&mut self, header: Header) -> Header {
-        let previous = self.chain.last();
-        let (sealer, header) = Self::begin(Header { previous, ..header });
-        *self = sealer;
-        header
-    }
-
-    /// Seals a line.
-    #[must_use]
-    pub fn seal(&mut self, mut change: Change) -> Record {
-        match &mut change {
-            Change::Transaction(change) => self.chain.seal(&mut **change),
-            Change::Schema(change) => self.chain.seal(&mut **change),
-            Change::Checkpoint(checkpoint) => self.chain.seal(&mut **checkpoint),
-        }
-        if let Some(revision) = change.completed_revision() {
-            self.through = Some(revision.to_owned());
-        }
-        change.into_record()
-    }
-
-    /// The last line of a stream.
-    #[must_use]
-    pub fn trailer(&self, ended: StreamEnd) -> Record {
-        let trailer = Trailer {
-            revision: self.through.clone(),
-            end_reason: Some(ended),
-            digest: self.chain.last(),
-            header: self.header,
-            ..Trailer::default()
-        };
-        Record::Trailer(Box::new(trailer.sealed()))
-    }
-}
-
 /// Checks a change stream line by line: the only place that says which line may follow another, and
 /// which revision is complete.
 #[derive(Clone, Debug)]
 pub struct ChangeCheck {
     chain: Chain,
-    seal: Integrity,
+    integrity: Integrity,
     header: Option<Digest>,
     through: Option<String>,
+    /// The last complete revision after which nothing is to be corrected.
+    settled: Option<String>,
     /// The part read last of a revision that is not complete.
     part: Option<(String, u64)>,
     /// Reading began in the middle: the first line may be any part.
@@ -148,13 +82,14 @@ impl ChangeCheck {
     /// # Errors
     ///
     /// What is wrong with the header, for the message.
-    pub fn begin(header: &Header, seal: Integrity) -> Result<Self, String> {
+    pub fn begin(header: &Header, integrity: Integrity) -> Result<Self, String> {
         check_header(header)?;
         Ok(Self {
             chain: header.checksum.map(Chain::after).unwrap_or_default(),
-            seal,
+            integrity,
             header: header.checksum,
             through: header.revision.clone(),
+            settled: header.revision.clone(),
             part: None,
             is_in_the_middle: false,
         })
@@ -162,12 +97,13 @@ impl ChangeCheck {
 
     /// Begins in the middle of a stream, at any line.
     #[must_use]
-    pub fn in_the_middle(seal: Integrity) -> Self {
+    pub fn in_the_middle(integrity: Integrity) -> Self {
         Self {
             chain: Chain::default(),
-            seal,
+            integrity,
             header: None,
             through: None,
+            settled: None,
             part: None,
             is_in_the_middle: true,
         }
@@ -191,7 +127,7 @@ impl ChangeCheck {
                     .to_owned(),
             );
         }
-        *self = Self::begin(header, self.seal)?;
+        *self = Self::begin(header, self.integrity)?;
         Ok(())
     }
 
@@ -199,6 +135,17 @@ impl ChangeCheck {
     #[must_use]
     pub fn through(&self) -> Option<&str> {
         self.through.as_deref()
+    }
+
+    /// The revision after which a Watch resumes: the last complete one. Where revisions must settle it is
+    /// that of the last checkpoint, schema, trailer or header, because what collided is corrected between
+    /// its transactions and their checkpoint.
+    #[must_use]
+    pub fn resume_from(&self, must_settle: bool) -> Option<&str> {
+        match must_settle {
+            true => self.settled.as_deref().or(self.through()),
+            false => self.through(),
+        }
     }
 
     /// The checksum of the line read last.
@@ -214,17 +161,20 @@ impl ChangeCheck {
     /// What is wrong, for the message.
     pub fn check(&mut self, change: &Change) -> Result<(), String> {
         match change {
-            Change::Transaction(change) => self.chain.check(&**change, self.seal)?,
+            Change::Transaction(change) => self.chain.check(&**change, self.integrity)?,
             Change::Schema(change) if change.text.len() > MAX_SCHEMA_BYTES => {
                 return Err("a schema of more than 4 MiB: no server takes it".to_owned());
             }
-            Change::Schema(change) => self.chain.check(&**change, self.seal)?,
-            Change::Checkpoint(checkpoint) => self.chain.check(&**checkpoint, self.seal)?,
+            Change::Schema(change) => self.chain.check(&**change, self.integrity)?,
+            Change::Checkpoint(checkpoint) => self.chain.check(&**checkpoint, self.integrity)?,
         }
         self.check_part(change)?;
         self.is_in_the_middle = false;
         if let Some(revision) = change.completed_revision() {
             self.through = Some(revision.to_owned());
+            if !matches!(change, Change::Transaction(_)) {
+                self.settled = Some(revision.to_owned());
+            }
         }
         Ok(())
     }
@@ -265,12 +215,13 @@ impl ChangeCheck {
     /// # Errors
     ///
     /// What is wrong, for the message.
-    pub fn check_trailer(&self, trailer: &Trailer) -> Result<(), String> {
+    pub fn check_trailer(&mut self, trailer: &Trailer) -> Result<(), String> {
         trailer.check(StreamKind::Changes, self.header)?;
         if let Some((revision, part)) = &self.part {
             return Err(incomplete(revision, *part));
         }
-        if self.seal != Integrity::Verified {
+        self.settled.clone_from(&trailer.revision);
+        if self.integrity != Integrity::Verified {
             return Ok(());
         }
         if trailer.digest != self.chain.last() {
@@ -321,9 +272,10 @@ impl<R: BufRead> ChangeReader<R> {
     pub fn after(
         records: RecordReader<R>,
         header: &Header,
-        seal: Integrity,
+        integrity: Integrity,
     ) -> Result<Self, ReadError> {
-        let check = ChangeCheck::begin(header, seal).map_err(|message| records.fault(message))?;
+        let check =
+            ChangeCheck::begin(header, integrity).map_err(|message| records.fault(message))?;
         Ok(Self {
             records,
             check,

@@ -7,10 +7,11 @@
 //! | [`record`] | the kinds of line and their fields |
 //! | [`relationship`] | SpiceDB's messages as proto3 JSON, and how a relationship is named in a message |
 //! | [`read`] | bytes to records: line numbers, length limit, torn last line |
-//! | [`snapshot`] | a whole snapshot stream, written and checked: header, relationships, trailer |
-//! | [`changes`] | a whole change stream, sealed and checked line by line; a spool is made of the same lines |
-//! | [`updates`] | a whole update stream, written and checked: header, updates, trailer |
-//! | [`checks`] | a whole stream of checks, written and checked: questions with their answers |
+//! | [`snapshot`] | writer and reader of a snapshot stream: header, relationships, trailer |
+//! | [`changes`] | writer and reader of a change stream, and which revision is complete; a spool holds the same lines |
+//! | [`updates`] | writer and reader of an update stream: header, updates, trailer |
+//! | [`checks`] | writer and reader of a stream of checks: questions with their answers |
+//! | [`Integrity`] | how strictly a reader checks |
 //! | [`time`] | what counts as a time |
 //! | [`digest`] | the order-free digest, and the canonical form that it is made of |
 //!
@@ -26,6 +27,7 @@ pub mod checks;
 mod context;
 pub mod digest;
 mod foreign;
+mod integrity;
 mod object;
 pub mod read;
 pub mod record;
@@ -37,12 +39,13 @@ mod tests;
 pub mod time;
 pub mod updates;
 
-pub use changes::{Change, ChangeCheck, ChangeReader, ChangeSealer};
+pub use changes::{Change, ChangeCheck, ChangeReader, ChangeSealer, ChangeWriter};
 pub use checks::{Check, CheckReader, CheckWriter};
 pub use digest::{Digest, DigestSum, ExpiryPrecision, Hashes};
+pub use integrity::Integrity;
 pub use read::{ReadError, RecordReader};
 pub use record::{Header, Record, Trailer};
-pub use snapshot::{Integrity, SnapshotReader, SnapshotWriter};
+pub use snapshot::{SnapshotReader, SnapshotWriter};
 pub use updates::{UpdateReader, UpdateWriter};
 
 /// The value of the header's `format` field in every stream that this version writes or reads.

@@ -6,14 +6,15 @@ use authzed::v1::Relationship;
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use crate::checks::Check;
 use crate::relationship::relationship_json;
 
 pub(crate) mod change;
+pub mod check;
 pub(crate) mod frame;
 mod summary;
 
 pub use self::change::{Checkpoint, SchemaChange, Transaction, UpdateLine};
+pub use self::check::Check;
 pub use self::frame::{Filter, Header, StreamEnd, StreamKind, Trailer};
 pub use self::summary::{Applied, Digests, Imported, Position, RelationDigest, SpoolOffset};
 

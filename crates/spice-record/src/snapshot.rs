@@ -5,6 +5,7 @@ use std::io::{self, BufRead, Write};
 use authzed::v1::Relationship;
 
 use crate::digest::{DigestSum, ExpiryPrecision, Hashes};
+use crate::integrity::Integrity;
 use crate::read::{ReadError, RecordReader};
 use crate::record::{Header, Record, StreamKind, Trailer};
 use crate::relationship::relationship_json;
@@ -83,34 +84,10 @@ pub fn write_relationship(mut out: impl Write, relationship: &Relationship) -> i
     out.write_all(b"}\n")
 }
 
-/// How much of a proof a reader asks for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Integrity {
-    /// Header and trailer, and all that the trailer says must be true.
-    #[default]
-    Verified,
-    /// Header and trailer, but relationships may be missing: somebody filtered on purpose.
-    Partial,
-    /// Neither is needed: made by hand. What is there is still checked, except for the totals.
-    Unchecked,
-}
-
-impl Integrity {
-    /// What `--partial` and `--no-trailer` ask for.
-    #[must_use]
-    pub fn of_flags(partial: bool, unsealed: bool) -> Self {
-        match (partial, unsealed) {
-            (true, _) => Self::Partial,
-            (_, true) => Self::Unchecked,
-            _ => Self::Verified,
-        }
-    }
-}
-
 /// Reads a snapshot stream and holds it to its trailer.
 pub struct SnapshotReader<R> {
     records: RecordReader<R>,
-    seal: Integrity,
+    integrity: Integrity,
     header: Option<Box<Header>>,
     /// Read while looking for the header of a stream that has none.
     first: Option<Relationship>,
@@ -128,10 +105,10 @@ impl<R: BufRead> SnapshotReader<R> {
     ///
     /// As [`RecordReader::next_record`], and [`ReadError::Stream`] or [`ReadError::Line`] for an empty
     /// input, a missing header or another kind of stream.
-    pub fn open(mut records: RecordReader<R>, seal: Integrity) -> Result<Self, ReadError> {
+    pub fn open(mut records: RecordReader<R>, integrity: Integrity) -> Result<Self, ReadError> {
         let first = match records.next_record()? {
-            Some(Record::Header(found)) => return Self::after(records, found, seal),
-            Some(Record::Relationship(found)) if seal == Integrity::Unchecked => found,
+            Some(Record::Header(found)) => return Self::after(records, found, integrity),
+            Some(Record::Relationship(found)) if integrity == Integrity::Unchecked => found,
             Some(Record::Relationship(_)) => {
                 return Err(records.fault(
                     "no header: this stream is not sealed, so nothing proves it whole; \
@@ -141,7 +118,7 @@ impl<R: BufRead> SnapshotReader<R> {
             Some(other) => return Err(records.unexpected("a header", &other)),
             None => return Err(records.stream_fault("empty input: the producer wrote nothing")),
         };
-        Ok(Self::new(records, seal, None, Some(first)))
+        Ok(Self::new(records, integrity, None, Some(first)))
     }
 
     /// Goes on after a header that has been read already.
@@ -152,21 +129,21 @@ impl<R: BufRead> SnapshotReader<R> {
     pub fn after(
         records: RecordReader<R>,
         header: Box<Header>,
-        seal: Integrity,
+        integrity: Integrity,
     ) -> Result<Self, ReadError> {
         check_header(&records, &header)?;
-        Ok(Self::new(records, seal, Some(header), None))
+        Ok(Self::new(records, integrity, Some(header), None))
     }
 
     fn new(
         records: RecordReader<R>,
-        seal: Integrity,
+        integrity: Integrity,
         header: Option<Box<Header>>,
         first: Option<Relationship>,
     ) -> Self {
         Self {
             records,
-            seal,
+            integrity,
             header,
             first,
             sum: DigestSum::default(),
@@ -208,7 +185,7 @@ impl<R: BufRead> SnapshotReader<R> {
     /// Whether count and digest were proved by a trailer.
     #[must_use]
     pub fn is_verified(&self) -> bool {
-        self.seal == Integrity::Verified && matches!(self.trailer, Some(Some(_)))
+        self.integrity == Integrity::Verified && matches!(self.trailer, Some(Some(_)))
     }
 
     /// The next relationship; `None` once the stream has ended **and** agrees with its trailer.
@@ -240,7 +217,7 @@ impl<R: BufRead> SnapshotReader<R> {
                 let kind = other.kind();
                 Err(self.records.fault(format!("a snapshot holds no {kind}")))
             }
-            None if self.seal == Integrity::Unchecked => {
+            None if self.integrity == Integrity::Unchecked => {
                 self.trailer = Some(None);
                 Ok(None)
             }
@@ -263,12 +240,12 @@ impl<R: BufRead> SnapshotReader<R> {
             return Err(self.records.fault("not the trailer of a snapshot"));
         };
         let found = self.sum.relationships();
-        if found > count && self.seal == Integrity::Partial {
+        if found > count && self.integrity == Integrity::Partial {
             return Err(self.records.fault(format!(
                 "the trailer promises {count} relationships, {found} came: more cannot be filtered out"
             )));
         }
-        if self.seal != Integrity::Verified {
+        if self.integrity != Integrity::Verified {
             return Ok(());
         }
         if found != count {

@@ -55,6 +55,10 @@ impl<W: Write> StreamWriter<W> {
         self.out.write_all(&self.line)
     }
 
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+
     /// Writes the trailer with the checksum of the header, flushes, and gives both back.
     pub(crate) fn finish(mut self, trailer: Trailer) -> io::Result<(Trailer, W)> {
         let trailer = Trailer {

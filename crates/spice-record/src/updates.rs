@@ -5,10 +5,10 @@ use std::io::{self, BufRead, Write};
 use authzed::v1::{RelationshipUpdate, relationship_update::Operation};
 
 use crate::chain::Chain;
+use crate::integrity::Integrity;
 use crate::read::{ReadError, RecordReader};
 use crate::record::{Header, Record, StreamKind, Trailer, UpdateLine};
 use crate::relationship::Update;
-use crate::snapshot::Integrity;
 use crate::stream_writer::StreamWriter;
 
 /// Writes an update stream.
@@ -66,7 +66,7 @@ impl<W: Write> UpdateWriter<W> {
 /// ([`Integrity::Unchecked`]) it reads updates, and relationships, which are to be touched.
 pub struct UpdateReader<R> {
     records: RecordReader<R>,
-    seal: Integrity,
+    integrity: Integrity,
     header: Option<Box<Header>>,
     chain: Chain,
     updates: u64,
@@ -84,7 +84,7 @@ impl<R: BufRead> UpdateReader<R> {
     pub fn after(
         records: RecordReader<R>,
         header: Box<Header>,
-        seal: Integrity,
+        integrity: Integrity,
     ) -> Result<Self, ReadError> {
         header.check().map_err(|message| records.fault(message))?;
         if header.stream != StreamKind::Updates {
@@ -94,7 +94,7 @@ impl<R: BufRead> UpdateReader<R> {
         Ok(Self {
             chain: header.checksum.map(Chain::after).unwrap_or_default(),
             header: Some(header),
-            seal,
+            integrity,
             records,
             updates: 0,
             first: None,
@@ -107,7 +107,7 @@ impl<R: BufRead> UpdateReader<R> {
     pub fn by_hand(records: RecordReader<R>, first: Record) -> Self {
         Self {
             records,
-            seal: Integrity::Unchecked,
+            integrity: Integrity::Unchecked,
             header: None,
             chain: Chain::default(),
             updates: 0,
@@ -138,7 +138,7 @@ impl<R: BufRead> UpdateReader<R> {
         };
         match record {
             Some(Record::Update(line)) => {
-                let checked = self.chain.check(&*line, self.seal);
+                let checked = self.chain.check(&*line, self.integrity);
                 checked.map_err(|message| self.records.fault(message))?;
                 self.updates += 1;
                 let Update(update) = line.update;
@@ -180,12 +180,12 @@ impl<R: BufRead> UpdateReader<R> {
         let header = self.header.as_ref().and_then(|header| header.checksum);
         trailer.check(StreamKind::Updates, header)?;
         let (promised, came) = (trailer.updates.unwrap_or_default(), self.updates);
-        if came > promised || (self.seal == Integrity::Verified && came != promised) {
+        if came > promised || (self.integrity == Integrity::Verified && came != promised) {
             return Err(format!(
                 "the trailer promises {promised} updates, {came} came"
             ));
         }
-        if self.seal == Integrity::Verified && trailer.digest != self.chain.last() {
+        if self.integrity == Integrity::Verified && trailer.digest != self.chain.last() {
             return Err(
                 "lines are missing before the trailer: its digest is not the last line's checksum"
                     .to_owned(),

@@ -72,9 +72,6 @@ fn find_in(path: &Path) -> Result<Found, CommandError> {
 fn last<R: BufRead>(records: &mut RecordReader<R>) -> Result<Found, ReadError> {
     let mut last = Found::default();
     let mut check = None;
-    // Where a change stream can be resumed whose revisions have to settle: what collided is corrected
-    // between its transactions and their checkpoint.
-    let mut settled = None;
     loop {
         let record = match records.next_record() {
             Ok(Some(record)) => record,
@@ -89,7 +86,6 @@ fn last<R: BufRead>(records: &mut RecordReader<R>) -> Result<Found, ReadError> {
                 let faulty = |message| records.fault(message);
                 header.check().map_err(faulty)?;
                 last.source.clone_from(&header.revision);
-                settled.clone_from(&header.revision);
                 match header.stream {
                     StreamKind::Changes => {
                         check =
@@ -130,26 +126,13 @@ fn last<R: BufRead>(records: &mut RecordReader<R>) -> Result<Found, ReadError> {
                 };
                 let check = check.get_or_insert_with(|| ChangeCheck::in_the_middle(seal));
                 let checked = match Change::try_from(record) {
-                    Ok(change) => {
-                        if !matches!(change, Change::Transaction(_)) {
-                            settled = change.completed_revision().map(str::to_owned);
-                        }
-                        check.check(&change)
-                    }
-                    Err(Record::Trailer(trailer)) => {
-                        settled.clone_from(&trailer.revision);
-                        check.check_trailer(&trailer)
-                    }
+                    Ok(change) => check.check(&change),
+                    Err(Record::Trailer(trailer)) => check.check_trailer(&trailer),
                     Err(other) => Err(format!("a change stream holds no {}", other.kind())),
                 };
                 checked.map_err(|message| records.fault(message))?;
-                let through = check.through().map(str::to_owned);
-                last.source = match &settled {
-                    Some(settled) if through.as_deref().is_some_and(needs_settling) => {
-                        Some(settled.clone())
-                    }
-                    _ => through,
-                };
+                let must_settle = check.through().is_some_and(needs_settling);
+                last.source = check.resume_from(must_settle).map(str::to_owned);
             }
         }
     }

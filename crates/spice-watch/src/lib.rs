@@ -1,9 +1,9 @@
 //! `spice-watch`: every change after a revision, without a gap, or a hard stop.
 //!
-//! [`mod@begin`] finds where it begins, [`follow`] reads the server's Watch and guards it, [`settled`]
-//! does so behind the tip, [`contended`] says what has to be read there ([`recent`], [`tail`]), [`leave`]
-//! ends a Watch without harm, [`seen`] drops what is delivered again, [`beat`] writes the heartbeat,
-//! [`emit`] is the thread that writes.
+//! [`mod@begin`] finds the revision to begin after, [`watcher`] reads the server's Watch and resumes it,
+//! [`settled`] does so in rounds behind the head, [`contended`] decides what is read there ([`recent`],
+//! [`tail`]), [`drain`] ends a Watch without harm, [`dedup`] drops repeated deliveries, [`heartbeat`]
+//! writes markers, [`writer`] is the thread that writes.
 
 #![forbid(unsafe_code)]
 

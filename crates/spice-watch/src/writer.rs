@@ -1,7 +1,7 @@
 //! The thread that writes records, to stdout or to a spool, so that a slow reader or disk never slows
 //! the Watch itself.
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::time::{Duration, Instant};
 
 use authzed::v1::{RelationshipUpdate, WatchResponse};
@@ -11,10 +11,9 @@ use spice_cli::byte_channel::{Receiver, Sender};
 use spice_cli::progress::Progress;
 use spice_cli::stdio::Output;
 use spice_cli::{CommandError, Exit};
-use spice_record::read::check_line;
 use spice_record::record::{Checkpoint, SchemaChange, StreamEnd, Transaction};
 use spice_record::relationship::{StructJson, Update, context_values};
-use spice_record::{Change, ChangeSealer, Header, Record};
+use spice_record::{Change, ChangeWriter, Header};
 use spice_spool::SpoolWriter;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::task::JoinHandle;
@@ -37,6 +36,8 @@ pub(crate) fn weight(response: &WatchResponse) -> usize {
 /// Where the stream goes.
 pub(crate) enum Sink {
     Stdout(Output),
+    /// stdout, after the header.
+    Stream(Box<ChangeWriter<Output>>),
     Spool(Box<SpoolWriter>),
 }
 
@@ -70,11 +71,9 @@ impl Emitter {
         let (sender, receiver) = byte_channel::channel(WAITING_BYTES);
         let thread = tokio::task::spawn_blocking(move || {
             let mut writer = Writer {
-                sink,
+                sink: Some(sink),
                 schema,
-                sealer: None,
                 progress,
-                lines: Vec::new(),
             };
             writer.run(receiver)
         });
@@ -110,12 +109,10 @@ impl Emitter {
 }
 
 struct Writer {
-    sink: Sink,
+    /// `None` after the end.
+    sink: Option<Sink>,
     schema: Option<String>,
-    /// Of stdout; a spool has its own.
-    sealer: Option<ChangeSealer>,
     progress: Progress,
-    lines: Vec<u8>,
 }
 
 impl Writer {
@@ -144,14 +141,7 @@ impl Writer {
 
     fn event(&mut self, event: Event) -> Result<(), CommandError> {
         match event {
-            Event::Header(header) => match &mut self.sink {
-                Sink::Spool(spool) => spool.header(*header),
-                Sink::Stdout(_) => {
-                    let (sealer, header) = ChangeSealer::begin(*header);
-                    self.sealer = Some(sealer);
-                    self.line(&Record::Header(Box::new(header)))
-                }
-            },
+            Event::Header(header) => self.header(*header),
             Event::Transaction {
                 revision,
                 updates,
@@ -173,14 +163,35 @@ impl Writer {
                 self.change(Change::Checkpoint(Box::new(checkpoint)))?;
                 self.revision_complete(&revision)
             }
-            Event::End(ended) => {
-                // A spool is only interrupted, and goes on where it ends.
-                if let Some(sealer) = &self.sealer {
-                    let trailer = sealer.trailer(ended);
-                    self.line(&trailer)?;
+            Event::End(end_reason) => match self.sink.take() {
+                Some(Sink::Stream(stream)) => {
+                    let finished = stream.finish(end_reason).map_err(|error| failed(&error))?;
+                    self.sink = Some(Sink::Stdout(finished));
+                    Ok(())
                 }
-                self.flush()
+                // A spool is only interrupted. The next run continues it.
+                sink => {
+                    self.sink = sink;
+                    self.flush()
+                }
+            },
+        }
+    }
+
+    fn header(&mut self, header: Header) -> Result<(), CommandError> {
+        match self.sink.take() {
+            Some(Sink::Stdout(output)) => {
+                let stream = ChangeWriter::create(output, header);
+                let stream = stream.map_err(|error| failed(&error))?;
+                self.sink = Some(Sink::Stream(Box::new(stream)));
+                Ok(())
             }
+            Some(Sink::Spool(mut spool)) => {
+                let written = spool.header(header);
+                self.sink = Some(Sink::Spool(spool));
+                written
+            }
+            Some(Sink::Stream(_)) | None => Err(misplaced("a second header")),
         }
     }
 
@@ -228,44 +239,38 @@ impl Writer {
 
     fn revision_complete(&mut self, revision: &str) -> Result<(), CommandError> {
         match &mut self.sink {
-            Sink::Spool(spool) => spool.rotate(revision, self.schema.as_deref()),
-            Sink::Stdout(_) => Ok(()),
+            Some(Sink::Spool(spool)) => spool.rotate(revision, self.schema.as_deref()),
+            _ => Ok(()),
         }
     }
 
     fn change(&mut self, change: Change) -> Result<(), CommandError> {
-        match (&mut self.sink, &mut self.sealer) {
-            (Sink::Spool(spool), _) => spool.write(change),
-            (Sink::Stdout(_), Some(sealer)) => {
-                let record = sealer.seal(change);
-                self.line(&record)
-            }
-            (Sink::Stdout(_), None) => Err(CommandError::new(
-                Exit::Failed,
-                "a stream begins with a header",
-            )),
+        match &mut self.sink {
+            Some(Sink::Spool(spool)) => spool.write(change),
+            Some(Sink::Stream(stream)) => stream.write(change).map_err(|error| failed(&error)),
+            Some(Sink::Stdout(_)) | None => Err(misplaced("a change without a header")),
         }
-    }
-
-    /// Writes a line to stdout.
-    fn line(&mut self, record: &Record) -> Result<(), CommandError> {
-        let Sink::Stdout(output) = &mut self.sink else {
-            return Ok(());
-        };
-        self.lines.clear();
-        serde_json::to_writer(&mut self.lines, record)?;
-        self.lines.push(b'\n');
-        check_line(&self.lines).map_err(|message| CommandError::new(Exit::Failed, message))?;
-        output
-            .write_all(&self.lines)
-            .map_err(|error| CommandError::stdout(&error))
     }
 
     fn flush(&mut self) -> Result<(), CommandError> {
         match &mut self.sink {
-            Sink::Stdout(output) => output.flush().map_err(|error| CommandError::stdout(&error)),
-            Sink::Spool(spool) => spool.sync(),
+            Some(Sink::Spool(spool)) => spool.sync(),
+            Some(Sink::Stream(stream)) => stream.flush().map_err(|error| failed(&error)),
+            Some(Sink::Stdout(output)) => output.flush().map_err(|error| failed(&error)),
+            None => Ok(()),
         }
+    }
+}
+
+fn misplaced(what: &str) -> CommandError {
+    CommandError::new(Exit::Failed, format!("cannot write the stream: {what}"))
+}
+
+fn failed(error: &io::Error) -> CommandError {
+    match error.kind() {
+        // A line that no reader takes names itself.
+        io::ErrorKind::InvalidData => CommandError::new(Exit::Failed, error.to_string()),
+        _ => CommandError::stdout(error),
     }
 }
 

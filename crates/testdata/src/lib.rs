@@ -7,11 +7,118 @@
 use authzed::v1::{ContextualizedCaveat, ObjectReference, Relationship, SubjectReference};
 use prost_types::value::Kind;
 use prost_types::{ListValue, Struct, Timestamp, Value};
-use spice_record::Header;
 use spice_record::record::StreamKind;
+use spice_record::{ExpiryPrecision, Header, Record, SnapshotWriter, Trailer};
 
 /// The schema of the relationships.
 pub const SCHEMA: &str = include_str!("schema.zed");
+
+/// Variants of a stream whose trailer proves nothing, each with the name of its fault. Every reader has
+/// to refuse all of them. The trailer of the variants with a wrong digest has its own checksum.
+///
+/// # Panics
+///
+/// Where `stream` is not a complete stream.
+#[must_use]
+#[allow(clippy::unwrap_used, reason = "for tests")]
+pub fn faulty_trailers(stream: &str) -> Vec<(&'static str, String)> {
+    let (rest, last) = stream.trim_end().rsplit_once('\n').unwrap();
+    let Record::Trailer(trailer) = serde_json::from_str(last).unwrap() else {
+        panic!("no trailer");
+    };
+    let trailer = *trailer;
+    let other = Some(spice_record::Digest(7));
+    let mut variants = vec![
+        (
+            "checksum missing",
+            Trailer {
+                checksum: None,
+                ..trailer.clone()
+            },
+        ),
+        (
+            "checksum wrong",
+            Trailer {
+                checksum: other,
+                ..trailer.clone()
+            },
+        ),
+        (
+            "header digest missing",
+            Trailer {
+                header: None,
+                ..trailer.clone()
+            }
+            .sealed(),
+        ),
+        (
+            "header digest wrong",
+            Trailer {
+                header: other,
+                ..trailer.clone()
+            }
+            .sealed(),
+        ),
+        (
+            "digest missing",
+            Trailer {
+                digest: None,
+                ..trailer.clone()
+            }
+            .sealed(),
+        ),
+        (
+            "digest wrong",
+            Trailer {
+                digest: other,
+                ..trailer.clone()
+            }
+            .sealed(),
+        ),
+    ];
+    if let Some(count) = trailer.relationships {
+        variants.push((
+            "exactDigest wrong",
+            Trailer {
+                exact_digest: other,
+                ..trailer.clone()
+            }
+            .sealed(),
+        ));
+        variants.push((
+            "count wrong",
+            Trailer {
+                relationships: Some(count + 1),
+                ..trailer
+            }
+            .sealed(),
+        ));
+    }
+    let lines = variants.into_iter().map(|(fault, trailer)| {
+        let line = serde_json::to_string(&Record::Trailer(Box::new(trailer))).unwrap();
+        (fault, format!("{rest}\n{line}\n"))
+    });
+    lines
+        .chain([("trailer missing", format!("{rest}\n"))])
+        .collect()
+}
+
+/// A complete snapshot stream of `count` relationships that every datastore keeps.
+///
+/// # Panics
+///
+/// Never: it is written to memory.
+#[must_use]
+#[allow(clippy::unwrap_used, reason = "for tests")]
+pub fn snapshot(count: u64) -> String {
+    let sample = Sample::portable(count);
+    let out = Vec::new();
+    let mut writer = SnapshotWriter::create(out, sample.header(), ExpiryPrecision::Micros).unwrap();
+    for relationship in sample.iter() {
+        writer.write(&relationship).unwrap();
+    }
+    String::from_utf8(writer.finish().unwrap().1).unwrap()
+}
 
 /// What to draw.
 #[derive(Clone, Copy, Debug)]

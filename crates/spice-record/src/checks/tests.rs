@@ -1,3 +1,5 @@
+use authzed::v1::CheckBulkPermissionsRequestItem;
+
 use super::*;
 use crate::record::StreamKind;
 

@@ -302,3 +302,6 @@ impl Trailer {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

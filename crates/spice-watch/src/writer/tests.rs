@@ -1,6 +1,6 @@
 use prost_types::{Struct, Value, value::Kind};
 use spice_record::record::StreamKind;
-use spice_record::{ChangeCheck, Integrity, RecordReader};
+use spice_record::{ChangeCheck, Integrity, Record, RecordReader};
 use spice_spool::Spool;
 use testserver::{touch, transaction};
 
@@ -44,11 +44,9 @@ fn write(events: Vec<Event>, segment: Option<u64>) -> Result<Vec<Vec<Record>>, C
     }
     drop(sender);
     let mut writer = Writer {
-        sink,
+        sink: Some(sink),
         schema: Some("one".to_owned()),
-        sealer: None,
         progress: Progress::start("updates", true),
-        lines: Vec::new(),
     };
     writer.run(receiver)?;
     let numbers = spool.segments().unwrap().into_iter();
@@ -58,7 +56,7 @@ fn write(events: Vec<Event>, segment: Option<u64>) -> Result<Vec<Vec<Record>>, C
 /// The records of a segment, each checked.
 fn read(spool: &Spool, number: u64) -> Vec<Record> {
     let file = std::fs::File::open(spool.segment(number)).unwrap();
-    let mut reader = RecordReader::new(std::io::BufReader::new(file), "spool");
+    let mut reader = RecordReader::new(io::BufReader::new(file), "spool");
     let mut records = Vec::new();
     let mut check = None;
     while let Some(record) = reader.next_record().unwrap() {

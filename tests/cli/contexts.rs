@@ -45,7 +45,8 @@ fn named_context_is_taken_whole_and_says_what_it_ignores() {
         .env("SPICE_TOKEN", WRONG)
         .env("SPICE_MAX_RETRIES", "no number");
     let finished = assert_asked(run(program), &named);
-    let ignored = "is taken whole: ignoring SPICE_ENDPOINT, SPICE_TOKEN, SPICE_MAX_RETRIES";
+    let ignored =
+        "replaces the environment: ignoring SPICE_ENDPOINT, SPICE_TOKEN, SPICE_MAX_RETRIES";
     assert_eq!(
         finished.stderr.matches(ignored).count(),
         1,

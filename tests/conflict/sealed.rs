@@ -212,6 +212,12 @@ fn dry_run_without_a_server_checks_the_stream_alone() {
     );
     let by_hand = line("a:b#c@d:e", &Value::Null).into_bytes();
     let unproved = dry(&["--no-trailer"], by_hand).expect_success();
-    assert_says(&unproved, &["1 relationships", "nothing proves it whole"]);
+    assert_says(
+        &unproved,
+        &[
+            "1 relationships",
+            "nothing proves that this stream is complete",
+        ],
+    );
     dry(&[], stream[..stream.len() - 10].to_vec()).expect_code(65);
 }

@@ -31,7 +31,7 @@ fn silent_connection_is_noticed_and_left() {
                 proxy.stall();
                 let began = Instant::now();
                 write(&server, "touch", "meanwhile");
-                watching.wait_for_stderr("connecting anew", PATIENCE);
+                watching.wait_for_stderr("reconnecting", PATIENCE);
                 assert!(began.elapsed() > Duration::from_secs(20), "not a cut");
                 // What was stalled stays so; a new connection is not.
                 proxy.heal();

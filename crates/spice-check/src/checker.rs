@@ -196,10 +196,10 @@ fn shortened(words: &str) -> String {
     words.chars().take(LONGEST).collect()
 }
 
-/// What the error of one question says.
+/// What the error of one question means.
 #[derive(Debug, PartialEq, Eq)]
 enum ErrorClass {
-    /// It belongs to the question, so a server that is alike gives it, too.
+    /// It belongs to the question, so an equal server gives the same.
     Answer,
     /// The server gave up at its maximum depth. Another attempt may be answered; where none is, it
     /// is neither agreement nor a disagreement.

@@ -91,7 +91,7 @@ impl Named {
     }
 }
 
-/// The exit code, and the message that says why.
+/// The exit code, and the message with the reason.
 fn outcome(
     endpoint: &str,
     tally: &Tally,

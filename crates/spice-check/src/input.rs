@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::sample::Sample;
 
-/// How many relationships are asked about, unless told.
+/// How many relationships are asked about by default.
 const SAMPLE: usize = 1_000;
 /// Checks that are read, asked and written together, at most: a call's worth. So an input of any length
 /// takes the memory of a few of these, and one that is shorter and damaged is not asked at all.
@@ -28,7 +28,7 @@ pub(crate) enum Input {
 pub(crate) struct Batches(mpsc::Receiver<Result<Vec<Check>, CommandError>>);
 
 impl Batches {
-    /// The next ones; `None` when there are no more, and the stream has proven to be whole.
+    /// The next ones; `None` when there are no more, and the stream has proven to be complete.
     pub(crate) async fn next(&mut self) -> Result<Option<Vec<Check>>, CommandError> {
         match self.0.recv().await {
             // The last batch is empty: a reader that died has sent none.

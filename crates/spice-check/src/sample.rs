@@ -12,7 +12,7 @@ use spice_record::{ReadError, SnapshotReader};
 /// How many stored values are kept of each parameter of a caveat.
 const VALUES: usize = 16;
 
-/// A larger one is not asked with: SpiceDB takes whole contexts of 4 KiB unless told otherwise.
+/// A larger one is not asked with: SpiceDB takes contexts of 4 KiB by default.
 const LARGEST_VALUE: usize = 1 << 10;
 /// Of how many parameters values are kept: more than any schema has.
 const PARAMETERS: usize = 512;

@@ -153,7 +153,7 @@ mod tests {
             assert_eq!(compared.add(other, &deep), Comparison::Inconclusive);
         }
         assert_eq!((compared.too_deep_here, compared.too_deep_there), (3, 3));
-        // An older server says so with another code.
+        // An older server reports it with another code.
         let deep_of_old = error(8, Some("MAXIMUM_DEPTH_EXCEEDED"));
         assert_eq!(compared.add(&deep, &deep_of_old), Comparison::Alike);
         assert_eq!(

@@ -1,4 +1,4 @@
-//! The thread that writes checks, so that a reader of stdout that stands still stops nothing else.
+//! The thread that writes checks, so that a blocked reader of stdout blocks nothing else.
 
 use std::io;
 

@@ -51,7 +51,7 @@ fn parse_instant(text: &str) -> Result<Timestamp, String> {
         .map_err(|_| format!("expected an instant such as 2027-01-01T00:00:00Z, got {text:?}"))
 }
 
-/// The instant, as a header says it.
+/// The instant, as a header has it.
 #[must_use]
 pub fn now() -> String {
     Timestamp::now().to_string()

@@ -37,7 +37,7 @@ pub struct Connection {
 }
 
 impl ConnectionArgs {
-    /// Whether anything at all says where to connect to.
+    /// Whether a flag, a context or the environment names a server.
     #[must_use]
     pub fn is_given(&self) -> bool {
         self.context.is_some()
@@ -45,7 +45,7 @@ impl ConnectionArgs {
             || settings::environment_in_use().contains(&"SPICE_ENDPOINT")
     }
 
-    /// Resolves flags, then the named context, else the environment. A named context is taken whole:
+    /// Resolves flags, then the named context, else the environment. A named context replaces the environment:
     /// a token left in the environment must not be sent to the server of a context.
     ///
     /// # Errors
@@ -62,7 +62,7 @@ impl ConnectionArgs {
             Some(name) => {
                 let ignored = settings::environment_in_use().join(", ");
                 if !ignored.is_empty() {
-                    tracing::info!("--context {name} is taken whole: ignoring {ignored}");
+                    tracing::info!("--context {name} replaces the environment: ignoring {ignored}");
                 }
                 settings::read(name)?
             }

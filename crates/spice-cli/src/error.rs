@@ -10,7 +10,7 @@ use crate::exit::Exit;
 use crate::hints;
 use crate::shutdown::SIGPIPE;
 
-/// Why a program ends other than well: what happened, and what to do next.
+/// Why a program failed: what happened, and what to do next.
 #[derive(Debug)]
 pub struct CommandError {
     /// The code.
@@ -41,7 +41,7 @@ impl CommandError {
         Self::new(Exit::Usage, message)
     }
 
-    /// A signal ended what was waited for: there is nothing to say.
+    /// A signal ended the program: nothing is reported.
     #[must_use]
     pub fn interrupted(number: i32) -> Self {
         Self::new(Exit::Signal(number), "")
@@ -56,7 +56,7 @@ impl CommandError {
         }
     }
 
-    /// Says what to do next, unless that is said already.
+    /// Adds what to do next, unless there is a hint already.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         if self.hint.is_empty() {
@@ -73,7 +73,7 @@ impl CommandError {
         failure
     }
 
-    /// Says in front what was being done.
+    /// Puts what was being done in front of the message.
     #[must_use]
     pub fn context(mut self, what: impl std::fmt::Display) -> Self {
         self.message = bounded(MESSAGE_BYTES, format_args!("{what}: {}", self.message));
@@ -99,7 +99,7 @@ impl CommandError {
         &self.hint
     }
 
-    /// A failed write to stdout. Where the reader has left, this dies of SIGPIPE and says nothing.
+    /// A failed write to stdout. Where the reader has left, this ends with SIGPIPE and reports nothing.
     #[must_use]
     pub fn stdout(error: &io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {

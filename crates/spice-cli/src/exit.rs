@@ -10,7 +10,7 @@ use spice_record::ReadError;
 pub enum Exit {
     /// 0: everything read was written and acknowledged.
     Done,
-    /// 1: server or I/O said no.
+    /// 1: a server or I/O failed.
     Failed,
     /// 2: the command line, the environment or the contexts file makes no sense.
     Usage,

@@ -1,4 +1,4 @@
-//! Files on a machine that others use, too: which links are followed, what others may read or write.
+//! Files on a machine that others also use: which links are followed, what others may read or write.
 //!
 //! A state file (position, spool, lock, rejects) is everybody's permissions: it is made with mode 0600.
 //! Links are followed only where nobody else can have planted them.
@@ -165,7 +165,7 @@ fn is_ours(uid: u32, own: u32) -> bool {
     uid == own || uid == 0
 }
 
-/// What others can do to a file that says what is run and connected to.
+/// What others can do to a file that names what is run and connected to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Trust {
     /// Nobody else can write it.

@@ -33,7 +33,7 @@ pub struct LogArgs {
 }
 
 impl LogArgs {
-    /// For a command line that makes no sense otherwise: the form of messages, where it is told.
+    /// The form of messages, where a command line names it that is invalid otherwise.
     #[must_use]
     pub(crate) fn of_command_line() -> Self {
         let arguments: Vec<_> = std::env::args_os().skip(1).collect();
@@ -172,7 +172,7 @@ impl Stderr {
     }
 }
 
-/// What an event says. Message and hint are bounded while they are formatted: they can quote a line of
+/// The fields of an event. Message and hint are bounded while they are formatted: they can quote a line of
 /// 60 MiB.
 #[derive(Default)]
 struct Fields {

@@ -16,7 +16,7 @@ use crate::{cleanup, stdio};
 pub enum Stdout {
     /// Nothing is written there.
     Unused,
-    /// A summary at the end: the work is worth doing without a reader, too.
+    /// A summary at the end: the work is also worth doing without a reader.
     Summary,
     /// What the program is for: without a reader it ends.
     Data,

@@ -188,8 +188,8 @@ fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Settings,
     })
 }
 
-/// Where the contexts file is: `$SPICE_CONTEXTS`, else in the user's config folder; `None` where nobody
-/// says which folder that is. It is never looked for in the working directory, where a stranger may
+/// Where the contexts file is: `$SPICE_CONTEXTS`, else in the user's config folder; `None` where no
+/// variable names that folder. It is never looked for in the working directory, where a stranger may
 /// have put one, with a `token-command` in it.
 fn file() -> Option<PathBuf> {
     find_file(variable)
@@ -295,7 +295,7 @@ fn beside(mut settings: Settings, folder: &Path) -> Settings {
     settings
 }
 
-/// A context says what is run (`token-command`) and where a token is sent: nobody else must write it.
+/// A context names what is run (`token-command`) and where a token is sent: nobody else must write it.
 fn refuse_strangers(file: &File, path: &Path) -> Result<(), CommandError> {
     let Ok(found) = file.metadata() else {
         return Ok(());
@@ -314,7 +314,7 @@ fn refuse_strangers(file: &File, path: &Path) -> Result<(), CommandError> {
     }
     for (place, trust) in judged {
         let shown = place.display();
-        let mend = format!("chmod go-w {shown}; and it has to belong to you or to root");
+        let repair = format!("chmod go-w {shown}; and it has to belong to you or to root");
         match trust {
             Trust::Private => {}
             Trust::Group => {
@@ -326,7 +326,7 @@ fn refuse_strangers(file: &File, path: &Path) -> Result<(), CommandError> {
                     "the contexts file {context} is not used: others can write {shown}, and so run commands \
                      as you"
                 ))
-                .hint(mend));
+                .hint(repair));
             }
         }
     }

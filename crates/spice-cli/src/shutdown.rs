@@ -66,7 +66,7 @@ impl std::fmt::Debug for Forced {
 }
 
 impl Shutdown {
-    /// Starts to listen. `polite` is how the program ends of SIGTERM; `reader` asks to notice, too, that
+    /// Starts to listen. `polite` is how the program ends of SIGTERM; `reader` asks to notice also that
     /// nobody can read stdout any more, which counts as SIGPIPE: a program that has nothing to write
     /// would live on for ever.
     ///
@@ -128,7 +128,7 @@ impl Shutdown {
         self.wait_for(|request| !request.patient).await
     }
 
-    /// Waits until a signal asks for the end, and says which; SIGTERM for SIGUSR1.
+    /// Waits until a signal asks for the end, and returns it; SIGTERM for SIGUSR1.
     pub async fn requested(&self) -> i32 {
         self.wait_for(|_| true).await
     }

@@ -21,7 +21,7 @@ const BUFFER_BYTES: usize = 256 << 10;
 const WINDOW_LOG_MAX: u32 = 24;
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
-/// Opens a file, or stdin for `-`; zstd is recognised and unpacked. Gives the name for messages, too.
+/// Opens a file, or stdin for `-`; zstd is recognised and unpacked. Also returns the name for messages.
 ///
 /// # Errors
 ///
@@ -93,7 +93,7 @@ fn unpacked(mut input: Box<dyn Read + Send>) -> io::Result<Box<dyn BufRead + Sen
     Ok(Box::new(whole))
 }
 
-/// Says "invalid data" where the decoder says "otherServer": damage is not a failing disk.
+/// Reports "invalid data" where the decoder reports "other": damage is not a failing disk.
 struct Unpack<R: BufRead>(Decoder<'static, R>);
 
 impl<R: BufRead> Read for Unpack<R> {

@@ -60,7 +60,7 @@ fn output_of(child: &mut Child, limit: Duration) -> Result<Vec<u8>, String> {
     if output.len() as u64 > MOST_BYTES {
         return Err("printed more than 64 KiB, and a preshared key is one word".to_owned());
     }
-    // It may go on without its stdout.
+    // It may continue without its stdout.
     let status = loop {
         match child.try_wait() {
             Ok(Some(status)) => break status,

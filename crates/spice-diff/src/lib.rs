@@ -112,7 +112,7 @@ impl Diff {
     fn compare(&self) -> Result<Exit, CommandError> {
         let only = self.keys_from.as_deref().map(deferred::named).transpose()?;
         // What the reading threads have allocated stays with their arenas when it is freed, and what comes
-        // back from the files is allocated anew: twice the table, at worst (measured, glibc).
+        // back from the files is allocated again: twice the table, at worst (measured, glibc).
         let memory = (self.max_memory.saturating_sub(BESIDE) / 2).max(LEAST_MEMORY);
         let memory = usize::try_from(memory).unwrap_or(usize::MAX);
         let temp = self.temp_dir.clone().unwrap_or_else(std::env::temp_dir);
@@ -120,7 +120,7 @@ impl Diff {
         let paths = [self.a.as_path(), self.b.as_path()];
         let read = reader::read_both(paths, &self.compare, only, &mut table)?;
         let precision = self.compare.precision(read.precisions.iter().copied());
-        // Nothing is said before both streams have proved to be whole.
+        // Nothing is written before both streams have proved to be complete.
         let mut report = Report::begin(self, &read)?;
         table.finish(precision, &mut |difference| report.write(difference))?;
         let Counts {

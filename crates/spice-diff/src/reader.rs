@@ -51,7 +51,7 @@ struct End {
 ///
 /// # Errors
 ///
-/// Exit 65 where one is not whole, names another part of a server than the other, or holds a
+/// Exit 65 where one is not complete, names another part of a server than the other, or holds a
 /// relationship twice; and the table's.
 pub(crate) fn read_both(
     paths: [&Path; 2],

@@ -120,7 +120,7 @@ impl Report {
         }
     }
 
-    /// Ends the output; says how many differences there were.
+    /// Ends the output; returns how many differences there were.
     pub(crate) fn finish(self) -> Result<Counts, CommandError> {
         let mut total = Counts {
             aside: self.aside.as_ref().map_or(0, |aside| aside.count),
@@ -166,7 +166,7 @@ impl Aside {
         let Some(revision) = &read.revision else {
             return Err(CommandError::new(
                 Exit::BadData,
-                "--spool: B has no revision, so nothing tells what it does not see",
+                "--spool: B has no revision, so what it does not see is unknown",
             ));
         };
         let name = file.display().to_string();

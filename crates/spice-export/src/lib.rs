@@ -113,7 +113,7 @@ impl Program for Export {
             written = written => {
                 written.map_err(|error| CommandError::new(Exit::Failed, error.to_string()))?
             }
-            // Of stdout nothing has to be taken away, and its reader may stand still.
+            // Of stdout nothing has to be removed, and its reader may be blocked.
             number = shutdown.requested(), if !to_file => return Ok(Exit::Signal(number)),
         };
         progress.clear();

@@ -31,7 +31,7 @@ pub(crate) struct Reader<'a> {
     pub(crate) writer: &'a Writer,
 }
 
-/// Whether a shard may be given back unread, to be cut into smaller ones.
+/// Whether a large shard is read, or returned unread to be split into smaller ones.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum OnLarge {
     Read,
@@ -114,8 +114,8 @@ impl Reader<'_> {
         Ok(characters)
     }
 
-    /// Reads one shard to its end. Says `true` where it was large and is to be given back: then
-    /// nothing of it was handed on.
+    /// Reads one shard to its end. Returns `true` where it was large and is to be split: then
+    /// nothing of it was written.
     async fn shard(
         &self,
         filter: Option<RelationshipFilter>,
@@ -169,7 +169,7 @@ impl Reader<'_> {
         while let Some(message) = stream.message().await.map_err(ShardError::Server)? {
             let rows = message.relationships.len();
             if rows == 0 {
-                // It says nothing, and its cursor leads nowhere else.
+                // It holds nothing, and its cursor leads nowhere else.
                 continue;
             }
             if large == OnLarge::Split && cursors.last.is_none() && rows >= page.rows as usize {
@@ -296,7 +296,7 @@ impl Page {
         self.rows != before
     }
 
-    /// Looks at a page that came, and says whether the next ones should have another size.
+    /// Adapts to a page that came; `true` where the next ones should have another size.
     fn adapt(&mut self, rows: usize, bytes: usize) -> bool {
         if rows == 0 {
             return false;

@@ -1,4 +1,4 @@
-//! Which revision, and the proof that the schema's text belongs to it.
+//! Chooses the revision, and proves that the schema's text belongs to it.
 
 use authzed::Client;
 use authzed::v1::Consistency;
@@ -10,7 +10,7 @@ use spice_record::record::{Filter, Header, StreamKind};
 
 use crate::Export;
 
-/// How often a schema may change under our hands before that is an error.
+/// How often a schema may change during the attempts before that is an error.
 const SCHEMA_TRIES: usize = 3;
 
 pub(crate) struct Snapshot {
@@ -20,8 +20,8 @@ pub(crate) struct Snapshot {
 
 /// Takes the revision given with `--at`, or the head once it has settled, with the schema there.
 ///
-/// ReadSchema gives only the newest text. DiffSchema at exactly the revision tells whether that text
-/// is the revision's, too. A server without it is asked for the text once more, when the revision has been
+/// ReadSchema gives only the newest text. DiffSchema at exactly the revision shows whether that text
+/// is also the revision's. A server without it is asked for the text once more, when the revision has been
 /// taken and has settled: a text that is still the same was the revision's.
 pub(crate) async fn choose_revision(
     args: &Export,
@@ -32,7 +32,7 @@ pub(crate) async fn choose_revision(
     let endpoint = connection.endpoint();
     if args.at.is_some() && !args.no_schema && !client.offers().schema_at_revision() {
         return Err(CommandError::usage(format!(
-            "--at: {endpoint} cannot tell what schema an older revision had (SpiceDB v1.40 can)"
+            "--at: {endpoint} does not report what schema an older revision had (SpiceDB v1.40 can)"
         ))
         .hint("leave out --at to take the newest revision, or the schema with --no-schema"));
     }

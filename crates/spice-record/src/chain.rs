@@ -1,8 +1,8 @@
-//! How the lines of change and update streams hold together.
+//! The checksums that chain the lines of change and update streams.
 //!
 //! Each line has the checksum of its decoded fields, and among these that of the line before. So a
-//! damaged line is known by itself, before anything of it is used, and a missing, repeated or moved one
-//! by the line that follows it. The trailer has the checksum of the last line.
+//! damaged line is detected before it is used, and a missing, repeated or moved line is detected at the line
+//! after it. The trailer has the checksum of the last line.
 
 use crate::digest::Digest;
 use crate::integrity::Integrity;
@@ -36,7 +36,7 @@ impl Chain {
         self.last = Some(checksum);
     }
 
-    /// Whether a line is as it was written, and follows the one before.
+    /// Checks that a line is as it was written, and that it follows the one before.
     pub(crate) fn check<T: Sealed>(
         &mut self,
         line: &T,

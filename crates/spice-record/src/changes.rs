@@ -60,7 +60,7 @@ impl TryFrom<Record> for Change {
     }
 }
 
-/// Checks a change stream line by line: the only place that says which line may follow another, and
+/// Checks a change stream line by line: the only place that decides which line may follow another, and
 /// which revision is complete.
 #[derive(Clone, Debug)]
 pub struct ChangeCheck {
@@ -154,7 +154,7 @@ impl ChangeCheck {
         self.chain.last()
     }
 
-    /// Whether this line is as it was written and may stand here.
+    /// Whether this line is as it was written and is allowed here.
     ///
     /// # Errors
     ///
@@ -179,7 +179,7 @@ impl ChangeCheck {
         Ok(())
     }
 
-    /// The parts of a revision are gapless, and nothing stands between them.
+    /// The parts of a revision are gapless, and no other line is between them.
     fn check_part(&mut self, change: &Change) -> Result<(), String> {
         let (revision, part, last) = match change {
             Change::Transaction(change) => (&change.revision, change.part, change.last_part),
@@ -187,7 +187,7 @@ impl ChangeCheck {
             Change::Checkpoint(checkpoint) => (&checkpoint.revision, None, None),
         };
         if last == Some(false) || (part.is_none() && last.is_some()) {
-            return Err("lastPart is true, and stands beside a part".to_owned());
+            return Err("lastPart without a part, or not true".to_owned());
         }
         let expected = match (&self.part, part) {
             (None, None) => return Ok(()),
@@ -210,7 +210,7 @@ impl ChangeCheck {
         Ok(())
     }
 
-    /// Whether a trailer may stand here, and is this stream's.
+    /// Whether a trailer is allowed here, and is this stream's.
     ///
     /// # Errors
     ///
@@ -256,7 +256,7 @@ fn check_header(header: &Header) -> Result<(), String> {
     }
 }
 
-/// Reads a change stream and holds it to its checksums and its trailer.
+/// Reads a change stream and checks it against its checksums and its trailer.
 pub struct ChangeReader<R> {
     records: RecordReader<R>,
     check: ChangeCheck,
@@ -264,7 +264,7 @@ pub struct ChangeReader<R> {
 }
 
 impl<R: BufRead> ChangeReader<R> {
-    /// Goes on after a header that has been read already.
+    /// Continues after a header that has been read already.
     ///
     /// # Errors
     ///
@@ -283,7 +283,7 @@ impl<R: BufRead> ChangeReader<R> {
         })
     }
 
-    /// How many bytes have been read, all of them whole lines.
+    /// How many bytes have been read, all of them complete lines.
     #[must_use]
     pub fn offset(&self) -> u64 {
         self.records.offset()

@@ -15,7 +15,7 @@ pub use crate::record::check::{
 
 /// Writes a stream of checks.
 ///
-/// Without [`finish`](Self::finish) there is no trailer, and no reader takes the stream for whole.
+/// Without [`finish`](Self::finish) there is no trailer, and every reader reports the stream as cut.
 pub struct CheckWriter<W> {
     lines: StreamWriter<W>,
     checks: u64,
@@ -95,7 +95,7 @@ pub struct CheckReader<R> {
 }
 
 impl<R: BufRead> CheckReader<R> {
-    /// Goes on with a reader that has read the header.
+    /// Continues after a header that has been read already.
     ///
     /// # Errors
     ///
@@ -117,12 +117,12 @@ impl<R: BufRead> CheckReader<R> {
         &self.header
     }
 
-    /// The next check; `None` once the trailer was read and everything before it is proven.
+    /// The next check; `None` once the stream has ended **and** agrees with its trailer.
     ///
     /// # Errors
     ///
     /// As [`RecordReader::next_record`], and [`ReadError::Stream`] or [`ReadError::Line`] where the
-    /// stream is cut, altered, or goes on after its trailer.
+    /// stream is cut, altered, or continues after its trailer.
     pub fn next_check(&mut self) -> Result<Option<Check>, ReadError> {
         if self.ended {
             return Ok(None);

@@ -129,7 +129,7 @@ pub fn struct_values(context: &Struct) -> usize {
     context.fields.values().map(count).sum()
 }
 
-/// How many objects and lists stand within each other at most.
+/// How deep objects and lists may be nested.
 fn depth(context: &Struct) -> usize {
     fn of(value: &Value) -> usize {
         match &value.kind {
@@ -202,7 +202,7 @@ impl<'de> Visitor<'de> for ValueVisitor {
             let ValueJson(value) = map.next_value()?;
             if fields.insert(key.clone(), value).is_some() {
                 return Err(de::Error::custom(format!(
-                    "key {key:?} stands twice in one object"
+                    "key {key:?} is twice in one object"
                 )));
             }
         }

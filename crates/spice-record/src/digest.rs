@@ -2,7 +2,7 @@
 //!
 //! Each relationship is written in a canonical form, hashed with XXH3 to 128 bits, and the hashes
 //! are added modulo 2^128. So the digest does not depend on the order (databases sort exports by
-//! their own collation), and the digests of two shards add up to the digest of the whole. It finds
+//! their own collation), and the digests of two shards add up to the digest of both. It finds
 //! accidents, not attacks: nothing here is keyed.
 
 use std::fmt;
@@ -184,7 +184,7 @@ impl DigestSum {
     }
 }
 
-/// The digest of a text, to tell whether it is still the same one.
+/// The digest of a text, to detect a change of it.
 #[must_use]
 pub fn digest_text(text: &str) -> Digest {
     digest_fields([Some(text)])
@@ -205,7 +205,7 @@ pub(crate) fn digest_fields<'a>(fields: impl IntoIterator<Item = Option<&'a str>
     Digest(xxh3_128(&bytes))
 }
 
-/// A digest of what tells a relationship from others: resource, relation and subject.
+/// A digest of the identity of a relationship: resource, relation and subject.
 #[must_use]
 pub fn key_digest(relationship: &Relationship) -> Digest {
     let mut key = Vec::with_capacity(160);

@@ -1,4 +1,4 @@
-//! What an input is that is no stream of ours, told by how it begins.
+//! Names what an input is that is no stream, by its first bytes.
 //!
 //! People feed what they have: the archive of a backup, the file of `zed backup`, a schema, a list of
 //! relationships as text. "expected value at column 1" helps none of them.
@@ -6,7 +6,7 @@
 /// Enough of the beginning for each of the forms.
 const BEGINNING: usize = 256;
 
-/// What begins in a fixed way, and how to go on.
+/// Formats with a fixed beginning, and what to do with each.
 const SIGNATURES: [(&[u8], &str); 9] = [
     (b"\x1f\x8b", "gzip: unpack it with gzip -dc"),
     (b"BZh", "bzip2: unpack it with bzip2 -dc"),
@@ -34,7 +34,7 @@ const SIGNATURES: [(&[u8], &str); 9] = [
     ),
 ];
 
-/// Names it, and says how to go on; `None` for what may be a stream.
+/// Names it, and what to do with it; `None` for what may be a stream.
 pub(crate) fn name(input: &[u8]) -> Option<&'static str> {
     let start = &input[..input.len().min(BEGINNING)];
     if let Some((_, name)) = SIGNATURES

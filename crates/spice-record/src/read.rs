@@ -81,7 +81,7 @@ fn values(line: &[u8]) -> usize {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {
-    /// The operating system said no.
+    /// The operating system reported an error.
     #[error("{name}: {source}")]
     Io {
         /// File, or `<stdin>`.
@@ -119,7 +119,7 @@ pub enum ReadError {
         /// What came.
         message: String,
     },
-    /// The stream as a whole is not what it should be.
+    /// The stream, not one line of it, is not what it should be.
     #[error("{name}: {message}")]
     Stream {
         /// File, or `<stdin>`.
@@ -170,7 +170,7 @@ impl<R: BufRead> RecordReader<R> {
         self.line
     }
 
-    /// How many bytes have been read, all of them whole lines.
+    /// How many bytes have been read, all of them complete lines.
     #[must_use]
     pub fn offset(&self) -> u64 {
         self.offset
@@ -205,7 +205,7 @@ impl<R: BufRead> RecordReader<R> {
         self.fault(format!("expected {expected}, found {article} {kind}"))
     }
 
-    /// An error about the stream as a whole.
+    /// An error about the stream, not about one line.
     #[must_use]
     pub fn stream_fault(&self, message: impl Into<String>) -> ReadError {
         ReadError::Stream {

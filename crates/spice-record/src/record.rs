@@ -18,7 +18,7 @@ pub use self::check::Check;
 pub use self::frame::{Filter, Header, StreamEnd, StreamKind, Trailer};
 pub use self::summary::{Applied, Digests, Imported, Position, RelationDigest, SpoolOffset};
 
-/// One line: an object with exactly one key, which says what it is.
+/// One line: an object with exactly one key, which names its kind.
 ///
 /// Unknown keys and unknown fields are refused: a newer producer may mean something that must not be
 /// skipped, and a damaged name of a field must not cost what it held.
@@ -40,13 +40,13 @@ pub enum Record {
     Transaction(Box<Transaction>),
     /// The schema changed.
     Schema(Box<SchemaChange>),
-    /// Everything up to a revision has been said.
+    /// Everything up to a revision has been written.
     Checkpoint(Box<Checkpoint>),
     /// What an import did.
     Imported(Box<Imported>),
     /// What an apply committed.
     Applied(Box<Applied>),
-    /// Where an apply stands, in its position file.
+    /// How far an apply has come, in its position file.
     Position(Box<Position>),
     /// Counts and digests of a set of relationships.
     Digest(Box<Digests>),
@@ -64,8 +64,8 @@ pub(crate) fn is_false(value: &bool) -> bool {
     !*value
 }
 
-/// The key in a transaction's metadata that says that an apply wrote it, from which source and
-/// revision: so it does not travel back.
+/// The key in a transaction's metadata with which spice-apply marks what it wrote, and from which source and
+/// revision, so that it does not travel back.
 pub const APPLIED_KEY: &str = "spicePipes";
 
 const KINDS: &[&str] = &[
@@ -123,7 +123,7 @@ impl<'de> Visitor<'de> for RecordVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Record, A::Error> {
         let Some(Kind(kind)) = map.next_key()? else {
             return Err(de::Error::custom(
-                "empty object: expected one key that says what it is",
+                "empty object: expected one key that names its kind",
             ));
         };
         let record = match kind {

@@ -55,7 +55,7 @@ impl fmt::Display for DisplayRelationship<'_> {
     }
 }
 
-/// The time, in UTC, that a protobuf timestamp says; `None` outside the years that RFC 3339 can write,
+/// The time, in UTC, of a protobuf timestamp; `None` outside the years that RFC 3339 can write,
 /// and where the nanoseconds are none (0 to 999,999,999).
 ///
 /// A civil time, because jiff's instants end a day before the year 9999 does, and the last second of

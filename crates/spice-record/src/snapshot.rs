@@ -1,4 +1,4 @@
-//! A whole snapshot stream: header, relationships, trailer.
+//! A snapshot stream: header, relationships, trailer.
 
 use std::io::{self, BufRead, Write};
 
@@ -13,7 +13,7 @@ use crate::stream_writer::StreamWriter;
 
 /// Writes a snapshot stream.
 ///
-/// Without [`finish`](Self::finish) there is no trailer, and no reader takes the stream for whole.
+/// Without [`finish`](Self::finish) there is no trailer, and every reader reports the stream as cut.
 pub struct SnapshotWriter<W> {
     lines: StreamWriter<W>,
     sum: DigestSum,
@@ -38,7 +38,7 @@ impl<W: Write> SnapshotWriter<W> {
     ///
     /// # Errors
     ///
-    /// Those of `out`, and [`io::ErrorKind::InvalidData`] for what JSON cannot say (a caveat context
+    /// Those of `out`, and [`io::ErrorKind::InvalidData`] for what JSON cannot express (a caveat context
     /// with a NaN in it).
     pub fn write(&mut self, relationship: &Relationship) -> io::Result<()> {
         self.lines
@@ -73,7 +73,7 @@ impl<W: Write> SnapshotWriter<W> {
 ///
 /// # Errors
 ///
-/// Those of `out`, and [`io::ErrorKind::InvalidData`] for what JSON cannot say.
+/// Those of `out`, and [`io::ErrorKind::InvalidData`] for what JSON cannot express.
 pub fn write_relationship(mut out: impl Write, relationship: &Relationship) -> io::Result<()> {
     out.write_all(b"{\"relationship\":")?;
     let mut serializer = serde_json::Serializer::new(&mut out);
@@ -84,7 +84,7 @@ pub fn write_relationship(mut out: impl Write, relationship: &Relationship) -> i
     out.write_all(b"}\n")
 }
 
-/// Reads a snapshot stream and holds it to its trailer.
+/// Reads a snapshot stream and checks it against its trailer.
 pub struct SnapshotReader<R> {
     records: RecordReader<R>,
     integrity: Integrity,
@@ -94,7 +94,7 @@ pub struct SnapshotReader<R> {
     sum: DigestSum,
     /// Of the relationship read last.
     hashes: Hashes,
-    /// Set at the end: what sealed the stream, if anything did.
+    /// Set at the end: the trailer, where there is one.
     trailer: Option<Option<Box<Trailer>>>,
 }
 
@@ -111,7 +111,7 @@ impl<R: BufRead> SnapshotReader<R> {
             Some(Record::Relationship(found)) if integrity == Integrity::Unchecked => found,
             Some(Record::Relationship(_)) => {
                 return Err(records.fault(
-                    "no header: this stream is not sealed, so nothing proves it whole; \
+                    "no header: nothing proves that this stream is complete; \
                      if it was made by hand, spice-import --no-trailer takes it",
                 ));
             }
@@ -121,7 +121,7 @@ impl<R: BufRead> SnapshotReader<R> {
         Ok(Self::new(records, integrity, None, Some(first)))
     }
 
-    /// Goes on after a header that has been read already.
+    /// Continues after a header that has been read already.
     ///
     /// # Errors
     ///
@@ -152,7 +152,7 @@ impl<R: BufRead> SnapshotReader<R> {
         }
     }
 
-    /// The header; `None` for an unsealed stream without one.
+    /// The header; `None` for a stream without one.
     #[must_use]
     pub fn header(&self) -> Option<&Header> {
         self.header.as_deref()
@@ -193,7 +193,7 @@ impl<R: BufRead> SnapshotReader<R> {
     /// # Errors
     ///
     /// As [`RecordReader::next_record`], and [`ReadError::Stream`] or [`ReadError::Line`] where the
-    /// stream is cut, altered, or goes on after its trailer.
+    /// stream is cut, altered, or continues after its trailer.
     pub fn next_relationship(&mut self) -> Result<Option<Relationship>, ReadError> {
         if self.trailer.is_some() {
             return Ok(None);

@@ -1,4 +1,4 @@
-//! What every stream is made of: a header, records as lines, a trailer.
+//! Writes what every stream consists of: a header, records as lines, a trailer.
 
 use std::io::{self, Write};
 
@@ -49,7 +49,7 @@ impl<W: Write> StreamWriter<W> {
         check_line(&self.line).map_err(|message| {
             io::Error::new(
                 io::ErrorKind::InvalidData,
-                format!("{message}: no reader takes it"),
+                format!("{message}: readers refuse it"),
             )
         })?;
         self.out.write_all(&self.line)

@@ -1,4 +1,4 @@
-//! A whole update stream: header, updates, trailer.
+//! An update stream: header, updates, trailer.
 
 use std::io::{self, BufRead, Write};
 
@@ -13,7 +13,7 @@ use crate::stream_writer::StreamWriter;
 
 /// Writes an update stream.
 ///
-/// Without [`finish`](Self::finish) there is no trailer, and no reader takes the stream for whole.
+/// Without [`finish`](Self::finish) there is no trailer, and every reader reports the stream as cut.
 pub struct UpdateWriter<W> {
     lines: StreamWriter<W>,
     chain: Chain,
@@ -62,7 +62,7 @@ impl<W: Write> UpdateWriter<W> {
     }
 }
 
-/// Reads an update stream and holds it to its checksums and its trailer. Without a header
+/// Reads an update stream and checks it against its checksums and its trailer. Without a header
 /// ([`Integrity::Unchecked`]) it reads updates, and relationships, which are to be touched.
 pub struct UpdateReader<R> {
     records: RecordReader<R>,
@@ -76,7 +76,7 @@ pub struct UpdateReader<R> {
 }
 
 impl<R: BufRead> UpdateReader<R> {
-    /// Goes on after a header that has been read already.
+    /// Continues after a header that has been read already.
     ///
     /// # Errors
     ///
@@ -116,7 +116,7 @@ impl<R: BufRead> UpdateReader<R> {
         }
     }
 
-    /// How many bytes have been read, all of them whole lines.
+    /// How many bytes have been read, all of them complete lines.
     #[must_use]
     pub fn offset(&self) -> u64 {
         self.records.offset()

@@ -15,7 +15,7 @@ use spice_cli::stdio;
 /// The revisions that a file names.
 #[derive(Clone, Debug, Default)]
 pub struct Found {
-    /// The source's: a snapshot's own, the last whole one of a change stream or spool, or the one
+    /// The source's: a snapshot's own, the last complete one of a change stream or spool, or the one
     /// that was imported or applied.
     pub source: Option<String>,
     /// The target's, of a summary or a position.
@@ -44,7 +44,7 @@ pub fn find(path: &Path) -> Result<Found, CommandError> {
     find_in(path)
 }
 
-/// Whether not even the first line is whole.
+/// Whether not even the first line is complete.
 fn is_begun(segment: &Path) -> bool {
     let mut first = Vec::new();
     std::fs::File::open(segment).is_ok_and(|file| {
@@ -173,7 +173,7 @@ mod tests {
     fn stream_cut_before_a_correction_is_resumed_at_the_checkpoint_before() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("changes");
-        // Revisions 1 and 2 of an integer source; of another form, each whole revision will do.
+        // Revisions 1 and 2 of an integer source; of another form, each complete revision will do.
         let integers = ["GgcKATESAmFi", "GgcKATISAmFi"];
         for (tokens, expected) in [(integers, 0), (["a", "b"], 1)] {
             let header = Header {

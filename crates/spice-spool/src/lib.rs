@@ -1,14 +1,14 @@
-//! A change stream on disk: one program appends, another follows, and neither must outlive the other.
+//! A change stream on disk: one program appends, another reads. Neither needs the other to be running.
 //!
 //! | file | is |
 //! |---|---|
 //! | `FILE`, `FILE.000001`, ... | the segments; each begins with a header, and no revision spans two |
 //! | `FILE.lock` | locked by the writer as long as it lives; its content changes with each writer |
-//! | `FILE.lost` | the writer's last word when the source had lost its history |
+//! | `FILE.lost` | written by a writer that ended because the source had lost its history |
 //!
-//! A writer that opens a spool cuts off what a predecessor left torn. A follower may have read a part
+//! A writer that opens a spool truncates what a predecessor left incomplete. A follower may have read a part
 //! of that, so it looks at the content of the lock file after each read: where it has changed, what
-//! was read of an unfinished revision counts for nothing, and it is read again.
+//! was read of an unfinished revision is discarded and read again.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -109,43 +109,43 @@ impl Spool {
         Some(SpoolOffset { segment, offset })
     }
 
-    /// Whether a writer is at work.
+    /// Whether a writer is running.
     #[must_use]
     pub fn writer_lives(&self) -> bool {
         open_private(&self.lock_file())
             .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
 
-    /// What a writer said that ended because history was lost.
+    /// The message of a writer that ended because history was lost.
     #[must_use]
     pub fn lost(&self) -> Option<String> {
-        let word = read_private(&self.lost_file()).ok()?;
-        Some(String::from_utf8_lossy(&word).into_owned())
+        let message = read_private(&self.lost_file()).ok()?;
+        Some(String::from_utf8_lossy(&message).into_owned())
     }
 
-    /// Leaves that word.
+    /// Stores that message for the readers.
     ///
     /// # Errors
     ///
     /// The operating system's.
-    pub fn set_lost(&self, word: &str) -> io::Result<()> {
+    pub fn set_lost(&self, message: &str) -> io::Result<()> {
         let mut file = private()
             .create(true)
             .truncate(true)
             .open(self.lost_file())?;
-        writeln!(file, "{word}")?;
+        writeln!(file, "{message}")?;
         file.sync_all()
     }
 
-    /// Takes that word back: a later writer found the history whole.
+    /// Removes that message: a later writer found the history complete.
     pub fn clear_lost(&self) {
         let _ = fs::remove_file(self.lost_file());
     }
 
-    /// What tells one writer from the next.
+    /// The content of the lock file, which changes with each writer.
     fn generation(&self) -> String {
-        let word = read_private(&self.lock_file()).unwrap_or_default();
-        String::from_utf8_lossy(&word).into_owned()
+        let content = read_private(&self.lock_file()).unwrap_or_default();
+        String::from_utf8_lossy(&content).into_owned()
     }
 
     /// Locks the spool for a writer, which is a new generation from now on.

@@ -1,4 +1,4 @@
-//! How far a change stream was applied: a file of one line that is always whole.
+//! How far a change stream was applied: a file of one line that is always complete.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -51,7 +51,7 @@ impl PositionFile {
                         records.fault("position altered: it does not have its checksum"),
                     )
                     .hint(
-                        "nothing tells any more how far the target is: begin at a new copy, or at the \
+                        "it is unknown how far the target is: begin at a new copy, or at the \
                          beginning of the spool, which is harmless (without this file)",
                     ));
                 }

@@ -23,7 +23,7 @@ pub enum Polled {
     CaughtUp,
 }
 
-/// Reads a spool from a place on, and goes on as it grows.
+/// Reads a spool from an offset, and continues as it grows.
 pub struct SpoolReader {
     spool: Spool,
     generation: String,
@@ -31,11 +31,11 @@ pub struct SpoolReader {
     segment: u64,
     /// Where `records` began.
     base: u64,
-    /// After the last whole revision: where to go on if a writer cut back the rest.
-    whole: u64,
+    /// After the last complete revision: where to continue if a writer truncated the rest.
+    complete: u64,
     check: ChangeCheck,
-    /// As it was after the last whole revision.
-    check_of_whole: ChangeCheck,
+    /// As it was after the last complete revision.
+    check_of_complete: ChangeCheck,
     header: Header,
 }
 
@@ -71,14 +71,14 @@ impl SpoolReader {
         };
         let check = ChangeCheck::begin(&header, Integrity::Verified);
         let check = check.map_err(|message| damaged(records.fault(message)))?;
-        let whole = records.offset();
+        let complete = records.offset();
         Ok(Some(Self {
             spool: spool.clone(),
             generation,
             segment,
             base: 0,
-            whole,
-            check_of_whole: check.clone(),
+            complete,
+            check_of_complete: check.clone(),
             check,
             header,
             records,
@@ -113,7 +113,7 @@ impl SpoolReader {
             && self.spool.segment(place.segment).exists()
             && let Ok(Some(mut there)) = Self::at_segment(&self.spool, place.segment)
         {
-            there.check_of_whole = ChangeCheck::in_the_middle(Integrity::Verified);
+            there.check_of_complete = ChangeCheck::in_the_middle(Integrity::Verified);
             there.go_to(place.offset)?;
             if let Ok(Polled::Change(change, ..)) = there.next()
                 && change.completed_revision() == Some(revision)
@@ -146,7 +146,7 @@ impl SpoolReader {
     ///
     /// # Errors
     ///
-    /// Exit 65 for a line that is none, 1 where the operating system says no.
+    /// Exit 65 for a line that is none, 1 where the operating system reports an error.
     #[expect(
         clippy::should_implement_trait,
         reason = "it has no end: what is not there yet may come"
@@ -186,7 +186,7 @@ impl SpoolReader {
                 .hint(DAMAGED));
             }
             there.check = self.check.clone();
-            there.check_of_whole = self.check.clone();
+            there.check_of_complete = self.check.clone();
             *self = there;
         }
     }
@@ -218,9 +218,9 @@ impl SpoolReader {
             if has_read || !matches!(record, Ok(Some(_))) {
                 let generation = self.spool.generation();
                 if generation != self.generation {
-                    // Whatever was read of an unfinished revision may have been cut back.
+                    // Whatever was read of an unfinished revision may have been truncated.
                     self.generation = generation;
-                    self.go_to(self.whole)?;
+                    self.go_to(self.complete)?;
                     continue;
                 }
             }
@@ -236,8 +236,8 @@ impl SpoolReader {
                 .and_then(|change| self.check.check(&change).map(|()| change));
             let change = checked.map_err(|message| damaged(self.records.fault(message)))?;
             if change.completed_revision().is_some() {
-                self.whole = self.base + self.records.offset();
-                self.check_of_whole = self.check.clone();
+                self.complete = self.base + self.records.offset();
+                self.check_of_complete = self.check.clone();
             }
             let bytes = self.records.offset() - begin;
             let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
@@ -248,7 +248,7 @@ impl SpoolReader {
     fn go_to(&mut self, offset: u64) -> Result<(), CommandError> {
         self.records = reader(&self.spool, self.segment, offset)?;
         self.base = offset;
-        self.check = self.check_of_whole.clone();
+        self.check = self.check_of_complete.clone();
         Ok(())
     }
 }
@@ -283,11 +283,11 @@ fn reader(spool: &Spool, segment: u64, offset: u64) -> Result<RecordReader<Tail>
     Ok(RecordReader::new(tail, name))
 }
 
-/// A file that grows, of which only whole lines show.
+/// A file that grows, of which only complete lines are visible.
 struct Tail {
     file: File,
     buffer: Vec<u8>,
-    /// What has been consumed of the buffer, and where its last whole line ends.
+    /// What has been consumed of the buffer, and where its last complete line ends.
     begin: usize,
     end: usize,
     has_read: AtomicBool,

@@ -20,7 +20,7 @@ const BUFFER_BYTES: usize = 1 << 20;
 pub struct SpoolTail {
     /// The header of the newest segment.
     pub header: Header,
-    /// The last whole revision.
+    /// The last complete revision.
     pub revision: String,
     /// The newest schema.
     pub schema: Option<String>,
@@ -43,13 +43,13 @@ pub struct SpoolWriter {
 }
 
 impl SpoolWriter {
-    /// Opens a spool for appending: cuts it back to the end of the last whole revision, and says what
+    /// Opens a spool for appending: truncates it to the end of the last complete revision, and returns what
     /// is there; `None` for a new one. A segment is ended when it has reached `limit` bytes.
     ///
     /// # Errors
     ///
     /// Exit 2 where another writer is at work, 65 where the file is not a spool or is damaged before
-    /// its end, 1 where the operating system says no.
+    /// its end, 1 where the operating system reports an error.
     pub fn open(
         spool: &Spool,
         limit: Option<u64>,
@@ -66,7 +66,7 @@ impl SpoolWriter {
             if left.is_some() || numbers.len() == 1 {
                 break;
             }
-            // Its writer died before the header was whole: nothing is in it.
+            // Its writer died before the header was complete: nothing is in it.
             fs::remove_file(spool.segment(newest)).map_err(failed)?;
             numbers.pop();
         }
@@ -90,7 +90,7 @@ impl SpoolWriter {
         }
         if before > end {
             tracing::info!(
-                "{}: cut back {} bytes that were not whole",
+                "{}: truncated {} bytes of an incomplete revision",
                 spool.segment(number).display(),
                 before - end
             );
@@ -219,13 +219,13 @@ impl SpoolWriter {
 
     fn no_room(&self, error: &io::Error) -> CommandError {
         self.spool.failed("append to", error).hint(
-            "what is whole in it stays good: make room and run the same command again, before the \
+            "complete revisions in it remain valid: free space and run the same command again, before the \
              source's history window ends",
         )
     }
 }
 
-/// Whether a file without a whole line may be what a writer left that died over its first one.
+/// Whether a file without a complete line may be what a writer left that died while writing its first one.
 fn begins_a_header(path: &Path) -> io::Result<bool> {
     const HEADER: &[u8] = b"{\"header\":";
     let mut start = Vec::new();
@@ -235,7 +235,7 @@ fn begins_a_header(path: &Path) -> io::Result<bool> {
     Ok(HEADER.starts_with(&start))
 }
 
-/// What is whole in a segment, and where that ends.
+/// What a segment holds in complete revisions, and where these end.
 fn scan(spool: &Spool, number: u64) -> Result<(Option<SpoolTail>, u64), CommandError> {
     let path = spool.segment(number);
     let file = open_private(&path).map_err(|error| spool.failed("read", &error))?;
@@ -286,7 +286,7 @@ fn begin(header: Header) -> Result<(SpoolTail, ChangeCheck), String> {
     Ok((left, check))
 }
 
-/// Takes the next line; `true` where a revision is whole with it.
+/// Takes the next line; `true` where a revision is complete with it.
 fn take(left: &mut SpoolTail, check: &mut ChangeCheck, record: Record) -> Result<bool, String> {
     let change = Change::try_from(record)
         .map_err(|other| format!("a spool holds no {} here", other.kind()))?;

@@ -22,17 +22,17 @@ use tokio::time::Instant;
 use crate::contended::Contended;
 use crate::{Watch, watcher};
 
-/// Everything that was settled before the first change is asked for.
+/// Everything that is known before the Watch is opened.
 pub(crate) struct Start {
     pub(crate) client: Client,
     pub(crate) max_retries: usize,
     pub(crate) since: String,
-    /// To be written, unless a spool goes on.
+    /// To be written, unless a spool is continued.
     pub(crate) header: Option<Header>,
     pub(crate) schema: Option<String>,
     pub(crate) spool_writer: Option<SpoolWriter>,
     pub(crate) settle: Duration,
-    /// The spool, if it goes on.
+    /// The spool, if it is continued.
     pub(crate) continued: Option<Spool>,
     pub(crate) contended: Option<Contended>,
     pub(crate) kind: DatastoreKind,
@@ -73,7 +73,7 @@ impl Watch {
         self.check_until(&head)?;
         if let Some(tail) = &tail {
             tracing::info!(
-                "going on after revision {}, where the spool ends",
+                "resuming after revision {}, where the spool ends",
                 tail.revision
             );
         }
@@ -111,7 +111,7 @@ impl Watch {
             (true, Some(_)) => INTEGER_SETTLE,
             (true, None) => {
                 tracing::warn!(
-                    "--settle 0s: this source numbers transactions when they begin, so one that is told \
+                    "--settle 0s: this source numbers transactions when they begin, so one that is delivered \
                      later may have come first: relationships that were revoked may come back on a \
                      target, and late transactions are missing"
                 );
@@ -151,7 +151,7 @@ impl Watch {
             }
             return self.since.clone().ok_or_else(|| {
                 CommandError::usage(
-                    "the spool is new: --since ZEDTOKEN says after which revision it begins",
+                    "the spool is new: give the revision after which it begins, --since ZEDTOKEN",
                 )
             });
         };
@@ -260,11 +260,11 @@ impl Watch {
         }
     }
 
-    /// For whoever reads the spool.
+    /// Stores the message beside the spool, for its readers.
     pub(crate) fn record_history_lost(&self, failure: &CommandError) {
         let spool = self.spool.as_deref().map(Spool::new);
         if let Some(Err(error)) = spool.map(|spool| spool.set_lost(failure.message())) {
-            tracing::warn!("cannot leave word beside the spool: {error}");
+            tracing::warn!("cannot store the lost history beside the spool: {error}");
         }
     }
 
@@ -289,8 +289,8 @@ impl Watch {
     }
 }
 
-/// Its Watch tells changes only. While it is silent nobody knows how far it has come, so that neither the end
-/// of a migration nor a place to go on from can be told.
+/// Its Watch delivers changes only. While it is silent its progress is unknown, and with it the end of a
+/// migration and the revision to resume from.
 fn no_checkpoints(endpoint: &str) -> CommandError {
     CommandError::new(
         Exit::Failed,

@@ -1,9 +1,9 @@
-//! Relationships whose state the order of their events does not tell.
+//! Relationships whose state does not follow from the order of their events.
 //!
 //! MySQL and memory number a transaction when it begins. Of two that overlap the one with the lower
 //! number may be the one that wins: a DELETE at 87 that waited for the TOUCH at 90, and removed it.
-//! Watch tells both, in the order of their numbers, and whoever replays them revives the relationship
-//! (measured, SpiceDB v1.56). Only a read at a settled revision tells which won. That needs two events,
+//! Watch delivers both, in the order of their numbers, and a replay revives the relationship
+//! (measured, SpiceDB v1.56). Only a read at a settled revision shows which won. That needs two events,
 //! at least, of transactions that overlap; so a relationship is *contended* if it changed more than
 //! once within twice the settle time, and is read at the end of a round.
 //!
@@ -22,14 +22,13 @@ use tokio::time::{Duration, Instant};
 
 use crate::recent::Recent;
 
-/// With so many to be read, or so many bytes of them, a round is cut. More are not kept to be read
-/// again, either.
+/// With so many to be read, or so many bytes of them, a round is cut. No more are kept to be read again.
 const MOST: usize = 20_000;
 const MOST_BYTES: usize = 8 << 20;
-/// With so many updates, too: what is between two checkpoints may have to come again.
+/// With so many updates a round is also cut: what is between two checkpoints may have to come again.
 const LONGEST: usize = 100_000;
 
-/// Keeps track of what changes, and says which relationships must be read.
+/// Tracks what changes, and decides which relationships must be read.
 pub(crate) struct Contended {
     settle: Duration,
     recent: Recent,
@@ -63,7 +62,7 @@ impl Load {
 }
 
 struct Pending {
-    /// What the stream says last.
+    /// The last update in the stream.
     last: RelationshipUpdate,
     /// To be read at a revision that was seen as head at this time or later.
     from: Option<Instant>,
@@ -190,7 +189,7 @@ impl Contended {
         self.updates >= LONGEST || self.is_full()
     }
 
-    /// Whether something was said since the last checkpoint.
+    /// Whether something was emitted since the last checkpoint.
     pub(crate) fn needs_checkpoint(&self) -> bool {
         self.updates > 0
     }
@@ -206,9 +205,9 @@ impl Contended {
         due.map(|pending| pending.last.clone()).collect()
     }
 
-    /// What has to be said, where these were read and those were there: the states that the stream
-    /// gives otherwise, and how many these are. At the last end all that collided are said, so that
-    /// whoever applies the stream compares them with the target.
+    /// Compares what was read with the last updates. Returns the states to emit, because they differ, and how
+    /// many differ. At the last end all that collided are emitted, so that spice-apply compares them with the
+    /// target.
     pub(crate) fn compare(
         &mut self,
         due: &[RelationshipUpdate],
@@ -227,7 +226,7 @@ impl Contended {
                 .is_some_and(|pending| pending.from.is_some());
             let collided = pending.is_some_and(|pending| pending.collided);
             let is = there.get(&key(relationship));
-            let is_right = says(last, is, now);
+            let is_right = leads_to(last, is, now);
             let state = if is_right {
                 last.clone()
             } else {
@@ -244,7 +243,7 @@ impl Contended {
         (states, wrong)
     }
 
-    /// Everything so far was said, and a checkpoint follows; at the end of a round, too.
+    /// Everything so far was emitted, and a checkpoint follows. That may be the end of a round.
     pub(crate) fn checkpoint(&mut self, ends_round: bool) {
         self.updates = 0;
         if ends_round {
@@ -266,7 +265,7 @@ fn weight(update: &RelationshipUpdate) -> usize {
 }
 
 /// Whether an update leads to what is there. What has expired is not there.
-fn says(update: &RelationshipUpdate, is: Option<&Relationship>, now: jiff::Timestamp) -> bool {
+fn leads_to(update: &RelationshipUpdate, is: Option<&Relationship>, now: jiff::Timestamp) -> bool {
     let is_deleted = update.operation() == Operation::Delete;
     let (Some(last), false) = (&update.relationship, is_deleted) else {
         return is.is_none();

@@ -1,4 +1,4 @@
-//! What was emitted already. PostgreSQL delivers revisions again, thousands of times, while
+//! Drops repeated deliveries. PostgreSQL delivers revisions again, thousands of times, while
 //! transactions overlap (measured, SpiceDB v1.56).
 
 use std::collections::HashSet;
@@ -9,7 +9,7 @@ use authzed::zedtoken::Revision;
 /// changes are applied idempotently.
 const HALF: usize = 50_000;
 
-/// What kind of record a revision stands for; it can have one of each.
+/// The kind of record of a revision; it can have one of each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
     Transaction,

@@ -1,4 +1,4 @@
-//! The heartbeat: markers on the source, and how long each takes to come back.
+//! The heartbeat: markers on the source, and the lag until a Watch delivers each.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -89,8 +89,7 @@ async fn write_markers(mut client: Client, every: Duration, markers: Arc<Mutex<M
                 lock(&markers).wait_for(decoded.revision);
             }
             Err(error) => {
-                // Also where it will not pass by itself: a server that takes no writes for a while, a
-                // fence that is lifted again.
+                // Also errors that look permanent: a read-only server or a fence may be lifted again.
                 let message = error.to_string();
                 if refused.as_ref() != Some(&message) {
                     tracing::warn!("--heartbeat: {message}");

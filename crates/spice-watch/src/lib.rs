@@ -87,7 +87,7 @@ pub struct Watch {
     common: CommonArgs,
 }
 
-/// How long an end waits for Watches that are being left.
+/// How long the end waits for Watches that must be idle first.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(250);
 /// How long a stop may take to end a round.
 const CLOSE_ROUND_TIMEOUT: Duration = Duration::from_millis(350);
@@ -120,7 +120,7 @@ impl Program for Watch {
     }
 
     fn ends_of_sigterm(&self) -> Exit {
-        // A spool is as whole as it was. A stream that ends without a trailer is not.
+        // A spool remains complete. A stream that ends without a trailer is not.
         match self.spool {
             Some(_) => Exit::Done,
             None => Exit::Signal(SIGTERM),
@@ -180,7 +180,7 @@ impl Program for Watch {
         let (outcome, written_early) = tokio::select! {
             biased;
             number = shutdown.requested() => (Ok(Ended::Signal(number)), None),
-            // It ends before it is told to only where it cannot write.
+            // It ends early only where it cannot write.
             written = &mut written => {
                 (Err(CommandError::new(Exit::Failed, "the output is closed")), Some(written))
             }
@@ -221,7 +221,7 @@ impl Program for Watch {
                 None => written.await,
             }
         };
-        // The reader of stdout may stand still; a stop must not wait for it.
+        // The reader of stdout may be blocked; a stop must not wait for it.
         let patience = async {
             let number = shutdown.requested().await;
             tokio::time::sleep(PATIENCE).await;
@@ -258,8 +258,8 @@ impl Program for Watch {
 }
 
 impl Watch {
-    /// Ends a round that a signal has cut, so that a stream ends where one can begin again; where that
-    /// takes too long it ends without a trailer.
+    /// Closes a round that a signal interrupted, so that the stream ends where a Watch can resume. If that takes
+    /// too long it ends without a trailer.
     async fn end_round(
         &self,
         watcher: &mut Watcher,
@@ -296,14 +296,14 @@ impl Watch {
         if let Some(contended) = &mut watcher.contended {
             contended.begin_last(Instant::now());
         }
-        let stands = zedtoken::decode(&watcher.since);
-        if let Ok(stands) = stands
-            && stands.revision.sees(&revision) == Some(true)
+        let reached = zedtoken::decode(&watcher.since);
+        if let Ok(reached) = reached
+            && reached.revision.sees(&revision) == Some(true)
         {
-            // Said again for whoever waits for it: only a checkpoint says that all of it was said. Who
-            // wrote the spool may have been ended before it had read what collided.
+            // Emitted again for a reader that waits for it. The program that wrote the spool may have
+            // ended before it had read what collided.
             let since = watcher.since.clone();
-            watcher.emit_settled(&stands.revision, since, true).await?;
+            watcher.emit_settled(&reached.revision, since, true).await?;
             return Ok(Ended::Until);
         }
         watcher.follow(Until::at(&revision, until)).await

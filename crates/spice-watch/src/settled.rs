@@ -1,5 +1,5 @@
-//! Following behind the tip, in rounds, where late transactions appear below revisions that were
-//! delivered already; and what has to be read there before a checkpoint is logged_at.
+//! Follows behind the head, in rounds, where late transactions appear below revisions that were delivered
+//! already, and reads contended relationships there before each checkpoint.
 
 use std::collections::VecDeque;
 
@@ -18,12 +18,12 @@ use crate::tail::Tail;
 use crate::watcher::{Ended, SILENCE, StreamError, Until, Watcher};
 use crate::writer::Event;
 
-/// Relationships are noted so many at a time: a revision of any size is read in pieces.
+/// Relationships that are tracked at a time: a revision of any size is read in pieces.
 const TRACKED_AT_ONCE: usize = 10_000;
-/// How often it is logged_at how many were contended.
+/// How often the number of contended relationships is logged.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
-/// How many relationships were contended, since when that was not logged_at.
+/// How many relationships were contended since that was last logged.
 #[derive(Default)]
 pub(crate) struct ContendedStats {
     read: usize,
@@ -43,7 +43,7 @@ impl ContendedStats {
         }
     }
 
-    /// Says it, where there is something to say.
+    /// Logs it, unless nothing was contended.
     pub(crate) fn log(&mut self) {
         if self.read == 0 {
             return;
@@ -53,8 +53,8 @@ impl ContendedStats {
              have; {}",
             self.read,
             match self.corrected {
-                0 => "all are as their last change says".to_owned(),
-                corrected => format!("{corrected} are otherwise, and were corrected"),
+                0 => "all are as their last change left them".to_owned(),
+                corrected => format!("{corrected} differ, and were corrected"),
             }
         );
         *self = Self {
@@ -66,7 +66,7 @@ impl ContendedStats {
 
 impl Watcher {
     /// Follows in rounds, each to a revision that was seen as head a settle time ago: where late
-    /// transactions appear below revisions that were delivered already, a live Watch never tells of
+    /// transactions appear below revisions that were delivered already, a live Watch never delivers
     /// them, and a later one does (measured, SpiceDB v1.56 on MySQL and memory).
     pub(crate) async fn follow_settled(&mut self, settle: Duration) -> Result<Ended, CommandError> {
         let every = (settle / 10).clamp(Duration::from_millis(50), Duration::from_secs(2));
@@ -104,7 +104,7 @@ impl Watcher {
                 check_at = Instant::now() + SILENCE;
             } else if Instant::now() >= check_at {
                 check_at = Instant::now() + SILENCE;
-                // Any other failure the next look meets, too, and is repeated there.
+                // The next request meets any other failure as well, and repeats it.
                 if let Err(StreamError::Failed(failure)) = self.check_history().await {
                     return Err(failure);
                 }
@@ -119,7 +119,7 @@ impl Watcher {
         }
     }
 
-    /// Notes the head, if it is a new one.
+    /// Adds the head to the observed ones, if it is new.
     async fn observe_head(
         &mut self,
         heads: &mut VecDeque<(String, Instant)>,
@@ -138,7 +138,7 @@ impl Watcher {
         Ok(())
     }
 
-    /// Notes what changed shortly before the end of a spool that is continued.
+    /// Tracks what changed shortly before the end of a spool that is continued.
     pub(crate) async fn load_spool_tail(
         &mut self,
         spool: Option<&Spool>,
@@ -160,7 +160,7 @@ impl Watcher {
                     contended.track_read(&updates);
                 }
             } else {
-                // The spool is whole through its end: what there is no room for is read there.
+                // The spool is complete through its end: what there is no room for is read there.
                 for states in self.track_updates(&updates, &since).await? {
                     self.emit_states(states, &since).await?;
                 }
@@ -173,8 +173,8 @@ impl Watcher {
         Ok(())
     }
 
-    /// Notes what is emitted at a revision. What there is no room for is read there at once; gives back
-    /// what has to be logged_at of it after that.
+    /// Tracks what is emitted at a revision. What there is no room for is read there at once; returns
+    /// the states that must be emitted after it.
     pub(crate) async fn track_updates(
         &mut self,
         updates: &[RelationshipUpdate],
@@ -193,8 +193,8 @@ impl Watcher {
         Ok(states)
     }
 
-    /// Reads the contended relationships at exactly a revision; gives back the states that the stream
-    /// gives otherwise.
+    /// Reads the contended relationships at exactly a revision; returns the states that differ from the
+    /// stream.
     async fn read_contended(
         &mut self,
         token: &str,
@@ -246,7 +246,7 @@ impl Watcher {
         self.emitter.send(event, bytes).await
     }
 
-    /// Says that everything through a revision was logged_at, contended relationships included.
+    /// Emits a checkpoint: everything through a revision was emitted, contended relationships included.
     pub(crate) async fn emit_settled(
         &mut self,
         revision: &Revision,
@@ -261,14 +261,14 @@ impl Watcher {
         self.checkpoint(revision, token).await
     }
 
-    /// Whether what was logged_at needs a checkpoint before the stream may end.
+    /// Whether what was emitted needs a checkpoint before the stream may end.
     pub(crate) fn needs_checkpoint(&self) -> bool {
         self.contended
             .as_ref()
             .is_some_and(Contended::needs_checkpoint)
     }
 
-    /// Ends a round where it stands.
+    /// Ends an interrupted round with a checkpoint at the last emitted revision.
     pub(crate) async fn close_round(&mut self) -> Result<(), CommandError> {
         if !self.needs_checkpoint() {
             return Ok(());

@@ -17,16 +17,16 @@ use crate::heartbeat::Heartbeat;
 use crate::settled::ContendedStats;
 use crate::writer::{self, Emitter, Event};
 
-/// How long a Watch may say nothing before where it stands is read again, on its own connection. Of a
-/// start in the future it never says anything, and on a connection that a proxy or a firewall has
-/// forgotten nothing comes either: no ping can tell (SpiceDB takes one in five minutes at most), and TCP
-/// keepalive only reaches as far as the proxy.
+/// After this much silence of a Watch its revision is read again, on the same connection. A Watch from a
+/// revision in the future is silent for ever, and so is a connection that a proxy or a firewall has
+/// dropped. A ping cannot detect that (SpiceDB accepts one in five minutes), and TCP keepalive reaches only
+/// the proxy.
 pub(crate) const SILENCE: Duration = Duration::from_secs(10);
-/// How long that may take before the connection counts as dead. Doubled each time, for it may only be
-/// slow: a revision of many megabytes comes ahead of the answer.
+/// Without an answer within this time the connection counts as dead. Doubled each time, because it may only
+/// be slow: a revision of many megabytes is ahead of the answer.
 const PATIENCE: Duration = Duration::from_secs(15);
 const MOST_PATIENCE: Duration = Duration::from_secs(600);
-/// How often it is read while the Watch does say something.
+/// How often it is read while the Watch is not silent.
 const PROBE: Duration = Duration::from_secs(3600);
 
 /// How following came to an intended end.
@@ -35,14 +35,14 @@ pub(crate) enum Ended {
     Until,
     Quiet,
     Signal(i32),
-    /// A signal that left a round in the middle.
+    /// A signal that interrupted a round.
     Incomplete(i32),
 }
 
 /// How far one stream is read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Until<'a> {
-    /// For ever.
+    /// Without an end.
     None,
     /// To the checkpoint that sees a revision.
     Sees(&'a Revision),
@@ -68,22 +68,22 @@ pub(crate) struct Watcher {
     pub(crate) quiet: Option<Duration>,
     pub(crate) emitter: Emitter,
     pub(crate) drains: DrainTracker,
-    /// The last revision that was emitted whole, from which to go on.
+    /// The last revision that was emitted completely: the next Watch begins after it.
     pub(crate) since: String,
     /// The newest schema that was emitted.
     pub(crate) schema: Option<String>,
     pub(crate) heartbeat: Option<Heartbeat>,
     pub(crate) progress: Progress,
-    /// Where the order of revisions is not that of effects.
+    /// For sources where the order of revisions is not that of effects.
     pub(crate) contended: Option<Contended>,
     pub(crate) contended_stats: ContendedStats,
     pub(crate) kind: DatastoreKind,
 }
 
-/// What following learns on its way.
+/// The state of following.
 pub(crate) struct Progress {
     pub(crate) recent: RecentRevisions,
-    /// The server tells of changes of the schema.
+    /// The server reports changes of the schema.
     pub(crate) has_schema_events: bool,
     pub(crate) last_change: Instant,
     patience: Duration,
@@ -135,7 +135,7 @@ impl Watcher {
                         && error.message().contains("schema watch unsupported") =>
                 {
                     tracing::info!(
-                        "this datastore does not tell of schema changes: the schema is read and \
+                        "this datastore reports no schema changes: the schema is read and \
                          compared instead"
                     );
                     self.progress.has_schema_events = false;
@@ -143,8 +143,8 @@ impl Watcher {
                 Err(StreamError::Server(error)) if error.kind() == Kind::Unimplemented => {
                     return Err(CommandError::from(error).hint(
                         "the source does not offer Watch: start its SpiceDB without \
-                         --datastore-disable-watch-support; on PostgreSQL it needs \
-                         track_commit_timestamp=on, too",
+                         --datastore-disable-watch-support; PostgreSQL also needs \
+                         track_commit_timestamp=on",
                     ));
                 }
                 Err(StreamError::Server(error)) => {
@@ -154,7 +154,7 @@ impl Watcher {
                 Err(StreamError::Silent) => {
                     let Progress { patience, .. } = &mut self.progress;
                     tracing::warn!(
-                        "{}: no answer for {} s, while the Watch is silent: connecting anew",
+                        "{}: no answer for {} s, while the Watch is silent: reconnecting",
                         self.client.endpoint(),
                         patience.as_secs()
                     );
@@ -165,7 +165,7 @@ impl Watcher {
         }
     }
 
-    /// Reads one stream; `None`: it ended, and another one has to go on.
+    /// Reads one stream; `None`: it ended, and another one has to continue.
     async fn run_stream(
         &mut self,
         bound: Until<'_>,
@@ -207,15 +207,15 @@ impl Watcher {
             }
             self.progress.patience = PATIENCE;
             silent_at = Instant::now() + SILENCE;
-            // A server ends a Watch whose reader is slow. Ours waits for another program: so the
-            // stream is given up, and the next one begins where that one stands.
+            // A server ends a Watch whose reader is slow, and ours waits for another program. So the
+            // stream is ended, and the next one begins where that program is.
             let slow = self.emitter.is_full(writer::weight(&response));
             if slow {
                 responses.drain();
             }
             let before = self.since.clone();
             let next = self.handle_response(response, bound).await?;
-            // What was said before is no progress: a source that repeats it has to end some time.
+            // A repetition is no progress: the retries of a source that only repeats must end.
             if self.since != before {
                 retry.succeeded();
             }
@@ -254,7 +254,7 @@ impl Watcher {
         }
     }
 
-    /// Makes sure that the source still has the changes after where this stands.
+    /// Checks that the source still has the changes after the last emitted revision.
     pub(crate) async fn check_history(&self) -> Result<(), StreamError> {
         match self.client.check_revision_exists(&self.since).await {
             Ok(()) => Ok(()),
@@ -263,7 +263,7 @@ impl Watcher {
         }
     }
 
-    /// Emits what a response says, unless it was said before.
+    /// Emits the content of a response, unless it was emitted before.
     async fn handle_response(
         &mut self,
         response: WatchResponse,
@@ -293,7 +293,7 @@ impl Watcher {
         {
             let text = self.read_schema().await.map_err(StreamError::Server)?;
             self.progress.recent.insert(&revision, dedup::Kind::Schema);
-            // Where changes come with it, the revision is whole only with them.
+            // Where changes come with it, the revision is complete only with them.
             if response.updates.is_empty() {
                 self.emit_schema_if_changed(text, &token).await?;
                 self.since.clone_from(&token);
@@ -345,7 +345,7 @@ impl Watcher {
                 for states in read {
                     self.emit_states(states, &token).await?;
                 }
-                // In a round a Watch delivers in order: everything through here was said.
+                // In a round a Watch delivers in order: everything through here was emitted.
                 self.emit_settled(&revision, token.clone(), false).await?;
             }
         }
@@ -354,7 +354,7 @@ impl Watcher {
                 Until::None => false,
                 Until::Sees(last) | Until::Number(last, _) => revision.sees(last) == Some(true),
             };
-            // A checkpoint is where one may begin again: only with what has to be read there.
+            // A Watch may resume at a checkpoint: what has to be read there comes before it.
             if reached || self.contended.is_none() {
                 self.emit_settled(&revision, token, reached).await?;
             } else {
@@ -367,7 +367,7 @@ impl Watcher {
         Ok(Next::Continue)
     }
 
-    /// Says that everything through a revision was said.
+    /// Emits a checkpoint: everything through a revision was emitted.
     pub(crate) async fn checkpoint(
         &mut self,
         revision: &Revision,
@@ -415,7 +415,7 @@ impl Watcher {
         self.emitter.send(event, bytes).await
     }
 
-    /// Where the server does not tell of its changes.
+    /// For servers that do not report its changes.
     async fn compare_schema(&mut self) -> Result<(), StreamError> {
         let text = self.read_schema().await.map_err(StreamError::Server)?;
         let since = self.since.clone();

@@ -103,7 +103,7 @@ impl Emitter {
         if self.sender.send(event, bytes).await {
             return Ok(());
         }
-        // The thread has said why.
+        // The thread reports why.
         Err(CommandError::new(Exit::Failed, "the output is closed"))
     }
 }

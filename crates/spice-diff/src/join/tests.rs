@@ -109,8 +109,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn table_says_what_a_naive_comparison_says_however_small_its_memory(
-        a in prop::collection::btree_map(0..600_u16, said(), 0..400),
-        b in prop::collection::btree_map(0..600_u16, said(), 0..400),
+        a in prop::collection::btree_map(0..600_u16, said(), 0..120),
+        b in prop::collection::btree_map(0..600_u16, said(), 0..120),
         memory in prop::sample::select(vec![1_usize, 2_000, 20_000, 1 << 20]),
         precision in prop::sample::select(vec![ExpiryPrecision::Micros, ExpiryPrecision::Seconds]),
         shuffle in any::<u64>(),

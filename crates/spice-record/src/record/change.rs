@@ -11,7 +11,7 @@ use crate::digest::{
 use crate::object::objects;
 use crate::relationship::{OperationJson, RelationshipJson, StructJson, Update};
 
-/// All changes of one revision. A huge revision stands on several lines: each has a `part`, counted
+/// All changes of one revision. A huge revision takes several lines: each has a `part`, counted
 /// from 1, and only the one with `last_part` completes it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(
@@ -47,7 +47,7 @@ pub struct Transaction {
 }
 
 impl Transaction {
-    /// Whether the revision is whole with this line.
+    /// Whether the revision is complete with this line.
     #[must_use]
     pub fn completes_revision(&self) -> bool {
         self.part.is_none() || self.last_part == Some(true)
@@ -70,7 +70,7 @@ pub struct SchemaChange {
     pub checksum: Option<Digest>,
 }
 
-/// Everything up to a revision has been said.
+/// Everything up to a revision has been written.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(remote = "Self", expecting = "a JSON object", deny_unknown_fields)]
 pub struct Checkpoint {

@@ -12,7 +12,7 @@ use crate::context::ContextJson;
 use crate::relationship::{ObjectJson, SubjectJson};
 
 /// A question and what a server answered: SpiceDB's CheckBulkPermissionsPair. Where two servers
-/// disagree, it has the other one's answer, too.
+/// disagree, it also has the other one's answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "CheckJson")]
 pub struct Check {
@@ -28,7 +28,7 @@ pub struct Check {
         skip_serializing_if = "Option::is_none"
     )]
     pub other_server: Option<Answer>,
-    /// Whether the two do not tell if the servers disagree: see [`Comparison::Inconclusive`].
+    /// Whether the two answers do not show if the servers disagree: see [`Comparison::Inconclusive`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub inconclusive: bool,
 }
@@ -114,7 +114,7 @@ pub enum Permissionship {
 pub struct Fault {
     /// The gRPC code.
     pub code: i32,
-    /// The server's words.
+    /// The server's message.
     #[serde(default)]
     pub message: String,
     /// The reason of its google.rpc.ErrorInfo without the prefix `ERROR_REASON_`, where it has one.
@@ -123,7 +123,7 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// Whether the server followed the data as deep as it may and gave up. It says nothing about the
+    /// Whether the server followed the data as deep as it may and gave up. That shows nothing about the
     /// subject: of data with cycles the same server answers yes at one time and gives up at another,
     /// whichever branch it comes to first (measured with SpiceDB v1.56: 2 to 16 of 40 times).
     #[must_use]
@@ -144,11 +144,11 @@ pub enum Comparison {
 }
 
 impl Answer {
-    /// Compares it with the other server's. Of an error only the code counts, for its words name
-    /// servers; of two that gave up not even that, for it depends on the version.
+    /// Compares it with the other server's. Of an error only the code counts, because its message names
+    /// servers; of two that gave up not even that, because it depends on the version.
     #[must_use]
     pub fn compare(&self, other: &Self) -> Comparison {
-        let alike = match (self, other) {
+        let equal = match (self, other) {
             (one, other) if one.is_too_deep() && other.is_too_deep() => true,
             (one, other) if one.is_too_deep() || other.is_too_deep() => {
                 return Comparison::Inconclusive;
@@ -157,7 +157,7 @@ impl Answer {
             (Self::Error(one), Self::Error(other)) => one.code == other.code,
             _ => false,
         };
-        if alike {
+        if equal {
             Comparison::Alike
         } else {
             Comparison::Different
@@ -190,7 +190,7 @@ impl fmt::Display for Answer {
                 }
             }
             Self::Error(fault) => {
-                // For people: as much as tells what it is.
+                // For people: enough to recognise it.
                 let message: String = fault.message.chars().take(200).collect();
                 write!(f, "error {} ({message})", fault.code)
             }

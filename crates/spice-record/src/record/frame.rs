@@ -186,7 +186,7 @@ impl Header {
     deny_unknown_fields
 )]
 pub struct Trailer {
-    /// Snapshot: how many relationships stand between header and trailer.
+    /// Snapshot: how many relationships are between header and trailer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relationships: Option<u64>,
     /// Snapshot: their digest at `expiry_precision`, comparable with another server's. Checks: theirs,
@@ -202,13 +202,13 @@ pub struct Trailer {
     /// The header's checksum.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub header: Option<Digest>,
-    /// Updates: how many stand between header and trailer.
+    /// Updates: how many are between header and trailer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub updates: Option<u64>,
-    /// Checks: how many stand between header and trailer.
+    /// Checks: how many are between header and trailer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checks: Option<u64>,
-    /// Changes: the last revision, all of which has been said.
+    /// Changes: the last complete revision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
     /// Changes: why the stream ended.
@@ -252,7 +252,7 @@ impl Trailer {
             checksum: None,
             ..self
         };
-        // Each field can be said in JSON.
+        // Each field can be written as JSON.
         let checksum = serde_json::to_string(&bare).map(|text| digest_text(&text));
         Self {
             checksum: checksum.ok(),

@@ -1,4 +1,4 @@
-//! What a program did, and where it stands: records that are no part of a stream.
+//! What a program did, and how far it has come: records that are no part of a stream.
 
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +28,7 @@ pub struct Imported {
     pub skipped: u64,
     /// Refused by the target, and written to the rejects file.
     pub rejected: u64,
-    /// Expiries that the target keeps less precisely than the stream says them.
+    /// Expiries that the target keeps less precisely than the stream has them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expiry_truncated: Option<u64>,
     /// Revision of the stream.
@@ -83,7 +83,7 @@ pub struct Applied {
     #[serde(default, skip_serializing_if = "is_false")]
     pub coalesced: bool,
     /// Seconds from the commit on the source to that on the target, by the clocks of both; absent
-    /// where the source's revisions do not tell the time.
+    /// where the source's revisions have no time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag: Option<f64>,
     /// When it was acknowledged, RFC 3339.
@@ -141,7 +141,7 @@ impl Position {
     ///
     /// # Errors
     ///
-    /// None that is known: each field can be said in JSON.
+    /// None that is known: each field can be written as JSON.
     pub fn compute_checksum(&self) -> serde_json::Result<Digest> {
         let unsealed = Self {
             checksum: None,

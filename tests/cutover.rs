@@ -190,7 +190,7 @@ impl Migration {
     }
 }
 
-/// Says that the fence is closed.
+/// Confirms that the fence is closed.
 fn fenced(cutover: &mut Running) {
     cutover.take_stdin().write_all(b"fenced\n").unwrap();
 }

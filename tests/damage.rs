@@ -231,7 +231,7 @@ fn malformed_lines_are_named_by_line_and_column() {
             format!(
                 r#"{{"relationship":{{{relationship},"optionalCaveat":{{"caveatName":"c","context":{{"a":1,"a":2}}}}}}}}"#
             ),
-            "stands twice",
+            "is twice in one object",
         ),
     ] {
         let (code, stderr) = checked(&with(&line));

@@ -65,7 +65,7 @@ fn streams_of_version_1_are_read() {
             .run();
         let stderr = checked.expect_success().stderr;
         assert!(
-            stderr.contains(&format!("whole: {expected}")),
+            stderr.contains(&format!("complete: {expected}")),
             "{name}: {stderr}"
         );
     }
@@ -103,7 +103,7 @@ fn example_in_the_documentation_is_a_whole_stream() {
         .run()
         .expect_success();
     assert!(
-        checked.stderr.contains("whole: 1 relationships"),
+        checked.stderr.contains("complete: 1 relationships"),
         "{}",
         checked.stderr
     );

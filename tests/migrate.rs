@@ -1,4 +1,4 @@
-//! `spice-migrate` as an operator runs it: plan and copy, each twice, and what stands in the way.
+//! `spice-migrate` as an operator runs it: plan and copy, each twice, and what prevents it.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -177,7 +177,7 @@ fn programs_are_found_beside_it_through_a_symlink() {
         .run()
         .expect_success();
     assert!(planned.text().contains("cutover"));
-    // Alone in a folder it says what is missing.
+    // Alone in a folder it names what is missing.
     let alone = folder.path().join("spice-migrate");
     std::fs::copy(env!("CARGO_BIN_EXE_spice-migrate"), &alone).unwrap();
     let missing = Program::at(&alone)

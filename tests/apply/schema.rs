@@ -158,13 +158,13 @@ fn definition_added_and_removed_at_once_converges_or_stops() {
     };
     let ended = run();
     if ended.code() != Some(0) {
-        let said = &ended.stderr;
-        assert_eq!(ended.code(), Some(1), "{said}");
+        let stderr = &ended.stderr;
+        assert_eq!(ended.code(), Some(1), "{stderr}");
         assert!(
-            said.contains("folder:f#viewer@user:eve") && said.contains("hint"),
-            "{said}"
+            stderr.contains("folder:f#viewer@user:eve") && stderr.contains("hint"),
+            "{stderr}"
         );
-        figure(&format!("stopped: {said}"));
+        figure(&format!("stopped: {stderr}"));
         // The remedy.
         oracle::write_schema(&target, WITH_EDITOR);
         run().expect_success();

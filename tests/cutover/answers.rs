@@ -6,13 +6,13 @@ use crate::support::spicedb::{Datastore, Server};
 use crate::support::{repeat, wait_until};
 
 impl Migration {
-    /// Verifies with this many checks; what it said.
+    /// Verifies with this many checks; its stderr.
     fn verified(&self, checks: &str, code: i32) -> String {
         let verify = self.step(&["verify", "--check-sample", checks]);
         verify.run().expect_code(code).stderr
     }
 
-    /// A cutover says why it is not safe, and stops nothing.
+    /// A cutover reports why it is not safe, and stops nothing.
     fn not_safe_because(&self, what: &str) {
         let cutover = self.step(&["cutover"]).input("fenced\n").run();
         let cutover = cutover.expect_code(1);
@@ -76,7 +76,7 @@ fn target_that_answers_otherwise_though_it_holds_the_same_is_found_by_checks() {
     assert!(checks.contains(r#""otherServer":{"item":"#), "{checks}");
     assert!(migration.verdict().starts_with("different since "));
     migration.not_safe_because("answers");
-    // A verify that is not told to ask does not open the gate.
+    // A verify without --check-sample does not open the gate.
     let expiry = grant_for_a_while(&migration.from);
     revoke();
     let found = migration.step(&["verify"]).run().expect_code(3).stderr;
@@ -121,7 +121,7 @@ fn target_with_a_smaller_maximum_depth_is_neither_different_nor_proven_equal_by_
     let verdict = migration.verdict();
     assert!(verdict.starts_with("undecided since ") && verdict.contains("inconclusive"));
     migration.not_safe_because("has not proved");
-    // Who decides to do without answers can.
+    // Whoever decides to skip the answers can.
     migration.step(&["verify"]).run().expect_success();
     migration.to.restart_with(&[]);
     let alike = migration.verified("200", 0);

@@ -15,7 +15,7 @@ use crate::watch::{Folded, spool_of};
 
 /// How many migrations run at the same time: mostly they wait.
 const TOGETHER: u32 = 2;
-/// How long the writers go on after the follow has begun.
+/// How long the writers continue after the follow has begun.
 const COLLIDING: Duration = Duration::from_secs(8);
 
 /// What a migration came to.

@@ -1,4 +1,4 @@
-//! What stands between a cutover and the switch: refusals, a fence that leaks, `kill -9`, a source
+//! What can stop a cutover before the switch: refusals, a fence that leaks, `kill -9`, a source
 //! that takes no writes.
 
 use std::os::unix::fs::PermissionsExt as _;
@@ -102,7 +102,7 @@ fn cutover_without_a_plan_a_copy_or_a_follow_is_refused_and_stops_nothing() {
 
     // A target that does not keep up.
     let follow = migration.follow();
-    wait_until("status says that it is safe", PATIENCE, || {
+    wait_until("status reports that it is safe", PATIENCE, || {
         migration.status()["safe"] == true
     });
     let pid = follow.pid();
@@ -112,7 +112,7 @@ fn cutover_without_a_plan_a_copy_or_a_follow_is_refused_and_stops_nothing() {
     for n in 0..40 {
         touch(&migration.from, &format!("late{n}"));
     }
-    wait_until("status says that it is behind", PATIENCE, || {
+    wait_until("status reports that it is behind", PATIENCE, || {
         let status = migration.step(&["status", "--max-lag", "1s"]).run();
         status.code() == Some(1) && status.stderr.contains("behind what was captured")
     });
@@ -129,7 +129,7 @@ fn cutover_without_a_plan_a_copy_or_a_follow_is_refused_and_stops_nothing() {
     );
     stop_applying(pid, "CONT");
     // Nobody gives the word.
-    wait_until("status says that it is safe", PATIENCE, || {
+    wait_until("status reports that it is safe", PATIENCE, || {
         migration.status()["safe"] == true
     });
     let mute = migration
@@ -202,7 +202,7 @@ fn writer_behind_the_fence_is_noticed_and_nothing_is_switched() {
     );
     assert!(!cutover.stderr.contains("SWITCH"), "{}", cutover.stderr);
     follow.wait().expect_success();
-    // As the message says: follow again, and cut over when the way is closed.
+    // As the message advises: follow again, and cut over when the way is closed.
     let follow = migration.follow();
     writers.finish();
     migration.cut_over();

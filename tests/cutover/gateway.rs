@@ -43,7 +43,7 @@ fn follow_goes_on_when_a_gateway_has_answered_in_place_of_either_end() {
     following.wait();
 }
 
-/// A start meets what the gateway says, too, and waits as long.
+/// A start also meets the answers of the gateway, and waits as long.
 #[test]
 fn follow_that_begins_behind_a_gateway_that_answers_goes_on_when_it_passes() {
     let (migration, gateways) = copied();

@@ -84,7 +84,7 @@ fn there_and_back(from: Datastore, to: Datastore, settle: &'static str) {
     );
 }
 
-/// The transactions that the old end tells of since the switch.
+/// The transactions that the old end delivers since the switch.
 struct Marked {
     of_others: usize,
 }

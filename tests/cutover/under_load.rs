@@ -63,8 +63,8 @@ fn rate_since(applied: &str, since: jiff::Timestamp) -> f64 {
 
 /// One migration under load.
 ///
-/// The journal tells what must be on the target, as the independent client reads it there: so it does
-/// not matter what the source says.
+/// The journal names what must be on the target, as the independent client reads it there: so it does
+/// not matter what the source answers.
 fn migrate(load: &Load) -> Measured {
     let migration = Migration::between(load.from, load.to);
     let migration = match load.settle {

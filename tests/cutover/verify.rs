@@ -13,7 +13,7 @@ use crate::support::program::Program;
 use crate::support::spicedb::{Datastore, but_for_dead_mysql_servers};
 use crate::support::{figure, repeat, wait_until};
 
-/// Writers that write until they are told to stop: 1,200 updates a second, where the machine bears it.
+/// Writers that write until they are asked to stop: 1,200 updates a second, where the machine bears it.
 struct Load {
     writers: Writers,
     stop: PathBuf,
@@ -46,7 +46,7 @@ impl Load {
 
 fn verified_again_and_again(migration: &Migration, times: u32) {
     for _ in 0..times {
-        // The answers, too: an overlapping transaction, or an expiry, must not look like another one.
+        // Also the answers: an overlapping transaction, or an expiry, must not look like another one.
         let verify = migration.step(&["verify", "--check-sample", "200"]);
         let verified = verify.run().expect_success();
         for said in ["proven equal", "equal answers"] {

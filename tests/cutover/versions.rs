@@ -1,4 +1,4 @@
-//! SpiceDB of other versions as source and as target: what works, and what says at once that it does not.
+//! SpiceDB of other versions as source and as target: what works, and what reports at once that it does not.
 //!
 //! What is found is a row of the table in docs/versions.md. `make versions` builds every version and finds all
 //! rows; `make test` the oldest.
@@ -15,7 +15,7 @@ use crate::support::{figure, folder, root};
 const OLDEST: &str = "v1.30.0";
 const OTHERS: [&str; 4] = ["v1.35.0", "v1.40.0", "v1.45.4", "v1.57.1"];
 
-/// A relationship with an expiry, as it stands in a stream.
+/// A relationship with an expiry, as it is in a stream.
 const EXPIRING: &str = r#"{"relationship":{"resource":{"objectType":"team","objectId":"t"},"relation":"member","subject":{"object":{"objectType":"user","objectId":"u"}},"optionalExpiresAt":"2999-01-01T00:00:00Z"}}"#;
 
 /// As every version takes it.
@@ -91,7 +91,7 @@ fn fill(server: &Server) {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Goes {
     Live,
-    /// The source cannot be followed, and plan says so.
+    /// The source cannot be followed, and plan reports that.
     Fenced,
 }
 
@@ -220,7 +220,7 @@ definition team {
     true
 }
 
-/// What can be said of a version, in the form of the table.
+/// What is known of a version, in the form of the table.
 fn row(version: &str) -> String {
     let (from, goes) = migrate(server(Some(version)), server(None));
     answers_alike(&from);

@@ -75,7 +75,7 @@ fn damaged_changes_are_applied_up_to_the_damage_and_no_further() {
         let damaged = damage(sound.as_bytes(), std::slice::from_ref(&edit));
         let is_sound = Kind::Changes.read(damaged.as_slice()).is_ok();
         let file = folder.path().join(format!("position-{round}"));
-        let (code, stands) = applied(apply(&server).input(damaged), &file);
+        let (code, applied_through) = applied(apply(&server).input(damaged), &file);
         let codes: &[i32] = if is_sound { &[0] } else { &[65, 75, 2] };
         assert!(
             code.is_some_and(|code| codes.contains(&code)),
@@ -120,10 +120,10 @@ fn damaged_spools_are_applied_up_to_the_damage_and_no_further() {
             .arg(&spool)
             .args(["--until", &token(7)]);
         let file = folder.path().join(format!("position-{round}"));
-        let (code, stands) = applied(program, &file);
+        let (code, applied_through) = applied(program, &file);
         assert!(
-            code == Some(65) || (code == Some(0) && stands == Some(7)),
-            "{round}: {edit:?}: {code:?}, {stands:?}"
+            code == Some(65) || (code == Some(0) && applied_through == Some(7)),
+            "{round}: {edit:?}: {code:?}, {applied_through:?}"
         );
     });
 }

@@ -27,7 +27,7 @@ pub enum Edit {
     Remove(u32),
     /// A line is missing.
     DeleteLine(u16),
-    /// A line stands twice, the second time behind another one.
+    /// A line occurs twice, the second time behind another one.
     RepeatLine(u16, u16),
     /// Two lines have changed places.
     SwapLines(u16, u16),

@@ -122,7 +122,7 @@ impl Kind {
                 let mut writer =
                     SnapshotWriter::create(Vec::new(), header, ExpiryPrecision::Micros)?;
                 for mut relationship in relationships(lines) {
-                    // A trailer with an exactDigest, too.
+                    // A trailer that also has an exactDigest.
                     if let Some(expiry) = &mut relationship.optional_expires_at {
                         expiry.nanos += 7;
                     }

@@ -18,7 +18,7 @@ use spice_record::checks::{self, Answer, Check, Fault, Missing, Permissionship, 
 const BATCH: usize = 200;
 
 /// The most characters of an error, or of the names that an answer depends on, that are kept: the
-/// answers of a whole sample are held at the same time.
+/// answers of a complete sample are held at the same time.
 const LONGEST: usize = 4_000;
 
 /// How often a question is asked again whose error may pass.

@@ -18,7 +18,7 @@ enum Step {
 type Thread = (mpsc::Sender<Step>, JoinHandle<Result<(), CommandError>>);
 
 /// Writes a stream of checks to stdout. It begins with the first batch, and ends, with a trailer, only
-/// where it is told to.
+/// where it is asked to.
 pub(crate) struct Writer {
     header: Option<Header>,
     thread: Option<Thread>,

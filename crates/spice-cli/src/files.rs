@@ -130,7 +130,7 @@ fn follow(path: &Path) -> io::Result<OFlags> {
 ///
 /// # Errors
 ///
-/// Says whose it is.
+/// Names its owner.
 pub(crate) fn trusted_path(path: &Path) -> io::Result<()> {
     /// As many as Linux follows.
     const LINKS: usize = 40;

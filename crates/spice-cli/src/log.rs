@@ -67,7 +67,7 @@ pub enum LogFormat {
 /// The bar that lines must not be written into.
 pub(crate) static BAR: OnceLock<ProgressBar> = OnceLock::new();
 
-/// A file that gets the lines, too.
+/// A file that also gets the lines.
 static COPY: OnceLock<File> = OnceLock::new();
 
 /// From now on each line is also appended to this file. A second call changes nothing.

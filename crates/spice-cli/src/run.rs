@@ -16,7 +16,7 @@ use crate::{cleanup, stdio};
 pub enum Stdout {
     /// Nothing is written there.
     Unused,
-    /// A summary at the end: the work is also worth doing without a reader.
+    /// A summary at the end: the work is also useful without a reader.
     Summary,
     /// What the program is for: without a reader it ends.
     Data,
@@ -48,7 +48,7 @@ pub trait Program: clap::Parser {
     fn run(self, shutdown: Shutdown) -> impl Future<Output = Result<Exit, CommandError>>;
 }
 
-/// Names the process whose end is this program's, too: `spice-migrate` sets it for its children.
+/// Names the process whose end also ends this program: `spice-migrate` sets it for its children.
 pub const PARENT_VARIABLE: &str = "SPICE_PIPES_PARENT";
 
 /// Asks the kernel for SIGTERM when the parent ends, however it ends, if the environment names the

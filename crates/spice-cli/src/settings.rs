@@ -181,7 +181,7 @@ fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Settings,
             .map_err(|_| refuse("SPICE_REQUEST_TIMEOUT", "a duration such as 30s"))?,
         max_retries: retries
             .transpose()
-            .map_err(|_| refuse("SPICE_MAX_RETRIES", "a whole number"))?,
+            .map_err(|_| refuse("SPICE_MAX_RETRIES", "a number"))?,
         datastore: datastore
             .transpose()
             .map_err(|_: String| refuse("SPICE_DATASTORE", "a kind such as postgres"))?,

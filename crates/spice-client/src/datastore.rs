@@ -1,4 +1,4 @@
-//! Which kind of datastore is behind a server: as its revisions tell, as `--datastore` declares, or as
+//! Which kind of datastore is behind a server: as its revisions show, as `--datastore` declares, or as
 //! the server answers.
 
 use authzed::zedtoken;
@@ -8,7 +8,7 @@ use spice_record::ExpiryPrecision;
 use spice_cli::CommandError;
 use spice_cli::Connection;
 
-/// The kind, as far as the form of one of the server's revisions and `--datastore` tell it.
+/// The kind, as far as the form of one of the server's revisions and `--datastore` show it.
 ///
 /// # Errors
 ///
@@ -45,7 +45,7 @@ fn agreed(connection: &Connection, found: DatastoreKind) -> Result<DatastoreKind
     }
 }
 
-/// Asks for heads until they tell memory from Spanner, or it is plain that they do not.
+/// Asks for heads until they distinguish memory from Spanner, or it is plain that they do not.
 async fn ask(client: &Client, head: &str) -> Result<DatastoreKind, CommandError> {
     let mut observer = HeadObserver::default();
     let mut token = head.to_owned();

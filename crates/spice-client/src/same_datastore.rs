@@ -2,7 +2,7 @@
 
 use spice_cli::CommandError;
 
-/// The first characters of the datastore's id in a zedtoken, which tell datastores apart.
+/// The first characters of the datastore's id in a zedtoken, which distinguish datastores.
 #[must_use]
 pub fn datastore_id(token: &str) -> Option<String> {
     authzed::zedtoken::decode(token).ok()?.datastore_id

@@ -12,12 +12,12 @@ use authzed::v1::{Consistency, ReflectSchemaResponse, ReflectionSchemaDiff};
 use spice_cli::CommandError;
 use spice_cli::display::few;
 
-/// What tells a server's schema from `text`, in words; `None` if nothing does.
+/// How a server's schema differs from `text`, in words; `None` if nothing does.
 ///
 /// DiffSchema compares what is stored with what it parses, so that a schema differs from the very text
 /// that the server gives for it (measured, SpiceDB v1.56):
 ///
-/// - It keeps comments as they were written, and ReadSchema renders them anew: spaces, slashes and
+/// - It keeps comments as they were written, and ReadSchema renders them again: spaces, slashes and
 ///   stars at both ends of their lines come and go. A comment counts as changed only if more than these
 ///   has.
 /// - It compares the parsed expressions of caveats, not what they say: one that was written with
@@ -90,7 +90,7 @@ async fn unparsed(
 }
 
 /// The definitions and caveats at a revision; none where there is no schema. Of an older server that cannot
-/// tell them only the names, as the newest text has them.
+/// show only the names, as the newest text has them.
 ///
 /// # Errors
 ///
@@ -219,7 +219,7 @@ pub async fn difference(
     }
 }
 
-/// Says what the server's schema has otherwise than the one it was compared with: DiffSchema counts
+/// Describes how the server's schema differs from the one it was compared with: DiffSchema counts
 /// from its own schema to the other.
 fn describe(diff: &Diff) -> String {
     let relation = |definition: &str, name: &str| format!("{definition}#{name}");

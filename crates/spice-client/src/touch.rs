@@ -127,7 +127,7 @@ pub fn undone(touched: &[&Relationship], there: &ByKey<Relationship>) -> HashSet
 
 /// Whether what is there shows that a TOUCH was not done; `now` in seconds since 1970.
 ///
-/// Less than a second is no difference: MySQL keeps whole seconds, and may round them.
+/// Less than a second is no difference: MySQL keeps full seconds, and may round them.
 fn is_undone(touched: &Relationship, there: Option<&Relationship>, now: i64) -> bool {
     let nanos = |relationship: &Relationship| {
         let expiry = relationship.optional_expires_at.as_ref()?;

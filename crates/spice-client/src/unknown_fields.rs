@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use authzed::Client;
 
-/// How often a long run says that fields were dropped.
+/// How often a long run reports that fields were dropped.
 const EVERY: Duration = Duration::from_secs(10);
 
 /// `--ignore-unknown-fields`.
@@ -18,7 +18,7 @@ pub struct UnknownFieldsArgs {
 }
 
 impl UnknownFieldsArgs {
-    /// The client, told what to do with such fields.
+    /// The client, set to handle such fields.
     #[must_use]
     pub fn apply(self, client: Client) -> Client {
         if self.ignore_unknown_fields {

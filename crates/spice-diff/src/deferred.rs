@@ -63,7 +63,7 @@ pub(crate) fn unseen(spool: &Path, revision: &str) -> Result<Keys, CommandError>
             Exit::BadData,
             format!("the spool {path} does not hold B's revision {revision}"),
         )
-        .hint("B has to be exported at the source's revision of a paired record of that spool"));
+        .hint("B has to be exported at the source's revision of a sync point of that spool"));
     }
     Ok(keys)
 }

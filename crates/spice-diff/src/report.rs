@@ -201,7 +201,7 @@ fn touch(relationship: Relationship) -> RelationshipUpdate {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
+#[expect(clippy::needless_pass_by_value, reason = "it is used in map_err")]
 fn stdout(error: io::Error) -> CommandError {
     CommandError::stdout(&error)
 }

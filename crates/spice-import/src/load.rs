@@ -1,7 +1,7 @@
 //! Loads one chunk: bulk import first, and what the target refuses is bisected.
 //!
 //! A bulk import is one transaction, all or nothing. So after any failure the same rows can be sent
-//! again, and after "already exists" they can be told apart by reading what is there. Nothing is ever
+//! again, and after "already exists" they can be distinguished by reading what is there. Nothing is ever
 //! dropped because its neighbour is in the way.
 
 use std::sync::Mutex;

@@ -158,7 +158,7 @@ proptest! {
         capacity in 1_usize..200,
     ) {
         let stream = written(&relationships);
-        let back = read(&stream, capacity).expect("what was written is whole");
+        let back = read(&stream, capacity).expect("what was written is complete");
         let expected: Vec<_> = relationships.into_iter().map(without_empty_context).collect();
         prop_assert_eq!(back, expected);
     }

@@ -321,11 +321,11 @@ fn refuse_unless_followable(kind: DatastoreKind, endpoint: &str) -> Result<(), C
              switch; spice-migrate does that with plan --fenced",
         )),
         None => Err(CommandError::usage(format!(
-            "{endpoint} is in memory or on Spanner, and its answers do not tell which; Spanner cannot be \
+            "{endpoint} is in memory or on Spanner, and its answers do not show which; Spanner cannot be \
              followed"
         ))
         .hint(
-            "say which it is: --datastore memory|spanner, SPICE_DATASTORE, or datastore = \"...\" in the \
+            "name it: --datastore memory|spanner, SPICE_DATASTORE, or datastore = \"...\" in the \
              context",
         )),
     }

@@ -64,7 +64,7 @@ fn generate(protos: &Path, out: &Path) -> Result<()> {
         .build_server(false)
         .build_transport(false)
         .emit_rerun_if_changed(false)
-        // The messages are there without the calls, too.
+        // The messages are also there without the calls.
         .client_mod_attribute(".", "#[cfg(feature = \"client\")]")
         // prost's own gives up at 32 levels.
         .extern_path(".google.protobuf.Struct", "crate::JsonObject")

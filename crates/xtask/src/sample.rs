@@ -14,7 +14,7 @@ pub(crate) struct Args {
     /// Other seeds draw other relationships
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Only what MySQL keeps, too: whole seconds, characters of latin1
+    /// Only what MySQL also keeps: full seconds, characters of latin1
     #[arg(long)]
     portable: bool,
 }

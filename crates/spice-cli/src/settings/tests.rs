@@ -278,6 +278,6 @@ fn the_contexts_file_is_never_looked_for_in_the_working_directory() {
     for nowhere in [&[][..], &[("HOME", ".")], &[("XDG_CONFIG_HOME", "x")]] {
         assert_eq!(find(nowhere), None);
     }
-    // What is said is taken as it is said.
+    // A given value is used as it is.
     assert_eq!(find(&[("SPICE_CONTEXTS", "c.toml")]), place("c.toml"));
 }

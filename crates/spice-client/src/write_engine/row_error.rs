@@ -7,7 +7,7 @@ use crate::server::Server;
 /// How often an internal error is blamed on the server before it is blamed on the rows.
 const INTERNAL_RETRIES: usize = 2;
 
-/// Tells an error that lies with the rows of a call from one that may pass. One for each sequence of
+/// Distinguishes an error of the rows of a call from one that may pass. One for each sequence of
 /// attempts at the same rows.
 #[derive(Debug)]
 pub struct RowErrorTest {

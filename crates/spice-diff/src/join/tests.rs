@@ -9,7 +9,7 @@ use spice_record::digest::key_digest;
 use super::{Difference, Row, Side, Table};
 use crate::spill::Folder;
 
-/// What a relationship says beside its key: an expiry in nanoseconds, a caveat with a number in its
+/// What a relationship holds beside its key: an expiry in nanoseconds, a caveat with a number in its
 /// context or none.
 type Said = (Option<i32>, Option<(bool, Option<u8>)>);
 
@@ -33,7 +33,7 @@ fn caveat((first, number): (bool, Option<u8>)) -> ContextualizedCaveat {
     }
 }
 
-/// A relationship told from others by `id` alone.
+/// A relationship that differs from others by `id` alone.
 fn relationship(id: u16, (expiry, condition): Said) -> Relationship {
     let object = |object_type: &str, object_id: String| {
         Some(ObjectReference {
@@ -64,7 +64,7 @@ fn row(side: Side, relationship: &Relationship) -> Row {
     }
 }
 
-/// What the table says, as lines.
+/// What the table reports, as lines.
 fn differences(rows: Vec<Row>, memory: usize, precision: ExpiryPrecision) -> BTreeSet<String> {
     let mut table = Table::new(memory, Folder::new(&std::env::temp_dir()));
     for row in rows {
@@ -73,7 +73,7 @@ fn differences(rows: Vec<Row>, memory: usize, precision: ExpiryPrecision) -> BTr
     let mut said = BTreeSet::new();
     table
         .finish(precision, &mut |difference| {
-            assert!(said.insert(line(&difference)), "said twice");
+            assert!(said.insert(line(&difference)), "reported twice");
             Ok(())
         })
         .unwrap();

@@ -1,4 +1,4 @@
-//! Rows that are written one way or the other: with WriteRelationships, whose errors tell which of them
+//! Rows that are written one way or the other: with WriteRelationships, whose errors show which of them
 //! the target does not take.
 
 use std::sync::Mutex;

@@ -63,7 +63,7 @@ fn rows_of_a_refused_shape_are_refused_without_a_call() {
     let path = folder.path().join("rejects");
     let mut rejects = Rejects::open(Some(&path), Path::new("-"), "skip").expect("opened");
     assert!(!rejects.reject_by_shape(&row(1, "a")).expect("unknown"));
-    // A reason that depends on the ids or the context says nothing of others.
+    // A reason that depends on the ids or the context does not apply to others.
     let error = refused("MAX_RELATIONSHIP_CONTEXT_SIZE");
     rejects.reject(&row(1, "a"), &error).expect("appended");
     assert!(!rejects.reject_by_shape(&row(2, "b")).expect("another"));

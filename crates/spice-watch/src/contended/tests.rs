@@ -83,7 +83,7 @@ impl Source {
         self
     }
 
-    /// A round whose end was seen as head after so many seconds: how many are read, and what is said.
+    /// A round whose end was seen as head after so many seconds: how many are read, and what is written.
     fn round(
         &mut self,
         seconds: u64,

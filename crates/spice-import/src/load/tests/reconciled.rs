@@ -80,7 +80,7 @@ fn a_relationship_twice_in_the_stream_counts_once() {
         ),
         (1, vec![1], 1)
     );
-    // The last one wins, and stands for the others.
+    // The last one wins, and replaces the others.
     let touched = sorted(&all, &[], OnConflict::Touch).expect("touched");
     assert_eq!((touched.present, lines(&touched.touch)), (2, vec![3]));
     assert!(touched.absent.is_empty());

@@ -47,7 +47,7 @@ pub fn key(relationship: &Relationship) -> Vec<u8> {
     key
 }
 
-/// What a DELETE holds of a relationship: its identity. One that names a caveat is refused where the schema has
+/// What a DELETE has of a relationship: its identity. One that names a caveat is refused where the schema has
 /// none of that name.
 #[must_use]
 pub fn bare(mut relationship: Relationship) -> Relationship {
@@ -123,7 +123,7 @@ struct Look {
     few: usize,
     /// How many reads are made side by side.
     reads: usize,
-    /// The largest page that the server gives, once it is known
+    /// The largest page that the server gives, once its error has named it
     /// (`--max-bulk-export-relationships-limit`).
     largest_page: AtomicU32,
     max_retries: usize,

@@ -18,7 +18,7 @@ pub struct UnknownFieldsArgs {
 }
 
 impl UnknownFieldsArgs {
-    /// The client, set to handle such fields.
+    /// The client, configured for such fields.
     #[must_use]
     pub fn apply(self, client: Client) -> Client {
         if self.ignore_unknown_fields {
@@ -43,12 +43,12 @@ pub fn warn(client: &Client) {
 /// Warns while a program follows a server: soon after the first such field, and when there are more.
 /// Never ends.
 pub async fn watch(client: &Client) -> Infallible {
-    let mut told = 0;
+    let mut reported = 0;
     loop {
         tokio::time::sleep(EVERY).await;
         let count = client.unknown_fields();
-        if count > told {
-            told = count;
+        if count > reported {
+            reported = count;
             warn(client);
         }
     }

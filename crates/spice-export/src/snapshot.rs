@@ -103,18 +103,16 @@ pub(crate) async fn confirm(
     revision: &str,
     max_retries: usize,
 ) -> Result<(), CommandError> {
-    let mut retry = Retry::new(max_retries);
-    while let Err(error) = client.check_revision_exists(revision).await {
-        retry
-            .pause(error, "checking that the revision still exists")
-            .await
-            .map_err(|failure| match failure.exit {
-                Exit::HistoryLost => failure
-                    .context("the revision expired during its export, which may be incomplete"),
-                _ => failure,
-            })?;
-    }
-    Ok(())
+    let exists = async || client.check_revision_exists(revision).await;
+    let checked = Retry::new(max_retries)
+        .run("checking that the revision still exists", exists)
+        .await;
+    checked.map_err(|failure| match failure.exit {
+        Exit::HistoryLost => {
+            failure.context("the revision expired during its export, which may be incomplete")
+        }
+        _ => failure,
+    })
 }
 
 /// The definitions to read: those of the schema, or those asked for, all of which it must have. The

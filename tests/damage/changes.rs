@@ -48,12 +48,12 @@ fn applied(program: Program, file: &Path) -> (Option<i32>, Option<u64>) {
         "{} bytes of messages",
         finished.stderr.len()
     );
-    let stands = file.exists().then(|| {
-        let stands = position(file)["sourceRevision"].clone();
-        let number = (1..=7).find(|revision| stands == json!(token(*revision)));
+    let applied_through = file.exists().then(|| {
+        let applied_through = position(file)["sourceRevision"].clone();
+        let number = (1..=7).find(|revision| applied_through == json!(token(*revision)));
         number.expect("a revision of the stream")
     });
-    (finished.code(), stands)
+    (finished.code(), applied_through)
 }
 
 #[test]
@@ -82,9 +82,9 @@ fn damaged_changes_are_applied_up_to_the_damage_and_no_further() {
             "{round}: {edit:?}: {code:?}"
         );
         if is_sound {
-            assert_eq!(stands, Some(7), "{round}: {edit:?}");
+            assert_eq!(applied_through, Some(7), "{round}: {edit:?}");
         }
-        let ids = expected(round, stands.unwrap_or(1));
+        let ids = expected(round, applied_through.unwrap_or(1));
         there.lock().unwrap().extend(ids);
     });
     let there = there.into_inner().unwrap();

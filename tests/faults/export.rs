@@ -122,7 +122,7 @@ fn source_away_at_the_last_page_of_an_export_does_not_end_it() {
         let mut stream = Vec::new();
         reader.read_to_end(&mut stream).map(|_| stream).unwrap()
     });
-    program.wait_for_stderr("looking whether the revision", PATIENCE);
+    program.wait_for_stderr("checking that the revision", PATIENCE);
     proxy.enable();
     let mut finished = program.wait().expect_success();
     finished.stdout = read.join().unwrap();

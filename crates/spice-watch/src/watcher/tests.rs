@@ -10,6 +10,9 @@ use testserver::{
 
 use super::*;
 
+mod schema;
+mod silence;
+
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// A watcher of a scripted server, what it emits, and the cursors that its Watches began at.
@@ -263,77 +266,6 @@ async fn source_without_watch_is_told_which_flag_it_lacks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lost_history_is_found_before_the_watch_and_nothing_is_emitted() {
-    let mut rig = Rig::new([Reply::message(&transaction(9, &["a"])).silence()]);
-    let expired = Reply::error(Code::OutOfRange, "the specified zedtoken has expired");
-    rig.server.script(EXPORT, [expired]);
-    let failure = rig.until(9).await.unwrap_err();
-    assert_eq!(failure.exit, Exit::HistoryLost);
-    assert!(failure.message().contains(&token(1)), "{failure:?}");
-    assert!(rig.emitted().is_empty());
-    assert_eq!(rig.server.calls(WATCH), 0);
-}
-
-#[tokio::test(start_paused = true)]
-async fn history_lost_while_the_watch_opens_is_found_before_its_first_answer_is_emitted() {
-    let mut rig = Rig::new([Reply::message(&transaction(9, &["a"])).silence()]);
-    let expired = Reply::error(Code::OutOfRange, "the specified zedtoken has expired");
-    rig.server.script(EXPORT, [Reply::empty(), expired]);
-    let failure = rig.until(9).await.unwrap_err();
-    assert_eq!(failure.exit, Exit::HistoryLost);
-    assert!(rig.emitted().is_empty());
-}
-
-#[tokio::test(start_paused = true)]
-async fn history_lost_during_silence_is_found_within_seconds() {
-    let mut rig = Rig::new([Reply::silent()]);
-    let expired = Reply::error(Code::OutOfRange, "expired");
-    rig.server
-        .script(EXPORT, [Reply::empty(), Reply::empty(), expired]);
-    let began = Instant::now();
-    let failure = rig.until(9).await.unwrap_err();
-    assert_eq!(failure.exit, Exit::HistoryLost);
-    assert_eq!(began.elapsed().as_secs(), 20, "the second check of silence");
-}
-
-#[tokio::test(start_paused = true)]
-async fn silence_alone_neither_ends_nor_reopens_a_watch() {
-    let reply = Reply::empty().pause(90 * MINUTE).then(&checkpoint(2));
-    let mut rig = Rig::new([reply.silence()]);
-    assert!(reached(&rig.until(2).await));
-    assert_eq!(rig.server.calls(WATCH), 1);
-    assert!(rig.server.calls(EXPORT) > 500, "one check each 10 s");
-}
-
-#[tokio::test(start_paused = true)]
-async fn unanswered_check_means_that_the_connection_is_dead() {
-    let second = Reply::message(&checkpoint(2)).silence();
-    let mut rig = Rig::new([Reply::silent(), second]);
-    rig.server
-        .script(EXPORT, [Reply::empty(), Reply::silent(), Reply::empty()]);
-    let began = Instant::now();
-    assert!(reached(&rig.until(2).await));
-    assert_eq!(
-        began.elapsed().as_secs(),
-        25,
-        "10 s of silence, 15 s without an answer"
-    );
-    assert_eq!(rig.server.connections(), 2);
-}
-
-#[tokio::test(start_paused = true)]
-async fn slow_connections_get_twice_the_time_at_each_attempt() {
-    let silent = (0..3).map(|_| Reply::silent());
-    let mut rig = Rig::new(silent.chain([Reply::message(&checkpoint(2)).silence()]));
-    let attempt = [Reply::empty(), Reply::silent()];
-    let attempts = attempt.iter().cycle().take(6).cloned();
-    rig.server.script(EXPORT, attempts.chain([Reply::empty()]));
-    let began = Instant::now();
-    assert!(reached(&rig.until(2).await));
-    assert_eq!(began.elapsed().as_secs(), 3 * 10 + 15 + 30 + 60);
-}
-
-#[tokio::test(start_paused = true)]
 async fn quiet_ends_a_stream_that_brings_no_change() {
     let reply = Reply::message(&transaction(2, &["a"])).pause(5 * MINUTE);
     let mut rig = Rig::new([reply.then(&checkpoint(3)).silence()]);
@@ -387,73 +319,6 @@ async fn response_without_a_revision_fails() {
     nameless.changes_through = None;
     let failure = Rig::new([Reply::message(&nameless)]).until(9).await;
     assert_eq!(failure.unwrap_err().exit, Exit::Failed);
-}
-
-fn schema_event(revision: u64) -> WatchResponse {
-    WatchResponse {
-        schema_updated: true,
-        ..transaction(revision, &[])
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn schema_event_is_read_and_emitted_at_its_revision() {
-    let mut rig = Rig::new([Reply::messages([schema_event(2), checkpoint(3)]).silence()]);
-    let text = Reply::message(&schema_response("two", 2));
-    rig.server.script(READ_SCHEMA, [text]);
-    assert!(reached(&rig.until(3).await));
-    assert_eq!(rig.emitted(), ["2=two", "3."]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn schema_that_is_the_same_is_not_emitted() {
-    let mut rig = Rig::new([Reply::messages([schema_event(2), checkpoint(3)]).silence()]);
-    assert!(reached(&rig.until(3).await));
-    assert_eq!(rig.emitted(), ["3."]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn schema_event_with_changes_comes_before_them_at_the_revision_before() {
-    let both = WatchResponse {
-        schema_updated: true,
-        ..transaction(2, &["a"])
-    };
-    let mut rig = Rig::new([Reply::messages([both, checkpoint(2)]).silence()]);
-    rig.server
-        .script(READ_SCHEMA, [Reply::message(&schema_response("two", 2))]);
-    assert!(reached(&rig.until(2).await));
-    assert_eq!(rig.emitted(), ["1=two", "2+a", "2."]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn schema_that_cannot_be_read_repeats_the_event() {
-    let mut rig = Rig::new([
-        Reply::message(&schema_event(2)).silence(),
-        Reply::messages([schema_event(2), checkpoint(2)]).silence(),
-    ]);
-    rig.server.script(
-        READ_SCHEMA,
-        [
-            Reply::error(Code::Unavailable, "down"),
-            Reply::message(&schema_response("two", 2)),
-        ],
-    );
-    assert!(reached(&rig.until(2).await));
-    assert_eq!(rig.emitted(), ["2=two", "2."]);
-    assert_eq!(rig.began(), ["1", "1"]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn datastore_without_schema_events_has_its_schema_compared() {
-    let unsupported = Reply::error(Code::Unknown, "schema watch unsupported");
-    let changes = Reply::messages([transaction(2, &["a"]), checkpoint(2)]);
-    let mut rig = Rig::new([unsupported, changes.silence()]);
-    rig.server
-        .script(READ_SCHEMA, [Reply::message(&schema_response("two", 2))]);
-    rig.watcher.max_retries = 0;
-    assert!(reached(&rig.until(2).await));
-    assert_eq!(rig.emitted(), ["1=two", "2+a", "2."]);
-    assert!(!rig.watcher.progress.has_schema_events);
 }
 
 /// A transaction of spice-apply's.

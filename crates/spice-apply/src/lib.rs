@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`input`] | the thread that reads a stream, or follows a spool, and checks it |
 //! | [`batch`] | what is written together: coalescing and its order |
-//! | [`worker`] | the loop; [`worker::position_tracker`]: how much of it may be saved |
+//! | [`worker`] | the loop; `worker::position_tracker`: how much of it may be saved |
 //! | [`mod@write`] | the target: refused and ambiguous updates |
 //! | [`ambiguous`] | writes whose end is unknown, read again later |
 //! | [`contended`] | relationships that collided on the source, compared at the end |

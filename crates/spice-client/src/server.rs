@@ -1,7 +1,7 @@
 //! The calls that the writing programs make of a target.
 //!
 //! They talk to a server through this trait, so that their tests run against a
-//! [scripted](crate::scripted) one, with tokio's clock paused: thousands of cases in seconds.
+//! `scripted` one, with tokio's clock paused: thousands of cases in seconds.
 
 use authzed::v1::{Consistency, Relationship, WriteRelationshipsRequest};
 use authzed::{Client, EncodedRelationships, Error, Written};

@@ -14,7 +14,7 @@
 //! | [`cutover`], [`cutover_compare`], [`drain`], [`leaks`], [`reverse`], [`abort`] | the switch, the way back, giving up |
 //! | [`status`], [`safety`], [`rows`] | how far the target is behind, and whether it is safe to cut over |
 //! | [`live`], [`screen`] | the same as a live screen |
-//! | [`print`], [`print_steps`], [`print_live`] | the steps as commands for bash |
+//! | [`mod@print`], [`print_steps`], [`print_live`] | the steps as commands for bash |
 
 #![forbid(unsafe_code)]
 

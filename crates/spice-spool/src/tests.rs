@@ -60,7 +60,7 @@ fn changes() -> Vec<Change> {
     ]
 }
 
-/// A spool's lines, and the revision that is whole with each.
+/// A spool's lines, and the revision that is complete with each.
 fn lines() -> Vec<(Vec<u8>, Option<String>)> {
     let (mut sealer, header) = ChangeSealer::begin(header("start"));
     let header = line(&Record::Header(Box::new(header)));
@@ -85,7 +85,7 @@ fn follow(follower: &mut SpoolReader) -> Vec<Change> {
     all
 }
 
-/// Applies what a follower gets as a program does that keeps whole revisions only.
+/// Applies what a follower gets as a program does that keeps complete revisions only.
 fn whole_of(changes: &[Change]) -> Vec<String> {
     let (mut whole, mut parts) = (Vec::new(), 0);
     for change in changes {
@@ -110,7 +110,7 @@ fn spool_cut_at_every_byte_reopens_at_its_last_whole_revision_and_followers_agre
     let path = folder.path().join("spool");
     let spool = Spool::new(&path);
     let mut bytes = Vec::new();
-    // After how many bytes which revision is whole.
+    // After how many bytes which revision is complete.
     let mut ends = Vec::new();
     for (text, revision) in lines() {
         bytes.extend(text);
@@ -138,7 +138,7 @@ fn spool_cut_at_every_byte_reopens_at_its_last_whole_revision_and_followers_agre
         if end.is_none() {
             appender.header(header("start")).unwrap();
         }
-        // Another writer says other things.
+        // Another writer reports other things.
         let other = [
             ("x", Some(1), false),
             ("x", Some(2), true),

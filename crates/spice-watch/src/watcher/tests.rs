@@ -24,7 +24,7 @@ pub(crate) struct Rig {
 }
 
 impl Rig {
-    /// Of a server that has every revision, with these answers to its Watches in turn. It stands at
+    /// Of a server that has every revision, with these answers to its Watches in turn. It is at
     /// revision 1.
     pub(crate) fn new(watches: impl IntoIterator<Item = Reply>) -> Self {
         Self::with_room(watches, 1 << 20)

@@ -5,15 +5,14 @@
 //! one call takes is written by several at the same time. No two of them hold the same relationship,
 //! and the next batch waits for all of them, so no update ever overtakes another one.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 
-use authzed::v1::{Relationship, RelationshipUpdate, relationship_update::Operation};
+use authzed::v1::RelationshipUpdate;
 use spice_cli::byte_channel::Held;
-use spice_client::lookup::{bare, key};
-use spice_record::digest::key_digest;
 use spice_record::record::{SpoolOffset, Transaction};
 use spice_record::relationship::{StructJson, Update};
 
+use crate::coalesce::Coalescer;
 use crate::input::Step;
 
 /// A backlog of fewer revisions than this is written one by one.
@@ -152,59 +151,6 @@ fn coalesced(
     batch.updates = coalescer.updates;
     batch.contended = coalescer.contended;
     batch
-}
-
-/// The last update of each relationship.
-#[derive(Default)]
-struct Coalescer {
-    updates: Vec<RelationshipUpdate>,
-    indices: HashMap<Vec<u8>, usize>,
-    contended: HashSet<u128>,
-}
-
-impl Coalescer {
-    fn add_as(&mut self, update: RelationshipUpdate, contended: bool) {
-        let count = self.updates.len();
-        let key = update.relationship.as_ref().map(key_digest);
-        self.add(update);
-        if contended || self.updates.len() == count {
-            self.contended.extend(key.map(|key| key.0));
-        }
-    }
-
-    fn add(&mut self, update: RelationshipUpdate) {
-        let Some(relationship) = update.relationship else {
-            return;
-        };
-        let index = self
-            .indices
-            .entry(key(&relationship))
-            .or_insert(self.updates.len());
-        let update = idempotent(update.operation, relationship);
-        match self.updates.get_mut(*index) {
-            Some(earlier) => *earlier = update,
-            None => self.updates.push(update),
-        }
-    }
-}
-
-/// Only touches and bare deletes: both can be done again, and a delete that names a caveat is refused
-/// where the target's schema has none of that name. A touch gives every caveat a context: on MySQL one
-/// without would be a change each time, to what is there already (measured, SpiceDB v1.56).
-fn idempotent(operation: i32, mut relationship: Relationship) -> RelationshipUpdate {
-    let operation = if operation == i32::from(Operation::Delete) {
-        relationship = bare(relationship);
-        Operation::Delete
-    } else {
-        if let Some(caveat) = &mut relationship.optional_caveat {
-            caveat.context.get_or_insert_default();
-        }
-        Operation::Touch
-    };
-    RelationshipUpdate {
-        operation: operation.into(),
-        relationship: Some(relationship),
-    }
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use spice_record::{
 };
 use spice_spool::{Polled, Spool, SpoolReader};
 
-use crate::position::check_start;
+use crate::resume::check_start;
 
 /// What may be read ahead: the backlog that can be coalesced.
 const AHEAD_BYTES: usize = 16 << 20;

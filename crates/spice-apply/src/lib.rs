@@ -3,13 +3,13 @@
 //! | module | holds |
 //! |---|---|
 //! | [`input`] | the thread that reads a stream, or follows a spool, and checks it |
-//! | [`batch`] | what is written together: coalescing and its order |
+//! | [`batch`], [`coalesce`] | what is written together, and in which order |
 //! | [`worker`] | the loop; `worker::position_tracker`: how much of it may be saved |
 //! | [`mod@write`] | the target: refused and ambiguous updates |
 //! | [`ambiguous`] | writes whose end is unknown, read again later |
 //! | [`contended`] | relationships that collided on the source, compared at the end |
 //! | [`schema`] | follows the source's schema |
-//! | [`position`] | the position file, and whether a stream continues from there |
+//! | [`resume`] | the position file, and whether a stream continues from there |
 //! | [`rejects`] | the file of refused updates |
 //! | [`report`] | transaction metadata, and `applied` records |
 
@@ -17,11 +17,12 @@
 
 mod ambiguous;
 mod batch;
+mod coalesce;
 mod contended;
 mod input;
-mod position;
 mod rejects;
 mod report;
+mod resume;
 mod schema;
 mod worker;
 mod write;
@@ -47,8 +48,8 @@ use spice_spool::Spool;
 use spice_spool::position::PositionFile;
 
 use crate::input::{Input, Step};
-use crate::position::PositionStore;
 use crate::rejects::Rejects;
+use crate::resume::PositionStore;
 use crate::schema::SchemaPolicy;
 use crate::worker::{Ended, Worker};
 use crate::write::Target;
@@ -210,13 +211,13 @@ impl Apply {
         let head = client.write_marker().await?;
         let kind = spice_client::datastore::kind_by_form(&connection, &head)?;
         if let (Some(file), Some(position)) = (&file, &position) {
-            position::check_target(file, position, &head)?;
+            resume::check_target(file, position, &head)?;
         }
         if let (Some(position), Some(until)) = (&position, &until)
             && let Ok(resume) = zedtoken::decode(&position.source_revision)
             && resume.datastore_id == until.datastore_id
             && resume.revision.sees(&until.revision) == Some(true)
-            && position::ambiguous_for(position, jiff::Timestamp::now()).is_zero()
+            && resume::ambiguous_for(position, jiff::Timestamp::now()).is_zero()
         {
             tracing::info!(
                 "everything through --until was applied before: the position is at {}",
@@ -265,7 +266,7 @@ impl Apply {
             }
         }
         if let (Some(file), Some(position), Some(header)) = (&file, &position, &header) {
-            position::check_source(file, position, header)?;
+            resume::check_source(file, position, header)?;
         }
         if let Some(header) = &header
             && header.stream != StreamKind::Changes
@@ -277,7 +278,7 @@ impl Apply {
             )));
         }
         if let Some(position) = &position {
-            let left = position::ambiguous_for(position, jiff::Timestamp::now());
+            let left = resume::ambiguous_for(position, jiff::Timestamp::now());
             if !left.is_zero() {
                 let seconds = left.as_secs_f64();
                 tracing::warn!(

@@ -12,8 +12,8 @@ use spice_client::write_engine::{AfterAmbiguous, Outcome, Policy, Stage, WriteEn
 use spice_record::relationship::DisplayRelationship;
 
 use crate::ambiguous::{AMBIGUITY_WINDOW, AmbiguousWrites};
-use crate::position::PositionStore;
 use crate::rejects::Rejects;
+use crate::resume::PositionStore;
 
 #[cfg(test)]
 mod tests;

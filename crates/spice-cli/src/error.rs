@@ -7,7 +7,7 @@ use spice_record::ReadError;
 
 use crate::display::{MESSAGE_BYTES, bounded};
 use crate::exit::Exit;
-use crate::hints;
+use crate::exit::hints;
 use crate::shutdown::SIGPIPE;
 
 /// Why a program failed: what happened, and what to do next.

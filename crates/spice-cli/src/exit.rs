@@ -1,5 +1,7 @@
 //! The exit codes, and which error ends in which: the only place that decides it.
 
+pub mod hints;
+
 use std::process::ExitCode;
 
 use authzed::Kind;

@@ -5,13 +5,13 @@
 //! | [`run`] | the life of a program: flags, runtime, signals, the last message, the exit code |
 //! | [`exit`] | the exit codes, and which error ends in which: the only such place |
 //! | [`error`] | the error that ends a program: message, hints, causes |
-//! | [`hints`] | the hints about flags, by the cause of an error |
+//! | [`exit::hints`] | the hints about flags, by the cause of an error |
 //! | [`connection`] | `--context`, `--endpoint`, ...: the settings of one connection, checked |
 //! | [`settings`] | flags, the contexts file and the `SPICE_*` environment, and which comes first |
 //! | [`token_command`] | the command that prints the preshared key |
 //! | [`compare`] | `--as-of`, `--expiry-precision`: which relationships are compared, and how closely |
 //! | [`values`] | sizes, durations and zedtokens as flags take them |
-//! | [`stdio`] | stdin, stdout and files as streams, zstd |
+//! | [`stdio`], [`mod@zstd`] | stdin, stdout and files as streams, packed or not |
 //! | [`byte_channel`] | a channel between two tasks that is bounded in bytes |
 //! | [`shutdown`] | SIGINT, SIGTERM, SIGHUP, SIGUSR1, and a reader of stdout that leaves |
 //! | [`cleanup`] | what must not outlive the process |
@@ -31,7 +31,6 @@ pub mod display;
 pub mod error;
 pub mod exit;
 pub mod files;
-pub mod hints;
 pub mod log;
 pub mod progress;
 pub mod run;
@@ -40,6 +39,7 @@ pub mod shutdown;
 pub mod stdio;
 mod token_command;
 pub mod values;
+mod zstd;
 
 pub use connection::{Connection, ConnectionArgs};
 pub use error::CommandError;

@@ -1,26 +1,22 @@
-//! stdin, stdout and files as streams; zstd on both sides.
+//! stdin, stdout and files as streams.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, BufWriter, IsTerminal as _, Read, Write};
+use std::io::{self, BufRead, BufWriter, IsTerminal as _, Read, Write};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tempfile::NamedTempFile;
-use zstd::stream::{read::Decoder, write::Encoder};
 
 use crate::cleanup::{self, Registered};
 use crate::error::CommandError;
 use crate::exit::Exit;
 use crate::files::trusted_path;
 use crate::shutdown;
+use crate::zstd::{Encoder, encoder, unpacked};
 
-const BUFFER_BYTES: usize = 256 << 10;
-/// The largest window of compressed input, 16 MiB: memory that the input asks for. `zstd -19` uses 8 MiB.
-const WINDOW_LOG_MAX: u32 = 24;
-const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
-
+pub(crate) const BUFFER_BYTES: usize = 256 << 10;
 /// Opens a file, or stdin for `-`; zstd is recognised and unpacked. Also returns the name for messages.
 ///
 /// # Errors
@@ -76,35 +72,6 @@ pub fn stdout_is_pipe() -> bool {
         .is_ok_and(|metadata| metadata.file_type().is_fifo())
 }
 
-fn unpacked(mut input: Box<dyn Read + Send>) -> io::Result<Box<dyn BufRead + Send>> {
-    let mut start = Vec::with_capacity(ZSTD_MAGIC.len());
-    input
-        .by_ref()
-        .take(ZSTD_MAGIC.len() as u64)
-        .read_to_end(&mut start)?;
-    let packed = start == ZSTD_MAGIC;
-    let whole = BufReader::with_capacity(BUFFER_BYTES, io::Cursor::new(start).chain(input));
-    if packed {
-        let mut decoder = Decoder::with_buffer(whole)?;
-        decoder.window_log_max(WINDOW_LOG_MAX)?;
-        let decoder = Unpack(decoder);
-        return Ok(Box::new(BufReader::with_capacity(BUFFER_BYTES, decoder)));
-    }
-    Ok(Box::new(whole))
-}
-
-/// Reports "invalid data" where the decoder reports "other": damage is not a failing disk.
-struct Unpack<R: BufRead>(Decoder<'static, R>);
-
-impl<R: BufRead> Read for Unpack<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer).map_err(|error| match error.kind() {
-            io::ErrorKind::Other => io::Error::new(io::ErrorKind::InvalidData, error),
-            _ => error,
-        })
-    }
-}
-
 /// Where a stream goes: stdout, or a file that appears under its name only when it is complete.
 pub struct Output {
     writer: Packing,
@@ -120,7 +87,7 @@ struct Target {
 
 enum Packing {
     Plain(BufWriter<File>),
-    Zstd(Box<Encoder<'static, BufWriter<File>>>),
+    Zstd(Box<Encoder<BufWriter<File>>>),
 }
 
 impl Output {
@@ -180,15 +147,7 @@ impl Output {
         let buffered = BufWriter::with_capacity(BUFFER_BYTES, file);
         let writer = match zstd {
             None => Packing::Plain(buffered),
-            Some(level) => {
-                let mut encoder = Encoder::new(buffered, level).map_err(failed)?;
-                encoder.include_checksum(true).map_err(failed)?;
-                // From level 20 on the default is a window that our own readers would refuse.
-                if level > 19 {
-                    encoder.window_log(WINDOW_LOG_MAX - 1).map_err(failed)?;
-                }
-                Packing::Zstd(Box::new(encoder))
-            }
+            Some(level) => Packing::Zstd(Box::new(encoder(buffered, level).map_err(failed)?)),
         };
         Ok(Self { writer, target })
     }

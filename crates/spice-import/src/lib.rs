@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod chunk;
+mod conflict;
 mod dry_run;
 mod input;
 mod load;
@@ -37,6 +38,7 @@ use spice_record::record::Filter;
 use spice_record::{Header, Integrity, Record};
 use tokio::sync::mpsc;
 
+pub use crate::conflict::OnConflict;
 use crate::dry_run::DryRun;
 use crate::input::{Step, Totals};
 use crate::load::Loader;
@@ -94,28 +96,6 @@ pub enum SchemaMode {
     Check,
     /// Leave the target's schema alone.
     Skip,
-}
-
-/// `--on-conflict`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum OnConflict {
-    /// Stop at the first relationship that differs.
-    Fail,
-    /// Leave it as it is on the target, name it, and end with exit code 3.
-    Skip,
-    /// Write the stream's over it.
-    Touch,
-}
-
-impl OnConflict {
-    /// The policy with which an import that ended early resumes: what it has loaded itself must not end
-    /// it again.
-    fn resume_policy(self) -> &'static str {
-        match self {
-            Self::Fail | Self::Skip => "skip",
-            Self::Touch => "touch",
-        }
-    }
 }
 
 const EXAMPLES: &str = "\

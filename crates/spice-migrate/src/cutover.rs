@@ -11,7 +11,6 @@ use crate::ends::{self, Ends};
 use crate::phase::{Phase, Step, Switch, SyncPoint};
 use crate::records;
 use crate::reverse;
-use crate::safety::is_verified;
 use crate::session::Session;
 use crate::state::State;
 use crate::status::{self, Snapshot};
@@ -19,6 +18,7 @@ use crate::stop::{Outcome, Stop};
 use crate::store::Durable;
 use crate::suite::{Exit, PositionFile};
 use crate::time::{Instant, seconds};
+use crate::verify_age::is_verified;
 
 /// A marker behind it shows later writes as a leak. Without one, only a fence that was confirmed within so
 /// long is taken to be closed still.

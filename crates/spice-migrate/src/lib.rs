@@ -12,7 +12,7 @@
 //! | [`plan`], [`plan_text`], [`copy`], [`capture`], [`check`], [`follow`], [`resync`] | the steps |
 //! | [`verify`], [`schemas`], [`answers`] | both ends compared while they are written |
 //! | [`cutover`], [`cutover_compare`], [`drain`], [`leaks`], [`reverse`], [`abort`] | the switch, the way back, giving up |
-//! | [`status`], [`safety`], [`rows`] | how far the target is behind, and whether it is safe to cut over |
+//! | [`status`], [`safety`], [`verify_age`], [`rows`] | how far the target is behind, and whether it is safe to cut over |
 //! | [`live`], [`screen`] | the same as a live screen |
 //! | [`mod@print`], [`print_steps`], [`print_live`] | the steps as commands for bash |
 
@@ -60,6 +60,7 @@ pub mod store;
 mod suite;
 pub mod time;
 mod verify;
+mod verify_age;
 mod words;
 
 use std::path::Path;

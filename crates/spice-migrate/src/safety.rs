@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::state::{Found, Verdict};
 use crate::time::{Instant, Span, seconds};
+use crate::verify_age::is_verified;
 
 /// How far the target is behind, as far as the folder shows.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -131,28 +132,6 @@ fn is_followed(lag: &Lag) -> Result<(), Unsafe> {
     match lag.is_applied {
         true => Ok(()),
         false => Err(Unsafe::NothingApplied),
-    }
-}
-
-/// Whether both ends were found equal, and not too long ago.
-///
-/// # Errors
-///
-/// They were not, or that was too long ago.
-pub fn is_verified(
-    proved_at: Option<Instant>,
-    policy: &Policy,
-    now: Instant,
-) -> Result<(), Unsafe> {
-    let Some(most) = &policy.max_verify_age else {
-        return Ok(());
-    };
-    match proved_at {
-        None => Err(Unsafe::NotVerified),
-        Some(at) if at.elapsed(now) > most.duration() + policy.grace => {
-            Err(Unsafe::VerifiedTooLongAgo(at))
-        }
-        Some(_) => Ok(()),
     }
 }
 

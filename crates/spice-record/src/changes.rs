@@ -11,7 +11,7 @@ use crate::chain::Chain;
 use crate::digest::Digest;
 use crate::integrity::Integrity;
 use crate::read::{ReadError, RecordReader};
-use crate::record::frame::MAX_SCHEMA_BYTES;
+use crate::record::header::MAX_SCHEMA_BYTES;
 use crate::record::{Checkpoint, Header, Record, SchemaChange, StreamKind, Trailer, Transaction};
 
 /// A line of a change stream.

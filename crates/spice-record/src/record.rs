@@ -10,13 +10,15 @@ use crate::relationship::relationship_json;
 
 pub(crate) mod change;
 pub mod check;
-pub(crate) mod frame;
+pub(crate) mod header;
 mod summary;
+mod trailer;
 
 pub use self::change::{Checkpoint, SchemaChange, Transaction, UpdateLine};
 pub use self::check::Check;
-pub use self::frame::{Filter, Header, StreamEnd, StreamKind, Trailer};
+pub use self::header::{Filter, Header, StreamKind};
 pub use self::summary::{Applied, Digests, Imported, Position, RelationDigest, SpoolOffset};
+pub use self::trailer::{StreamEnd, Trailer};
 
 /// One line: an object with exactly one key, which names its kind.
 ///

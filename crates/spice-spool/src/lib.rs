@@ -14,18 +14,18 @@
 #![warn(missing_docs)]
 
 pub mod find_revision;
+mod lock;
 pub mod position;
 mod reader;
 mod writer;
 
-use std::fs::{self, File, TryLockError};
-use std::io::{self, Read as _, Seek as _, Write as _};
+use std::fs::{self, File};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use spice_record::record::SpoolOffset;
 
-use spice_cli::files::{open_private, private, read_private};
+use spice_cli::files::{private, read_private};
 use spice_cli::{CommandError, Exit};
 
 pub use self::reader::{Polled, SpoolReader};
@@ -109,13 +109,6 @@ impl Spool {
         Some(SpoolOffset { segment, offset })
     }
 
-    /// Whether a writer is running.
-    #[must_use]
-    pub fn writer_lives(&self) -> bool {
-        open_private(&self.lock_file())
-            .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
-    }
-
     /// The message of a writer that ended because history was lost.
     #[must_use]
     pub fn lost(&self) -> Option<String> {
@@ -140,61 +133,6 @@ impl Spool {
     /// Removes that message: a later writer found the history complete.
     pub fn clear_lost(&self) {
         let _ = fs::remove_file(self.lost_file());
-    }
-
-    /// The content of the lock file, which changes with each writer.
-    fn generation(&self) -> String {
-        let content = read_private(&self.lock_file()).unwrap_or_default();
-        String::from_utf8_lossy(&content).into_owned()
-    }
-
-    /// Locks the spool for a writer, which is a new generation from now on.
-    fn lock(&self) -> Result<File, CommandError> {
-        /// A follower that looks for the writer holds the lock for a moment.
-        const PATIENCE: Duration = Duration::from_secs(1);
-        let path = self.lock_file();
-        let failed = |error: io::Error| {
-            let path = path.display();
-            CommandError::new(
-                Exit::Failed,
-                format!("cannot lock the spool: {path}: {error}"),
-            )
-        };
-        let mut file = private()
-            .read(true)
-            .create(true)
-            .open(&path)
-            .map_err(failed)?;
-        let began = Instant::now();
-        loop {
-            match file.try_lock() {
-                Ok(()) => break,
-                Err(TryLockError::WouldBlock) if began.elapsed() < PATIENCE => {
-                    std::thread::sleep(Duration::from_millis(20));
-                }
-                Err(TryLockError::WouldBlock) => {
-                    let mut owner = String::new();
-                    let _ = file.read_to_string(&mut owner);
-                    let owner = owner.split_whitespace().next().unwrap_or("?").to_owned();
-                    return Err(CommandError::usage(format!(
-                        "another spice-watch (process {owner}) appends to {}",
-                        self.0.display()
-                    ))
-                    .hint("one spool has one writer: stop that one, or give another --spool"));
-                }
-                Err(TryLockError::Error(error)) => return Err(failed(error)),
-            }
-        }
-        let now = jiff::Timestamp::now();
-        file.set_len(0)
-            .and_then(|()| file.rewind())
-            .and_then(|()| writeln!(file, "{} {now}", std::process::id()))
-            .map_err(failed)?;
-        Ok(file)
-    }
-
-    fn lock_file(&self) -> PathBuf {
-        self.beside(".lock")
     }
 
     fn lost_file(&self) -> PathBuf {

@@ -20,7 +20,7 @@ use spice_spool::{Spool, SpoolTail, SpoolWriter};
 use tokio::time::Instant;
 
 use crate::contended::Contended;
-use crate::{Watch, watcher};
+use crate::{Watch, history};
 
 /// Everything that is known before the Watch is opened.
 pub(crate) struct Start {
@@ -250,21 +250,13 @@ impl Watch {
             match read.await {
                 Ok(schema) => return Ok(schema.map(|schema| schema.text)),
                 Err(error) if error.kind() == Kind::HistoryLost => {
-                    let failure = watcher::lost(error, since);
+                    let failure = history::lost(error, since);
                     self.record_history_lost(&failure);
                     return Err(failure);
                 }
                 Err(error) => retry.pause(error, "looking for the revision again").await?,
             }
             *client = client.reconnect();
-        }
-    }
-
-    /// Stores the message beside the spool, for its readers.
-    pub(crate) fn record_history_lost(&self, failure: &CommandError) {
-        let spool = self.spool.as_deref().map(Spool::new);
-        if let Some(Err(error)) = spool.map(|spool| spool.set_lost(failure.message())) {
-            tracing::warn!("cannot store the lost history beside the spool: {error}");
         }
     }
 

@@ -12,6 +12,7 @@ mod contended;
 mod dedup;
 mod drain;
 mod heartbeat;
+mod history;
 mod recent;
 mod settled;
 mod tail;

@@ -254,15 +254,6 @@ impl Watcher {
         }
     }
 
-    /// Checks that the source still has the changes after the last emitted revision.
-    pub(crate) async fn check_history(&self) -> Result<(), StreamError> {
-        match self.client.check_revision_exists(&self.since).await {
-            Ok(()) => Ok(()),
-            Err(error) if error.kind() == Kind::HistoryLost => Err(lost(error, &self.since).into()),
-            Err(error) => Err(StreamError::Server(error)),
-        }
-    }
-
     /// Emits the content of a response, unless it was emitted before.
     async fn handle_response(
         &mut self,
@@ -426,11 +417,6 @@ impl Watcher {
         let schema = self.client.read_schema().await?;
         Ok(schema.map(|schema| schema.text).unwrap_or_default())
     }
-}
-
-/// Exit 4: what came after a revision cannot be had any more.
-pub(crate) fn lost(error: authzed::Error, since: &str) -> CommandError {
-    CommandError::from(error).context(format!("history lost after revision {since}"))
 }
 
 async fn at(instant: Option<Instant>) {

@@ -10,12 +10,12 @@ use spice_record::digest::{Digest, digest_text};
 use spice_record::record::{Position, SpoolOffset, StreamKind};
 use tokio::time::{Duration, Instant};
 
-/// After a batch of several calls only reading the head gives a revision that holds all of them.
-pub(super) const SYNC_POINT_EVERY: Duration = Duration::from_secs(2);
-/// Checkpoints alone are reported this often; at least every ten seconds there must be a sync point.
-const IDLE_SYNC_POINT_EVERY: Duration = Duration::from_secs(8);
 /// The position is saved at most this late.
 const SAVE_EVERY: Duration = Duration::from_millis(100);
+
+mod sync_point;
+
+pub(super) use self::sync_point::SyncPoint;
 
 /// A place in the stream: a revision, and where its record begins in a spool.
 pub(super) type Place = (String, SpoolOffset);
@@ -34,17 +34,6 @@ pub(super) struct Acknowledged {
     pub(super) ends_at_checkpoint: bool,
     /// How many calls it took.
     pub(super) calls: u64,
-}
-
-/// How a batch becomes a sync point.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum SyncPoint {
-    /// Not at all.
-    No,
-    /// Its only call returned a revision that holds everything.
-    OfCall,
-    /// The head has to be read.
-    OfHead,
 }
 
 /// The position, and what is known beside it.
@@ -148,25 +137,6 @@ impl PositionTracker {
         self.replay_until.is_some_and(|until| place < until)
     }
 
-    /// Whether a batch becomes a sync point. `is_settled`: nothing else can be applied before it.
-    pub(super) fn sync_point_of(&self, batch: &Acknowledged, is_settled: bool) -> SyncPoint {
-        let is_safe = batch.ends_at_checkpoint || !self.only_checkpoints;
-        let is_new = batch
-            .revision
-            .as_ref()
-            .is_some_and(|(_, place)| !self.is_replay(*place));
-        if !(batch.completes && is_safe && is_settled && is_new) {
-            SyncPoint::No
-        } else if batch.calls == 1 && !batch.is_part {
-            // One call alone: its revision holds it, and everything that ended before it began.
-            SyncPoint::OfCall
-        } else if self.is_sync_point_due() {
-            SyncPoint::OfHead
-        } else {
-            SyncPoint::No
-        }
-    }
-
     /// A batch was acknowledged; `target_revision` holds all of it. Returns the revision through which
     /// everything is on the target with it, for the report.
     pub(super) fn acknowledged(
@@ -246,43 +216,6 @@ impl PositionTracker {
             self.has_advanced = true;
             self.note_unsaved();
         }
-    }
-
-    /// Whether a sync point by reading the head is due again.
-    pub(super) fn is_sync_point_due(&self) -> bool {
-        self.synced_at.elapsed() >= SYNC_POINT_EVERY
-    }
-
-    /// When a sync point is due while there is nothing to read.
-    pub(super) fn idle_sync_point_at(&self) -> Option<Instant> {
-        self.has_advanced
-            .then(|| self.synced_at + IDLE_SYNC_POINT_EVERY)
-    }
-
-    /// A batch is a sync point.
-    pub(super) fn note_sync_point(&mut self) {
-        self.synced_at = Instant::now();
-        self.has_advanced = false;
-    }
-
-    /// Whether the position may become a sync point now; the next attempt is due after the usual time
-    /// in any case.
-    pub(super) fn begin_sync_point(&mut self, is_settled: bool) -> bool {
-        self.synced_at = Instant::now();
-        // All that there is was read, so this is no replay any more.
-        let may = is_settled && self.since_checkpoint.is_none();
-        self.has_advanced &= !may;
-        may
-    }
-
-    /// The target's head, read now, holds everything through the position; returns the latter.
-    pub(super) fn sync_point_at(&mut self, head: &str) -> Option<String> {
-        let position = self.position.as_mut()?;
-        position.target_revision = Some(head.to_owned());
-        position.sync_point = true;
-        let revision = position.source_revision.clone();
-        self.note_unsaved();
-        Some(revision)
     }
 
     /// Something of the position is to be saved.

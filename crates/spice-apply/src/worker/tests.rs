@@ -27,7 +27,7 @@ use spice_record::relationship::Update;
 use super::{Ended, Worker};
 use crate::Apply;
 use crate::input::Step;
-use crate::position::{PositionSink, PositionStore};
+use crate::resume::{PositionSink, PositionStore};
 use crate::write::Target;
 
 /// A source whose revisions are in the order of their effects, as CockroachDB's; or not, as MySQL's.

@@ -9,7 +9,7 @@ use tokio::time::{Duration, Instant, sleep_until};
 
 use super::Worker;
 use crate::ambiguous::{self, AMBIGUITY_WINDOW};
-use crate::position::{from_now, prune};
+use crate::resume::{from_now, prune};
 use crate::schema::PendingSchema;
 
 impl<S: Server> Worker<S> {

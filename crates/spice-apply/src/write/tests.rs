@@ -13,8 +13,8 @@ use spice_client::write_engine::WriteEngine;
 use spice_record::record::Position;
 
 use super::Target;
-use crate::position::{PositionSink, PositionStore};
 use crate::rejects::Rejects;
+use crate::resume::{PositionSink, PositionStore};
 
 #[derive(Clone, Default)]
 struct Saved(Arc<Mutex<Vec<Position>>>);

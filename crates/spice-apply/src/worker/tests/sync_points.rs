@@ -145,7 +145,7 @@ async fn what_may_be_applied_already_is_no_sync_point() {
     drop(worker);
     let (mut worker, sender) = world.worker();
     let header = world.header(None);
-    let store = crate::position::PositionStore::new(world.saved.clone(), world.position());
+    let store = crate::resume::PositionStore::new(world.saved.clone(), world.position());
     // The spool reached to the third revision when this process began.
     let resumed = worker.resume_from(Some(store), world.position(), Some(&header), Some(place(3)));
     resumed.expect("resumed");

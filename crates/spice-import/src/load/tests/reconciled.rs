@@ -7,10 +7,10 @@ use spice_client::lookup::key;
 use spice_client::scripted::{Call, Scripted, expiring, relationship};
 use spice_record::ExpiryPrecision;
 
-use super::super::reconcile::{Sorted, sort};
 use super::{load, loader, rows};
 use crate::OnConflict;
 use crate::chunk::Row;
+use crate::conflict::{Sorted, sort};
 
 const FAR: i64 = u32::MAX as i64;
 

@@ -135,13 +135,13 @@ impl Cutover<'_> {
         rejects: Option<&Path>,
     ) -> Outcome<(Switch, bool)> {
         let fenced = self.fence(state).await?;
-        // From here on applications wait: as little as possible. The state is written while the marker is.
-        let (marker, stopped, kept) =
-            tokio::join!(self.marker(state, fenced), self.stop_follow(), async {
-                self.keep_fence(state, fenced)
-            });
+        // From here on applications wait: as little as possible. The state is written while the marker is;
+        // follow is stopped only once the state has the fence, or the same command could not resume.
+        let (marker, stopped) = tokio::join!(self.marker(state, fenced), async {
+            self.keep_fence(state, fenced)?;
+            self.stop_follow().await
+        });
         let (marker, stopped) = (marker?, stopped?);
-        kept?;
         let (second, drained) = match &marker {
             Some(marker) => self.drain.behind_the_fence(marker).await?,
             None => self.drain.quiet_source().await?,

@@ -48,7 +48,7 @@ fn too_slow_target_gets_smaller_transactions() {
     assert_accounted(&finished, sample);
     assert_eq!(rows(&server), sample.relationships);
     // Once of the first, and not of each that follows.
-    let halved = finished.stderr.matches("halving it, and what").count();
+    let halved = finished.stderr.matches("halving it, and those").count();
     assert!((1..=3).contains(&halved), "{halved}: {}", finished.stderr);
 }
 

@@ -96,7 +96,7 @@ fn full_disk_of_the_spool_ends_1_and_resumes_with_space() {
     let finished = capturing.wait().expect_code(1);
     assert!(
         finished.stderr.contains("No space left on device")
-            && finished.stderr.contains("make room"),
+            && finished.stderr.contains("free space"),
         "{}",
         finished.stderr
     );

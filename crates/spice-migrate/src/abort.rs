@@ -52,7 +52,7 @@ pub(crate) async fn run(session: &Session) -> Outcome {
         None => "no changes".to_owned(),
     };
     let next = match state.phase {
-        Phase::Planned => "copy",
+        Phase::Planned {} => "copy",
         _ => "follow",
     };
     tracing::info!("stopped. Nothing was switched, and nothing is deleted");

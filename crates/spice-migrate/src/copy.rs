@@ -24,12 +24,12 @@ pub(crate) async fn run(session: &Session, flags: &cli::Copy) -> Outcome {
     session.alone(&[Step::Follow, Step::Cutover, Step::Reverse, Step::Resync])?;
     session.allowed()?;
     let state = session.state()?;
-    let mut is_new = state.phase == Phase::Planned;
+    let mut is_new = state.phase == Phase::Planned {};
     if flags.restart {
         is_new |= state.procedure == Procedure::Live;
     } else {
         match state.phase {
-            Phase::Planned | Phase::Copying { .. } | Phase::Incomplete { .. } => {}
+            Phase::Planned {} | Phase::Copying { .. } | Phase::Incomplete { .. } => {}
             Phase::Copied { .. } | Phase::Unequal { .. } => {
                 tracing::info!("the copy is {}; comparing, not writing", state.phase);
                 let ends = ends::look_again(session).await?;
@@ -149,7 +149,7 @@ impl Transfer<'_> {
         let exported = export.wait().await;
         if imported == Ended::Code(2) && self.before.is_none() {
             // Refused before anything was written.
-            session.set_phase(Phase::Planned)?;
+            session.set_phase(Phase::Planned {})?;
         }
         Ok(([exported, imported], output))
     }
@@ -203,7 +203,7 @@ impl Transfer<'_> {
         let session = self.session;
         let state = session.state()?;
         let left = match state.phase {
-            Phase::Planned => "nothing was copied",
+            Phase::Planned {} => "nothing was copied",
             _ => "the copy is not finished",
         };
         let source = &self.ends.source.context;

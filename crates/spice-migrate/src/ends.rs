@@ -114,7 +114,7 @@ fn as_planned(session: &Session, ends: &Ends) -> Outcome {
     };
     let same = state.source.datastore_id == ends.source.datastore_id
         && state.target.datastore_id == ends.target.datastore_id;
-    if same || (session.step == Step::Plan && state.phase == Phase::Planned) {
+    if same || (session.step == Step::Plan && state.phase == Phase::Planned {}) {
         return Ok(());
     }
     Err(Stop::usage(
@@ -150,7 +150,7 @@ fn followable(session: &Session, between: &Between, kind: &Kind) -> Outcome {
     let (source, target) = (&between.source, &between.target);
     let is_begun = session
         .known()
-        .is_some_and(|state| state.phase != Phase::Planned);
+        .is_some_and(|state| state.phase != Phase::Planned {});
     if kind.is("spanner") {
         let way_out = match is_begun {
             true => format!(

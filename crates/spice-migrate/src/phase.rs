@@ -174,7 +174,7 @@ impl std::fmt::Display for Switch {
 #[serde(tag = "name", rename_all = "camelCase", deny_unknown_fields)]
 pub enum Phase {
     /// Nothing was written.
-    Planned,
+    Planned {},
     /// There may be relationships of this migration on the target.
     Copying {
         /// Since when.
@@ -290,7 +290,7 @@ impl Phase {
             | Self::Fenced { ready, .. }
             | Self::MarkerWritten { ready, .. }
             | Self::Drained { ready, .. } => Some(ready),
-            Self::Planned
+            Self::Planned {}
             | Self::Copying { .. }
             | Self::Incomplete { .. }
             | Self::Unequal { .. }
@@ -343,7 +343,7 @@ impl Phase {
 impl std::fmt::Display for Phase {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (name, since) = match self {
-            Self::Planned => return f.write_str("not begun"),
+            Self::Planned {} => return f.write_str("not begun"),
             Self::Copying { since } => ("begun", since),
             Self::Incomplete { since } => ("incomplete", since),
             Self::Copied { since } => ("copied", since),
@@ -393,13 +393,13 @@ pub fn allows(procedure: Procedure, phase: &Phase, step: Step) -> Result<(), Ref
         },
         Step::Check | Step::Resync => match phase {
             Phase::Switched { .. } | Phase::Verified { .. } => Err(Refusal::SwitchOrdered),
-            Phase::Planned => Err(Refusal::NothingCopied),
+            Phase::Planned {} => Err(Refusal::NothingCopied),
             _ => Ok(()),
         },
         Step::Cutover if phase.switch().is_some() => Ok(()),
         Step::Follow | Step::Verify | Step::Cutover => match phase {
             Phase::Switched { .. } | Phase::Verified { .. } => Err(Refusal::SwitchOrdered),
-            Phase::Planned => Err(Refusal::NothingCopied),
+            Phase::Planned {} => Err(Refusal::NothingCopied),
             Phase::Copying { .. } | Phase::Incomplete { .. } | Phase::Unequal { .. } => {
                 Err(Refusal::CopyUnfinished)
             }

@@ -34,7 +34,7 @@ fn phases() -> [Phase; 14] {
         offset: 100,
     };
     [
-        Phase::Planned,
+        Phase::Planned {},
         Phase::Copying { since },
         Phase::Incomplete { since },
         Phase::Copied { since },
@@ -113,7 +113,7 @@ fn fenced_procedure_has_no_step_that_captures() {
         }
     }
     let check = |phase: &Phase| allows(Procedure::Fenced, phase, Step::Check);
-    assert_eq!(check(&Phase::Planned), Err(Refusal::NothingCopied));
+    assert_eq!(check(&Phase::Planned {}), Err(Refusal::NothingCopied));
     assert_eq!(check(&Phase::Proven { since: since() }), Ok(()));
 }
 

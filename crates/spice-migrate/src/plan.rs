@@ -74,7 +74,7 @@ pub(crate) fn between(session: &Session, flags: &cli::Plan) -> Outcome<Between> 
             "for another migration, plan with another --state",
         ));
     }
-    if state.phase != Phase::Planned && state.procedure != procedure {
+    if (state.phase != Phase::Planned {}) && state.procedure != procedure {
         return Err(Stop::usage(
             format!(
                 "the copy has begun, planned the other way ({})",
@@ -107,13 +107,13 @@ pub(crate) async fn run(session: &Session, flags: &cli::Plan) -> Outcome {
     let known = session.known();
     let phase = known
         .as_ref()
-        .map_or(Phase::Planned, |state| state.phase.clone());
+        .map_or(Phase::Planned {}, |state| state.phase.clone());
     let mut policy = flags.on_conflict.map(OnConflict::name);
     let there = match (&phase, policy) {
-        (Phase::Planned, None) => {
+        (Phase::Planned {}, None) => {
             "holds no relationships; it has no schema, or the same".to_owned()
         }
-        (Phase::Planned, Some(policy)) => {
+        (Phase::Planned {}, Some(policy)) => {
             format!("may hold relationships (--on-conflict {policy}); its schema fits")
         }
         (phase, _) => {

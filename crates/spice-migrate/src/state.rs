@@ -198,7 +198,7 @@ impl State {
             is_reverse: false,
             settle: None,
             gc_window: None,
-            phase: Phase::Planned,
+            phase: Phase::Planned {},
             start: None,
             following: None,
             verdict: None,

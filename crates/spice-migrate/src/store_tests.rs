@@ -73,7 +73,7 @@ fn every_changed_byte_is_refused_and_the_file_stays() {
         std::fs::write(&file, &changed).unwrap();
         // White space between fields means nothing.
         match store.load() {
-            Ok(state) => assert_eq!(state.unwrap().phase, Phase::Planned, "byte {at}"),
+            Ok(state) => assert_eq!(state.unwrap().phase, Phase::Planned {}, "byte {at}"),
             Err(failure) => assert!(
                 matches!(failure.exit, Exit::BadData | Exit::Usage),
                 "byte {at}"

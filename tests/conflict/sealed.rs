@@ -216,7 +216,7 @@ fn dry_run_without_a_server_checks_the_stream_alone() {
         &unproved,
         &[
             "1 relationships",
-            "nothing proves that this stream is complete",
+            "nothing proves that it is complete",
         ],
     );
     dry(&[], stream[..stream.len() - 10].to_vec()).expect_code(65);

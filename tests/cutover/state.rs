@@ -134,7 +134,7 @@ fn no_lost_write_of_the_state_lets_a_step_undo_the_switch() {
     let phase = |text: &str| serde_json::from_str::<State>(text).unwrap().phase;
     let names: Vec<Phase> = states.iter().map(|text| phase(text)).collect();
     for is_there in [
-        |phase: &Phase| *phase == Phase::Planned,
+        |phase: &Phase| *phase == Phase::Planned {},
         |phase: &Phase| matches!(phase, Phase::Proven { .. }),
         |phase: &Phase| matches!(phase, Phase::Following { .. }),
         |phase: &Phase| matches!(phase, Phase::Fenced { .. }),

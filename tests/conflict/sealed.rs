@@ -214,10 +214,7 @@ fn dry_run_without_a_server_checks_the_stream_alone() {
     let unproved = dry(&["--no-trailer"], by_hand).expect_success();
     assert_says(
         &unproved,
-        &[
-            "1 relationships",
-            "nothing proves that it is complete",
-        ],
+        &["1 relationships", "nothing proves that it is complete"],
     );
     dry(&[], stream[..stream.len() - 10].to_vec()).expect_code(65);
 }

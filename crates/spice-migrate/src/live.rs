@@ -55,8 +55,9 @@ fn show(
     let has_color = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let theme = Theme::new(has_color);
     let mut history = History::default();
+    history.add(panel.counters, REFRESH);
     let mut measured = Clock::now();
-    let mut pause = Duration::ZERO;
+    let mut pause = REFRESH;
     loop {
         if measured.elapsed() >= pause {
             let began = Clock::now();

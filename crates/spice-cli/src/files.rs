@@ -4,12 +4,13 @@
 //! Links are followed only where nobody else can have planted them.
 
 use std::fs::{self, File, Metadata, OpenOptions};
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use rustix::fs::OFlags;
 
+use crate::cleanup;
 use crate::error::CommandError;
 use crate::exit::Exit;
 use crate::stdio;
@@ -61,6 +62,28 @@ pub fn read_private(path: &Path) -> io::Result<Vec<u8>> {
         return Err(io::Error::other("larger than any state file"));
     }
     Ok(bytes)
+}
+
+/// Replaces a file with one of a line, durably: after a loss of power there is the old one or this one.
+///
+/// # Errors
+///
+/// The operating system's; the old file is still there then.
+pub fn replace(path: &Path, line: &str) -> io::Result<()> {
+    let folder = match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    // tempfile creates with mode 0600.
+    let mut file = tempfile::Builder::new()
+        .prefix(".replacement.")
+        .tempfile_in(folder)?;
+    let unfinished = cleanup::file(file.path());
+    writeln!(file, "{line}")?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    drop(unfinished);
+    File::open(folder)?.sync_all()
 }
 
 /// Opens the file of a flag for appending: what is refused, or set aside. It must not be one of the
@@ -156,7 +179,7 @@ pub(crate) fn trusted_path(path: &Path) -> io::Result<()> {
 }
 
 /// Who runs this.
-pub(crate) fn own_uid() -> u32 {
+pub fn own_uid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 

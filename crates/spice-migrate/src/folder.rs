@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::quote::quoted;
 use crate::stop::{Outcome, Stop};
-use crate::suite::Exit;
+use crate::suite::{Exit, files};
 
 /// The folder as it is used: never like a flag.
 pub(crate) fn path(given: &Path) -> Outcome<PathBuf> {
@@ -49,7 +49,7 @@ pub(crate) fn only_ours(folder: &Path, same: &str) -> Outcome {
         }
         Ok(metadata) => metadata,
     };
-    let own = rustix::process::geteuid().as_raw();
+    let own = files::own_uid();
     if metadata.uid() != own && metadata.uid() != 0 {
         return Err(Stop::usage(
             format!("{shown} belongs to another user, who could change what this does"),

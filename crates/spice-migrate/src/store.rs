@@ -133,7 +133,7 @@ impl Store {
         };
         state.checksum = Some(state.compute_checksum().map_err(|error| failed(&error))?);
         let text = serde_json::to_string_pretty(&state).map_err(|error| failed(&error))?;
-        replace(&self.0, "state.json", &text).map_err(|error| failed(&error))?;
+        files::replace(&self.file("state.json"), &text).map_err(|error| failed(&error))?;
         self.record(&state);
         Ok(state)
     }
@@ -187,7 +187,7 @@ impl Store {
             switch: switch.clone(),
         };
         let text = serde_json::to_string_pretty(&record).map_err(|error| failed(&error))?;
-        replace(&self.0, "switch.json", &text).map_err(|error| failed(&error))?;
+        files::replace(&self.file("switch.json"), &text).map_err(|error| failed(&error))?;
         let recorded = switch.clone();
         self.update(|state| state.phase = Phase::Switched { switch: recorded })?;
         Ok(Durable(switch))
@@ -249,19 +249,6 @@ impl Store {
              another folder (--state DIR) unless the switch was announced",
         )
     }
-}
-
-/// Replaces a file, durably: after a loss of power there is the old one or this one.
-fn replace(folder: &Path, name: &str, text: &str) -> io::Result<()> {
-    let prefix = format!(".{name}.");
-    // tempfile creates with mode 0600.
-    let mut file = tempfile::Builder::new()
-        .prefix(&prefix)
-        .tempfile_in(folder)?;
-    writeln!(file, "{text}")?;
-    file.as_file().sync_all()?;
-    file.persist(folder.join(name))?;
-    File::open(folder)?.sync_all()
 }
 
 /// Removes a file, if it is there.

@@ -1,14 +1,12 @@
 //! How far a change stream was applied: a file of one line that is always complete.
 
-use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use spice_record::record::Position;
 use spice_record::{Record, RecordReader};
 
-use spice_cli::{CommandError, Exit};
-use spice_cli::{cleanup, files};
+use spice_cli::{CommandError, Exit, files};
 
 /// Where a position is kept.
 #[derive(Clone, Debug)]
@@ -82,25 +80,12 @@ impl PositionFile {
     }
 
     fn write(&self, position: &Position) -> io::Result<()> {
-        let folder = match self.0.parent() {
-            Some(folder) if folder != Path::new("") => folder,
-            _ => Path::new("."),
-        };
-        // tempfile creates with mode 0600.
-        let mut file = tempfile::Builder::new()
-            .prefix(".position.")
-            .tempfile_in(folder)?;
         let sealed = Position {
             checksum: Some(position.compute_checksum()?),
             ..position.clone()
         };
         let line = serde_json::to_string(&Record::Position(Box::new(sealed)))?;
-        let unfinished = cleanup::file(file.path());
-        writeln!(file, "{line}")?;
-        file.as_file().sync_all()?;
-        file.persist(&self.0)?;
-        drop(unfinished);
-        File::open(folder)?.sync_all()
+        files::replace(&self.0, &line)
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use testdata::Sample;
 
-use self::bench::{BENCH, Case, LIMIT, Who, run, run_with};
+use self::bench::{BENCH, Case, Given, LIMIT, LONG, SHORT, WORKERS, Who, run, run_with};
 use crate::support::{figure, repeat};
 
 fn case(who: Who, treatment: &str, codes: &[i32]) -> Case {
@@ -31,7 +31,7 @@ fn server_that_behaves_is_used_without_an_error() {
         Head,
         Mark,
     ];
-    run(all.map(|who| case(who, "", &[0])).to_vec());
+    run_with(all.map(|who| case(who, "", &[0])).to_vec(), WORKERS, LONG);
 }
 
 /// The calls that each program makes, and does not end well without.
@@ -184,7 +184,7 @@ fn import_whose_large_messages_are_reset_sends_smaller_ones() {
     let bench = &*BENCH;
     // Each call may take its time: what is tried is the size of messages.
     let treatment = "ImportBulkRelationships=many:3";
-    let loaded = bench.run_within(Who::Import, treatment, "60s", LIMIT);
+    let loaded = bench.run_within(Who::Import, treatment, LONG, LIMIT);
     let loaded = loaded.expect_success();
     assert!(loaded.stderr.contains("halving them"), "{}", loaded.stderr);
     assert!(loaded.text().contains("\"loaded\":12"), "{}", loaded.text());
@@ -218,7 +218,14 @@ fn server_that_sends_too_much_gets_an_error_and_little_memory() {
         }
     }
     // The fake server takes its time to send so much.
-    run_with(cases, 3, "20s");
+    run_with(
+        cases,
+        3,
+        Given {
+            request_timeout: "20s",
+            ..SHORT
+        },
+    );
 }
 
 #[test]
@@ -317,7 +324,7 @@ fn writes_that_hang_are_given_up_in_the_documented_time() {
         (Who::Import, "ImportBulkRelationships=hang", 8),
     ] {
         let limit = Duration::from_secs(60 * minutes);
-        let finished = bench.run_within(who, treatment, "1s", limit);
+        let finished = bench.run_within(who, treatment, SHORT, limit);
         finished.expect_code(75);
     }
 }

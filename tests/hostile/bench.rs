@@ -18,10 +18,27 @@ use crate::support::{figure, folder, root};
 /// A case needs a second for each of two attempts of a few calls, and pauses in between. After this it hangs.
 pub(super) const LIMIT: Duration = Duration::from_secs(100);
 const MOST_KIB: u64 = 300 << 10;
+/// What a program is given for a call.
+#[derive(Clone, Copy)]
+pub(super) struct Given {
+    pub(super) request_timeout: &'static str,
+    pub(super) max_retries: &'static str,
+}
+
+/// For what must fail: each case ends within seconds.
+pub(super) const SHORT: Given = Given {
+    request_timeout: "1s",
+    max_retries: "1",
+};
+/// For what must succeed, on a machine that is as busy as it likes.
+pub(super) const LONG: Given = Given {
+    request_timeout: "60s",
+    max_retries: "9",
+};
 /// What a message on stderr may have, in bytes.
 const LONGEST_MESSAGE: usize = 2 << 10;
 /// Cases side by side.
-const WORKERS: usize = 6;
+pub(super) const WORKERS: usize = 6;
 
 /// The fake server, for as long as this lives.
 pub(super) struct Hostile {
@@ -62,7 +79,6 @@ impl Hostile {
             .env("SPICE_ENDPOINT", format!("127.0.0.1:{}", self.port))
             .env("SPICE_INSECURE", "true")
             .env("SPICE_TOKEN", treatment)
-            .args(["--max-retries", "1"])
     }
 }
 
@@ -107,21 +123,21 @@ impl Bench {
             (Who::Export, bench.snapshot.clone()),
             (Who::Watch, bench.changes.clone()),
         ] {
-            let made = bench.run(who, "").expect_success();
+            let made = bench.run_within(who, "", LONG, LIMIT).expect_success();
             std::fs::write(path, made.stdout).unwrap();
         }
         bench
     }
 
     pub(super) fn run(&self, who: Who, treatment: &str) -> Finished {
-        self.run_within(who, treatment, "1s", LIMIT)
+        self.run_within(who, treatment, SHORT, LIMIT)
     }
 
     pub(super) fn run_within(
         &self,
         who: Who,
         treatment: &str,
-        request_timeout: &str,
+        given: Given,
         limit: Duration,
     ) -> Finished {
         // What is written to has to be another datastore than what was read.
@@ -133,7 +149,8 @@ impl Bench {
         let named = |name: &str| {
             self.server
                 .program(name, treatment)
-                .args(["--request-timeout", request_timeout])
+                .args(["--request-timeout", given.request_timeout])
+                .args(["--max-retries", given.max_retries])
                 .timeout(limit)
         };
         let (since, until) = (&self.server.since, &self.server.until);
@@ -170,10 +187,10 @@ pub(super) type Case = (Who, String, Vec<i32>);
 
 /// Runs cases side by side, and names all that went wrong.
 pub(super) fn run(cases: Vec<Case>) {
-    run_with(cases, WORKERS, "1s");
+    run_with(cases, WORKERS, SHORT);
 }
 
-pub(super) fn run_with(cases: Vec<Case>, workers: usize, request_timeout: &str) {
+pub(super) fn run_with(cases: Vec<Case>, workers: usize, given: Given) {
     // One at a time: the fake server is slower than the second that its clients are given.
     static ALONE: Mutex<()> = Mutex::new(());
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -189,7 +206,7 @@ pub(super) fn run_with(cases: Vec<Case>, workers: usize, request_timeout: &str) 
                     let Some((who, treatment, codes)) = next else {
                         return;
                     };
-                    let finished = bench.run_within(who, &treatment, request_timeout, LIMIT);
+                    let finished = bench.run_within(who, &treatment, given, LIMIT);
                     let mut figures = figures.lock().unwrap();
                     let most = figures.entry(who).or_default();
                     *most = (most.0.max(finished.peak_kib), most.1.max(finished.took));

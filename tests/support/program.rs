@@ -73,7 +73,7 @@ impl Program {
             command,
             input: None,
             home,
-            timeout: Duration::from_secs(60),
+            timeout: Duration::from_secs(180),
             stdin: None,
             stdout: None,
         }

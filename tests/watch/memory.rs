@@ -4,7 +4,7 @@ use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Folded, PATIENCE, WATCHING, churn, import_held, mark, source, watch};
+use super::{Folded, PATIENCE, WATCHING, churn, import_held, mark, source_with, watch};
 use crate::support::folder;
 use crate::support::oracle;
 use crate::support::running::Running;
@@ -36,7 +36,9 @@ fn peak(running: &Running) -> u64 {
 #[test]
 #[expect(clippy::print_stderr, reason = "the figures are looked at")]
 fn import_of_300_000_and_its_updates_take_bounded_memory() {
-    let server = source(Datastore::Postgres);
+    // Its one import takes as long as the machine is busy.
+    let patient = "--streaming-api-response-delay-timeout=10m";
+    let server = source_with(Datastore::Postgres, &[patient]);
     let folder = folder();
     let spool = folder.path().join("changes.ndjson");
     let since = oracle::head(&server);

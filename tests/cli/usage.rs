@@ -216,7 +216,7 @@ fn json_messages_have_level_program_message_and_hint() {
         let told = events(&failed);
         let error = told.last().unwrap();
         assert_eq!(error["level"], "error", "{error}");
-        assert_eq!(error["hint"].is_string(), hint, "{error}");
+        assert_eq!(error["hints"].is_array(), hint, "{error}");
     }
     let equals = run(Program::new("spice-revision").args(["--log-format=json", "--settle", "x"]));
     assert!(

@@ -10,8 +10,9 @@ use std::fmt::{self, Write};
 
 /// The longest message of an error, warning or log line, as it is printed.
 pub const MESSAGE_BYTES: usize = 1_300;
-/// The longest hint. Message, hint and what is around them are less than 2 KiB.
-pub const HINT_BYTES: usize = 550;
+/// All hints together: commands to paste, so they are seldom cut. Message, hints and what is around them
+/// are less than 3 KiB.
+pub const HINT_BYTES: usize = 1_300;
 /// The longest name in a table.
 const CELL_BYTES: usize = 300;
 

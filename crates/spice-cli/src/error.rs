@@ -16,7 +16,7 @@ pub struct CommandError {
     /// The code.
     pub exit: Exit,
     message: String,
-    hint: String,
+    hints: Vec<String>,
     help: String,
     source: Option<Source>,
 }
@@ -30,7 +30,7 @@ impl CommandError {
         Self {
             exit,
             message: bounded(MESSAGE_BYTES, format_args!("{message}")),
-            hint: String::new(),
+            hints: Vec::new(),
             help: String::new(),
             source: None,
         }
@@ -59,9 +59,16 @@ impl CommandError {
     /// Adds what to do next, unless there is a hint already.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        if self.hint.is_empty() {
-            self.hint = hint.into();
+        if self.hints.is_empty() {
+            self.hints.push(one_line(&hint.into()));
         }
+        self
+    }
+
+    /// Adds one thing more to do, below the hints that there are.
+    #[must_use]
+    pub fn also(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(one_line(&hint.into()));
         self
     }
 
@@ -93,10 +100,10 @@ impl CommandError {
         &self.message
     }
 
-    /// What to do next; empty where nothing is known.
+    /// What to do next, one hint a line; empty where nothing is known.
     #[must_use]
-    pub fn hint_text(&self) -> &str {
-        &self.hint
+    pub fn hint_text(&self) -> String {
+        self.hints.join("\n")
     }
 
     /// A failed write to stdout. Where the reader has left, this ends with SIGPIPE and reports nothing.
@@ -127,19 +134,19 @@ impl CommandError {
         self
     }
 
-    /// Prints the message, its causes and the hint.
-    pub fn report(&self) {
-        if self.message.is_empty() {
-            return;
+    /// Prints the message, its causes and the hints. Returns the exit code.
+    pub fn report(&self) -> Exit {
+        if !self.message.is_empty() {
+            let causes = self.causes().join("\n");
+            tracing::error!(
+                hints = self.hint_text(),
+                help = self.help,
+                causes,
+                "{}",
+                self.message
+            );
         }
-        let causes = self.causes().join("\n");
-        tracing::error!(
-            hint = self.hint,
-            help = self.help,
-            causes,
-            "{}",
-            self.message
-        );
+        self.exit
     }
 
     /// The causes from the nearest to the root, without those that repeat the one before.
@@ -149,11 +156,16 @@ impl CommandError {
             .as_deref()
             .map(|source| source as &dyn std::error::Error);
         let mut causes: Vec<String> = std::iter::successors(first, |error| error.source())
-            .map(ToString::to_string)
+            .map(|error| one_line(&error.to_string()))
             .collect();
         causes.dedup_by(|inner, outer| outer.contains(inner.as_str()));
         causes
     }
+}
+
+/// Hints and causes are a line each. What a server says has no line of its own there.
+fn one_line(text: &str) -> String {
+    text.trim_end().replace('\n', " ")
 }
 
 impl From<ReadError> for CommandError {
@@ -214,6 +226,14 @@ mod tests {
     }
 
     #[test]
+    fn hints_and_causes_are_a_line_each() {
+        let failure = CommandError::usage("no").hint("a\nb").also("c\n");
+        assert_eq!(failure.hint_text(), "a b\nc");
+        let failure = failure.with_source(chain(&["d\nhint: e"]));
+        assert_eq!(failure.causes(), ["d hint: e"]);
+    }
+
+    #[test]
     fn context_comes_first_and_keeps_code_hint_and_causes() {
         let failure = CommandError::new(Exit::BadData, "line 3")
             .hint("do this")
@@ -221,7 +241,7 @@ mod tests {
             .context("cannot read it");
         assert_eq!(failure.message(), "cannot read it: line 3");
         assert_eq!(
-            (failure.exit, failure.hint_text()),
+            (failure.exit, &*failure.hint_text()),
             (Exit::BadData, "do this")
         );
         assert_eq!(failure.causes(), ["root"]);
@@ -229,9 +249,13 @@ mod tests {
     }
 
     #[test]
-    fn first_hint_remains() {
+    fn first_hint_remains_and_others_come_below_it() {
         let failure = CommandError::usage("no").hint("first").hint("second");
-        assert_eq!((failure.exit, failure.hint_text()), (Exit::Usage, "first"));
+        assert_eq!(
+            (failure.exit, &*failure.hint_text()),
+            (Exit::Usage, "first")
+        );
+        assert_eq!(failure.also("third").hint_text(), "first\nthird");
     }
 
     #[test]

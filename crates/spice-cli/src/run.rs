@@ -95,8 +95,7 @@ pub fn main<P: Program>() -> ExitCode {
             log::init(P::NAME, &LogArgs::of_command_line());
             let text = error.render().to_string();
             let text = text.strip_prefix("error: ").unwrap_or(&text);
-            CommandError::usage(text.trim_end()).report();
-            return Exit::Usage.code();
+            return CommandError::usage(text.trim_end()).report().code();
         }
     };
     log::init(P::NAME, program.log_args());
@@ -107,10 +106,7 @@ pub fn main<P: Program>() -> ExitCode {
         runtime.shutdown_background();
         outcome
     });
-    let exit = outcome.unwrap_or_else(|failure| {
-        failure.report();
-        failure.exit
-    });
+    let exit = outcome.unwrap_or_else(|failure| failure.report());
     cleanup::clear();
     if let Exit::Signal(number) = exit {
         let _ = signal_hook::low_level::emulate_default_handler(number);

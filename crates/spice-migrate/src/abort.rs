@@ -3,9 +3,8 @@
 use crate::folder;
 use crate::phase::{Phase, Step};
 use crate::session::Session;
-use crate::stop::Outcome;
 use crate::store::Store;
-use crate::suite::PositionFile;
+use crate::suite::{Outcome, PositionFile};
 use crate::time::Instant;
 
 pub(crate) async fn run(session: &Session) -> Outcome {

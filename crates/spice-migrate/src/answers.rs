@@ -10,9 +10,8 @@ use crate::process::{Ended, Input, Output, pipe};
 use crate::records;
 use crate::session::Session;
 use crate::state::Found;
-use crate::stop::{Outcome, Stop};
 use crate::store::remove;
-use crate::suite::{Exit, escape};
+use crate::suite::{CommandError, Exit, Outcome, escape};
 use crate::time::Instant;
 use crate::verify::Verification;
 
@@ -178,11 +177,10 @@ fn may_count(verification: &Verification<'_>, at: &SyncPoint, asked: &Asked) -> 
     let (source, _) = names(verification);
     let all = asked.all;
     if all == 0 {
-        return Err(Stop::new(
-            Exit::Failed,
-            "there was nothing to ask about",
-            "run verify without --check-sample",
-        ));
+        return Err(
+            CommandError::new(Exit::Failed, "there was nothing to ask about")
+                .hint("run verify without --check-sample"),
+        );
     }
     if asked.errors < all {
         return Ok(());
@@ -190,14 +188,14 @@ fn may_count(verification: &Verification<'_>, at: &SyncPoint, asked: &Asked) -> 
     let what = format!("{source} answered each of {all} questions with an error");
     verification.undecided(&what, at)?;
     let first = asked.first_error.as_deref().unwrap_or_default();
-    Err(Stop::new(
+    Err(CommandError::new(
         Exit::Failed,
         format!("{what}, which proves nothing. The first: {}", escape(first)),
-        format!(
-            "see what these errors say of {source}; then run: {}",
-            verification.session.words.same()
-        ),
-    ))
+    )
+    .hint(format!(
+        "see what these errors say of {source}; then run: {}",
+        verification.session.words.same()
+    )))
 }
 
 fn agreed(
@@ -226,18 +224,14 @@ fn agreed(
     Ok(answers)
 }
 
-fn too_little(session: &Session, what: &str, [source, target]: [&str; 2]) -> Stop {
-    Stop::new(
-        Exit::Failed,
-        format!(
+fn too_little(session: &Session, what: &str, [source, target]: [&str; 2]) -> CommandError {
+    CommandError::new(Exit::Failed, format!(
             "{what}: {source} or {target} gave up at its maximum depth; all of them: {}",
             session.file("checks.ndjson").display()
-        ),
-        format!(
+        )).hint(format!(
             "compare --dispatch-max-depth of both SpiceDBs, and look for cycles in the data; then run: {}",
             session.words.same()
-        ),
-    )
+        ))
     .also(format!(
         "relationships and schema are equal; to go by these alone, run: {}",
         session.words.step("verify")
@@ -250,32 +244,28 @@ fn disagreed(
     disagree: usize,
     asked: usize,
     sample: u64,
-) -> Outcome<Stop> {
+) -> Outcome<CommandError> {
     let words = &verification.session.words;
     let (source, target) = names(verification);
     if disagree == 0 {
-        return Ok(Stop::new(
+        return Ok(CommandError::new(
             Exit::TryAgain,
             "the schemas differ, or have just been changed",
-            format!("run: {}", words.same()),
-        ));
+        )
+        .hint(format!("run: {}", words.same())));
     }
     let what = format!(
         "{disagree} of {asked} answers at {} and {}",
         at.source_revision, at.target_revision
     );
     verification.verdict(Found::Different, what, Instant::now())?;
-    Ok(Stop::new(
-        Exit::Partial,
-        format!(
+    Ok(CommandError::new(Exit::Partial, format!(
             "{target} answers differently than {source} in {disagree} of {asked} cases, though relationships and schema \
              are equal; all of them: {}",
             verification.session.file("checks.ndjson").display()
-        ),
-        format!(
+        )).hint(format!(
             "look at versions and flags of the two SpiceDBs; then run: {} (as many are asked without \
              --check-sample, until they are equal)",
             words.step(&format!("verify --check-sample {sample}"))
-        ),
-    ))
+        )))
 }

@@ -13,8 +13,7 @@ use crate::process::Ended;
 use crate::restart::Kept;
 use crate::session::Session;
 use crate::state::Start;
-use crate::stop::{Outcome, Stop};
-use crate::suite::{Exit, files};
+use crate::suite::{CommandError, Exit, Outcome, files};
 
 /// How long a capture may take to begin.
 const BEGIN: Duration = Duration::from_secs(60);
@@ -128,7 +127,7 @@ pub(crate) async fn beside<T>(
         Ok(done) => {
             let ended = capture.terminate().await;
             match (done, ended) {
-                (Err(stop), _) => Err(stop),
+                (Err(failure), _) => Err(failure),
                 (Ok(_), Some(ended)) if !ended.is_success() => Err(capture_ended(session, ended)?),
                 (Ok(done), _) => Ok(done),
             }
@@ -141,29 +140,27 @@ async fn begun(session: &Session) -> Outcome {
     let spool = session.spool_file();
     while std::fs::metadata(&spool).map_or(0, |metadata| metadata.len()) == 0 {
         if began.elapsed() > BEGIN {
-            return Err(Stop::new(
-                Exit::TryAgain,
-                "spice-watch does not begin",
-                format!(
+            return Err(
+                CommandError::new(Exit::TryAgain, "spice-watch does not begin").hint(format!(
                     "see what it prints above; then run: {}",
                     session.words.same()
-                ),
-            ));
+                )),
+            );
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     Ok(())
 }
 
-fn capture_ended(session: &Session, ended: Ended) -> Outcome<Stop> {
+fn capture_ended(session: &Session, ended: Ended) -> Outcome<CommandError> {
     let state = session.state()?;
     let source = &state.source.context;
     Ok(match ended {
-        Ended::Code(0) => Stop::new(
+        Ended::Code(0) => CommandError::new(
             Exit::Failed,
             "the capture of changes was stopped by somebody",
-            format!("run: {}", session.words.same()),
-        ),
+        )
+        .hint(format!("run: {}", session.words.same())),
         Ended::Code(4) => lost_history(session, source, &state.target.context),
         ended => {
             let what = format!("the changes of {source} cannot be captured");
@@ -172,29 +169,21 @@ fn capture_ended(session: &Session, ended: Ended) -> Outcome<Stop> {
     })
 }
 
-fn lost_history(session: &Session, source: &str, target: &str) -> Stop {
+fn lost_history(session: &Session, source: &str, target: &str) -> CommandError {
     let (same, raise) = (
         session.words.same(),
         format!("raise --datastore-gc-window on {source}"),
     );
     match session.step {
-        crate::phase::Step::Resync => Stop::new(
-            Exit::HistoryLost,
-            format!(
+        crate::phase::Step::Resync => CommandError::new(Exit::HistoryLost, format!(
                 "changes of {source} are lost already: they left its history while the resync began"
-            ),
-            format!("{raise}; then run: {same}"),
-        ),
-        _ => Stop::new(
-            Exit::HistoryLost,
-            format!(
+            )).hint(format!("{raise}; then run: {same}")),
+        _ => CommandError::new(Exit::HistoryLost, format!(
                 "changes of {source} are lost: they left its history before they were captured. {target} cannot \
                  become equal by following"
-            ),
-            format!(
+            )).hint(format!(
                 "{raise}, empty {target}, and begin again: {}",
                 session.words.step("copy --restart")
-            ),
-        ),
+            )),
     }
 }

@@ -5,8 +5,7 @@ use crate::compare::{self, Both};
 use crate::copy::extra;
 use crate::ends;
 use crate::session::Session;
-use crate::stop::{Outcome, Stop};
-use crate::suite::Exit;
+use crate::suite::{CommandError, Exit, Outcome};
 use crate::time::Span;
 
 pub(crate) async fn run(session: &Session) -> Outcome {
@@ -30,14 +29,14 @@ pub(crate) async fn run(session: &Session) -> Outcome {
     };
     compare::show([source, target], &compared, ends.precision)?;
     if !compared.is_equal() {
-        return Err(Stop::new(
+        return Err(CommandError::new(
             Exit::Partial,
             format!("{source} and {target} differ. Do not switch"),
-            format!(
-                "if {source} was written since the copy: fence it, then {}; then check again",
-                session.words.step("copy --restart --on-conflict touch")
-            ),
         )
+        .hint(format!(
+            "if {source} was written since the copy: fence it, then {}; then check again",
+            session.words.step("copy --restart --on-conflict touch")
+        ))
         .also(extra(source, target)));
     }
     tracing::info!(

@@ -7,8 +7,7 @@ use spice_record::digest::Digest;
 use crate::commands::{self, At};
 use crate::process::{Ended, Input, Output, pipe};
 use crate::session::Session;
-use crate::stop::{Outcome, Stop};
-use crate::suite::Exit;
+use crate::suite::{CommandError, Exit, Outcome};
 use crate::time::Instant;
 
 /// What was counted of one end.
@@ -139,11 +138,11 @@ pub(crate) async fn again(
     );
     let compared = read_both(session, both, Some(as_of)).await?;
     if Instant::now() > as_of {
-        return Err(Stop::new(
+        return Err(CommandError::new(
             Exit::TryAgain,
             format!("reading both ends took more than {hours} h, so they cannot be compared"),
-            format!("run: {}", session.words.same()),
-        ));
+        )
+        .hint(format!("run: {}", session.words.same())));
     }
     Ok(compared)
 }

@@ -14,9 +14,8 @@ use crate::phase::{Phase, Procedure, Step};
 use crate::process::{Ended, Input, Output, pipe};
 use crate::session::Session;
 use crate::state::State;
-use crate::stop::{Outcome, Stop};
 use crate::store::remove;
-use crate::suite::Exit;
+use crate::suite::{CommandError, Exit, Outcome};
 use crate::time::Instant;
 use crate::{capture, records};
 
@@ -167,7 +166,7 @@ impl Transfer<'_> {
             .ok_or_else(|| no_summary(session, "spice-import has printed no summary"))
     }
 
-    fn incomplete(&self, summary: &Imported) -> Outcome<Stop> {
+    fn incomplete(&self, summary: &Imported) -> Outcome<CommandError> {
         let session = self.session;
         session.set_phase(Phase::Incomplete {
             since: Instant::now(),
@@ -181,17 +180,13 @@ impl Transfer<'_> {
             true => format!("if nobody else is meant to write to {target}"),
             false => format!("with {source} fenced"),
         };
-        Ok(Stop::new(
-            Exit::Partial,
-            format!(
+        Ok(CommandError::new(Exit::Partial, format!(
                 "not everything of {source} is on {target}: {} differ there and were skipped, {} were refused{rejects}",
                 summary.skipped, summary.rejected
-            ),
-            format!(
+            )).hint(format!(
                 "do not switch; the messages above name them (also in {})",
                 session.file("copy.log").display()
-            ),
-        )
+            ))
         .also(format!("what differs: {by_whom}, add --on-conflict touch, which takes the source's"))
         .also(format!(
             "what was refused {target} cannot hold: change it on {source}, or accept its absence; then run: {}",
@@ -199,7 +194,7 @@ impl Transfer<'_> {
         )))
     }
 
-    fn failed(&self, exported: Ended, imported: Ended) -> Outcome<Stop> {
+    fn failed(&self, exported: Ended, imported: Ended) -> Outcome<CommandError> {
         let session = self.session;
         let state = session.state()?;
         let left = match state.phase {
@@ -209,13 +204,9 @@ impl Transfer<'_> {
         let source = &self.ends.source.context;
         if state.procedure == Procedure::Live && exported == Ended::Code(4) {
             let revision = state.start.map(|start| start.revision).unwrap_or_default();
-            return Ok(Stop::new(
-                Exit::HistoryLost,
-                format!("{left}: revision {revision} has left the history of {source}"),
-                format!(
+            return Ok(CommandError::new(Exit::HistoryLost, format!("{left}: revision {revision} has left the history of {source}")).hint(format!(
                     "raise --datastore-gc-window on {source} (and add --jobs), for the copy takes longer than it lasts"
-                ),
-            )
+                ))
             .also(format!(
                 "then empty {}, and begin again at a new revision: {}",
                 self.ends.target.context,
@@ -240,9 +231,9 @@ impl Transfer<'_> {
     }
 }
 
-fn no_summary(session: &Session, what: &str) -> Stop {
+fn no_summary(session: &Session, what: &str) -> CommandError {
     let hint = format!("begin again: {}", session.words.step("copy --restart"));
-    Stop::new(Exit::BadData, what, hint)
+    CommandError::new(Exit::BadData, what).hint(hint)
 }
 
 fn newest_import(session: &Session) -> Outcome<Imported> {
@@ -341,7 +332,7 @@ fn what_of_later(session: &Session, state: &State) -> String {
     }
 }
 
-fn unequal(session: &Session, state: &State) -> Stop {
+fn unequal(session: &Session, state: &State) -> CommandError {
     let (source, target) = (&state.source.context, &state.target.context);
     let hint = match state.procedure {
         Procedure::Live => format!(
@@ -353,11 +344,11 @@ fn unequal(session: &Session, state: &State) -> Stop {
             session.words.step("copy --restart --on-conflict touch")
         ),
     };
-    Stop::new(
+    CommandError::new(
         Exit::Partial,
         format!("{target} does not hold exactly what was copied from {source}. Do not switch"),
-        hint,
     )
+    .hint(hint)
     .also(extra(source, target))
 }
 
@@ -369,7 +360,7 @@ pub(crate) fn extra(source: &str, target: &str) -> String {
     )
 }
 
-fn not_compared(session: &Session, (program, ended): compare::Unread) -> Stop {
+fn not_compared(session: &Session, (program, ended): compare::Unread) -> CommandError {
     if ended != Ended::Code(4) {
         return session.failed(program, ended, "the ends could not be compared");
     }
@@ -383,11 +374,11 @@ fn not_compared(session: &Session, (program, ended): compare::Unread) -> Stop {
             session.words.step("check")
         ),
     };
-    Stop::new(
+    CommandError::new(
         Exit::HistoryLost,
         "everything was copied, but the revision to compare is no longer in the history",
-        hint,
     )
+    .hint(hint)
 }
 
 /// Forgets what belongs to the revision of a copy that is not wanted any more.
@@ -425,11 +416,7 @@ pub(crate) fn spool_files(session: &Session) -> Outcome<Vec<PathBuf>> {
     let folder: &Path = session.store.folder();
     let failed = |error: std::io::Error| {
         let message = format!("cannot read {}: {error}", folder.display());
-        Stop::new(
-            Exit::Failed,
-            message,
-            format!("run: {}", session.words.same()),
-        )
+        CommandError::new(Exit::Failed, message).hint(format!("run: {}", session.words.same()))
     };
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(failed)? {

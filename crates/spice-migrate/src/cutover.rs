@@ -14,9 +14,8 @@ use crate::reverse;
 use crate::session::Session;
 use crate::state::State;
 use crate::status::{self, Snapshot};
-use crate::stop::{Outcome, Stop};
 use crate::store::Durable;
-use crate::suite::{Exit, PositionFile};
+use crate::suite::{CommandError, Exit, Outcome, PositionFile};
 use crate::time::{Instant, seconds};
 use crate::verify_age::is_verified;
 
@@ -80,7 +79,7 @@ pub(crate) async fn run(session: &Session, flags: &cli::Cutover) -> Outcome {
         }
         _ => {
             let switched = cutover.to_the_switch(&state, rejects.as_deref()).await;
-            switched.map_err(|stop| cutover.behind_the_fence(stop))?
+            switched.map_err(|failure| cutover.behind_the_fence(failure))?
         }
     };
     if !is_compared {
@@ -104,19 +103,19 @@ pub(crate) async fn run(session: &Session, flags: &cli::Cutover) -> Outcome {
 
 impl Cutover<'_> {
     /// What holds for each failure between the fence and the order: writes are stopped still.
-    fn behind_the_fence(&self, stop: Stop) -> Stop {
+    fn behind_the_fence(&self, failure: CommandError) -> CommandError {
         let session = self.session;
         let is_fenced = session
             .known()
             .is_some_and(|state| state.phase.fenced_at().is_some());
         match is_fenced {
-            true => stop.also(format!(
+            true => failure.also(format!(
                 "writes to {} are STILL STOPPED and SWITCH was not printed: the same command resumes behind the fence; \
                  or, to give up: {}; then lift the fence",
                 self.source(),
                 session.words.step("abort")
             )),
-            false => stop,
+            false => failure,
         }
     }
 
@@ -218,11 +217,11 @@ impl Cutover<'_> {
         if let Some(reason) = status::reason(session, state, &snapshot, &policy) {
             let look = || format!("look: {}", session.words.step("status"));
             let remedy = reason.remedy.unwrap_or_else(look);
-            return Err(Stop::new(
+            return Err(CommandError::new(
                 Exit::Failed,
                 format!("not safe to cut over: {}. Nothing was stopped", reason.why),
-                format!("{remedy}; then run: {}", session.words.same()),
-            ));
+            )
+            .hint(format!("{remedy}; then run: {}", session.words.same())));
         }
         self.wait_for_the_fence().await?;
         let at = Instant::now();
@@ -256,17 +255,17 @@ impl Cutover<'_> {
         };
         let verify = session.words.step("verify");
         let reason = found.describe(self.source(), self.target(), &policy, &verify);
-        Err(Stop::new(
+        Err(CommandError::new(
             Exit::Failed,
             format!(
                 "no longer safe to cut over: {}. Nothing was switched, follow continues",
                 reason.why
             ),
-            format!(
-                "lift the fence; then run: {verify}; then: {}",
-                session.words.same()
-            ),
-        ))
+        )
+        .hint(format!(
+            "lift the fence; then run: {verify}; then: {}",
+            session.words.same()
+        )))
     }
 
     async fn wait_for_the_fence(&self) -> Outcome {
@@ -276,17 +275,17 @@ impl Cutover<'_> {
             let ended = session.runner.shell(command)?.wait().await;
             return match ended.is_success() {
                 true => Ok(()),
-                false => Err(Stop::new(
+                false => Err(CommandError::new(
                     Exit::Failed,
                     format!(
                         "the fence command ended with {}: nothing is switched",
                         ended.number()
                     ),
-                    format!(
-                        "see what it prints above; follow continues; then run: {}",
-                        session.words.same()
-                    ),
-                )),
+                )
+                .hint(format!(
+                    "see what it prints above; follow continues; then run: {}",
+                    session.words.same()
+                ))),
             };
         }
         let plan = match session.state()?.is_reverse {
@@ -307,17 +306,11 @@ impl Cutover<'_> {
         });
         match line.await.ok().flatten().as_deref().map(str::trim) {
             Some("fenced") => Ok(()),
-            Some(other) => Err(Stop::usage(
-                format!("not fenced, but {other:?}: nothing is switched, follow continues"),
-                format!("run: {}", session.words.same()),
-            )),
-            None => Err(Stop::usage(
-                format!(
+            Some(other) => Err(CommandError::usage(format!("not fenced, but {other:?}: nothing is switched, follow continues")).hint(format!("run: {}", session.words.same()))),
+            None => Err(CommandError::usage(format!(
                     "nobody confirmed that writes to {source} are stopped: stdin has ended. Nothing is switched, \
                      follow continues"
-                ),
-                "run this on a terminal, or with --fence-command COMMAND",
-            )),
+                )).hint("run this on a terminal, or with --fence-command COMMAND")),
         }
     }
 
@@ -352,11 +345,7 @@ impl Cutover<'_> {
         let session = self.session;
         let applied = session.applied_file();
         let failed = |message: String| {
-            Stop::new(
-                Exit::Failed,
-                message,
-                format!("run: {}", session.words.same()),
-            )
+            CommandError::new(Exit::Failed, message).hint(format!("run: {}", session.words.same()))
         };
         let pair = records::last_pair(&applied).ok_or_else(|| {
             failed(format!(

@@ -6,8 +6,7 @@ use crate::cutover::Cutover;
 use crate::phase::{Switch, SyncPoint};
 use crate::process::Ended;
 use crate::state::{Found, Verdict};
-use crate::stop::{Outcome, Stop};
-use crate::suite::Exit;
+use crate::suite::{CommandError, Exit, Outcome};
 use crate::time::Instant;
 
 impl Cutover<'_> {
@@ -49,7 +48,7 @@ impl Cutover<'_> {
         ))
     }
 
-    fn unequal(&self, what: String, is_switched: bool) -> Outcome<Stop> {
+    fn unequal(&self, what: String, is_switched: bool) -> Outcome<CommandError> {
         let (session, source, target) = (self.session, self.source(), self.target());
         session.update(|state| {
             state.verdict = Some(Verdict {
@@ -67,20 +66,22 @@ impl Cutover<'_> {
             session.store.folder().display()
         );
         Ok(match is_switched {
-            true => Stop::new(
+            true => CommandError::new(
                 Exit::Partial,
                 format!("{source} and {target} differ, and the switch was ordered"),
-                format!("point reads and writes back at {source}, and lift the fence"),
             )
+            .hint(format!(
+                "point reads and writes back at {source}, and lift the fence"
+            ))
             .also(format!(
                 "what was written to {target} meanwhile comes to {source} with: {}",
                 words.step("reverse")
             )),
-            false => Stop::new(
+            false => CommandError::new(
                 Exit::Partial,
                 format!("{source} and {target} differ. Nothing is switched: do not switch"),
-                format!("lift the fence; then: {}", words.step("follow")),
             )
+            .hint(format!("lift the fence; then: {}", words.step("follow")))
             .also(format!(
                 "what differs: {}; to make {target} equal: {}",
                 words.step("verify"),
@@ -90,30 +91,22 @@ impl Cutover<'_> {
         .also(report))
     }
 
-    fn not_compared(&self, program: &str, ended: Ended, is_switched: bool) -> Stop {
+    fn not_compared(&self, program: &str, ended: Ended, is_switched: bool) -> CommandError {
         let (session, source, target) = (self.session, self.source(), self.target());
         let words = &session.words;
         match (ended, is_switched) {
-            (Ended::Code(4), false) => Stop::new(
-                Exit::HistoryLost,
-                "the ends were not compared: a revision to compare has left the history. Nothing is switched; writes are \
-                 still stopped",
-                format!(
+            (Ended::Code(4), false) => CommandError::new(Exit::HistoryLost, "the ends were not compared: a revision to compare has left the history. Nothing is switched; writes are \
+                 still stopped").hint(format!(
                     "run: {} (without --verify-before-switch it does not compare)",
                     words.same()
-                ),
-            ),
-            (Ended::Code(4), true) => Stop::new(
-                Exit::HistoryLost,
-                format!(
+                )),
+            (Ended::Code(4), true) => CommandError::new(Exit::HistoryLost, format!(
                     "the ends were not compared: a revision to compare has left the history. The switch remains valid, on the \
                      markers alone: leave {source} fenced"
-                ),
-                format!(
+                )).hint(format!(
                     "raise --datastore-gc-window before the next one; next: {}",
                     words.step("reverse")
-                ),
-            ),
+                )),
             (ended, true) => {
                 tracing::info!(
                     "the switch remains valid: leave reads and writes at {target}, and {source} fenced"
@@ -141,18 +134,14 @@ impl Cutover<'_> {
             return Ok(());
         }
         let segment = session.spool().segment(switch.drained.segment);
-        Err(Stop::new(
-            Exit::Failed,
-            format!(
+        Err(CommandError::new(Exit::Failed, format!(
                 "the fence did not hold: {leaked} transactions were written to {source} after it (above). {target} lacks \
                  them"
-            ),
-            format!(
+            )).hint(format!(
                 "the switch remains valid. Close that way now; then write to {target} by hand what of them still counts: they \
                  are in {}, after byte {}",
                 segment.display(),
                 switch.drained.offset
-            ),
-        ))
+            )))
     }
 }

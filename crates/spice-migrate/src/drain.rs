@@ -12,8 +12,7 @@ use crate::phase::{Phase, SpoolEnd};
 use crate::process::{Child, Ended, Input, Output};
 use crate::session::Session;
 use crate::status::settling;
-use crate::stop::{Outcome, Stop};
-use crate::suite::Exit;
+use crate::suite::{CommandError, Exit, Outcome};
 
 /// How the rest is brought over.
 pub(crate) struct Drain<'a> {
@@ -178,17 +177,13 @@ impl<'a> Drain<'a> {
         }
     }
 
-    async fn failed(&self, program: &str, ended: Ended) -> Stop {
+    async fn failed(&self, program: &str, ended: Ended) -> CommandError {
         self.stop_applying().await;
         let source = self.source();
         if ended == Ended::Code(4) {
-            return Stop::new(
-                Exit::HistoryLost,
-                format!(
+            return CommandError::new(Exit::HistoryLost, format!(
                     "the last changes of {source} are lost: they left its history. Nothing is switched"
-                ),
-                "lift the fence; what to do then: docs/cutover.md, \"History lost\"",
-            );
+                )).hint("lift the fence; what to do then: docs/cutover.md, \"History lost\"");
         }
         let target = &self.ends.target.context;
         let what = format!(
@@ -240,21 +235,17 @@ impl<'a> Drain<'a> {
     }
 
     /// The fence does not hold: it is forgotten, nothing is switched.
-    pub(crate) async fn leak(&self, leaked: usize) -> Outcome<Stop> {
+    pub(crate) async fn leak(&self, leaked: usize) -> Outcome<CommandError> {
         self.stop_applying().await;
         let (session, source) = (self.session, self.source());
         session.update(|state| state.phase = state.phase.clone().unfenced())?;
-        Ok(Stop::new(
-            Exit::Failed,
-            format!(
+        Ok(CommandError::new(Exit::Failed, format!(
                 "the fence does not hold: {leaked} transactions were written to {source} after it was confirmed. Do NOT \
                  switch"
-            ),
-            format!(
+            )).hint(format!(
                 "lift the fence, or what there is of it, and continue to follow: {}",
                 session.words.step("follow")
-            ),
-        )
+            ))
         .also(format!(
             "find out who wrote (the lines above), close that way; then run: {}",
             session.words.same()

@@ -8,8 +8,7 @@ use crate::process::{Ended, Input, Output, pipe};
 use crate::quote::quoted;
 use crate::session::Session;
 use crate::state::{End, Kind};
-use crate::stop::{Outcome, Stop};
-use crate::suite::Exit;
+use crate::suite::{CommandError, Exit, Outcome};
 
 /// What was found behind both contexts.
 #[derive(Clone, Debug)]
@@ -53,11 +52,8 @@ pub(crate) async fn look(session: &Session, between: &Between) -> Outcome<Ends> 
             "source and target are the same datastore: {id} is behind {} and behind {}",
             between.source, between.target
         );
-        return Err(Stop::usage(
-            message,
-            "correct the endpoints in the contexts file. (A database restored from a backup of the source has its \
-             id: use an empty one)",
-        ));
+        return Err(CommandError::usage(message).hint("correct the endpoints in the contexts file. (A database restored from a backup of the source has its \
+             id: use an empty one)"));
     }
     followable(session, between, &source.end.kind)?;
     let micros = |looked: &Looked| looked.value["expiryPrecision"] == "us";
@@ -117,8 +113,7 @@ fn as_planned(session: &Session, ends: &Ends) -> Outcome {
     if same || (session.step == Step::Plan && state.phase == Phase::Planned {}) {
         return Ok(());
     }
-    Err(Stop::usage(
-        format!(
+    Err(CommandError::usage(format!(
             "not the planned ends: {} is datastore {} (planned: {}), {} is {} (planned: {})",
             ends.source.context,
             ends.source.id(),
@@ -126,10 +121,8 @@ fn as_planned(session: &Session, ends: &Ends) -> Outcome {
             ends.target.context,
             ends.target.id(),
             state.target.id(),
-        ),
-        "correct the contexts file; or, if a server was replaced on purpose, plan again, with another --state once a \
-         copy has begun. (A restart empties an in-memory datastore)",
-    ))
+        )).hint("correct the contexts file; or, if a server was replaced on purpose, plan again, with another --state once a \
+         copy has begun. (A restart empties an in-memory datastore)"))
 }
 
 /// The command that plans the other procedure.
@@ -161,27 +154,20 @@ fn followable(session: &Session, between: &Between, kind: &Kind) -> Outcome {
                 fenced_plan(session, source, target)
             ),
         };
-        return Err(Stop::new(
-            Exit::Failed,
-            format!(
+        return Err(CommandError::new(Exit::Failed, format!(
                 "{source} is on Spanner, which cannot be followed: its Watch leaves the expiry of relationships \
                  out. Nothing was stopped"
-            ),
-            way_out,
-        ));
+            )).hint(way_out));
     }
     if kind.is("memory-or-spanner") {
-        return Err(Stop::usage(
-            format!(
+        return Err(CommandError::usage(format!(
                 "{source} is in memory or on Spanner, and its answers do not show which. Spanner cannot be \
                  followed. Nothing was stopped"
-            ),
-            format!(
+            )).hint(format!(
                 "write datastore = \"memory\" or datastore = \"spanner\" into [{source}] of the contexts file; then \
                  run: {}",
                 session.words.same()
-            ),
-        ));
+            )));
     }
     Ok(())
 }
@@ -225,17 +211,10 @@ pub(crate) async fn fit(session: &Session, ends: &Ends, policy: Option<&str>) ->
     let same = session.words.same();
     match child.finish().await.0 {
         Ended::Code(0) => Ok(()),
-        Ended::Code(1) => Err(Stop::new(
-            Exit::Failed,
-            format!("{target} does not take the schema of {source}"),
-            format!(
+        Ended::Code(1) => Err(CommandError::new(Exit::Failed, format!("{target} does not take the schema of {source}")).hint(format!(
                 "empty {target}, its schema as well, or make the schema equal; then run: {same}"
-            ),
-        )),
-        Ended::Code(2) => Err(Stop::usage(
-            format!("{target} holds relationships, and they are not from this migration"),
-            "empty it, or plan for another target; only if they are meant to be there: --on-conflict fail|skip|touch",
-        )),
+            ))),
+        Ended::Code(2) => Err(CommandError::usage(format!("{target} holds relationships, and they are not from this migration")).hint("empty it, or plan for another target; only if they are meant to be there: --on-conflict fail|skip|touch")),
         ended => Err(session.failed("spice-import", ended, &format!("{target} cannot be loaded"))),
     }
 }

@@ -4,17 +4,14 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::quote::quoted;
-use crate::stop::{Outcome, Stop};
-use crate::suite::{Exit, files};
+use crate::suite::{CommandError, Exit, Outcome, files};
 
 /// The folder as it is used: never like a flag.
 pub(crate) fn path(given: &Path) -> Outcome<PathBuf> {
     let text = given.to_string_lossy();
     if text.chars().any(char::is_control) {
-        return Err(Stop::usage(
-            "--state has control characters",
-            "give a folder without them",
-        ));
+        return Err(CommandError::usage("--state has control characters")
+            .hint("give a folder without them"));
     }
     Ok(match text.starts_with('-') {
         true => Path::new(".").join(given),
@@ -30,7 +27,7 @@ pub(crate) fn make(folder: &Path) -> Outcome {
         .create(folder);
     made.map_err(|error| {
         let message = format!("cannot make {}: {error}", folder.display());
-        Stop::usage(message, "give a folder that you can write with --state")
+        CommandError::usage(message).hint("give a folder that you can write with --state")
     })
 }
 
@@ -41,27 +38,25 @@ pub(crate) fn only_ours(folder: &Path, same: &str) -> Outcome {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(error) => {
             let message = format!("cannot look at {shown}: {error}");
-            return Err(Stop::new(
-                Exit::Failed,
-                message,
-                "give another folder with --state",
-            ));
+            return Err(
+                CommandError::new(Exit::Failed, message).hint("give another folder with --state")
+            );
         }
         Ok(metadata) => metadata,
     };
     let own = files::own_uid();
     if metadata.uid() != own && metadata.uid() != 0 {
-        return Err(Stop::usage(
-            format!("{shown} belongs to another user, who could change what this does"),
-            "give a folder of your own with --state",
-        ));
+        return Err(CommandError::usage(format!(
+            "{shown} belongs to another user, who could change what this does"
+        ))
+        .hint("give a folder of your own with --state"));
     }
     if metadata.mode() & 0o022 != 0 {
         let folder = quoted(folder);
-        return Err(Stop::usage(
-            format!("others can write to {shown}, and so change what this does"),
-            format!("run: chmod go-w {folder}; then run: {same}"),
-        ));
+        return Err(CommandError::usage(format!(
+            "others can write to {shown}, and so change what this does"
+        ))
+        .hint(format!("run: chmod go-w {folder}; then run: {same}")));
     }
     Ok(())
 }
@@ -88,10 +83,7 @@ pub(crate) fn work(folder: &Path, step: &str) -> Outcome<tempfile::TempDir> {
         .tempdir_in(folder)
         .map_err(|error| {
             let message = format!("cannot make a folder in {}: {error}", folder.display());
-            Stop::new(
-                Exit::Failed,
-                message,
-                "give a folder on a local disk with space with --state",
-            )
+            CommandError::new(Exit::Failed, message)
+                .hint("give a folder on a local disk with space with --state")
         })
 }

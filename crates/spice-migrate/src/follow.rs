@@ -9,8 +9,7 @@ use crate::process::Ended;
 use crate::restart::Kept;
 use crate::session::Session;
 use crate::state::{Following, State};
-use crate::stop::{Outcome, Stop};
-use crate::suite::Exit;
+use crate::suite::{CommandError, Exit, Outcome};
 use crate::time::Instant;
 
 /// Which of the two programs ended first.
@@ -103,7 +102,7 @@ fn over(
     program: &str,
     ended: Ended,
     other: Option<Ended>,
-) -> Stop {
+) -> CommandError {
     let (source, target) = (&state.source.context, &state.target.context);
     let same = session.words.same();
     if ended == Ended::Code(4) || other == Some(Ended::Code(4)) {
@@ -118,34 +117,30 @@ fn over(
                 session.words.step("resync")
             ),
         };
-        return Stop::new(
-            Exit::HistoryLost,
-            format!(
+        return CommandError::new(Exit::HistoryLost, format!(
                 "changes of {source} are lost: they left its history before they were captured. {target} cannot \
                  become equal by following"
-            ),
-            hint,
-        );
+            )).hint(hint);
     }
     match ended {
-        Ended::Code(0) => Stop::new(
+        Ended::Code(0) => CommandError::new(
             Exit::Failed,
             format!("{program} was stopped by somebody else"),
-            format!("run: {same}"),
-        ),
+        )
+        .hint(format!("run: {same}")),
         Ended::Code(3) => {
             let rejects = flags
                 .rejects
                 .as_ref()
                 .map(|file| file.display().to_string());
-            Stop::new(
+            CommandError::new(
                 Exit::Partial,
                 format!(
                     "{program} ended with 3: the updates that {target} refused are in {}",
                     rejects.unwrap_or_default()
                 ),
-                format!("see what it prints above; then run: {same}"),
             )
+            .hint(format!("see what it prints above; then run: {same}"))
         }
         ended => session.failed(
             program,

@@ -7,8 +7,7 @@ use spice_record::{Record, RecordReader};
 
 use crate::phase::SpoolEnd;
 use crate::session::Session;
-use crate::stop::{Outcome, Stop};
-use crate::suite::{Exit, Spool, escape};
+use crate::suite::{CommandError, Exit, Outcome, Spool, escape};
 
 /// Of each change so much is shown.
 const SHOWN: usize = 300;
@@ -19,11 +18,7 @@ pub(crate) fn count(session: &Session, drained: SpoolEnd, markers: &[&str]) -> O
     let spool = session.spool();
     let failed = |error: String| {
         let message = format!("cannot read {}: {error}", spool.path().display());
-        Stop::new(
-            Exit::Failed,
-            message,
-            format!("run: {}", session.words.same()),
-        )
+        CommandError::new(Exit::Failed, message).hint(format!("run: {}", session.words.same()))
     };
     let segments = spool
         .segments()
@@ -92,10 +87,10 @@ pub(crate) fn end(session: &Session) -> Outcome<SpoolEnd> {
         offset: end.offset,
     });
     end.ok_or_else(|| {
-        Stop::new(
+        CommandError::new(
             Exit::Failed,
             format!("{} is gone", session.spool_file().display()),
-            format!("run: {}", session.words.same()),
         )
+        .hint(format!("run: {}", session.words.same()))
     })
 }

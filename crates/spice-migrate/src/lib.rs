@@ -55,7 +55,6 @@ mod session;
 mod spool_view;
 pub mod state;
 pub mod status;
-mod stop;
 pub mod store;
 mod suite;
 pub mod time;
@@ -72,9 +71,8 @@ pub use crate::cli::Migrate;
 use crate::cli::Steps;
 use crate::phase::Step;
 use crate::session::Session;
-use crate::stop::{Outcome, Stop};
 use crate::store::Store;
-use crate::suite::{CommandError, Exit, LogArgs, Program, SIGTERM, Shutdown, Stdout};
+use crate::suite::{CommandError, Exit, LogArgs, Outcome, Program, SIGTERM, Shutdown, Stdout};
 use crate::words::Words;
 
 /// However long the programs of a step take to end; a second signal ends this one at once, and them.
@@ -98,10 +96,8 @@ impl Program for Migrate {
 
     async fn run(self, shutdown: Shutdown) -> Result<Exit, CommandError> {
         shutdown.grace(GRACE);
-        Ok(match self.session(shutdown) {
-            Ok(session) => self.run_step(session).await,
-            Err(stop) => stop.report(),
-        })
+        let session = self.session(shutdown)?;
+        self.run_step(session).await
     }
 }
 
@@ -128,16 +124,15 @@ impl Migrate {
         Ok(session)
     }
 
-    async fn run_step(self, mut session: Session) -> Exit {
+    async fn run_step(self, mut session: Session) -> Outcome<Exit> {
         if let Some(text) = self.printed(&session) {
-            return report(text.and_then(|text| Ok(suite::stdio::print_line(text.trim_end())?)));
+            suite::stdio::print_line(text?.trim_end())?;
+            return Ok(Exit::Done);
         }
         if let Steps::Status(status) = &self.step {
-            return report_exit(status::run(&session, status));
+            return status::run(&session, status);
         }
-        if let Err(stop) = self.begin(&mut session) {
-            return stop.report();
-        }
+        self.begin(&mut session)?;
         let shutdown = session.shutdown.clone();
         let outcome = {
             let step = self.dispatch(&session);
@@ -147,8 +142,8 @@ impl Migrate {
             }
         };
         match outcome {
-            Some(outcome) => report(outcome),
-            None => stopped(&session, &shutdown).await,
+            Some(outcome) => outcome.map(|()| Exit::Done),
+            None => Ok(stopped(&session, &shutdown).await),
         }
     }
 
@@ -180,17 +175,6 @@ impl Migrate {
             Steps::Status(_) => Ok(()),
         }
     }
-}
-
-fn report(outcome: Outcome) -> Exit {
-    match outcome {
-        Ok(()) => Exit::Done,
-        Err(stop) => stop.report(),
-    }
-}
-
-fn report_exit(outcome: Result<Exit, Stop>) -> Exit {
-    outcome.unwrap_or_else(|stop| stop.report())
 }
 
 /// Ends the programs, keeps the state, and ends as the signal asks.

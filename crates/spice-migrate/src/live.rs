@@ -12,8 +12,7 @@ use crate::rows::Rows;
 use crate::screen::{self, Counters, History, Panel, Theme};
 use crate::session::Session;
 use crate::status::{self, Snapshot};
-use crate::stop::{Outcome, Stop};
-use crate::suite::{Exit, stdio};
+use crate::suite::{CommandError, Exit, Outcome, stdio};
 use crate::time::Instant;
 
 /// How often the screen is measured and drawn; less often where measuring takes long.
@@ -137,10 +136,9 @@ fn measure(session: &Session, flags: &Status) -> Outcome<Panel> {
     })
 }
 
-fn cannot_draw(session: &Session, error: &io::Error) -> Stop {
-    Stop::new(
-        Exit::Failed,
-        format!("cannot use the terminal: {error}"),
-        format!("without a screen: {}", session.words.step("status")),
-    )
+fn cannot_draw(session: &Session, error: &io::Error) -> CommandError {
+    CommandError::new(Exit::Failed, format!("cannot use the terminal: {error}")).hint(format!(
+        "without a screen: {}",
+        session.words.step("status")
+    ))
 }

@@ -10,8 +10,7 @@ use crate::plan_text::{self, Text};
 use crate::process::{Ended, Input, Output};
 use crate::session::Session;
 use crate::state::State;
-use crate::stop::{Outcome, Stop};
-use crate::suite::Exit;
+use crate::suite::{CommandError, Exit, Outcome};
 
 /// Whether these flags fit what is known; before anything is made.
 pub(crate) fn may_begin(session: &Session, flags: &cli::Plan) -> Outcome {
@@ -26,27 +25,26 @@ pub(crate) fn between(session: &Session, flags: &cli::Plan) -> Outcome<Between> 
     };
     for context in [&flags.from, &flags.to].into_iter().flatten() {
         if context.chars().any(char::is_control) {
-            return Err(Stop::usage(
-                "--from and --to have no control characters",
-                "give the names of tables of the contexts file",
-            ));
+            return Err(
+                CommandError::usage("--from and --to have no control characters")
+                    .hint("give the names of tables of the contexts file"),
+            );
         }
     }
     let Some(state) = session.known() else {
         let (Some(source), Some(target)) = (&flags.from, &flags.to) else {
-            return Err(Stop::usage(
-                "plan needs --from CONTEXT and --to CONTEXT",
-                format!(
+            return Err(
+                CommandError::usage("plan needs --from CONTEXT and --to CONTEXT").hint(format!(
                     "run: {}",
                     session.words.step("plan --from CONTEXT --to CONTEXT")
-                ),
-            ));
+                )),
+            );
         };
         if source == target {
-            return Err(Stop::usage(
-                format!("--from and --to are both {source}"),
-                "give the contexts of two servers",
-            ));
+            return Err(
+                CommandError::usage(format!("--from and --to are both {source}"))
+                    .hint("give the contexts of two servers"),
+            );
         }
         return Ok(Between {
             source: source.clone(),
@@ -58,32 +56,27 @@ pub(crate) fn between(session: &Session, flags: &cli::Plan) -> Outcome<Between> 
     let is_same =
         |given: &Option<String>, known: &String| given.as_ref().is_none_or(|given| given == known);
     if !is_same(&flags.from, source) || !is_same(&flags.to, target) {
-        return Err(Stop::usage(
-            format!(
+        return Err(CommandError::usage(format!(
                 "{} is the folder of the migration from {source} to {target}",
                 session.store.folder().display()
-            ),
-            "leave --from and --to out; or, for another migration, give another folder with --state",
-        ));
+            )).hint("leave --from and --to out; or, for another migration, give another folder with --state"));
     }
     if let Some(switch) = state.phase.switch()
         && allows(state.procedure, &state.phase, Step::Plan) == Err(Refusal::SwitchOrdered)
     {
-        return Err(Stop::usage(
-            format!("the switch to {target} was ordered {switch}"),
-            "for another migration, plan with another --state",
-        ));
+        return Err(
+            CommandError::usage(format!("the switch to {target} was ordered {switch}"))
+                .hint("for another migration, plan with another --state"),
+        );
     }
     if (state.phase != Phase::Planned {}) && state.procedure != procedure {
-        return Err(Stop::usage(
-            format!(
-                "the copy has begun, planned the other way ({})",
-                state.procedure.name()
-            ),
-            format!(
-                "plan as before; or, to change that, empty {target} and plan with another --state"
-            ),
-        ));
+        return Err(CommandError::usage(format!(
+            "the copy has begun, planned the other way ({})",
+            state.procedure.name()
+        ))
+        .hint(format!(
+            "plan as before; or, to change that, empty {target} and plan with another --state"
+        )));
     }
     Ok(Between {
         source: source.clone(),
@@ -187,11 +180,7 @@ async fn look_at_watch(session: &Session, ends: &Ends) -> Outcome {
     let fenced = ends::fenced_plan(session, source, &ends.target.context);
     match child.finish().await.0 {
         Ended::Code(0) => Ok(()),
-        Ended::Code(1) => Err(Stop::new(
-            Exit::Failed,
-            format!("{source} cannot be followed: spice-watch prints why above"),
-            format!("migrate with writes stopped from copy to switch: {fenced}"),
-        )
+        Ended::Code(1) => Err(CommandError::new(Exit::Failed, format!("{source} cannot be followed: spice-watch prints why above")).hint(format!("migrate with writes stopped from copy to switch: {fenced}"))
         .also(
             "if its Watch is off: start its SpiceDB without --datastore-disable-watch-support, and its PostgreSQL \
              with track_commit_timestamp=on",

@@ -9,7 +9,7 @@ use crate::commands::Command;
 use crate::print_steps::Script;
 use crate::quote::quoted;
 use crate::session::Session;
-use crate::stop::Outcome;
+use crate::suite::Outcome;
 
 /// Encloses the name of a shell variable in an argument.
 const MARKS: [u8; 2] = [0x01, 0x02];

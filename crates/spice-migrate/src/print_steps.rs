@@ -11,7 +11,7 @@ use crate::print::{command, path, variable};
 use crate::quote::quoted;
 use crate::session::Session;
 use crate::state::{End, Kind, State};
-use crate::stop::Outcome;
+use crate::suite::Outcome;
 
 /// A step of a migration, in bash.
 pub(crate) struct Script {

@@ -18,8 +18,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use tokio::sync::oneshot;
 
 use crate::commands::Command;
-use crate::stop::{Outcome, Stop};
-use crate::suite::{Exit, PARENT_VARIABLE};
+use crate::suite::{CommandError, Exit, Outcome, PARENT_VARIABLE};
 
 /// How a program ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,10 +132,10 @@ impl Runner {
         let folders = self.folder.iter().chain(&self.path);
         let mut files = folders.map(|folder| folder.join(program));
         files.find(|file| is_executable(file)).ok_or_else(|| {
-            Stop::usage(
-                format!("there is no {program} beside this program or on PATH"),
-                "install all programs of the suite: make install",
-            )
+            CommandError::usage(format!(
+                "there is no {program} beside this program or on PATH"
+            ))
+            .hint("install all programs of the suite: make install")
         })
     }
 
@@ -180,7 +179,7 @@ impl Runner {
     ) -> Outcome<Child> {
         let failed = |error: &std::io::Error| {
             let message = format!("cannot start {program}: {error}");
-            Stop::new(Exit::Failed, message, "run the same command again")
+            CommandError::new(Exit::Failed, message).hint("run the same command again")
         };
         let lock = self.lock.borrow();
         process.stdin(match (input, lock.as_ref()) {
@@ -354,7 +353,7 @@ pub(crate) fn pipe_at_a_path() -> Outcome<(std::io::PipeReader, PathBuf, std::io
     let inherited = rustix::io::fcntl_setfd(&reader, rustix::io::FdFlags::empty());
     inherited.map_err(|error| {
         let message = format!("cannot pass a pipe on: {error}");
-        Stop::new(Exit::Failed, message, "run the same command again")
+        CommandError::new(Exit::Failed, message).hint("run the same command again")
     })?;
     let path = PathBuf::from(format!("/dev/fd/{}", reader.as_raw_fd()));
     Ok((reader, path, writer))
@@ -364,10 +363,7 @@ pub(crate) fn pipe_at_a_path() -> Outcome<(std::io::PipeReader, PathBuf, std::io
 pub(crate) fn pipe() -> Outcome<(std::io::PipeReader, std::io::PipeWriter)> {
     std::io::pipe().map_err(|error| {
         let message = format!("cannot make a pipe: {error}");
-        Stop::new(
-            Exit::Failed,
-            message,
-            "close other programs; then run the same command again",
-        )
+        CommandError::new(Exit::Failed, message)
+            .hint("close other programs; then run the same command again")
     })
 }

@@ -7,7 +7,7 @@ use rustix::process::Signal;
 
 use crate::commands::Command;
 use crate::process::{Child, Ended, Input, Output, Runner};
-use crate::stop::Outcome;
+use crate::suite::Outcome;
 
 /// After a run that was long, and after one that was short.
 const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];

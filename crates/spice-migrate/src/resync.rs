@@ -15,8 +15,7 @@ use crate::lock;
 use crate::phase::{Phase, Step};
 use crate::process::{Child, Ended, Input, Output, pipe, pipe_at_a_path};
 use crate::session::Session;
-use crate::stop::{Outcome, Stop};
-use crate::suite::{Exit, PositionFile};
+use crate::suite::{CommandError, Exit, Outcome, PositionFile};
 use crate::time::Instant;
 use crate::{capture, reverse};
 
@@ -56,17 +55,17 @@ pub(crate) async fn run(session: &Session, flags: &cli::Resync) -> Outcome {
             .rejects
             .as_ref()
             .map(|file| file.display().to_string());
-        return Err(Stop::new(
+        return Err(CommandError::new(
             Exit::Partial,
             format!(
                 "updates that {target} refused are in {}",
                 rejects.unwrap_or_default()
             ),
-            format!(
-                "see what spice-apply prints above; then: {}",
-                words.step("follow")
-            ),
-        ));
+        )
+        .hint(format!(
+            "see what spice-apply prints above; then: {}",
+            words.step("follow")
+        )));
     }
     tracing::info!(
         "{target} was made equal to {source} as of revision {}; what was written since is captured",

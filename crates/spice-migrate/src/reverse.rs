@@ -3,9 +3,8 @@
 use crate::folder;
 use crate::phase::{Refusal, Step, allows};
 use crate::session::Session;
-use crate::stop::{Outcome, Stop};
 use crate::store::Store;
-use crate::suite::Exit;
+use crate::suite::{CommandError, Exit, Outcome};
 
 /// Makes the folder of the way back, unless it is there: its state begins at the revision of the target
 /// that belongs to the end of the source.
@@ -13,22 +12,18 @@ pub(crate) fn prepare(session: &Session) -> Outcome<Store> {
     let state = session.state()?;
     let (source, target) = (&state.source.context, &state.target.context);
     if allows(state.procedure, &state.phase, Step::Reverse) == Err(Refusal::SwitchNotOrdered) {
-        return Err(Stop::usage(
-            format!("the switch was not ordered: what is on {target} comes from {source}"),
-            format!("run: {}", session.words.step("cutover")),
-        ));
+        return Err(CommandError::usage(format!(
+            "the switch was not ordered: what is on {target} comes from {source}"
+        ))
+        .hint(format!("run: {}", session.words.step("cutover"))));
     }
     if state.target.kind.is("spanner") {
-        return Err(Stop::new(
-            Exit::Failed,
-            format!(
+        return Err(CommandError::new(Exit::Failed, format!(
                 "{target} is on Spanner, which cannot be followed: its Watch leaves the expiry of relationships out"
-            ),
-            format!(
+            )).hint(format!(
                 "the way back is a migration from {target} into an empty server, with writes stopped: plan it with \
                  --fenced and another --state"
-            ),
-        ));
+            )));
     }
     session.alone(&[
         Step::Copy { restart: false },
@@ -55,14 +50,14 @@ pub(crate) fn is_not_at_work(session: &Session) -> Outcome {
     let store = Store::new(&folder::reverse(session.store.folder()));
     match crate::lock::at_work(store.folder(), Step::Follow) {
         None => Ok(()),
-        Some(_) => Err(Stop::new(
+        Some(_) => Err(CommandError::new(
             Exit::TryAgain,
             "reverse of this migration is still at work",
-            format!(
-                "stop it with: {}; then run: {}",
-                session.words.step("abort"),
-                session.words.same()
-            ),
-        )),
+        )
+        .hint(format!(
+            "stop it with: {}; then run: {}",
+            session.words.step("abort"),
+            session.words.same()
+        ))),
     }
 }

@@ -10,8 +10,7 @@ use crate::process::{Ended, Output};
 use crate::records;
 use crate::state::Found;
 use crate::status::{Snapshot, settling};
-use crate::stop::{Outcome, Stop};
-use crate::suite::Exit;
+use crate::suite::{CommandError, Exit, Outcome};
 use crate::time::Instant;
 use crate::verify::Verification;
 
@@ -45,13 +44,9 @@ impl Verification<'_> {
         let (source, target) = (&self.ends.source.context, &self.ends.target.context);
         let words = &self.session.words;
         let Schemas::Differ(difference) = found else {
-            return Err(Stop::new(
-                Exit::TryAgain,
-                format!(
+            return Err(CommandError::new(Exit::TryAgain, format!(
                     "the schema of {source} or {target} is being changed, so they cannot be compared"
-                ),
-                format!("when nobody changes the schema, run: {}", words.same()),
-            ));
+                )).hint(format!("when nobody changes the schema, run: {}", words.same())));
         };
         let reason = format!("the schema of {target} differs: {difference}");
         let what = format!(
@@ -59,14 +54,10 @@ impl Verification<'_> {
             at.source_revision, at.target_revision
         );
         self.verdict(Found::Different, what, Instant::now())?;
-        Err(Stop::new(
-            Exit::Partial,
-            format!("{reason}. That is what {target} has otherwise than {source}"),
-            format!(
+        Err(CommandError::new(Exit::Partial, format!("{reason}. That is what {target} has otherwise than {source}")).hint(format!(
                 "see whether follow could not bring it over ({}), or somebody else wrote the schema of {target}",
                 self.session.file("follow.log").display()
-            ),
-        )
+            ))
         .also(format!(
             "to make it that of {source}: {}; then {}; then run: {}",
             words.step("resync"),
@@ -103,7 +94,7 @@ impl Verification<'_> {
         }
     }
 
-    fn schemas_failed(&self, ended: Ended, said: &[u8]) -> Stop {
+    fn schemas_failed(&self, ended: Ended, said: &[u8]) -> CommandError {
         use std::io::Write as _;
 
         let _ = std::io::stderr().lock().write_all(said);

@@ -11,9 +11,8 @@ use crate::lock::{self, AtWork, NotTaken};
 use crate::phase::{Phase, Procedure, Refusal, Step, allows};
 use crate::process::{Ended, Runner};
 use crate::state::State;
-use crate::stop::{Outcome, Stop};
 use crate::store::Store;
-use crate::suite::{Exit, Shutdown, Spool, also_to};
+use crate::suite::{CommandError, Exit, Outcome, Shutdown, Spool, also_to};
 use crate::time::{Instant, Span};
 use crate::words::Words;
 
@@ -65,7 +64,7 @@ impl Session {
                     folder.display()
                 );
                 let hint = "free space there, or give a folder on a local disk that you can write with --state";
-                return Err(Stop::new(Exit::Failed, message, hint));
+                return Err(CommandError::new(Exit::Failed, message).hint(hint));
             }
         };
         let _ = std::fs::remove_file(self.stop_file(step));
@@ -93,11 +92,10 @@ impl Session {
         };
         let (log, copy) = open().map_err(|error: std::io::Error| {
             let message = format!("cannot write {}: {error}", path.display());
-            Stop::new(
-                Exit::Failed,
-                message,
-                format!("free space on that disk; then run: {}", self.words.same()),
-            )
+            CommandError::new(Exit::Failed, message).hint(format!(
+                "free space on that disk; then run: {}",
+                self.words.same()
+            ))
         })?;
         self.runner.log_to(log);
         also_to(copy);
@@ -181,10 +179,10 @@ impl Session {
         opened.map_err(|error| self.cannot_write(path, &error))
     }
 
-    pub(crate) fn cannot_write(&self, path: &Path, error: &std::io::Error) -> Stop {
+    pub(crate) fn cannot_write(&self, path: &Path, error: &std::io::Error) -> CommandError {
         let message = format!("cannot write {}: {error}", path.display());
         let hint = format!("free space on that disk; then run: {}", self.words.same());
-        Stop::new(Exit::Failed, message, hint)
+        CommandError::new(Exit::Failed, message).hint(hint)
     }
 
     /// The settle time: this run's flag, else what was planned.
@@ -205,24 +203,26 @@ impl Session {
         Ok(())
     }
 
-    fn is_at_work(&self, step: Step, at_work: AtWork) -> Stop {
+    fn is_at_work(&self, step: Step, at_work: AtWork) -> CommandError {
         let (name, same) = (step.name(), self.words.same());
         match at_work {
-            AtWork::Step(Some(pid)) => Stop::new(
+            AtWork::Step(Some(pid)) => CommandError::new(
                 Exit::TryAgain,
                 format!("{name} of this migration is still at work: process {pid}"),
-                format!("wait for its end, or stop it with: kill {pid}; then run: {same}"),
-            ),
-            AtWork::Step(None) => Stop::new(
+            )
+            .hint(format!(
+                "wait for its end, or stop it with: kill {pid}; then run: {same}"
+            )),
+            AtWork::Step(None) => CommandError::new(
                 Exit::TryAgain,
                 format!("{name} of this migration is still at work"),
-                format!("wait for its end; then run: {same}"),
-            ),
-            AtWork::Orphans => Stop::new(
+            )
+            .hint(format!("wait for its end; then run: {same}")),
+            AtWork::Orphans => CommandError::new(
                 Exit::TryAgain,
                 format!("programs of {name}, which was killed, are still at work"),
-                format!("they end by themselves; then run: {same}"),
-            ),
+            )
+            .hint(format!("they end by themselves; then run: {same}")),
         }
     }
 
@@ -238,18 +238,18 @@ impl Session {
         stopped.map(drop).map_err(|pid| {
             let name = step.name();
             let process = pid.map_or(String::new(), |pid| format!(" (process {pid})"));
-            Stop::new(
+            CommandError::new(
                 Exit::TryAgain,
                 format!(
                     "{name}{process} does not end: it was asked to {} s ago",
                     STOPPING.as_secs()
                 ),
-                format!(
-                    "look at {}; when it has ended, run: {}",
-                    store.file(&format!("{name}.log")).display(),
-                    self.words.same()
-                ),
             )
+            .hint(format!(
+                "look at {}; when it has ended, run: {}",
+                store.file(&format!("{name}.log")).display(),
+                self.words.same()
+            ))
         })
     }
 
@@ -268,7 +268,7 @@ impl Session {
         allows(state.procedure, &state.phase, self.step).map_err(|why| self.refused(&state, why))
     }
 
-    fn refused(&self, state: &State, why: Refusal) -> Stop {
+    fn refused(&self, state: &State, why: Refusal) -> CommandError {
         let words = &self.words;
         let (source, target) = (&state.source.context, &state.target.context);
         let switched = state
@@ -277,22 +277,10 @@ impl Session {
             .map(ToString::to_string)
             .unwrap_or_default();
         match why {
-            Refusal::NothingCopied => Stop::usage(
-                "nothing has been copied",
-                format!("run: {}", words.step("copy")),
-            ),
-            Refusal::CopyUnfinished => Stop::usage(
-                format!("the copy is not finished: {}", state.phase),
-                format!("run: {}", words.step("copy")),
-            ),
-            Refusal::ResyncUnfinished => Stop::usage(
-                format!("a resync is not finished: {target} lies between what it was and {source}"),
-                format!("run: {}", words.step("resync")),
-            ),
-            Refusal::SwitchNotOrdered => Stop::usage(
-                format!("the switch was not ordered: what is on {target} comes from {source}"),
-                format!("run: {}", words.step("cutover")),
-            ),
+            Refusal::NothingCopied => CommandError::usage("nothing has been copied").hint(format!("run: {}", words.step("copy"))),
+            Refusal::CopyUnfinished => CommandError::usage(format!("the copy is not finished: {}", state.phase)).hint(format!("run: {}", words.step("copy"))),
+            Refusal::ResyncUnfinished => CommandError::usage(format!("a resync is not finished: {target} lies between what it was and {source}")).hint(format!("run: {}", words.step("resync"))),
+            Refusal::SwitchNotOrdered => CommandError::usage(format!("the switch was not ordered: what is on {target} comes from {source}")).hint(format!("run: {}", words.step("cutover"))),
             Refusal::SwitchOrdered => {
                 let reason = match self.step {
                     Step::Copy { .. } => {
@@ -302,33 +290,24 @@ impl Session {
                     _ => "",
                 };
                 let message = format!("the switch to {target} was ordered {switched}{reason}");
-                Stop::usage(
-                    message,
-                    format!(
+                CommandError::usage(message).hint(format!(
                         "what is written to {target} comes back to {source} with: {}",
                         words.step("reverse")
-                    ),
-                )
+                    ))
                 .also("for another migration, plan with another --state")
             }
-            Refusal::IsFenced => Stop::usage(
-                "this migration was planned with --fenced: nothing is captured",
-                "copy and check are its steps; for the live procedure plan again, with another --state",
-            ),
-            Refusal::IsLive => Stop::usage(
-                format!(
+            Refusal::IsFenced => CommandError::usage("this migration was planned with --fenced: nothing is captured").hint("copy and check are its steps; for the live procedure plan again, with another --state"),
+            Refusal::IsLive => CommandError::usage(format!(
                     "check compares both ends as they are now, and {source} is being written: they always differ"
-                ),
-                format!(
+                )).hint(format!(
                     "how far {target} is: {}. cutover compares them",
                     words.step("status")
-                ),
-            ),
+                )),
         }
     }
 
     /// Fails because a program did, which has printed why.
-    pub(crate) fn failed(&self, program: &str, ended: Ended, what: &str) -> Stop {
+    pub(crate) fn failed(&self, program: &str, ended: Ended, what: &str) -> CommandError {
         let same = self.words.same();
         let (exit, ended, hint) = match ended {
             Ended::Signal(number) => (
@@ -380,7 +359,7 @@ impl Session {
                 (exit, format!("{program} ended with {code}"), hint)
             }
         };
-        Stop::new(exit, format!("{what}: {ended}"), hint)
+        CommandError::new(exit, format!("{what}: {ended}")).hint(hint)
     }
 
     /// Whether writes are stopped while applications run on.

@@ -14,9 +14,8 @@ use crate::safety::{Lag, Policy, Reason, Rejects, Unsafe, safe_to_cut_over};
 use crate::session::Session;
 use crate::spool_view::View;
 use crate::state::State;
-use crate::stop::Outcome;
 use crate::store::Store;
-use crate::suite::{Exit, PositionFile, Spool};
+use crate::suite::{Exit, Outcome, PositionFile, Spool};
 use crate::time::{Instant, Span};
 
 /// A heartbeat that is not known.

@@ -8,3 +8,6 @@ pub(crate) use spice_cli::values::{parse_duration, parse_size, parse_timeout};
 pub(crate) use spice_cli::{CommandError, Exit, Program, Shutdown, Stdout, VERSION, files, stdio};
 pub(crate) use spice_spool::Spool;
 pub(crate) use spice_spool::position::PositionFile;
+
+/// The result of a part of a step.
+pub(crate) type Outcome<T = ()> = Result<T, CommandError>;

@@ -19,9 +19,8 @@ use crate::records::{self, Pair};
 use crate::session::Session;
 use crate::state::{Found, Verdict};
 use crate::status::heartbeat;
-use crate::stop::{Outcome, Stop};
 use crate::store::remove;
-use crate::suite::{Exit, escape};
+use crate::suite::{CommandError, Exit, Outcome, escape};
 use crate::time::Instant;
 
 /// How long a pair may take beside two heartbeats.
@@ -54,10 +53,13 @@ pub(crate) async fn run(session: &Session, flags: &cli::Verify) -> Outcome {
         .as_ref()
         .is_some_and(|following| following.prune);
     if prunes && ends.source.kind.is("postgres") {
-        return Err(Stop::usage(
+        return Err(CommandError::usage(
             "follow --prune deletes what verify has to look up in the spool of a PostgreSQL source",
-            format!("run follow without --prune; then: {}", session.words.same()),
-        ));
+        )
+        .hint(format!(
+            "run follow without --prune; then: {}",
+            session.words.same()
+        )));
     }
     let sample = sample(session, flags.check_sample)?;
     let verification = Verification {
@@ -125,29 +127,29 @@ impl Verification<'_> {
                 return Ok(pair);
             }
             if lock::at_work(session.store.folder(), Step::Follow).is_none() {
-                return Err(Stop::new(
+                return Err(CommandError::new(
                     Exit::TryAgain,
                     "follow does not run, so nothing shows which revisions belong together",
-                    format!(
-                        "run: {}; then: {}",
-                        session.words.step("follow"),
-                        session.words.same()
-                    ),
-                ));
+                )
+                .hint(format!(
+                    "run: {}; then: {}",
+                    session.words.step("follow"),
+                    session.words.same()
+                )));
             }
             if began.elapsed() > patience {
-                return Err(Stop::new(
+                return Err(CommandError::new(
                     Exit::TryAgain,
                     format!(
                         "spice-apply has written no sync point for {} s: is it behind?",
                         patience.as_secs()
                     ),
-                    format!(
-                        "look: {}; then run: {}",
-                        session.words.step("status"),
-                        session.words.same()
-                    ),
-                ));
+                )
+                .hint(format!(
+                    "look: {}; then run: {}",
+                    session.words.step("status"),
+                    session.words.same()
+                )));
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -217,13 +219,9 @@ impl Verification<'_> {
                 return self.proved(first, revisions, round);
             }
             if round >= ROUNDS {
-                return Err(Stop::new(
-                    Exit::TryAgain,
-                    format!(
+                return Err(CommandError::new(Exit::TryAgain, format!(
                         "{set_aside} relationships are written all the time, and could not be compared in {round} rounds"
-                    ),
-                    format!("run: {}", session.words.same()),
-                ));
+                    )).hint(format!("run: {}", session.words.same())));
             }
             (round, only) = (round + 1, Some(aside));
         }
@@ -233,11 +231,11 @@ impl Verification<'_> {
         let first = first.and_then(|first| Some((first.at?, first)));
         let Some((at, first)) = first else {
             let applied = self.session.applied_file();
-            return Err(Stop::new(
+            return Err(CommandError::new(
                 Exit::Failed,
                 format!("the last pair in {} has no time", applied.display()),
-                format!("run: {}", self.session.words.same()),
-            ));
+            )
+            .hint(format!("run: {}", self.session.words.same())));
         };
         Ok(Proved {
             first,
@@ -315,14 +313,14 @@ impl Verification<'_> {
         }
         match failed {
             None => Ok(compared == Ended::Code(3)),
-            Some((_, Ended::Code(4))) => Err(Stop::new(
+            Some((_, Ended::Code(4))) => Err(CommandError::new(
                 Exit::HistoryLost,
                 "the ends could not be compared: a revision left the history meanwhile",
-                format!(
-                    "raise --datastore-gc-window, or read faster with --jobs; then run: {}",
-                    session.words.same()
-                ),
-            )),
+            )
+            .hint(format!(
+                "raise --datastore-gc-window, or read faster with --jobs; then run: {}",
+                session.words.same()
+            ))),
             Some((program, ended)) => {
                 Err(session.failed(program, ended, "the ends could not be compared"))
             }
@@ -330,7 +328,7 @@ impl Verification<'_> {
     }
 
     /// Both ends differ at these revisions.
-    fn different(&self, at: &SyncPoint) -> Outcome<Stop> {
+    fn different(&self, at: &SyncPoint) -> Outcome<CommandError> {
         let session = self.session;
         let path = session.file("differences.ndjson");
         let count = self.count(&path)?;
@@ -345,7 +343,7 @@ impl Verification<'_> {
         for line in updates.take(SHOWN) {
             tracing::info!("{}", escape(line));
         }
-        Ok(Stop::new(
+        Ok(CommandError::new(
             Exit::Partial,
             format!(
                 "{} differs from {} in {count} relationships; all of them: {}",
@@ -353,11 +351,11 @@ impl Verification<'_> {
                 self.ends.source.context,
                 path.display()
             ),
-            format!(
-                "somebody else writes to {}, or something is wrong: find out which",
-                self.ends.target.context
-            ),
         )
+        .hint(format!(
+            "somebody else writes to {}, or something is wrong: find out which",
+            self.ends.target.context
+        ))
         .also(format!(
             "to repair it: {}; then {}; then run: {}",
             session.words.step("resync"),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::quote::quoted;
-use crate::stop::Stop;
+use crate::suite::CommandError;
 
 /// The words of this command line.
 #[derive(Clone, Debug)]
@@ -60,20 +60,16 @@ impl Words {
         format!("{}{} {step}", self.program, state.unwrap_or_default())
     }
 
-    pub(crate) fn no_plan(&self, folder: &Path) -> Stop {
+    pub(crate) fn no_plan(&self, folder: &Path) -> CommandError {
         if self.is_reverse {
-            return Stop::usage(
-                format!(
-                    "there is no plan in {}: the way back has not begun",
-                    folder.display()
-                ),
-                format!("after the switch run: {}", self.step("reverse")),
-            );
+            return CommandError::usage(format!(
+                "there is no plan in {}: the way back has not begun",
+                folder.display()
+            ))
+            .hint(format!("after the switch run: {}", self.step("reverse")));
         }
         let plan = self.step("plan --from CONTEXT --to CONTEXT");
-        Stop::usage(
-            format!("there is no plan in {}", folder.display()),
-            format!("run: {plan}"),
-        )
+        CommandError::usage(format!("there is no plan in {}", folder.display()))
+            .hint(format!("run: {plan}"))
     }
 }

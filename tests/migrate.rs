@@ -27,7 +27,7 @@ fn plan<'a>(from: &'a Server, to: &'a Server) -> [&'a str; 5] {
 }
 
 #[test]
-fn plan_then_copy_moves_everything_and_a_second_run_changes_nothing() {
+fn plan_and_copy_move_everything_and_can_be_repeated() {
     let folder = folder();
     let state = folder.path().join("migration");
     let from = holding(Sample::portable(5_000), Datastore::Postgres);

@@ -50,7 +50,7 @@ fn grant_for_a_while(server: &Server) -> jiff::Timestamp {
 }
 
 #[test]
-fn target_that_answers_otherwise_though_it_holds_the_same_is_found_by_checks() {
+fn target_with_equal_data_and_other_answers_is_found() {
     let migration = Migration::between(Datastore::Postgres, Datastore::Postgres);
     oracle::write_schema(&migration.from, EXPIRING);
     migration.plan_and_copy();
@@ -93,7 +93,7 @@ fn target_that_answers_otherwise_though_it_holds_the_same_is_found_by_checks() {
 }
 
 #[test]
-fn target_with_a_smaller_maximum_depth_is_neither_different_nor_proven_equal_by_checks() {
+fn smaller_maximum_depth_of_the_target_is_undecided() {
     let migration = Migration::between(Datastore::Postgres, Datastore::Postgres);
     let nested = "definition user {}\n\ndefinition nest {\n\trelation inner: nest | user\n\tpermission inside = inner + inner->inside\n}\n";
     oracle::write_schema(&migration.from, nested);

@@ -151,7 +151,7 @@ fn colliding_writers_of_memory_leave_both_ends_equal() {
 }
 
 #[test]
-fn contended_relationships_that_are_gone_from_the_target_are_there_again_before_the_switch() {
+fn contended_relationships_are_restored_before_the_switch() {
     let migration = Migration::between(Datastore::Memory, Datastore::Memory).settling("15s");
     migration.plan_and_copy();
     let following = migration.follow();

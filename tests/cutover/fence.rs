@@ -83,7 +83,7 @@ fn each_step_twice_ends_as_it_did_and_changes_nothing() {
 }
 
 #[test]
-fn cutover_without_a_plan_a_copy_or_a_follow_is_refused_and_stops_nothing() {
+fn cutover_before_plan_copy_or_follow_is_refused() {
     let migration = Migration::between(Datastore::Postgres, Datastore::Memory);
     let refused = |what: &str, code| {
         let cutover = migration.step(&["cutover"]).input("fenced\n").run();
@@ -301,7 +301,7 @@ fn read_only_mysql_ends_exactly_at_its_head() {
 }
 
 #[test]
-fn difference_behind_the_fence_is_remembered_and_an_aborted_cutover_is_no_success() {
+fn difference_behind_the_fence_survives_an_abort() {
     let (migration, follow) = following(Datastore::Postgres, Datastore::Postgres);
     let cutover = migration.cutover(&[]);
     let mut abort = migration.step(&["abort"]).run().expect_success();
@@ -341,7 +341,7 @@ fn difference_behind_the_fence_is_remembered_and_an_aborted_cutover_is_no_succes
 }
 
 #[test]
-fn writer_after_the_switch_is_told_as_long_as_both_ends_are_compared() {
+fn writer_after_the_switch_is_reported_by_the_comparison() {
     let (migration, follow) = following(Datastore::Postgres, Datastore::Postgres);
     // Long enough for a write: an export that begins late, as one of many relationships ends late.
     let slow = migration.folder.path().join("slow");

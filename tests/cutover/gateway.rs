@@ -20,7 +20,7 @@ fn copied() -> (Migration, [Gateway; 2]) {
 }
 
 #[test]
-fn follow_goes_on_when_a_gateway_has_answered_in_place_of_either_end() {
+fn follow_resumes_after_a_gateway_answered_for_either_end() {
     let (migration, gateways) = copied();
     let following = migration.follow();
     for (round, status) in [503, 429, 504].into_iter().enumerate() {
@@ -45,7 +45,7 @@ fn follow_goes_on_when_a_gateway_has_answered_in_place_of_either_end() {
 
 /// A start also meets the answers of the gateway, and waits as long.
 #[test]
-fn follow_that_begins_behind_a_gateway_that_answers_goes_on_when_it_passes() {
+fn follow_started_behind_an_answering_gateway_waits_for_it() {
     let (migration, gateways) = copied();
     touch(&migration.from, "before");
     gateways[1].answer(502);

@@ -110,7 +110,7 @@ const MOMENTS: [(&str, IsThere); 5] = [
 ];
 
 #[test]
-fn resync_killed_at_any_moment_goes_on_with_the_same_command_and_ends_equal() {
+fn resync_killed_at_any_moment_resumes_and_ends_equal() {
     for round in 0..repeat(1, 4) {
         // Each waits 30 s after one that was killed while it wrote.
         let moments = if repeat(0, 1) == 1 {
@@ -193,7 +193,7 @@ fn resync_under_load_ends_equal_each_time() {
 }
 
 #[test]
-fn history_that_was_lost_is_made_good_by_a_resync_after_the_window_was_raised() {
+fn lost_history_is_repaired_by_a_resync() {
     let migration = Migration::between(Datastore::Postgres, Datastore::Postgres);
     touch(&migration.from, "deleted-unseen");
     migration.plan_and_copy();

@@ -115,12 +115,12 @@ impl Marked {
 }
 
 #[test]
-fn reverse_brings_back_what_is_new_once_and_revives_nothing_on_postgres() {
+fn reverse_to_postgres_writes_once_and_revives_nothing() {
     there_and_back(Datastore::Postgres, Datastore::Postgres, "0s");
 }
 
 #[test]
-fn reverse_brings_back_what_is_new_once_and_revives_nothing_on_memory_and_mysql() {
+fn reverse_to_memory_and_mysql_writes_once_and_revives_nothing() {
     there_and_back(Datastore::Memory, Datastore::MySql, "2s");
 }
 

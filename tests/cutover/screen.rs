@@ -113,7 +113,7 @@ fn a_signal_leaves_the_screen_and_restores_the_terminal() {
 }
 
 #[test]
-fn off_a_terminal_a_line_is_printed_and_the_next_ten_seconds_later() {
+fn off_a_terminal_a_line_is_printed_every_ten_seconds() {
     let migration = Migration::between(Datastore::Memory, Datastore::Memory).settling("0s");
     migration.plan();
     let running = migration.step(&["status", "--watch"]).spawn();

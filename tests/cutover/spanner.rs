@@ -8,7 +8,7 @@ use crate::support::oracle::{self, Precision};
 use crate::support::spicedb::{Datastore, lacks_spanner};
 
 #[test]
-fn live_procedure_from_spanner_is_refused_before_anything_is_stopped() {
+fn live_procedure_from_spanner_is_refused_by_plan() {
     if lacks_spanner() {
         return;
     }
@@ -62,7 +62,7 @@ fn live_procedure_from_spanner_is_refused_before_anything_is_stopped() {
 }
 
 #[test]
-fn live_procedure_to_spanner_switches_and_says_that_there_is_no_way_back() {
+fn live_procedure_to_spanner_switches_without_a_way_back() {
     if lacks_spanner() {
         return;
     }

@@ -110,13 +110,13 @@ fn verified_under_load(migration: &Migration, times: u32) {
 }
 
 #[test]
-fn verification_of_postgres_under_load_is_true_and_finds_what_was_removed_behind_its_back() {
+fn verify_of_postgres_under_load_finds_what_was_removed() {
     let migration = Migration::between(Datastore::Postgres, Datastore::Postgres);
     verified_under_load(&migration, repeat(3, 20));
 }
 
 #[test]
-fn verification_of_mysql_under_load_is_true_and_finds_what_was_removed_behind_its_back() {
+fn verify_of_mysql_under_load_finds_what_was_removed() {
     but_for_dead_mysql_servers(|| {
         let migration = Migration::between(Datastore::MySql, Datastore::Postgres).settling("10s");
         verified_under_load(&migration, repeat(2, 20));
@@ -124,7 +124,7 @@ fn verification_of_mysql_under_load_is_true_and_finds_what_was_removed_behind_it
 }
 
 #[test]
-fn schema_that_differs_is_found_and_answers_that_do_are_named_and_both_are_mended() {
+fn differing_schema_and_answers_are_named_and_repaired() {
     let migration = Migration::between(Datastore::Postgres, Datastore::Postgres);
     let schema = oracle::read_schema(&migration.from);
     let guarded = |expression: &str| {
@@ -175,7 +175,7 @@ fn schema_that_differs_is_found_and_answers_that_do_are_named_and_both_are_mende
 }
 
 #[test]
-fn cutover_without_a_young_verdict_is_refused_and_one_behind_its_fence_is_not() {
+fn verdict_age_is_checked_before_the_fence_only() {
     let migration = Migration::between(Datastore::Postgres, Datastore::Postgres);
     migration.plan_and_copy();
     let following = migration.follow();
@@ -237,7 +237,7 @@ fn cutover_without_a_young_verdict_is_refused_and_one_behind_its_fence_is_not() 
 }
 
 #[test]
-fn resync_under_load_brings_back_what_is_missing_and_removes_what_is_extra() {
+fn resync_under_load_restores_missing_and_removes_extra() {
     let migration = Migration::between(Datastore::Postgres, Datastore::Postgres);
     let names: Vec<String> = (0..200)
         .map(|n| relationship(&format!("bulk-{n}")))
@@ -283,7 +283,7 @@ fn commented(words: &str) -> String {
 }
 
 #[test]
-fn comments_are_no_difference_for_their_form_and_arrive_when_their_words_change() {
+fn comments_differ_by_their_words_and_not_by_their_form() {
     let migration = Migration::between(Datastore::Postgres, Datastore::Memory);
     oracle::write_schema(&migration.from, &commented("somebody"));
     // Deployed by somebody's own pipeline, from the same file.

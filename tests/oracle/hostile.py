@@ -45,7 +45,6 @@ import base64
 import functools
 import itertools
 import socket
-import struct
 import sys
 import threading
 import time
@@ -78,6 +77,8 @@ from authzed.api.v1.permission_service_pb2 import (
 from google.protobuf.any_pb2 import Any
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
+
+import wire
 
 SCHEMA = """caveat limited(max int) {
 \tmax < 10
@@ -319,14 +320,14 @@ def treat(rpc, how, requests, context):
     elif what == "many":
         answer = next(load(requests))
         if answer.num_loaded > int(value):
-            spoil(context, "cut")
+            wire.spoil(context, "cut")
         yield answer.SerializeToString()
     elif what == "rows":
         yield transaction(int(value)) + change(0, checkpoint=True).SerializeToString()
     elif what == "fast":
         yield from while_asked(context, lambda n: ReadRelationshipsResponse(relationship=relationship(n)).SerializeToString())
     elif what == "wire":
-        spoil(context, value)
+        wire.spoil(context, value)
         yield first(rpc, requests)
     else:
         fail(context, 12, f"hostile.py does not know {how}")
@@ -367,91 +368,6 @@ class Service(grpc.GenericRpcHandler):
         return grpc.stream_stream_rpc_method_handler(answer)
 
 
-# What is to be done to the connections, by the port from which the proxy has made them.
-SPOILT = {}
-
-
-def spoil(context, how):
-    port = int(context.peer().rpartition(":")[2])
-    SPOILT[port] = how
-    time.sleep(0.05)
-
-
-def copy(source, target):
-    try:
-        while data := source.recv(65536):
-            target.sendall(data)
-    except OSError:
-        pass
-    for end in (source, target):
-        try:
-            end.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
-
-
-def frame(kind, flags, stream, payload=b""):
-    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
-
-
-def exactly(source, length):
-    data = b""
-    while len(data) < length:
-        more = source.recv(length - len(data))
-        if not more:
-            raise OSError("closed")
-        data += more
-    return data
-
-
-def answers(server, client, port):
-    """Frames from the server to the client, spoilt where that is asked for."""
-    data, headers, rst, goaway = 0, 1, 3, 7
-    try:
-        while True:
-            head = exactly(server, 9)
-            length, kind, flags = int.from_bytes(head[:3], "big"), head[3], head[4]
-            stream = int.from_bytes(head[5:], "big") & 0x7FFFFFFF
-            payload = exactly(server, length)
-            how = SPOILT.get(port)
-            if how == "cut":
-                break
-            if how in ("reset", "refuse") and kind in (data, headers):
-                if kind == headers:
-                    client.sendall(frame(rst, 0, stream, struct.pack(">I", 2 if how == "reset" else 7)))
-            elif how == "goaway":
-                client.sendall(frame(goaway, 0, 0, struct.pack(">II", 0, 11)))
-                break
-            elif how == "open" and kind == headers and flags & 1:
-                client.sendall(frame(data, 1, stream))
-            elif how == "drip":
-                for byte in head + payload:
-                    client.sendall(bytes([byte]))
-                    time.sleep(0.2)
-            else:
-                client.sendall(head + payload)
-    except OSError:
-        pass
-    for end in (server, client):
-        try:
-            end.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
-        end.close()
-
-
-def proxy(listener, upstream):
-    while True:
-        client, _ = listener.accept()
-        server = socket.create_connection(("127.0.0.1", upstream))
-        for end in (client, server):
-            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        port = server.getsockname()[1]
-        SPOILT.pop(port, None)
-        threading.Thread(target=copy, args=(client, server), daemon=True).start()
-        threading.Thread(target=answers, args=(server, client, port), daemon=True).start()
-
-
 def main():
     options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=400), options=options)
@@ -459,7 +375,7 @@ def main():
     upstream = server.add_insecure_port("127.0.0.1:0")
     server.start()
     listener = socket.create_server(("127.0.0.1", 0), backlog=200)
-    threading.Thread(target=proxy, args=(listener, upstream), daemon=True).start()
+    threading.Thread(target=wire.proxy, args=(listener, upstream), daemon=True).start()
     print("ready", listener.getsockname()[1], token().token, token().token, flush=True)
     sys.stdin.read()
     server.stop(0)

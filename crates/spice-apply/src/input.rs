@@ -411,3 +411,6 @@ fn cut(fault: ReadError) -> CommandError {
 pub(crate) fn waits_for_a_person(file: &Path, spool: Option<&Path>) -> bool {
     spool.is_none() && file == Path::new("-") && stdio::stdin_is_terminal()
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,17 +6,18 @@ use serde_json::{Value, json};
 use spice_record::record::StreamKind;
 
 use super::{
-    SCHEMA, applied, apply, checkpoint, delete, header, header_of, ids, lines, mark, position,
-    rejected_code, relationship, sealed, token, token_of, touch, trailer, transaction,
+    PATIENCE, SCHEMA, applied, apply, checkpoint, delete, header, header_of, ids, lines, mark,
+    position, rejected_code, relationship, sealed, spool_of, token, token_of, touch, trailer,
+    transaction,
 };
 use crate::copy::{export, import, stream_of};
 use crate::support::disk::SmallDisk;
-use crate::support::folder;
 use crate::support::oracle::{self, Precision};
 use crate::support::pipe::Pipe;
 use crate::support::program::Program;
 use crate::support::seal::change_position;
-use crate::support::spicedb::{Datastore, Server};
+use crate::support::spicedb::{Datastore, Server, rows};
+use crate::support::{folder, wait_until};
 use testdata::Sample;
 
 fn three() -> Vec<Value> {
@@ -339,4 +340,30 @@ fn position_survives_a_full_disk() {
         1,
         "nothing is left behind"
     );
+}
+
+#[test]
+fn position_is_applied_by_one_process_at_a_time() {
+    let (server, folder) = (Server::start(Datastore::Postgres), folder());
+    let (spool, file) = (folder.path().join("spool"), folder.path().join("position"));
+    let last = spool_of(&spool, 200, 2);
+    let program = || {
+        let apply = apply(&server).arg("--spool").arg(&spool);
+        apply.arg("--position").arg(&file)
+    };
+    let first = program().args(["--max-rps", "20"]).spawn();
+    wait_until("it applies", PATIENCE, || rows(&server) > 0);
+    let second = program()
+        .args(["--until", &token(last)])
+        .run()
+        .expect_code(2);
+    let owner = format!("(process {})", first.pid());
+    assert!(second.stderr.contains(&owner), "{}", second.stderr);
+    assert!(second.stderr.contains("hint:"), "{}", second.stderr);
+    // Its lock ends with it, however it ends.
+    first.kill9();
+    first.wait();
+    let resumed = program().args(["--until", &token(last)]).run();
+    resumed.expect_success();
+    assert_eq!(rows(&server), 400);
 }

@@ -81,3 +81,37 @@ fn pasted_steps_move_everything_and_back() {
     oracle::assert_same_relationships(&migration.from, &migration.to, Precision::Microseconds);
     assert_eq!(std::fs::read(migration.file("state.json")).unwrap(), state);
 }
+
+#[test]
+fn ordered_switch_is_not_undone_by_pasted_steps() {
+    let migration = Migration::between(Datastore::Postgres, Datastore::Postgres);
+    touch(&migration.from, "kept");
+    migration.plan_and_copy();
+    let following = migration.follow();
+    touch(&migration.from, "followed");
+    let flags = ["cutover", "--skip-verify", "--fence-command", "true"];
+    wait_until("it is switched", PATIENCE, || {
+        migration.step(&flags).run().code() == Some(0)
+    });
+    following.wait().expect_success();
+    for step in [
+        &["copy", "--restart"][..],
+        &["follow"],
+        &["resync"],
+        &["cutover"],
+    ] {
+        let refused = migration.step(&[step, &["--print"]].concat()).run();
+        let refused = refused.expect_code(2);
+        assert_eq!(refused.text(), "", "{step:?}");
+        assert!(refused.stderr.contains("reverse"), "{}", refused.stderr);
+    }
+    // The way back can be pasted, though this cutover was run.
+    let reverse = migration.printed(&["reverse", "--heartbeat", "1s"]).spawn();
+    touch(&migration.to, "new-on-new");
+    wait_until("it has come back", PATIENCE, || {
+        let there = oracle::dump(&migration.from, Precision::Microseconds);
+        there.contains(&relationship("new-on-new"))
+    });
+    reverse.signal("TERM");
+    reverse.wait();
+}

@@ -1,4 +1,4 @@
-//! What is written coalescer.
+//! Which updates are written together, and in which order.
 //!
 //! At the tip of the stream one revision of the source is one call. Under backlog consecutive
 //! revisions are coalesced: only the last update of each relationship is written, and what is more than

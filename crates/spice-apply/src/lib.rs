@@ -27,6 +27,7 @@ mod schema;
 mod worker;
 mod write;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -133,6 +134,11 @@ impl Program for Apply {
             let help = Self::command().render_long_help();
             return Err(CommandError::terminal(help));
         }
+        // Held until the process ends.
+        let _lock = tokio::select! {
+            lock = self.lock_position() => lock?,
+            number = shutdown.requested() => return Ok(stopped(number, self.is_resumable())),
+        };
         let stop = Arc::new(AtomicBool::new(false));
         let begun = tokio::select! {
             begun = self.begin(&stop) => begun,
@@ -198,6 +204,14 @@ impl Apply {
     /// Whether the same command resumes where this one stopped.
     fn is_resumable(&self) -> bool {
         self.spool.is_some() || self.position.is_some()
+    }
+
+    /// Locks the position, if there is one.
+    async fn lock_position(&self) -> Result<Option<File>, CommandError> {
+        let Some(file) = self.position.as_deref().map(PositionFile::new) else {
+            return Ok(None);
+        };
+        unblocked(move || file.lock()).await.map(Some)
     }
 
     async fn begin(&self, stop: &Arc<AtomicBool>) -> Result<Begun, CommandError> {

@@ -39,7 +39,7 @@ pub mod shutdown;
 pub mod stdio;
 mod token_command;
 pub mod values;
-mod zstd;
+pub mod zstd;
 
 pub use connection::{Connection, ConnectionArgs};
 pub use error::CommandError;

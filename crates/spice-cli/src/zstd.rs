@@ -13,14 +13,15 @@ pub(crate) type Encoder<W> = ::zstd::stream::write::Encoder<'static, W>;
 const WINDOW_LOG_MAX: u32 = 24;
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
-/// Packs with a level from 1 to 22, and a checksum.
+/// The levels of `--zstd`. From 20 on the default window is one that our own readers refuse.
+pub const LEVELS: std::ops::RangeInclusive<i64> = 1..=19;
+/// The level of `--zstd` without a number.
+pub const DEFAULT_LEVEL: &str = "3";
+
+/// Packs with a level of [`LEVELS`], and a checksum.
 pub(crate) fn encoder<W: Write>(out: W, level: i32) -> io::Result<Encoder<W>> {
     let mut encoder = Encoder::new(out, level)?;
     encoder.include_checksum(true)?;
-    // From level 20 on the default is a window that our own readers would refuse.
-    if level > 19 {
-        encoder.window_log(WINDOW_LOG_MAX - 1)?;
-    }
     Ok(encoder)
 }
 

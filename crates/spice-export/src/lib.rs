@@ -19,7 +19,7 @@ use spice_cli::log::LogArgs;
 use spice_cli::progress::Progress;
 use spice_cli::stdio::Output;
 use spice_cli::values::parse_zedtoken;
-use spice_cli::{CommandError, Exit, Program, Shutdown, Stdout};
+use spice_cli::{CommandError, Exit, Program, Shutdown, Stdout, zstd};
 use spice_client::settle::SettleArgs;
 use spice_client::unknown_fields;
 use spice_client::unknown_fields::UnknownFieldsArgs;
@@ -61,7 +61,7 @@ pub struct Export {
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Compress with zstd, at a level from 1 to 19.
-    #[arg(long, value_name = "LEVEL", num_args = 0..=1, require_equals = true, default_missing_value = "3", value_parser = clap::value_parser!(i32).range(1..=19))]
+    #[arg(long, value_name = "LEVEL", num_args = 0..=1, require_equals = true, default_missing_value = zstd::DEFAULT_LEVEL, value_parser = clap::value_parser!(i32).range(zstd::LEVELS))]
     zstd: Option<i32>,
     #[command(flatten)]
     common: CommonArgs,

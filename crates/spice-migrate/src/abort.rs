@@ -3,6 +3,7 @@
 use crate::folder;
 use crate::phase::{Phase, Step};
 use crate::session::Session;
+use crate::status;
 use crate::store::Store;
 use crate::suite::{Outcome, PositionFile};
 use crate::time::Instant;
@@ -40,10 +41,7 @@ pub(crate) async fn run(session: &Session) -> Outcome {
         };
         tracing::info!("stopped. The switch to {target} had been ordered {switch}");
         tracing::info!("of what was written to {target} since, {source} holds {through}");
-        tracing::info!(
-            "hint: to bring it up to date, run: {}",
-            words.step("reverse")
-        );
+        tracing::info!("hint: {}", status::way_back(session, &state));
         return Ok(());
     }
     let through = match applied_through(&session.store) {

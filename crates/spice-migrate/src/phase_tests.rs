@@ -152,3 +152,54 @@ fn phases_are_kept_as_they_are() {
     }
     assert!(serde_json::from_str::<Phase>(r#"{"name":"planned","more":1}"#).is_err());
 }
+
+#[test]
+fn phase_is_shown_with_its_time() {
+    let shown: Vec<String> = phases().iter().map(ToString::to_string).collect();
+    let names = [
+        "not begun",
+        "begun",
+        "incomplete",
+        "copied",
+        "unequal",
+        "proven",
+        "resyncing",
+        "resynced",
+        // Behind these it stays what the target held before.
+        "proven",
+        "proven",
+        "proven",
+        "proven",
+    ];
+    assert_eq!(shown[0], names[0]);
+    for (shown, name) in shown.iter().zip(names).skip(1) {
+        assert_eq!(*shown, format!("{name} since 2026-01-01T00:00:00Z"));
+    }
+    for switched in &shown[12..] {
+        assert_eq!(
+            switched,
+            "switched on 2026-01-01T00:00:00Z, write downtime 0.250 s"
+        );
+    }
+}
+
+#[test]
+fn steps_procedures_and_origins_have_the_names_of_the_command_line() {
+    let steps = [
+        (Step::Copy { restart: true }, "copy"),
+        (Step::Follow, "follow"),
+        (Step::Verify, "verify"),
+        (Step::Resync, "resync"),
+        (Step::Cutover, "cutover"),
+        (Step::Abort, "abort"),
+        (Step::Reverse, "reverse"),
+    ];
+    for (step, name) in steps {
+        assert_eq!(step.name(), name);
+    }
+    assert_eq!(Procedure::Live.name(), "live");
+    assert_eq!(Procedure::Fenced.name(), "fenced");
+    assert_eq!(How::Copied.name(), "copied");
+    assert_eq!(How::Resynced.name(), "resynced");
+    assert_eq!(How::Switched.name(), "the source before the switch");
+}

@@ -5,11 +5,13 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::Path;
 
 use crate::Migrate;
+use crate::cli::Steps;
 use crate::commands::Command;
 use crate::print_steps::Script;
 use crate::quote::quoted;
 use crate::session::Session;
-use crate::suite::Outcome;
+use crate::status;
+use crate::suite::{CommandError, Outcome};
 
 /// Encloses the name of a shell variable in an argument.
 const MARKS: [u8; 2] = [0x01, 0x02];
@@ -71,6 +73,21 @@ impl Migrate {
     pub(crate) fn printed(&self, session: &Session) -> Option<Outcome<String>> {
         self.print.then(|| {
             let script = Script::new(session, &self.step)?;
+            // Commands that would undo an ordered switch are not printed either.
+            if let Some(state) = session.known()
+                && let Some(switch) = state.phase.switch()
+            {
+                match self.step {
+                    Steps::Plan(_) | Steps::Status(_) | Steps::Abort(_) => {}
+                    // A run only compares again; the commands would drain and switch again.
+                    Steps::Cutover(_) => {
+                        let message = format!("the switch was ordered {switch}");
+                        let hint = status::way_back(session, &state);
+                        return Err(CommandError::usage(message).hint(hint));
+                    }
+                    _ => session.allowed()?,
+                }
+            }
             Ok(script.text(&self.step))
         })
     }

@@ -1,5 +1,7 @@
 //! The steps for bash that compare both ends, repair one, and switch.
 
+use std::path::Path;
+
 use crate::cli::{self, OnSchema};
 use crate::commands::{self, Apply, At, Watch};
 use crate::print::{command, path, variable};
@@ -8,15 +10,23 @@ use crate::quote::quoted;
 use crate::records::SYNC_POINT;
 use crate::status::settling;
 
+/// The last sync point of the records of an apply, as a file. `applied`: quoted.
+pub(crate) fn newest_sync_point(applied: &str, into: &Path) -> String {
+    format!(
+        "{{ grep -h '{SYNC_POINT}' {applied} || :; }} |\n  tail -n 1 >{}",
+        path(into)
+    )
+}
+
 impl Script {
     /// The newest revisions that belong together.
     fn pair(&self) -> Vec<String> {
         let revision = |command_: commands::Command| command(&command_, 2);
         let pair = self.file("pair.ndjson");
         vec![
+            newest_sync_point(&self.shown("applied.ndjson"), &pair),
             format!(
-                "grep -h '{SYNC_POINT}' {} |\n  tail -n 1 >{}",
-                self.shown("applied.ndjson"),
+                "[ -s {} ] || {{ echo 'no sync point yet: write to the source, then again' >&2; exit 75; }}",
                 path(&pair)
             ),
             format!("source=$({})", revision(commands::revision_of(&pair))),

@@ -8,6 +8,7 @@ use crate::commands::{self, Apply, At, Import, Since, Watch};
 use crate::phase::Procedure;
 use crate::plan;
 use crate::print::{command, path, variable};
+use crate::print_live::newest_sync_point;
 use crate::quote::quoted;
 use crate::session::Session;
 use crate::state::{End, Kind, State};
@@ -258,7 +259,16 @@ impl Script {
             .unwrap_or(Path::new("."))
             .join("pair.ndjson");
         let since = match (self.state.is_reverse, &self.state.start) {
-            (true, _) => Since::Back(&pair),
+            (true, _) => {
+                // A cutover that was run, not pasted, leaves no such file.
+                let applied = pair.with_file_name("applied.ndjson");
+                lines.push(format!(
+                    "[ -s {} ] ||\n  {}",
+                    path(&pair),
+                    newest_sync_point(&path(&applied), &pair)
+                ));
+                Since::Back(&pair)
+            }
             (false, Some(start)) => {
                 lines.push(format!("captured={}", quoted(&start.captured_since)));
                 Since::Revision(&captured)

@@ -147,3 +147,54 @@ fn refused_updates_count_from_the_verdict_on() {
     assert_eq!(judge(NOW - 60, Some(&equal)), refused);
     assert_eq!(judge(NOW - 499, None), refused);
 }
+
+#[test]
+fn each_reason_names_its_end_and_what_to_do() {
+    let reasons = [
+        (Unsafe::NothingCaptured, "captured", None),
+        (Unsafe::NotFollowed, "follow is not running", None),
+        (Unsafe::NothingApplied, "applied", None),
+        (Unsafe::SegmentMissing, "segment", None),
+        (
+            Unsafe::Different(verdict(Found::Different, 0)),
+            "new different",
+            Some("run: verify-it"),
+        ),
+        (
+            Unsafe::Silent {
+                heard: seconds(90),
+                heartbeat: seconds(30),
+            },
+            "old for 90 s, though it is asked every 30 s",
+            None,
+        ),
+        (
+            Unsafe::Behind(seconds(11)),
+            "new is 11.000 s behind what was captured (--max-lag 10s)",
+            None,
+        ),
+        (Unsafe::Late(seconds(60)), "--max-lag 10s", None),
+        (
+            Unsafe::Refused("rejects.ndjson".into()),
+            "in rejects.ndjson",
+            Some("run: verify-it"),
+        ),
+        (
+            Unsafe::NotVerified,
+            "new equal to old",
+            Some("--skip-verify"),
+        ),
+        (
+            Unsafe::VerifiedTooLongAgo(at(0)),
+            "at 2026-01-01T01:00:00Z, more than 5m ago",
+            Some("run: verify-it"),
+        ),
+    ];
+    for (reason, why, remedy) in reasons {
+        let described = reason.describe("old", "new", &policy(), "verify-it");
+        assert!(described.why.contains(why), "{}", described.why);
+        let found = described.remedy.as_deref().unwrap_or_default();
+        assert_eq!(found.is_empty(), remedy.is_none(), "{found}");
+        assert!(found.contains(remedy.unwrap_or_default()), "{found}");
+    }
+}

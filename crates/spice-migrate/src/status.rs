@@ -242,8 +242,9 @@ pub(crate) fn way_back(session: &Session, state: &State) -> String {
     let back = back.load().ok().flatten();
     if let Some(switch) = back.as_ref().and_then(|back| back.phase.switch()) {
         return format!(
-            "the switch back to {} was ordered {switch}",
-            state.source.context
+            "the switch back to {} was ordered {switch}; to follow it in turn: {}",
+            state.source.context,
+            session.words.on_the_way_back().step("reverse")
         );
     }
     match state.target.kind.is("spanner") {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::folder;
 use crate::quote::quoted;
 use crate::suite::CommandError;
 
@@ -45,11 +46,17 @@ impl Words {
 
     /// A step of this migration.
     pub(crate) fn step(&self, step: &str) -> String {
-        let state = self
-            .state
-            .as_ref()
-            .map(|state| format!(" --state {}", quoted(state)));
-        let step = match (self.is_reverse, step.split(' ').next()) {
+        let name = step.split(' ').next();
+        let state = match (self.is_reverse, name) {
+            // A switch back has a way back of its own, in a folder of its own.
+            (true, Some("reverse")) => {
+                let folder = self.state.as_deref();
+                Some(folder::reverse(folder.unwrap_or(Path::new("migration"))))
+            }
+            _ => self.state.clone(),
+        };
+        let state = state.map(|state| format!(" --state {}", quoted(state)));
+        let step = match (self.is_reverse, name) {
             // It runs the follow of the way back.
             (true, Some("follow")) => "reverse".to_owned(),
             (true, Some("status" | "verify" | "resync" | "cutover" | "abort")) => {
@@ -66,7 +73,7 @@ impl Words {
                 "there is no plan in {}: the way back has not begun",
                 folder.display()
             ))
-            .hint(format!("after the switch run: {}", self.step("reverse")));
+            .hint(format!("after the switch run: {}", self.step("follow")));
         }
         let plan = self.step("plan --from CONTEXT --to CONTEXT");
         CommandError::usage(format!("there is no plan in {}", folder.display()))

@@ -1,4 +1,5 @@
-//! The lock of a spool: one writer at a time, and a new generation with each writer.
+//! The lock of a spool: one writer at a time, and a new generation with each writer. The lock of a
+//! position: one `spice-apply` at a time.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
@@ -9,6 +10,66 @@ use spice_cli::files::{open_private, private, read_private};
 use spice_cli::{CommandError, Exit};
 
 use crate::Spool;
+use crate::position::PositionFile;
+
+/// A follower that looks for a writer holds its lock for a moment, and a process that was killed keeps it
+/// until it is gone.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Locks a file; `false` where another process holds the lock all the time.
+fn lock_within(file: &File, patience: Duration) -> io::Result<bool> {
+    let began = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(true),
+            Err(TryLockError::WouldBlock) if began.elapsed() < patience => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(TryLockError::WouldBlock) => return Ok(false),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+}
+
+/// The process that a lock file names.
+fn owner(file: &mut File) -> String {
+    let mut text = String::new();
+    let _ = file.read_to_string(&mut text);
+    text.split_whitespace().next().unwrap_or("?").to_owned()
+}
+
+impl PositionFile {
+    /// Locks the position for one `spice-apply`: of two that save it, one would leave out what the other
+    /// has not written yet. The lock is a file beside it and is released when the process ends.
+    ///
+    /// # Errors
+    ///
+    /// Exit 2 where another process has it, 1 where the lock file cannot be opened.
+    pub fn lock(&self) -> Result<File, CommandError> {
+        let path = self.beside(".lock");
+        let failed = |error: io::Error| {
+            let message = format!("cannot lock the position: {}: {error}", path.display());
+            CommandError::new(Exit::Failed, message)
+        };
+        let open = private().read(true).create(true).open(&path);
+        let mut file = open.map_err(failed)?;
+        if !lock_within(&file, PATIENCE).map_err(failed)? {
+            let (position, owner) = (self.path().display(), owner(&mut file));
+            let message = format!(
+                "another spice-apply (process {owner}) applies with the position {position}"
+            );
+            return Err(CommandError::usage(message).hint(
+                "one position has one spice-apply: wait for that one, or stop it with SIGTERM; \
+                 then the same command",
+            ));
+        }
+        file.set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| writeln!(file, "{}", std::process::id()))
+            .map_err(failed)?;
+        Ok(file)
+    }
+}
 
 impl Spool {
     /// Whether a writer is running.
@@ -26,8 +87,6 @@ impl Spool {
 
     /// Locks the spool for a writer, which is a new generation from now on.
     pub(crate) fn lock(&self) -> Result<File, CommandError> {
-        /// A follower that looks for the writer holds the lock for a moment.
-        const PATIENCE: Duration = Duration::from_secs(1);
         let path = self.lock_file();
         let failed = |error: io::Error| {
             let path = path.display();
@@ -41,25 +100,13 @@ impl Spool {
             .create(true)
             .open(&path)
             .map_err(failed)?;
-        let began = Instant::now();
-        loop {
-            match file.try_lock() {
-                Ok(()) => break,
-                Err(TryLockError::WouldBlock) if began.elapsed() < PATIENCE => {
-                    std::thread::sleep(Duration::from_millis(20));
-                }
-                Err(TryLockError::WouldBlock) => {
-                    let mut owner = String::new();
-                    let _ = file.read_to_string(&mut owner);
-                    let owner = owner.split_whitespace().next().unwrap_or("?").to_owned();
-                    return Err(CommandError::usage(format!(
-                        "another spice-watch (process {owner}) appends to {}",
-                        self.0.display()
-                    ))
-                    .hint("one spool has one writer: stop that one, or give another --spool"));
-                }
-                Err(TryLockError::Error(error)) => return Err(failed(error)),
-            }
+        if !lock_within(&file, PATIENCE).map_err(failed)? {
+            let owner = owner(&mut file);
+            return Err(CommandError::usage(format!(
+                "another spice-watch (process {owner}) appends to {}",
+                self.0.display()
+            ))
+            .hint("one spool has one writer: stop that one, or give another --spool"));
         }
         let now = jiff::Timestamp::now();
         file.set_len(0)

@@ -1,8 +1,10 @@
 use std::fs;
 
+use spice_cli::Exit;
 use spice_record::record::{Checkpoint, SchemaChange, StreamKind, Transaction};
 use spice_record::{Change, ChangeSealer, Header, Record};
 
+use super::position::PositionFile;
 use super::{Polled, Spool, SpoolReader, SpoolTail, SpoolWriter};
 
 mod segments;
@@ -209,6 +211,49 @@ fn segments_chain_and_one_whose_header_is_torn_counts_for_nothing() {
 }
 
 #[test]
+fn position_is_locked_for_one_process() {
+    let folder = folder();
+    let position = PositionFile::new(&folder.path().join("position"));
+    let held = position.lock().unwrap();
+    let refused = position.lock().unwrap_err();
+    assert_eq!(refused.exit, Exit::Usage);
+    let own = format!("process {}", std::process::id());
+    assert!(refused.message().contains(&own), "{refused:?}");
+    drop(held);
+    position.lock().unwrap();
+    assert!(!position.path().exists(), "the lock is no position");
+}
+
+#[test]
+fn older_segment_without_a_header_is_damage() {
+    let folder = folder();
+    let spool = Spool::new(&folder.path().join("spool"));
+    let (mut writer, _) = SpoolWriter::open(&spool, Some(1)).unwrap();
+    writer.header(header("start")).unwrap();
+    for revision in ["a", "b", "c"] {
+        writer.write(transaction(revision, None, true)).unwrap();
+        writer.rotate(revision, Some("text")).unwrap();
+    }
+    drop(writer);
+    for torn in [0, 1] {
+        let path = spool.segment(torn);
+        let complete = fs::read(&path).unwrap();
+        fs::write(&path, b"").unwrap();
+        let failure = match SpoolReader::open(&spool) {
+            Err(failure) => failure,
+            Ok(reader) => {
+                let mut reader = reader.unwrap();
+                assert!(matches!(reader.next(), Ok(Polled::Change(..))));
+                reader.next().map(drop).unwrap_err()
+            }
+        };
+        assert_eq!(failure.exit, Exit::BadData);
+        assert!(failure.message().contains("has no header"), "{failure:?}");
+        fs::write(&path, complete).unwrap();
+    }
+}
+
+#[test]
 fn writer_is_known_by_its_lock_and_a_second_one_is_refused() {
     let folder = folder();
     let spool = Spool::new(&folder.path().join("spool"));
@@ -216,7 +261,7 @@ fn writer_is_known_by_its_lock_and_a_second_one_is_refused() {
     let (appender, _) = open(&spool);
     assert!(spool.writer_lives());
     let refused = SpoolWriter::open(&spool, None).err().unwrap();
-    assert_eq!(refused.exit, crate::Exit::Usage);
+    assert_eq!(refused.exit, Exit::Usage);
     drop(appender);
     assert!(!spool.writer_lives());
     assert!(spool.lost().is_none());

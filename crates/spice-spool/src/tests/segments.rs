@@ -112,7 +112,7 @@ fn exchanged_segments_are_refused() {
     let mut reader = SpoolReader::open(&spool).unwrap().unwrap();
     assert!(matches!(reader.next(), Ok(Polled::Change(..))));
     let failure = reader.next().unwrap_err();
-    assert_eq!(failure.exit, crate::Exit::BadData);
+    assert_eq!(failure.exit, Exit::BadData);
     assert!(failure.message().contains("does not follow"), "{failure:?}");
 }
 
@@ -165,7 +165,7 @@ fn header_without_a_checksum_is_refused_by_reader_and_writer() {
     .unwrap();
     assert_eq!(
         SpoolReader::open(&spool).err().map(|failure| failure.exit),
-        Some(crate::Exit::BadData)
+        Some(Exit::BadData)
     );
     assert!(SpoolWriter::open(&spool, None).is_err());
 }
@@ -176,7 +176,7 @@ fn file_that_is_not_a_spool_is_not_touched() {
     let spool = Spool::new(&folder.path().join("notes.txt"));
     fs::write(spool.segment(0), "my notes").unwrap();
     let failure = SpoolWriter::open(&spool, None).err().unwrap();
-    assert_eq!(failure.exit, crate::Exit::Usage);
+    assert_eq!(failure.exit, Exit::Usage);
     assert_eq!(fs::read(spool.segment(0)).unwrap(), b"my notes");
 }
 

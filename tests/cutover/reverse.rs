@@ -2,7 +2,7 @@
 
 use super::{Migration, PATIENCE, delete, precision, relationship, touch, transactions};
 use crate::support::oracle::{self, Writers};
-use crate::support::spicedb::Datastore;
+use crate::support::spicedb::{Datastore, but_for_dead_mysql_servers};
 use crate::support::wait_until;
 
 fn there_and_back(from: Datastore, to: Datastore, settle: &'static str) {
@@ -121,7 +121,7 @@ fn reverse_to_postgres_writes_once_and_revives_nothing() {
 
 #[test]
 fn reverse_to_memory_and_mysql_writes_once_and_revives_nothing() {
-    there_and_back(Datastore::Memory, Datastore::MySql, "2s");
+    but_for_dead_mysql_servers(|| there_and_back(Datastore::Memory, Datastore::MySql, "2s"));
 }
 
 /// To the new end, and back to the old one with the same proofs.
@@ -188,4 +188,12 @@ fn cutover_of_the_way_back_is_proven_as_that_of_the_way_there() {
     // Nothing of it is undone.
     let again = migration.step(&["reverse"]).run().expect_code(2);
     assert!(again.stderr.contains("was ordered"), "{}", again.stderr);
+    let way_on = "migration/reverse reverse";
+    assert!(again.stderr.contains(way_on), "{}", again.stderr);
+    // The first cutover orders nothing and compares nothing any more: its target is stale.
+    touch(&migration.from, "later");
+    let stale = migration.step(&["cutover"]).input("fenced\n").run();
+    let stale = stale.expect_code(2);
+    assert!(stale.stderr.contains("is stale"), "{}", stale.stderr);
+    assert!(!stale.stderr.contains("SWITCH"), "{}", stale.stderr);
 }

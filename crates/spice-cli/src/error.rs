@@ -163,7 +163,7 @@ impl CommandError {
     }
 }
 
-/// Hints and causes are a line each. What a server says has no line of its own there.
+/// Hints and causes are a line each. A server's text has no line of its own there.
 fn one_line(text: &str) -> String {
     text.trim_end().replace('\n', " ")
 }

@@ -70,12 +70,13 @@ pub(crate) fn capture<'a>(
         settle: settle.as_ref().map(crate::time::Span::text),
     };
     let file = session.file("start.ndjson");
-    let since = match state.is_reverse {
-        true => {
+    let skip = state.skip();
+    let since = match &skip {
+        Some(skip) => {
             keep_start(session, &file, since)?;
-            Since::Back(&file)
+            Since::Back(&file, skip)
         }
-        false => Since::Revision(since),
+        None => Since::Revision(since),
     };
     let command = watch.capture(since, &flags.heartbeat);
     Ok(Kept::new(&session.runner, command, None))

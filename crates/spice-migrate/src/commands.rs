@@ -172,7 +172,22 @@ pub(crate) fn import_schema(context: &str, unnamed: bool) -> Command {
 pub(crate) enum Since<'a> {
     Revision(&'a str),
     /// On the way back: at a revision in a file, without what came from there.
-    Back(&'a Path),
+    Back(&'a Path, &'a Skip),
+}
+
+/// What a Watch of the way back leaves out: what this migration has applied. Without the datastore's id,
+/// which old servers do not name, what anyone has applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Skip(pub(crate) Option<String>);
+
+impl Command {
+    fn skip(self, skip: Option<&Skip>) -> Self {
+        match skip {
+            None => self,
+            Some(Skip(None)) => self.arg("--skip-applied"),
+            Some(Skip(Some(source))) => self.flag("--skip-applied", source),
+        }
+    }
 }
 
 /// A capture into a spool.
@@ -195,26 +210,21 @@ impl Watch<'_> {
     pub(crate) fn capture(&self, since: Since<'_>, heartbeat: &Span) -> Command {
         let command = match since {
             Since::Revision(revision) => self.command().flag("--since", revision),
-            Since::Back(file) => self
-                .command()
-                .flag("--since-file", file)
-                .arg("--skip-applied"),
+            Since::Back(file, skip) => self.command().flag("--since-file", file).skip(Some(skip)),
         };
         command.flag("--heartbeat", heartbeat.text())
     }
 
     /// Until everything through a marker is in the spool.
-    pub(crate) fn until(&self, marker: &str, is_reverse: bool) -> Command {
-        self.command()
-            .flag("--until", marker)
-            .arg_if("--skip-applied", is_reverse)
+    pub(crate) fn until(&self, marker: &str, skip: Option<&Skip>) -> Command {
+        self.command().flag("--until", marker).skip(skip)
     }
 
     /// Until nothing has come for so long.
-    pub(crate) fn until_quiet(&self, quiet: &str, is_reverse: bool) -> Command {
+    pub(crate) fn until_quiet(&self, quiet: &str, skip: Option<&Skip>) -> Command {
         self.command()
             .flag("--until-quiet", quiet)
-            .arg_if("--skip-applied", is_reverse)
+            .skip(skip)
             .quiet()
     }
 }

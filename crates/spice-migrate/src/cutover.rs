@@ -36,6 +36,7 @@ pub(crate) struct Cutover<'a> {
 pub(crate) async fn run(session: &Session, flags: &cli::Cutover) -> Outcome {
     session.alone(&[Step::Copy { restart: false }, Step::Verify, Step::Resync])?;
     reverse::is_not_at_work(session)?;
+    reverse::is_not_switched(session)?;
     session.allowed()?;
     let state = session.state()?;
     let ends = ends::look_again(session).await?;

@@ -140,16 +140,18 @@ impl<'a> Drain<'a> {
     /// time only sets for how long relationships that change twice are taken to have collided.
     async fn capture_until(&self, marker: &str) -> Outcome {
         let spool = self.session.spool_file();
-        let is_reverse = self.session.state()?.is_reverse;
-        let command = self.watch(&spool, &self.settle).until(marker, is_reverse);
+        let skip = self.session.state()?.skip();
+        let command = self
+            .watch(&spool, &self.settle)
+            .until(marker, skip.as_ref());
         self.run_watch(&command).await
     }
 
     async fn capture_until_quiet(&self) -> Outcome {
         let spool = self.session.spool_file();
-        let is_reverse = self.session.state()?.is_reverse;
+        let skip = self.session.state()?.skip();
         let watch = self.watch(&spool, "0s");
-        self.run_watch(&watch.until_quiet(self.until_quiet, is_reverse))
+        self.run_watch(&watch.until_quiet(self.until_quiet, skip.as_ref()))
             .await
     }
 
@@ -295,10 +297,10 @@ impl<'a> Drain<'a> {
         }
         let third = token(&output);
         let spool = session.spool_file();
-        let is_reverse = session.state()?.is_reverse;
+        let skip = session.state()?.skip();
         let watch = self
             .watch(&spool, &self.settle)
-            .until(&third, is_reverse)
+            .until(&third, skip.as_ref())
             .quiet();
         let (ended, _) = session.runner.run(&watch).await?;
         if !ended.is_success() {

@@ -169,7 +169,7 @@ impl Script {
             ..self.watch(&spool, &flags.spool_segment)
         };
         let (marker, second) = (variable("marker"), variable("second"));
-        let is_reverse = self.state.is_reverse;
+        let skip = self.state.skip();
         let apply = Apply {
             unnamed: self.unnamed(),
             jobs: Some(flags.jobs),
@@ -192,9 +192,9 @@ impl Script {
                 self.shown("applied.ndjson")
             ),
             "apply=$!".to_owned(),
-            command(&watch.until(&marker, is_reverse), 0),
+            command(&watch.until(&marker, skip.as_ref()), 0),
             format!("second=$({mark})"),
-            command(&watch.until(&second, is_reverse), 0),
+            command(&watch.until(&second, skip.as_ref()), 0),
             "# Whoever wrote after the fence is shown here: then do not switch.".to_owned(),
             format!("{} >{}", command(&between, 0), self.shown("between.ndjson")),
             format!(

@@ -258,8 +258,9 @@ impl Script {
             .parent()
             .unwrap_or(Path::new("."))
             .join("pair.ndjson");
-        let since = match (self.state.is_reverse, &self.state.start) {
-            (true, _) => {
+        let skip = self.state.skip();
+        let since = match (&skip, &self.state.start) {
+            (Some(skip), _) => {
                 // A cutover that was run, not pasted, leaves no such file.
                 let applied = pair.with_file_name("applied.ndjson");
                 lines.push(format!(
@@ -267,13 +268,13 @@ impl Script {
                     path(&pair),
                     newest_sync_point(&path(&applied), &pair)
                 ));
-                Since::Back(&pair)
+                Since::Back(&pair, skip)
             }
-            (false, Some(start)) => {
+            (None, Some(start)) => {
                 lines.push(format!("captured={}", quoted(&start.captured_since)));
                 Since::Revision(&captured)
             }
-            (false, None) => {
+            (None, None) => {
                 lines.push(format!("captured=$(cat {})", self.shown("captured")));
                 Since::Revision(&captured)
             }

@@ -45,6 +45,26 @@ pub(crate) fn prepare(session: &Session) -> Outcome<Store> {
     Ok(store)
 }
 
+/// Refuses to compare or to order anything after a switch back: the target is stale then.
+pub(crate) fn is_not_switched(session: &Session) -> Outcome {
+    let back = Store::new(&folder::reverse(session.store.folder())).load()?;
+    let Some(state) = back else {
+        return Ok(());
+    };
+    let Some(switch) = state.phase.switch() else {
+        return Ok(());
+    };
+    let (from, to) = (&state.source.context, &state.target.context);
+    let message =
+        format!("the switch back from {from} to {to} was ordered {switch}: {from} is stale");
+    let again = session.words.on_the_way_back().step("reverse");
+    Err(CommandError::usage(message)
+        .hint(format!(
+            "what is written to {to} comes to {from} with: {again}"
+        ))
+        .also("to move once more, plan with another --state"))
+}
+
 /// Refuses to continue while the way back is followed.
 pub(crate) fn is_not_at_work(session: &Session) -> Outcome {
     let store = Store::new(&folder::reverse(session.store.folder()));

@@ -185,6 +185,12 @@ pub struct State {
 }
 
 impl State {
+    /// What a Watch leaves out, on the way back.
+    pub(crate) fn skip(&self) -> Option<crate::commands::Skip> {
+        let source = self.target.datastore_id.clone();
+        self.is_reverse.then_some(crate::commands::Skip(source))
+    }
+
     /// A planned migration.
     #[must_use]
     pub fn planned(procedure: Procedure, source: End, target: End) -> Self {

@@ -14,7 +14,7 @@ use serde_json::Value;
 use spice_record::digest::{Digest, digest_text};
 
 use crate::phase::{Phase, Switch};
-use crate::state::{FORMAT, State, VERSION};
+use crate::state::{End, FORMAT, State, VERSION};
 use crate::suite::{CommandError, Exit, files};
 
 /// The folder of a migration.
@@ -37,7 +37,10 @@ impl<T> Durable<T> {
 struct SwitchRecord {
     format: String,
     version: u64,
+    source: End,
+    target: End,
     switch: Switch,
+    /// Of both ends and the switch.
     checksum: Digest,
 }
 
@@ -95,24 +98,38 @@ impl Store {
     /// A state that is older than the recorded switch gets it.
     fn with_switch(&self, mut state: State) -> Result<State, CommandError> {
         if state.phase.switch().is_none()
-            && let Some(switch) = self.load_switch()?
+            && let Some(switch) = self.load_switch(&state)?
         {
             state.phase = Phase::Switched { switch };
         }
         Ok(state)
     }
 
-    fn load_switch(&self) -> Result<Option<Switch>, CommandError> {
+    fn load_switch(&self, state: &State) -> Result<Option<Switch>, CommandError> {
         let Some(bytes) = self.read("switch.json")? else {
             return Ok(None);
         };
         self.check_version("switch.json", &bytes)?;
         let record: SwitchRecord =
             serde_json::from_slice(&bytes).map_err(|error| self.damaged("switch.json", error))?;
-        let text = serde_json::to_string(&record.switch)
+        let ends = [&record.source, &record.target];
+        let text = serde_json::to_string(&(ends, &record.switch))
             .map_err(|error| self.damaged("switch.json", error))?;
         if record.checksum != digest_text(&text) {
             return Err(self.damaged("switch.json", "it does not have its checksum"));
+        }
+        let ids = |ends: [&End; 2]| ends.map(|end| (end.context.clone(), end.datastore_id.clone()));
+        if ids(ends) != ids([&state.source, &state.target]) {
+            let (file, [source, target]) = (self.file("switch.json"), ends);
+            return Err(CommandError::usage(format!(
+                "{} records the switch of another migration: from {} ({}) to {} ({})",
+                file.display(),
+                source.context,
+                source.id(),
+                target.context,
+                target.id()
+            ))
+            .hint("bring back this folder's own file, or move that one away if no switch was ordered here"));
         }
         Ok(Some(record.switch))
     }
@@ -179,11 +196,18 @@ impl Store {
                 format!("cannot write {}: {error}", name.display()),
             )
         };
-        let text = serde_json::to_string(&switch).map_err(|error| failed(&error))?;
+        let state = self.load()?;
+        let Some(State { source, target, .. }) = state else {
+            return Err(failed(&"there is no plan in this folder"));
+        };
+        let text = serde_json::to_string(&([&source, &target], &switch));
+        let text = text.map_err(|error| failed(&error))?;
         let record = SwitchRecord {
             format: FORMAT.to_owned(),
             version: VERSION,
             checksum: digest_text(&text),
+            source,
+            target,
             switch: switch.clone(),
         };
         let text = serde_json::to_string_pretty(&record).map_err(|error| failed(&error))?;

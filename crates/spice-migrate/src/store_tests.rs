@@ -160,3 +160,27 @@ fn way_back_begins_at_the_target_of_the_switch() {
     assert_eq!(back.start.unwrap().captured_since, "t");
     assert_eq!(back.settle, None);
 }
+
+#[test]
+fn switch_of_another_migration_is_refused_by_name() {
+    let (_folder, ordered) = store();
+    ordered.record_switch(switch()).unwrap();
+    let (_other, other) = store();
+    let mut state = planned();
+    state.target.datastore_id = Some("another id".to_owned());
+    other.save(state).unwrap();
+    std::fs::copy(ordered.file("switch.json"), other.file("switch.json")).unwrap();
+    let refused = other.load().unwrap_err();
+    assert_eq!(refused.exit, Exit::Usage);
+    let message = refused.message();
+    assert!(
+        message.contains("switch.json records the switch of another"),
+        "{message}"
+    );
+    assert!(message.contains("id of new"), "{message}");
+    // The same with its checksum, and other ends written into it.
+    let text = std::fs::read_to_string(ordered.file("switch.json")).unwrap();
+    let forged = text.replace("id of new", "another id");
+    std::fs::write(other.file("switch.json"), forged).unwrap();
+    assert_eq!(other.load().unwrap_err().exit, Exit::BadData);
+}

@@ -146,7 +146,7 @@ impl Watch {
         // Of a spool the first segment may have been pruned.
         let is_there = |file: &Path| file.exists() || Spool::new(file).newest_segment().is_some();
         let Some(file) = file.filter(|file| self.since.is_none() || is_there(file)) else {
-            if self.skip_applied {
+            if self.skip_applied.is_some() {
                 return Err(start_not_after_load());
             }
             return self.since.clone().ok_or_else(|| {
@@ -177,7 +177,7 @@ impl Watch {
         if let Some(target) = found.target.filter(is_here) {
             return Ok(target);
         }
-        if self.skip_applied {
+        if self.skip_applied.is_some() {
             return Err(start_not_after_load());
         }
         let Some(source) = found.source else {

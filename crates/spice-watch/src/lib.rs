@@ -64,9 +64,10 @@ pub struct Watch {
     /// Only changes of resources of this type; may be given several times.
     #[arg(long = "type", value_name = "DEFINITION")]
     types: Vec<String>,
-    /// Leave out what spice-apply has written, so that changes can travel both ways.
-    #[arg(long)]
-    skip_applied: bool,
+    /// Leave out what spice-apply has written, so that changes can travel both ways; with a datastore's
+    /// id, only what came from there.
+    #[arg(long, value_name = "SOURCE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    skip_applied: Option<String>,
     /// Write an empty transaction to the server this often: it keeps the start of an idle Watch inside
     /// the history window.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
@@ -166,7 +167,7 @@ impl Program for Watch {
             client,
             max_retries,
             types: self.types.clone(),
-            skip_applied: self.skip_applied,
+            skip_applied: self.skip_applied.clone(),
             quiet: self.until_quiet,
             emitter,
             drains: DrainTracker::default(),

@@ -64,7 +64,7 @@ pub(crate) struct Watcher {
     pub(crate) client: Client,
     pub(crate) max_retries: usize,
     pub(crate) types: Vec<String>,
-    pub(crate) skip_applied: bool,
+    pub(crate) skip_applied: Option<String>,
     pub(crate) quiet: Option<Duration>,
     pub(crate) emitter: Emitter,
     pub(crate) drains: DrainTracker,
@@ -310,10 +310,10 @@ impl Watcher {
             if metadata.is_empty() {
                 metadata.extend(response.optional_transaction_metadata);
             }
-            let applied =
-                |metadata: &authzed::JsonObject| metadata.fields.contains_key(APPLIED_KEY);
             // A revision of several writers is skipped only if all of them are ours.
-            let ours = self.skip_applied && !metadata.is_empty() && metadata.iter().all(applied);
+            let ours = self.skip_applied.as_ref().is_some_and(|source| {
+                !metadata.is_empty() && metadata.iter().all(|one| is_applied(one, source))
+            });
             let mut read = Vec::new();
             match &mut self.contended {
                 Some(contended) if ours => contended.track_skipped(&response.updates),
@@ -423,6 +423,25 @@ async fn at(instant: Option<Instant>) {
     match instant {
         Some(instant) => sleep_until(instant).await,
         None => std::future::pending().await,
+    }
+}
+
+/// Whether spice-apply has written a transaction with this metadata; of a source, unless that is empty.
+fn is_applied(metadata: &authzed::JsonObject, source: &str) -> bool {
+    use prost_types::value::Kind::{StringValue, StructValue};
+
+    let Some(value) = metadata.fields.get(APPLIED_KEY) else {
+        return false;
+    };
+    if source.is_empty() {
+        return true;
+    }
+    match &value.kind {
+        Some(StructValue(applied)) => {
+            let named = applied.fields.get("source").map(|value| &value.kind);
+            matches!(named, Some(Some(StringValue(named))) if named == source)
+        }
+        _ => false,
     }
 }
 

@@ -201,15 +201,24 @@ fn icu_collation_changes_the_order_and_not_the_digest() {
 
 #[test]
 fn parallel_export_is_complete() {
-    // A page of one is a query for each relationship.
-    let server = holding(Sample::rich(4_000), Datastore::Postgres);
-    let whole = export(&server).run().expect_success().json_lines();
-    for flags in [
+    let flags = [
         &["--jobs", "4"][..],
         &["--jobs", "3", "--page-size", "7"],
-        &["--page-size", "1"],
         &["--page-size", "10000000"],
-    ] {
+    ];
+    is_complete_with(20_000, &flags);
+}
+
+/// A query for each relationship.
+#[test]
+fn export_by_pages_of_one_is_complete() {
+    is_complete_with(4_000, &[&["--page-size", "1"]]);
+}
+
+fn is_complete_with(relationships: u64, all: &[&[&str]]) {
+    let server = holding(Sample::rich(relationships), Datastore::Postgres);
+    let whole = export(&server).run().expect_success().json_lines();
+    for flags in all.iter().copied() {
         let sharded = export(&server)
             .args(flags)
             .run()

@@ -219,13 +219,15 @@ mod tests {
             "\u{1b}[2J\r",
             "\u{202e}\u{2028}",
             "\"\\",
+            "\n",
             "é",
             "\u{e0041}",
         ] {
             let long = hostile.repeat(100_000);
             let fields = Fields {
                 message: bounded(MESSAGE_BYTES, format_args!("start {long}")),
-                hints: bounded(HINT_BYTES, format_args!("hint {long}")),
+                // Each hint is a line: CommandError makes it one.
+                hints: bounded(HINT_BYTES, format_args!("hint {}", long.replace('\n', " "))),
                 causes: String::new(),
                 help: String::new(),
             };

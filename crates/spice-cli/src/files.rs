@@ -3,10 +3,11 @@
 //! A state file (position, spool, lock, rejects) is everybody's permissions: it is made with mode 0600.
 //! Links are followed only where nobody else can have planted them.
 
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
 
@@ -62,6 +63,31 @@ pub fn read_private(path: &Path) -> io::Result<Vec<u8>> {
         return Err(io::Error::other("larger than any state file"));
     }
     Ok(bytes)
+}
+
+/// Locks a file; `false` where another process holds the lock for longer than this.
+///
+/// # Errors
+///
+/// The operating system's.
+pub fn lock_within(file: &File, limit: Duration) -> io::Result<bool> {
+    let began = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(true),
+            Err(TryLockError::Error(error)) => return Err(error),
+            Err(TryLockError::WouldBlock) if began.elapsed() > limit => return Ok(false),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(5)),
+        }
+    }
+}
+
+/// The path of a file that belongs to another one: its name with a suffix.
+#[must_use]
+pub fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut path = path.to_owned().into_os_string();
+    path.push(suffix);
+    path.into()
 }
 
 /// Replaces a file with one of a line, durably: after a loss of power there is the old one or this one.

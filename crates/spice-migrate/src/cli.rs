@@ -18,7 +18,7 @@ use crate::time::Span;
 )]
 pub struct Migrate {
     /// The folder for the state of this migration.
-    #[arg(long, global = true, value_name = "DIR", default_value = "migration")]
+    #[arg(long, global = true, value_name = "DIR", default_value = crate::folder::DEFAULT)]
     pub(crate) state: PathBuf,
     /// Print the commands of the step for bash, and run none of them.
     #[arg(long, global = true)]

@@ -165,7 +165,7 @@ impl Cutover<'_> {
             sync_point,
             drained,
         };
-        let order = self.session.store.record_switch(switch)?;
+        let order = self.session.store.record_switch(state, switch)?;
         self.order(&order, fenced, stopped, checked);
         let switch = order.get().clone();
         if let Some(equal) = equal {

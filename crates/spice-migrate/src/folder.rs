@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use crate::quote::quoted;
 use crate::suite::{CommandError, Exit, Outcome, files};
 
+/// The state folder without `--state`.
+pub(crate) const DEFAULT: &str = "migration";
+
 /// The folder as it is used: never like a flag.
 pub(crate) fn path(given: &Path) -> Outcome<PathBuf> {
     let text = given.to_string_lossy();

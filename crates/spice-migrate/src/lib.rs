@@ -104,7 +104,7 @@ impl Program for Migrate {
 impl Migrate {
     fn session(&self, shutdown: Shutdown) -> Outcome<Session> {
         let folder = folder::path(&self.state)?;
-        let given = (self.state != Path::new("migration")).then(|| folder.clone());
+        let given = (self.state != Path::new(folder::DEFAULT)).then(|| folder.clone());
         let step = self.step.step();
         let words = Words::new(given, self.step.is_on_the_way_back());
         folder::only_ours(&folder, words.same())?;

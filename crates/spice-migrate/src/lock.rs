@@ -56,27 +56,14 @@ fn open(path: &Path) -> io::Result<File> {
     files::private().read(true).create(true).open(path)
 }
 
-/// Locks a file; `false` if somebody else has it for longer than this.
-fn lock_within(file: &File, limit: Duration) -> io::Result<bool> {
-    let began = Instant::now();
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(true),
-            Err(TryLockError::Error(error)) => return Err(error),
-            Err(TryLockError::WouldBlock) if began.elapsed() > limit => return Ok(false),
-            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(5)),
-        }
-    }
-}
-
 /// Takes a step, and writes this process's id into its lock.
 pub(crate) fn take(folder: &Path, step: Step) -> Result<Held, NotTaken> {
     let mut lock = open(&path(folder, step, "lock"))?;
-    if !lock_within(&lock, MOMENT)? {
+    if !files::lock_within(&lock, MOMENT)? {
         return Err(NotTaken::AtWork(AtWork::Step(pid_in(&mut lock))));
     }
     let busy = open(&path(folder, step, "busy"))?;
-    if !lock_within(&busy, ORPHANS)? {
+    if !files::lock_within(&busy, ORPHANS)? {
         return Err(NotTaken::AtWork(AtWork::Orphans));
     }
     let mut held = Held { lock, busy };

@@ -188,7 +188,11 @@ impl Store {
     /// # Errors
     ///
     /// Exit 1 where that fails: it must not be announced then.
-    pub fn record_switch(&self, switch: Switch) -> Result<Durable<Switch>, CommandError> {
+    pub fn record_switch(
+        &self,
+        state: &State,
+        switch: Switch,
+    ) -> Result<Durable<Switch>, CommandError> {
         let failed = |error: &dyn std::fmt::Display| {
             let name = self.file("switch.json");
             CommandError::new(
@@ -196,10 +200,7 @@ impl Store {
                 format!("cannot write {}: {error}", name.display()),
             )
         };
-        let state = self.load()?;
-        let Some(State { source, target, .. }) = state else {
-            return Err(failed(&"there is no plan in this folder"));
-        };
+        let (source, target) = (state.source.clone(), state.target.clone());
         let text = serde_json::to_string(&([&source, &target], &switch));
         let text = text.map_err(|error| failed(&error))?;
         let record = SwitchRecord {

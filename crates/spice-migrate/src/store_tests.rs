@@ -121,7 +121,7 @@ fn no_earlier_state_undoes_a_recorded_switch() {
         store.update(|state| state.phase = phase).unwrap();
         earlier.push(std::fs::read(store.file("state.json")).unwrap());
     }
-    let order = store.record_switch(switch()).unwrap();
+    let order = store.record_switch(&planned(), switch()).unwrap();
     assert_eq!(order.get(), &switch());
     for bytes in earlier {
         std::fs::write(store.file("state.json"), bytes).unwrap();
@@ -146,7 +146,7 @@ fn switch_is_not_ordered_where_it_cannot_be_recorded() {
     // A folder in the place of the file.
     std::fs::create_dir(folder.path().join("switch.json")).unwrap();
     std::fs::write(folder.path().join("switch.json/full"), "").unwrap();
-    assert!(store.record_switch(switch()).is_err());
+    assert!(store.record_switch(&planned(), switch()).is_err());
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn way_back_begins_at_the_target_of_the_switch() {
 #[test]
 fn switch_of_another_migration_is_refused_by_name() {
     let (_folder, ordered) = store();
-    ordered.record_switch(switch()).unwrap();
+    ordered.record_switch(&planned(), switch()).unwrap();
     let (_other, other) = store();
     let mut state = planned();
     state.target.datastore_id = Some("another id".to_owned());

@@ -51,7 +51,9 @@ impl Words {
             // A switch back has a way back of its own, in a folder of its own.
             (true, Some("reverse")) => {
                 let folder = self.state.as_deref();
-                Some(folder::reverse(folder.unwrap_or(Path::new("migration"))))
+                Some(folder::reverse(
+                    folder.unwrap_or(Path::new(folder::DEFAULT)),
+                ))
             }
             _ => self.state.clone(),
         };

@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 
 use spice_record::record::SpoolOffset;
 
-use spice_cli::files::{private, read_private};
+use spice_cli::files::{self, private, read_private};
 use spice_cli::{CommandError, Exit};
 
 pub use self::reader::{Polled, SpoolReader};
@@ -140,9 +140,7 @@ impl Spool {
     }
 
     fn beside(&self, suffix: &str) -> PathBuf {
-        let mut path = self.0.clone().into_os_string();
-        path.push(suffix);
-        path.into()
+        files::beside(&self.0, suffix)
     }
 
     fn folder(&self) -> &Path {

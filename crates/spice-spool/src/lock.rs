@@ -4,9 +4,9 @@
 use std::fs::{File, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use spice_cli::files::{open_private, private, read_private};
+use spice_cli::files::{beside, lock_within, open_private, private, read_private};
 use spice_cli::{CommandError, Exit};
 
 use crate::Spool;
@@ -15,21 +15,6 @@ use crate::position::PositionFile;
 /// A follower that looks for a writer holds its lock for a moment, and a process that was killed keeps it
 /// until it is gone.
 const PATIENCE: Duration = Duration::from_secs(1);
-
-/// Locks a file; `false` where another process holds the lock all the time.
-fn lock_within(file: &File, patience: Duration) -> io::Result<bool> {
-    let began = Instant::now();
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(true),
-            Err(TryLockError::WouldBlock) if began.elapsed() < patience => {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            Err(TryLockError::WouldBlock) => return Ok(false),
-            Err(TryLockError::Error(error)) => return Err(error),
-        }
-    }
-}
 
 /// The process that a lock file names.
 fn owner(file: &mut File) -> String {
@@ -46,7 +31,7 @@ impl PositionFile {
     ///
     /// Exit 2 where another process has it, 1 where the lock file cannot be opened.
     pub fn lock(&self) -> Result<File, CommandError> {
-        let path = self.beside(".lock");
+        let path = beside(self.path(), ".lock");
         let failed = |error: io::Error| {
             let message = format!("cannot lock the position: {}: {error}", path.display());
             CommandError::new(Exit::Failed, message)

@@ -25,13 +25,6 @@ impl PositionFile {
         &self.0
     }
 
-    /// The path with a suffix.
-    pub(crate) fn beside(&self, suffix: &str) -> PathBuf {
-        let mut path = self.0.clone().into_os_string();
-        path.push(suffix);
-        path.into()
-    }
-
     /// Reads it; `None` where there is no file.
     ///
     /// # Errors

@@ -35,7 +35,16 @@ fn apply_until_ends_75_when_the_capture_is_killed_and_resumes() {
     write(&source, "second");
     let until = mark(&source);
     follow.wait_for_stderr("nobody appends to the spool", PATIENCE);
-    let waiting = program().args(["--until", &until]).run().expect_code(75);
+    // A second one needs a position of its own: the follower holds the lock of this one.
+    let copied = folder.path().join("copied");
+    std::fs::copy(&file, &copied).unwrap();
+    let waiting = apply(&target).arg("--spool").arg(&capture.spool);
+    let waiting = waiting
+        .arg("--position")
+        .arg(&copied)
+        .args(["--until", &until])
+        .run()
+        .expect_code(75);
     // It names the last revision there is, here that of the position.
     let last = position(&file)["sourceRevision"]
         .as_str()
@@ -53,7 +62,6 @@ fn apply_until_ends_75_when_the_capture_is_killed_and_resumes() {
         waiting.stderr
     );
     assert_eq!(rows(&target), 1);
-    // Both at once is nobody's plan, and no harm.
     let again = watch(&source).arg("--spool").arg(&capture.spool).spawn();
     wait_until("the follower resumes by itself", PATIENCE, || {
         rows(&target) == 2

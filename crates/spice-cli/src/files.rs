@@ -33,7 +33,7 @@ pub fn private() -> OpenOptions {
 ///
 /// # Errors
 ///
-/// The operating system's, or that it is no regular file.
+/// The operating system's; `InvalidData` where it is no regular file.
 pub fn open_private(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     let links = follow(path)?;
@@ -42,9 +42,13 @@ pub fn open_private(path: &Path) -> io::Result<File> {
         .custom_flags(flags(links | OFlags::NONBLOCK));
     let file = options.open(path)?;
     if !file.metadata()?.is_file() {
-        return Err(io::Error::other("not a regular file"));
+        return Err(invalid("not a regular file"));
     }
     Ok(file)
+}
+
+fn invalid(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
 /// The largest state file: a line, and far below it.
@@ -54,13 +58,13 @@ const MAX_STATE_BYTES: u64 = 1 << 20;
 ///
 /// # Errors
 ///
-/// As [`open_private`].
+/// As [`open_private`]; `InvalidData` where it is larger than any state file.
 pub fn read_private(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let file = open_private(path)?;
     file.take(MAX_STATE_BYTES + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_STATE_BYTES {
-        return Err(io::Error::other("larger than any state file"));
+        return Err(invalid("larger than any state file"));
     }
     Ok(bytes)
 }
@@ -248,7 +252,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt as _, symlink};
     use std::path::Path;
 
-    use super::{Trust, append, is_ours, open_private, own_uid, private, trust};
+    use super::{Trust, append, is_ours, open_private, own_uid, private, read_private, trust};
     use crate::Exit;
 
     #[test]
@@ -302,6 +306,12 @@ mod tests {
         );
         let gone = open_private(&folder.path().join("gone")).unwrap_err();
         assert_eq!(gone.kind(), ErrorKind::NotFound);
+        // What is in the place of a state file is damage, not a failure to read.
+        std::fs::write(&file, vec![b'x'; (1 << 20) + 1]).unwrap();
+        for path in [file.as_path(), folder.path(), &pipe] {
+            let damaged = read_private(path).unwrap_err();
+            assert_eq!(damaged.kind(), ErrorKind::InvalidData, "{path:?}");
+        }
         let made = folder.path().join("made");
         private().create(true).open(&made).unwrap();
         let mode = std::fs::metadata(&made).unwrap().permissions().mode();

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufReader, Seek as _, SeekFrom};
 
+use spice_record::record::is_applied_from;
 use spice_record::{Record, RecordReader};
 
 use crate::phase::SpoolEnd;
@@ -30,6 +31,7 @@ pub(crate) fn count(session: &Session, drained: SpoolEnd, markers: &[&str]) -> O
         );
         return Ok(1);
     }
+    let target = session.state()?.target.datastore_id.unwrap_or_default();
     let mut count = 0;
     for segment in segments
         .into_iter()
@@ -40,7 +42,7 @@ pub(crate) fn count(session: &Session, drained: SpoolEnd, markers: &[&str]) -> O
         } else {
             0
         };
-        let found = by_others(&spool, segment, offset, markers).map_err(failed)?;
+        let found = by_others(&spool, segment, offset, markers, &target).map_err(failed)?;
         if let Some(first) = found.first() {
             tracing::info!("after the fence: {}", escape(first));
         }
@@ -49,13 +51,14 @@ pub(crate) fn count(session: &Session, drained: SpoolEnd, markers: &[&str]) -> O
     Ok(count)
 }
 
-/// The changes in a segment without what spice-watch itself adds at a marker: states of relationships that
-/// collided.
+/// The changes in a segment without what spice-watch itself adds at a marker, states of relationships that
+/// collided, and without what `reverse` has brought from the target.
 fn by_others(
     spool: &Spool,
     segment: u64,
     offset: u64,
     markers: &[&str],
+    target: &str,
 ) -> Result<Vec<String>, String> {
     let open = || -> io::Result<File> {
         let mut file = File::open(spool.segment(segment))?;
@@ -68,7 +71,11 @@ fn by_others(
     let mut found = Vec::new();
     while let Some(record) = records.next_record().map_err(|error| error.to_string())? {
         let is_change = match &record {
-            Record::Transaction(change) => !markers.contains(&change.revision.as_str()),
+            Record::Transaction(change) => {
+                let is_reversed = !target.is_empty()
+                    && is_applied_from(target, change.metadata.iter().map(|one| &one.0));
+                !is_reversed && !markers.contains(&change.revision.as_str())
+            }
             Record::Schema(change) => !markers.contains(&change.revision.as_str()),
             _ => false,
         };
@@ -93,4 +100,36 @@ pub(crate) fn end(session: &Session) -> Outcome<SpoolEnd> {
         )
         .hint(format!("run: {}", session.words.same()))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{Spool, by_others};
+
+    #[test]
+    fn what_reverse_brought_back_is_no_leak() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("spool");
+        let transaction = |revision: &str, metadata: serde_json::Value| json!({"transaction": {"revision": revision, "updates": [], "metadata": metadata}});
+        let applied = |source: &str| json!({"spicePipes": {"source": source, "revision": "r"}});
+        let lines = [
+            transaction("marker", json!([])),
+            transaction("reversed", json!([applied("new-id")])),
+            transaction("third", json!([applied("other-id")])),
+            transaction("mixed", json!([applied("new-id"), {"user": "eve"}])),
+            transaction("late", json!([])),
+        ];
+        std::fs::write(&path, lines.map(|line| format!("{line}\n")).concat()).unwrap();
+        let leaked = |target: &str| {
+            let found = by_others(&Spool::new(&path), 0, 0, &["marker"], target).unwrap();
+            let revisions = ["reversed", "third", "mixed", "late"];
+            let is_found = |revision: &&str| found.iter().any(|line| line.contains(*revision));
+            revisions.into_iter().filter(is_found).collect::<Vec<_>>()
+        };
+        assert_eq!(leaked("new-id"), ["third", "mixed", "late"]);
+        // A target without a datastore id proves nothing.
+        assert_eq!(leaked(""), ["reversed", "third", "mixed", "late"]);
+    }
 }

@@ -158,8 +158,10 @@ impl Script {
         let fence = match &flags.fence_command {
             Some(fence) => format!("bash -c {}", quoted(fence)),
             None => format!(
-                "read -r -p {}",
-                quoted(format!("Stop all writes to {source}, then press Enter: "))
+                "read -r -p {} fenced\n[ \"$fenced\" = fenced ]",
+                quoted(format!(
+                    "Stop all writes to {source}, then type fenced (only with a verdict equal): "
+                ))
             ),
         };
         let spool = self.file("changes.ndjson");

@@ -148,11 +148,7 @@ impl Unsafe {
     #[must_use]
     pub fn describe(&self, source: &str, target: &str, policy: &Policy, verify: &str) -> Reason {
         let max_lag = &policy.max_lag;
-        let run_verify = || {
-            Some(format!(
-                "run: {verify}. (Or without that proof: --skip-verify)"
-            ))
-        };
+        let run_verify = || Some(format!("run: {verify} (without that proof: --skip-verify)"));
         let (why, remedy) = match self {
             Self::NothingCaptured => ("nothing was captured yet".to_owned(), None),
             Self::NotFollowed => ("follow is not running".to_owned(), None),

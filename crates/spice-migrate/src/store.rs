@@ -242,6 +242,9 @@ impl Store {
         match files::read_private(&path) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                Err(self.damaged(name, error))
+            }
             Err(error) => {
                 let message = format!("cannot read {}: {error}", path.display());
                 Err(CommandError::new(Exit::Failed, message))

@@ -79,8 +79,13 @@ pub(crate) async fn run(session: &Session, flags: &cli::Verify) -> Outcome {
         &ends.target.context,
     );
     let what = format!(
-        "at {} and {}, in {} rounds{answers}",
-        first.source_revision, first.target_revision, proved.rounds
+        "at {} and {}, in {}{answers}",
+        first.source_revision,
+        first.target_revision,
+        match proved.rounds {
+            1 => "1 round".to_owned(),
+            rounds => format!("{rounds} rounds"),
+        }
     );
     verification.verdict(Found::Equal, what, proved.at)?;
     let differences = session.file("differences.ndjson");

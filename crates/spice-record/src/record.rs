@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use authzed::JsonObject;
 use authzed::v1::Relationship;
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
@@ -69,6 +70,35 @@ pub(crate) fn is_false(value: &bool) -> bool {
 /// The key in a transaction's metadata with which spice-apply marks what it wrote, and from which source and
 /// revision, so that it does not travel back.
 pub const APPLIED_KEY: &str = "spicePipes";
+
+/// Whether spice-apply has written the transaction of these metadata: all of its writers, where one revision
+/// has several. `source`: the datastore id that it was read from, or empty for any.
+#[must_use]
+pub fn is_applied_from<'a>(
+    source: &str,
+    metadata: impl IntoIterator<Item = &'a JsonObject>,
+) -> bool {
+    let mut metadata = metadata.into_iter().peekable();
+    metadata.peek().is_some() && metadata.all(|one| is_applied(one, source))
+}
+
+fn is_applied(metadata: &JsonObject, source: &str) -> bool {
+    use prost_types::value::Kind::{StringValue, StructValue};
+
+    let Some(value) = metadata.fields.get(APPLIED_KEY) else {
+        return false;
+    };
+    if source.is_empty() {
+        return true;
+    }
+    match &value.kind {
+        Some(StructValue(applied)) => {
+            let named = applied.fields.get("source").map(|value| &value.kind);
+            matches!(named, Some(Some(StringValue(named))) if named == source)
+        }
+        _ => false,
+    }
+}
 
 const KINDS: &[&str] = &[
     "header",

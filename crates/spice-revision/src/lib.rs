@@ -20,7 +20,8 @@ use spice_spool::find_revision;
 #[command(name = "spice-revision", version = spice_cli::VERSION, before_help = EXAMPLES)]
 pub struct Revision {
     /// A snapshot or change stream, a spool, an imported or applied summary, or a position file;
-    /// plain or zstd [default: stdin].
+    /// plain or zstd [default: stdin]. Of a snapshot only the header is read: spice-digest proves that
+    /// it is complete.
     #[arg(value_name = "FILE", conflicts_with_all = ["head", "mark"])]
     file: Option<PathBuf>,
     /// Of a summary or position: the target's revision, not the source's.

@@ -36,8 +36,12 @@ impl PositionFile {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => {
+                let exit = match error.kind() {
+                    io::ErrorKind::InvalidData => Exit::BadData,
+                    _ => Exit::Failed,
+                };
                 let message = format!("cannot read the position {name}: {error}");
-                return Err(CommandError::new(Exit::Failed, message));
+                return Err(CommandError::new(exit, message));
             }
         };
         let mut records = RecordReader::new(bytes.as_slice(), &name);

@@ -7,7 +7,7 @@ use authzed::zedtoken::{self, Revision};
 use authzed::{Client, DatastoreKind, Kind};
 use spice_cli::{CommandError, Exit};
 use spice_client::retry::Retry;
-use spice_record::record::{APPLIED_KEY, Checkpoint, SchemaChange};
+use spice_record::record::{Checkpoint, SchemaChange, is_applied_from};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::contended::Contended;
@@ -311,9 +311,8 @@ impl Watcher {
                 metadata.extend(response.optional_transaction_metadata);
             }
             // A revision of several writers is skipped only if all of them are ours.
-            let ours = self.skip_applied.as_ref().is_some_and(|source| {
-                !metadata.is_empty() && metadata.iter().all(|one| is_applied(one, source))
-            });
+            let skipped = self.skip_applied.as_ref();
+            let ours = skipped.is_some_and(|source| is_applied_from(source, &metadata));
             let mut read = Vec::new();
             match &mut self.contended {
                 Some(contended) if ours => contended.track_skipped(&response.updates),
@@ -423,25 +422,6 @@ async fn at(instant: Option<Instant>) {
     match instant {
         Some(instant) => sleep_until(instant).await,
         None => std::future::pending().await,
-    }
-}
-
-/// Whether spice-apply has written a transaction with this metadata; of a source, unless that is empty.
-fn is_applied(metadata: &authzed::JsonObject, source: &str) -> bool {
-    use prost_types::value::Kind::{StringValue, StructValue};
-
-    let Some(value) = metadata.fields.get(APPLIED_KEY) else {
-        return false;
-    };
-    if source.is_empty() {
-        return true;
-    }
-    match &value.kind {
-        Some(StructValue(applied)) => {
-            let named = applied.fields.get("source").map(|value| &value.kind);
-            matches!(named, Some(Some(StringValue(named))) if named == source)
-        }
-        _ => false,
     }
 }
 

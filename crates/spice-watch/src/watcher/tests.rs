@@ -3,6 +3,7 @@ use std::sync::{Arc, Mutex};
 use authzed::v1::ExportBulkRelationshipsRequest;
 use authzed::{Code, JsonObject};
 use spice_cli::byte_channel::Receiver;
+use spice_record::record::APPLIED_KEY;
 use testserver::{
     EXPORT, READ_SCHEMA, Reply, Server, WATCH, checkpoint, page, schema_response, token, token_of,
     transaction, written,

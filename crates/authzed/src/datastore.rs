@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn only_spanner_cannot_be_followed_and_only_numbers_of_a_start_settle() {
+    fn spanner_cannot_be_followed_and_memory_and_mysql_settle() {
         let all = DatastoreKind::DECLARABLE;
         let with = |property: fn(DatastoreKind) -> bool| {
             let kinds = all.into_iter().filter(|kind| property(*kind));

@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_no_header_can_hold_is_refused_without_showing_it() {
+    fn an_invalid_token_is_refused_without_printing_it() {
         let mut config = Config::new("localhost:50051");
         config.token = Some("hunter2\n".into());
         config.security = Security::Plaintext;

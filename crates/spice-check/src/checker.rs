@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_question_that_is_too_deep_is_told_by_its_reason_whatever_the_code() {
+    fn a_too_deep_check_is_classified_by_reason_whatever_the_code() {
         for code in [Code::FailedPrecondition, Code::ResourceExhausted] {
             let fault = Fault {
                 code: code as i32,

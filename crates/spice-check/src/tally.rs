@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_is_too_deep_neither_agrees_nor_disagrees_with_another_one() {
+    fn a_too_deep_answer_compared_with_another_is_inconclusive() {
         let yes = item(Permissionship::Yes);
         let deep = error(9, Some("MAXIMUM_DEPTH_EXCEEDED"));
         let other_errors = [error(9, None), error(8, None)];
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_few_inconclusive_questions_are_accepted_and_one_in_twenty_is_too_many() {
+    fn more_than_5_percent_inconclusive_checks_prove_too_little() {
         let yes = item(Permissionship::Yes);
         let deep = error(9, Some("MAXIMUM_DEPTH_EXCEEDED"));
         let proves_too_little = |alike, inconclusive, both_deep| {

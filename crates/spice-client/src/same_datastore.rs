@@ -59,7 +59,7 @@ mod tests {
     use spice_cli::Exit;
 
     #[test]
-    fn a_datastore_is_not_loaded_from_itself_nor_from_one_that_may_be_itself() {
+    fn a_datastore_that_is_or_may_be_the_source_is_refused() {
         // Revision 7 and 8 of one datastore, and of one that is not named.
         let (named, other) = ("GgoKATcSBTEyMzQ1", "GgoKATgSBTk4NzY1");
         let (unnamed, later) = ("GgMKATc=", "GgMKATg=");

@@ -184,7 +184,7 @@ fn phase_is_shown_with_its_time() {
 }
 
 #[test]
-fn steps_procedures_and_origins_have_the_names_of_the_command_line() {
+fn steps_procedures_and_origins_are_named_as_on_the_cli() {
     let steps = [
         (Step::Copy { restart: true }, "copy"),
         (Step::Follow, "follow"),

@@ -287,7 +287,7 @@ fn snake_case_is_read_as_proto_json_demands() {
 }
 
 #[test]
-fn fields_that_a_relationship_does_not_have_are_refused_at_their_place() {
+fn unknown_fields_of_a_relationship_are_refused_and_located() {
     let line = r#"{"relationship":{"resource":{"objectType":"d","objectId":"1"},"relation":"r","subject":{"object":{"objectType":"u","objectId":"2"}}}}"#;
     let with = |place: &str, field: &str| line.replacen(place, &format!("{place}{field},"), 1);
     let caveat = r#""optionalCaveats":{"caveatName":"c"}"#;
@@ -327,7 +327,7 @@ fn the_last_second_of_the_year_9999_is_an_expiry_like_any_other() {
 }
 
 #[test]
-fn check_is_written_as_it_was_read_and_agrees_by_what_was_answered() {
+fn check_round_trips_and_is_compared_by_its_answers() {
     let request = r#"{"resource":{"objectType":"d","objectId":"1"},"permission":"view","subject":{"object":{"objectType":"u","objectId":"2"}},"context":{"used":0.5}}"#;
     let conditional = r#""item":{"permissionship":"PERMISSIONSHIP_CONDITIONAL_PERMISSION","partialCaveatInfo":{"missingRequiredContext":["a","b"]}}"#;
     let (error, another) = (

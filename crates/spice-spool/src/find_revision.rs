@@ -170,7 +170,7 @@ mod tests {
     /// What collided is corrected between its transactions and their checkpoint: a stream that was cut
     /// there is resumed at the checkpoint before, where revisions are numbers of the beginning.
     #[test]
-    fn stream_cut_before_a_correction_is_resumed_at_the_checkpoint_before() {
+    fn stream_cut_before_a_correction_resumes_before_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("changes");
         // Revisions 1 and 2 of an integer source; of another form, each complete revision will do.
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn revision_of_a_spool_is_that_of_its_newest_segment_that_holds_any() {
+    fn revision_of_a_spool_comes_from_its_newest_usable_segment() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("spool");
         let header = |revision: &str| {

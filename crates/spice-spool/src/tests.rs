@@ -107,7 +107,7 @@ fn whole_of(changes: &[Change]) -> Vec<String> {
 }
 
 #[test]
-fn spool_cut_at_every_byte_reopens_at_its_last_whole_revision_and_followers_agree() {
+fn spool_cut_at_any_byte_reopens_at_its_last_full_revision() {
     let folder = folder();
     let path = folder.path().join("spool");
     let spool = Spool::new(&path);
@@ -167,7 +167,7 @@ fn spool_cut_at_every_byte_reopens_at_its_last_whole_revision_and_followers_agre
 }
 
 #[test]
-fn segments_chain_and_one_whose_header_is_torn_counts_for_nothing() {
+fn segments_chain_and_one_with_a_torn_header_is_ignored() {
     let folder = folder();
     let spool = Spool::new(&folder.path().join("spool"));
     let (mut appender, left) = SpoolWriter::open(&spool, Some(1)).unwrap();
@@ -274,7 +274,7 @@ fn writer_is_known_by_its_lock_and_a_second_one_is_refused() {
 /// Segments of three writers, one of which a byte was changed in: whatever a follower gives out before
 /// it fails is what was written.
 #[test]
-fn a_flipped_bit_anywhere_in_a_spool_is_refused_and_nothing_after_it_is_given_out() {
+fn no_reader_delivers_anything_after_a_flipped_bit() {
     let folder = folder();
     let spool = Spool::new(&folder.path().join("spool"));
     let (mut appender, _) = SpoolWriter::open(&spool, Some(600)).unwrap();

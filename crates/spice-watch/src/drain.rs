@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn idle_watch_of_a_slow_server_is_not_cancelled_before_the_limit() {
+    async fn idle_watch_of_a_slow_server_is_kept_until_the_limit() {
         let tracker = DrainTracker::default();
         tracker.record_latency(FAST + MS);
         let after = cancelled_after(busy(0), Some(tracker)).await;

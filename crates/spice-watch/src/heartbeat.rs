@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn lag_is_the_age_of_the_newest_marker_that_a_revision_sees_once() {
+    async fn lag_is_the_age_of_the_newest_visible_marker_once() {
         let (_server, heartbeat) = heartbeat([marker(5), marker(7), marker(9)]);
         sleep(25 * SECOND).await;
         assert_eq!(heartbeat.lag(&Revision::Integer(4)), None, "none is seen");
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn marker_that_was_seen_before_its_answer_came_is_not_waited_for() {
+    async fn marker_that_is_seen_before_its_answer_is_not_awaited() {
         let slow = Reply::empty().pause(3 * SECOND).then(&written(5));
         let (_server, heartbeat) = heartbeat([slow, Reply::silent()]);
         sleep(SECOND).await;

@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tail_begins_at_the_last_checkpoint_before_the_time_and_goes_on_to_the_end() {
+    fn the_tail_starts_at_the_last_checkpoint_before_the_time() {
         let first = checkpoint(0);
         let old = format!("{first}{}{}", transaction("a"), checkpoint(5));
         let mid = format!("{}{}{}", transaction("b"), checkpoint(20), transaction("d"));

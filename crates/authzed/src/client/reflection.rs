@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_that_the_server_lacks_or_numbers_differently_is_reported() {
+    fn a_missing_or_renumbered_field_of_the_server_is_reported() {
         let mut theirs = our_files();
         let fields = &mut message(&mut theirs, "Relationship").field;
         fields.retain(|field| field.name() != "optional_expires_at");

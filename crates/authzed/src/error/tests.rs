@@ -362,7 +362,7 @@ fn a_broken_connection_is_transient_and_ambiguous() {
 
 /// What servers say of a question that is too deep, by version.
 #[test]
-fn a_server_that_gives_up_at_its_maximum_depth_is_known_with_and_without_a_reason() {
+fn maximum_depth_is_recognized_with_and_without_a_reason() {
     let messages = [
         // v1.56.0
         "max depth exceeded: this usually indicates a recursive or too deep data dependency. See https://spicedb.dev/d/debug-max-depth",

@@ -44,7 +44,7 @@ fn with_a_small_stack(run: impl FnOnce() + Send + 'static) {
 }
 
 #[test]
-fn the_deepest_object_is_decoded_and_a_deeper_one_is_refused_on_a_small_stack() {
+fn the_depth_limit_of_objects_holds_on_a_small_stack() {
     with_a_small_stack(|| {
         let kinds: [fn(usize) -> Level; 3] = [
             |_| Level::Object,

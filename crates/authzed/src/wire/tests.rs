@@ -240,7 +240,7 @@ fn nested(levels: usize, is_list: bool) -> Vec<u8> {
 }
 
 #[test]
-fn a_context_is_taken_to_the_limit_and_a_deeper_one_is_refused_by_the_name_of_its_relationship() {
+fn a_too_deep_context_is_refused_and_its_relationship_named() {
     let plain = Relationship {
         optional_caveat: None,
         ..relationship()

@@ -164,7 +164,7 @@ fn cut_change_stream_delivers_its_complete_records_and_then_75() {
 }
 
 #[test]
-fn line_that_is_missing_or_altered_is_refused_after_what_came_before() {
+fn missing_or_altered_line_is_refused_after_those_before_it() {
     let stream = changes(4);
     let lines: Vec<&str> = stream.lines().collect();
     let without = [&lines[..2], &lines[3..]].concat().join("\n") + "\n";

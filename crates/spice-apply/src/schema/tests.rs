@@ -99,7 +99,7 @@ async fn a_schema_that_relationships_block_is_pending() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pending_schema_is_written_again_after_200_ms_or_2_s_when_idle() {
+async fn a_pending_schema_is_retried_after_200_ms_or_2_s_when_idle() {
     let server = Scripted::new();
     server.schema_writes([End::Fails(schema_refused("delete_relation"))]);
     let pending = bring_to(&target(&server), SchemaPolicy::Apply)

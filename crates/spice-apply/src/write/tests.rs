@@ -47,7 +47,7 @@ async fn write(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_delete_that_the_schema_cannot_hold_is_done_in_a_followed_stream() {
+async fn a_delete_unknown_to_the_schema_succeeds_when_following() {
     for reason in super::NOTHING_THERE {
         let server = Scripted::new();
         refuse(&server, "D b", reason);
@@ -116,7 +116,7 @@ async fn rejects_collect_what_is_refused_and_the_rest_is_written() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_ambiguous_write_is_remembered_noted_and_made_on_another_connection() {
+async fn an_ambiguous_write_is_stored_and_retried_after_a_reconnect() {
     let server = Scripted::new();
     let mut target = target(&server, true);
     let saved = Saved::default();

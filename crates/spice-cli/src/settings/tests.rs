@@ -167,7 +167,7 @@ fn paths_of_a_context_are_relative_to_its_file() {
 }
 
 #[test]
-fn context_that_is_missing_or_wrong_is_refused_without_its_token() {
+fn missing_or_wrong_context_is_refused_without_its_token() {
     let secret = "hunter2";
     for (text, name, part) in [
         ("[old]\n", "new", "it has: old"),
@@ -261,7 +261,7 @@ fn token_that_is_none_is_refused_by_its_source() {
 }
 
 #[test]
-fn the_contexts_file_is_never_looked_for_in_the_working_directory() {
+fn the_working_directory_is_never_searched_for_contexts() {
     let find = |set: &[(&str, &str)]| {
         find_file(|name| {
             let found = set.iter().find(|(set, _)| *set == name);

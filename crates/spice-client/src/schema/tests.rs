@@ -73,7 +73,7 @@ async fn added_definition_is_named() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn text_that_its_own_server_does_not_parse_is_compared_as_a_text() {
+async fn schema_that_its_server_cannot_parse_is_compared_as_text() {
     let server = Server::new();
     let refusal = Reply::error(Code::InvalidArgument, "parse error in schema: what");
     server.script(DIFF_SCHEMA, [refusal]);

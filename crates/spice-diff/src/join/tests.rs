@@ -108,7 +108,7 @@ fn naive(a: &Set, b: &Set, precision: ExpiryPrecision) -> BTreeSet<String> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn table_says_what_a_naive_comparison_says_however_small_its_memory(
+    fn join_equals_a_naive_comparison_at_any_memory_limit(
         a in prop::collection::btree_map(0..600_u16, said(), 0..120),
         b in prop::collection::btree_map(0..600_u16, said(), 0..120),
         memory in prop::sample::select(vec![1_usize, 2_000, 20_000, 1 << 20]),

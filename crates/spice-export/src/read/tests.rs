@@ -249,7 +249,7 @@ async fn small_definitions_are_one_shard_each() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn large_definition_is_read_in_shards_and_its_first_page_only_once() {
+async fn large_definition_is_sharded_and_its_first_page_read_once() {
     let server = Server::new();
     let asked = record(&server, |request| {
         let filter = request.optional_relationship_filter.clone().unwrap();

@@ -162,7 +162,7 @@ async fn unknown_type_is_refused_and_the_known_ones_are_named() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn export_that_ended_early_because_its_revision_expired_is_refused() {
+async fn export_cut_short_by_an_expired_revision_is_refused() {
     let server = Server::new();
     let expired = Reply::error(Code::OutOfRange, "the specified zedtoken has expired");
     server.script(EXPORT, [expired]);

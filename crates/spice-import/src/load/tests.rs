@@ -179,7 +179,7 @@ async fn any_mix_of_refused_and_present_rows_is_accounted_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_expired_row_in_the_way_is_touched_and_its_neighbours_are_created() {
+async fn an_expired_conflicting_row_is_touched_and_others_created() {
     let server = Scripted::new();
     // Expired, and not collected yet: no look-up shows it.
     server.put([spice_client::scripted::expiring("row00002", 1)]);

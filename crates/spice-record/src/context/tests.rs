@@ -55,7 +55,7 @@ fn with_a_small_stack(run: impl FnOnce() + Send + 'static) {
 }
 
 #[test]
-fn the_deepest_context_is_read_written_and_compared_on_a_small_stack() {
+fn the_deepest_context_is_processed_on_a_small_stack() {
     with_a_small_stack(|| {
         for line in [33, 64, MAX_DEPTH]
             .map(contexts)
@@ -97,7 +97,7 @@ fn two_contexts_that_differ_at_the_deepest_level_differ() {
 }
 
 #[test]
-fn a_deeper_context_is_refused_in_every_kind_of_line_on_a_small_stack() {
+fn a_too_deep_context_is_refused_in_every_kind_of_line() {
     with_a_small_stack(|| {
         for levels in [MAX_DEPTH + 1, 120, 130, 10_000] {
             for line in contexts(levels).iter().flat_map(|context| lines(context)) {

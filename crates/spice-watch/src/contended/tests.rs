@@ -115,7 +115,7 @@ fn a_touch_at_90_that_a_delete_at_87_removed_is_deleted() {
 }
 
 #[test]
-fn a_pair_that_spans_two_rounds_or_a_window_is_read_and_one_far_apart_is_not() {
+fn only_changes_within_the_window_of_each_other_are_read() {
     for (apart, read) in [(1, 1), (9, 1), (30, 0)] {
         let mut source = Source::new(false);
         source.round(0, &[vec![delete("a")]]);
@@ -139,7 +139,7 @@ fn a_pair_around_a_long_silence_of_the_source_is_read() {
 }
 
 #[test]
-fn contexts_that_ended_swapped_are_said_as_they_are_and_equal_states_are_not_said() {
+fn only_states_that_differ_from_the_stream_are_corrected() {
     let swapped = limited("a", 1.0);
     let mut source = Source::new(false).holds(&[swapped.clone(), relationship("b")]);
     let revisions = [
@@ -150,7 +150,7 @@ fn contexts_that_ended_swapped_are_said_as_they_are_and_equal_states_are_not_sai
 }
 
 #[test]
-fn what_has_expired_by_now_equals_what_is_not_there_and_nanoseconds_count() {
+fn expired_equals_absent_and_nanoseconds_are_compared() {
     let precise = expiring("b", 32_503_680_000, 123_456_789);
     let mut source = Source::new(false).holds(std::slice::from_ref(&precise));
     let revisions = [
@@ -167,7 +167,7 @@ fn what_has_expired_by_now_equals_what_is_not_there_and_nanoseconds_count() {
 }
 
 #[test]
-fn without_a_known_past_every_change_is_read_until_nothing_can_overlap_it() {
+fn with_an_unknown_past_all_changes_of_the_window_are_read() {
     let mut source = Source::new(false);
     source.contended.past_is_unknown(source.began);
     let mut read = |seconds: u64| {
@@ -182,7 +182,7 @@ fn without_a_known_past_every_change_is_read_until_nothing_can_overlap_it() {
 }
 
 #[test]
-fn at_the_last_end_all_that_collided_is_said_however_young_the_stream_is() {
+fn all_contended_relationships_are_corrected_at_the_end() {
     for is_past_known in [true, false] {
         let mut source = Source::new(false).holds(&[relationship("a"), relationship("b")]);
         if !is_past_known {
@@ -200,7 +200,7 @@ fn at_the_last_end_all_that_collided_is_said_however_young_the_stream_is() {
 }
 
 #[test]
-fn what_memory_says_is_read_again_a_settle_time_later_and_at_the_marker() {
+fn memory_is_read_again_after_a_settle_time_and_at_the_end() {
     let mut source = Source::new(true).holds(&[relationship("a")]);
     let revisions = [vec![delete("a")], vec![touch(relationship("a"))]];
     assert_eq!(source.round(0, &revisions), (1, vec![]));
@@ -217,7 +217,7 @@ fn what_memory_says_is_read_again_a_settle_time_later_and_at_the_marker() {
 }
 
 #[test]
-fn states_that_the_stream_gave_are_what_counts_when_it_is_continued() {
+fn states_in_the_stream_count_when_it_is_resumed() {
     let mut source = Source::new(false);
     source.contended.track(&[delete("a")]);
     source.contended.track(&[touch(relationship("a"))]);

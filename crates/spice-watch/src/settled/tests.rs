@@ -99,7 +99,7 @@ async fn contended_relationship_is_read_at_the_end_of_the_round() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn contended_relationship_that_is_as_the_stream_says_needs_no_correction() {
+async fn contended_relationship_equal_to_the_stream_is_not_corrected() {
     let changes = [
         transaction(2, &["a"]),
         transaction(4, &["a"]),

@@ -340,7 +340,7 @@ fn applied(revision: u64, ids: &[&str]) -> WatchResponse {
 }
 
 #[tokio::test(start_paused = true)]
-async fn applied_transactions_become_checkpoints_where_they_are_skipped() {
+async fn skipped_applied_transactions_become_checkpoints() {
     for (skips, emitted) in [
         (Some(""), ["2.", "3+b", "3."].as_slice()),
         (Some("oldold01"), &["2.", "3+b", "3."]),

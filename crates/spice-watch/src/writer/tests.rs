@@ -91,7 +91,7 @@ fn transaction_of_common_size_is_one_line() {
 }
 
 #[test]
-fn large_transaction_is_written_in_parts_of_which_only_the_last_is_marked() {
+fn only_the_last_part_of_a_large_transaction_is_marked() {
     let events = vec![header_event(), changes("a", 2 * PART_UPDATES + 1)];
     let written = write(events, None).unwrap();
     assert_eq!(
@@ -162,7 +162,7 @@ fn metadata_is_on_the_first_part_only() {
 }
 
 #[test]
-fn segments_begin_only_after_a_complete_revision_and_name_it_and_the_schema() {
+fn segments_start_after_a_complete_revision_and_record_it() {
     let schema = Event::Schema(SchemaChange {
         revision: "b".to_owned(),
         text: "two".to_owned(),

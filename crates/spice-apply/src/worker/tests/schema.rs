@@ -44,7 +44,7 @@ async fn position_waits_for_a_pending_schema_and_follows_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pending_schema_is_written_after_the_transaction_that_unblocks_it() {
+async fn a_pending_schema_is_written_once_a_transaction_unblocks_it() {
     let world = World::without(Source::Ordered, &[1]);
     let (mut worker, sender) = world.worker();
     world.server.schema_writes([blocked()]);
@@ -98,7 +98,7 @@ async fn the_schema_of_a_new_stream_is_written_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_ambiguous_write_of_a_schema_is_read_again_after_its_window() {
+async fn an_ambiguous_schema_write_is_read_again_after_its_window() {
     let world = World::without(Source::Ordered, &[1]);
     let (mut worker, sender) = world.worker();
     world.server.schema_writes([End::Fails(deadline())]);

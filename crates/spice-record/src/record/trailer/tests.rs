@@ -180,7 +180,7 @@ fn trailer_without_its_checksum_is_refused_by_each_reader() {
 }
 
 #[test]
-fn trailer_of_another_header_or_digest_is_refused_by_each_reader() {
+fn faulty_trailer_is_refused_by_each_reader() {
     for kind in KINDS {
         let variants = testdata::faulty_trailers(&stream(kind));
         assert!(variants.len() >= 7, "{kind}");
@@ -269,7 +269,7 @@ fn revision_in_parts_is_complete_with_its_last_part() {
 }
 
 #[test]
-fn middle_of_a_stream_without_a_checkpoint_resumes_at_its_last_transaction() {
+fn middle_without_checkpoint_resumes_at_its_last_transaction() {
     let mut check = ChangeCheck::in_the_middle(Integrity::Unchecked);
     assert_eq!(check.resume_from(true), None);
     check.check(&transaction("one")).unwrap();

@@ -26,7 +26,7 @@ async fn schema_that_is_the_same_is_not_emitted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn schema_event_with_changes_comes_before_them_at_the_revision_before() {
+async fn schema_event_with_changes_is_emitted_before_the_changes() {
     let both = WatchResponse {
         schema_updated: true,
         ..transaction(2, &["a"])

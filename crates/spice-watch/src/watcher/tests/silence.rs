@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn lost_history_is_found_before_the_watch_and_nothing_is_emitted() {
+async fn lost_history_is_detected_before_the_watch_opens() {
     let mut rig = Rig::new([Reply::message(&transaction(9, &["a"])).silence()]);
     let expired = Reply::error(Code::OutOfRange, "the specified zedtoken has expired");
     rig.server.script(EXPORT, [expired]);
@@ -15,7 +15,7 @@ async fn lost_history_is_found_before_the_watch_and_nothing_is_emitted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn history_lost_while_the_watch_opens_is_found_before_its_first_answer_is_emitted() {
+async fn history_lost_while_the_watch_opens_emits_nothing() {
     let mut rig = Rig::new([Reply::message(&transaction(9, &["a"])).silence()]);
     let expired = Reply::error(Code::OutOfRange, "the specified zedtoken has expired");
     rig.server.script(EXPORT, [Reply::empty(), expired]);

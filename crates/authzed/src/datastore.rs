@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn form_of_a_revision_tells_all_kinds_but_memory_and_spanner() {
+    fn revision_form_identifies_all_but_memory_and_spanner() {
         assert_eq!(of("CLgG"), DatastoreKind::Postgres);
         assert_eq!(of("4.0000000001"), DatastoreKind::CockroachDb);
         assert_eq!(of("28714"), DatastoreKind::MySql);
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_told_apart_has_the_duties_of_both() {
+    fn an_undetermined_kind_has_the_duties_of_both() {
         let (either, kinds) = (
             DatastoreKind::MemoryOrSpanner,
             [DatastoreKind::Memory, DatastoreKind::Spanner],

@@ -90,12 +90,12 @@ pub(crate) fn expires(update: &RelationshipUpdate) -> bool {
 }
 
 /// A question that needs no schema: its answer is an error, but names the revision at which it was asked.
-pub(crate) fn question_about_nothing() -> CheckBulkPermissionsRequest {
+pub(crate) fn check_about_nothing() -> CheckBulkPermissionsRequest {
     let nothing = || ObjectReference {
         object_type: "nothing".to_owned(),
         object_id: "nothing".to_owned(),
     };
-    let question = CheckBulkPermissionsRequestItem {
+    let item = CheckBulkPermissionsRequestItem {
         resource: Some(nothing()),
         permission: "nothing".to_owned(),
         subject: Some(SubjectReference {
@@ -106,7 +106,7 @@ pub(crate) fn question_about_nothing() -> CheckBulkPermissionsRequest {
     };
     CheckBulkPermissionsRequest {
         consistency: Some(Consistency::fully_consistent()),
-        items: vec![question],
+        items: vec![item],
         with_tracing: false,
     }
 }
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn older_servers_are_told_by_what_they_describe() {
+    fn older_servers_are_recognized_by_their_descriptors() {
         let v1_30 = offers(&["ExperimentalService.BulkExportRelationships"]);
         assert_eq!(v1_30.bulk, Place::Experimental);
         assert!(!v1_30.schema_at_revision() && !v1_30.expiry && !v1_30.checkpoints);

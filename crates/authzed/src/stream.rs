@@ -33,7 +33,7 @@ pub struct ResponseStream<T> {
 
 /// How long a stream may bring nothing that moves it on.
 struct Patience<T> {
-    whole: Duration,
+    limit: Duration,
     left: Duration,
     is_progress: fn(&T) -> bool,
 }
@@ -67,7 +67,7 @@ impl<T> ResponseStream<T> {
         is_progress: fn(&T) -> bool,
     ) -> Self {
         self.patience = Some(Patience {
-            whole: patience,
+            limit: patience,
             left: patience,
             is_progress,
         });
@@ -103,7 +103,7 @@ impl<T> ResponseStream<T> {
         };
         if let Some(patience) = &mut self.patience {
             patience.left = match &message {
-                Ok(Some(message)) if (patience.is_progress)(message) => patience.whole,
+                Ok(Some(message)) if (patience.is_progress)(message) => patience.limit,
                 _ => left.saturating_sub(began.elapsed()),
             };
         }

@@ -16,19 +16,19 @@ use crate::streams::changes;
 /// Those of writing.
 pub fn write_spool(path: &Path, lines: u64, segment: u64) -> Result<Vec<PathBuf>, CommandError> {
     let spool = Spool::new(path);
-    let (mut appender, _) = SpoolWriter::open(&spool, Some(segment))?;
-    appender.header(Header {
+    let (mut writer, _) = SpoolWriter::open(&spool, Some(segment))?;
+    writer.header(Header {
         revision: Some("start".to_owned()),
         ..Header::new(StreamKind::Changes, "fuzz", "2026-11-25T00:00:00Z")
     })?;
     for change in changes(lines) {
         let revision = change.completed_revision().map(str::to_owned);
-        appender.write(change)?;
+        writer.write(change)?;
         if let Some(revision) = revision {
-            appender.rotate(&revision, Some("definition user {}"))?;
+            writer.rotate(&revision, Some("definition user {}"))?;
         }
     }
-    appender.sync()?;
+    writer.sync()?;
     let numbers = spool.segments().unwrap_or_default();
     Ok(numbers
         .into_iter()
@@ -40,13 +40,13 @@ pub fn write_spool(path: &Path, lines: u64, segment: u64) -> Result<Vec<PathBuf>
 #[must_use]
 pub fn follow(path: &Path) -> (Vec<String>, bool) {
     let mut given = Vec::new();
-    let mut follower = match SpoolReader::open(&Spool::new(path)) {
-        Ok(Some(follower)) => follower,
+    let mut reader = match SpoolReader::open(&Spool::new(path)) {
+        Ok(Some(reader)) => reader,
         Ok(None) => return (given, false),
         Err(_) => return (given, true),
     };
     loop {
-        match follower.next() {
+        match reader.next() {
             Ok(Polled::Change(change, ..)) => given.push(format!("{change:?}")),
             Ok(Polled::CaughtUp) => return (given, false),
             Err(_) => return (given, true),

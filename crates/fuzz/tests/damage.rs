@@ -79,15 +79,15 @@ fn missing_doubled_or_swapped_line_is_refused_or_harmless() {
                 "{kind:?}: {missing:?}"
             );
             for other in 0..lines {
-                let twice = Edit::RepeatLine(one, other);
+                let duplicate = Edit::RepeatLine(one, other);
                 assert!(
                     refused(
                         kind,
                         &sound,
-                        &damage(&sound, std::slice::from_ref(&twice)),
-                        &twice
+                        &damage(&sound, std::slice::from_ref(&duplicate)),
+                        &duplicate
                     ),
-                    "{kind:?}: {twice:?}"
+                    "{kind:?}: {duplicate:?}"
                 );
                 let swapped = Edit::SwapLines(one, other);
                 let damaged = damage(&sound, std::slice::from_ref(&swapped));

@@ -38,9 +38,9 @@ pub(crate) struct Checker<'a> {
 
 impl Checker<'_> {
     /// Asks all of them at exactly the revision; the answers come in the order of the questions.
-    pub(crate) async fn ask(&mut self, questions: Vec<Item>) -> Result<Vec<Check>, CommandError> {
-        let mut checks = Vec::with_capacity(questions.len());
-        for batch in questions.chunks(BATCH) {
+    pub(crate) async fn ask(&mut self, requests: Vec<Item>) -> Result<Vec<Check>, CommandError> {
+        let mut checks = Vec::with_capacity(requests.len());
+        for batch in requests.chunks(BATCH) {
             let mut answers = self.call(batch).await?;
             let mut tries = 0;
             while let Some(places) = self.to_ask_again(batch, &answers, tries).await? {
@@ -51,8 +51,8 @@ impl Checker<'_> {
                 }
             }
             self.progress.add(batch.len() as u64);
-            checks.extend(batch.iter().zip(answers).map(|(question, answer)| Check {
-                request: Question(question.clone()),
+            checks.extend(batch.iter().zip(answers).map(|(request, answer)| Check {
+                request: Question(request.clone()),
                 answer,
                 other_server: None,
                 inconclusive: false,
@@ -169,13 +169,13 @@ impl Checker<'_> {
     }
 
     /// What a question that has no answer means: neither agreement nor a disagreement.
-    fn unanswered(&self, exit: Exit, question: &Item, fault: &Fault) -> CommandError {
+    fn unanswered(&self, exit: Exit, request: &Item, fault: &Fault) -> CommandError {
         let endpoint = self.client.endpoint();
-        let (question, code) = (Question(question.clone()), Code::from(fault.code));
+        let (request, code) = (Question(request.clone()), Code::from(fault.code));
         let message = &fault.message;
         let failure = CommandError::new(
             exit,
-            format!("{endpoint} did not answer {question}: {code:?}: {message}"),
+            format!("{endpoint} did not answer {request}: {code:?}: {message}"),
         );
         match exit {
             Exit::TryAgain => failure.hint("run the same command again when the server answers"),
@@ -232,7 +232,7 @@ mod tests {
     use super::{Code, ErrorClass, Exit, Fault, meaning};
 
     #[test]
-    fn only_errors_of_the_question_itself_are_answers() {
+    fn only_errors_of_the_check_itself_are_answers() {
         let of = |code: Code| {
             meaning(&Fault {
                 code: code as i32,

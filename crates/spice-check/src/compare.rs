@@ -21,21 +21,21 @@ const NAMED: usize = 5;
 ///
 /// What the server or the input fails with, and exit 1 where too much is inconclusive.
 pub(crate) async fn compare(
-    mut asker: Checker<'_>,
+    mut checker: Checker<'_>,
     other: &Header,
     mut asked: Batches,
 ) -> Result<Exit, CommandError> {
-    let endpoint = asker.client.endpoint();
-    let differ = schema_difference(&asker, other).await?;
+    let endpoint = checker.client.endpoint();
+    let differ = schema_difference(&checker, other).await?;
     let mut writer = Writer::new(Header {
         schema_difference: differ.clone(),
-        ..crate::header(asker.revision, other.schema.clone())
+        ..crate::header(checker.revision, other.schema.clone())
     });
     let (mut tally, mut compared) = (Tally::default(), Compared::default());
     let (mut different, mut inconclusive) = (Named::default(), Named::default());
     while let Some(batch) = asked.next().await? {
-        let questions = batch.iter().map(|check| check.request.0.clone()).collect();
-        let here = asker.ask(questions).await?;
+        let requests = batch.iter().map(|check| check.request.0.clone()).collect();
+        let here = checker.ask(requests).await?;
         tally.add(&here);
         let mut unlike = Vec::new();
         for (there, here) in batch.into_iter().zip(here) {
@@ -63,13 +63,13 @@ pub(crate) async fn compare(
 
 /// What the schema of this server has otherwise than the other one's, where that is known.
 async fn schema_difference(
-    asker: &Checker<'_>,
+    checker: &Checker<'_>,
     other: &Header,
 ) -> Result<Option<String>, CommandError> {
     let Some(text) = &other.schema else {
         return Ok(None);
     };
-    let (client, at) = (asker.client, Consistency::at_exact(asker.revision));
+    let (client, at) = (checker.client, Consistency::at_exact(checker.revision));
     let there = client.read_schema().await?.map(|schema| schema.text);
     schema::difference(client, at, there.as_deref(), text).await
 }

@@ -54,9 +54,9 @@ pub(crate) async fn read(args: &crate::Check, mut rng: Rng) -> Result<Input, Com
             Ok(Begun::Checks(mut checks)) => {
                 let header = Box::new(checks.header().clone());
                 drop(sender.send(Ok(Input::Checks(header, Batches(receiver)))));
-                while let Some(goes_on) = next_batch(&mut checks).transpose() {
-                    let failed = goes_on.is_err();
-                    if batches.blocking_send(goes_on).is_err() || failed {
+                while let Some(batch) = next_batch(&mut checks).transpose() {
+                    let failed = batch.is_err();
+                    if batches.blocking_send(batch).is_err() || failed {
                         return;
                     }
                 }

@@ -120,7 +120,7 @@ impl Check {
                 connection.endpoint()
             )));
         };
-        let asker = Checker {
+        let checker = Checker {
             client: &client,
             revision: &revision,
             max_retries: connection.max_retries,
@@ -131,34 +131,36 @@ impl Check {
                 if self.seed.is_none() && self.sample != Some(0) {
                     tracing::info!("drawing questions with --seed {seed}");
                 }
-                self.answers(asker, &connection, &sample, &mut rng).await
+                self.answers(checker, &connection, &sample, &mut rng).await
             }
-            Input::Checks(header, asked) if self.record => self.again(asker, &header, asked).await,
-            Input::Checks(header, asked) => compare::compare(asker, &header, asked).await,
+            Input::Checks(header, asked) if self.record => {
+                self.again(checker, &header, asked).await
+            }
+            Input::Checks(header, asked) => compare::compare(checker, &header, asked).await,
         }
     }
 
     /// Asks about a sample, and writes the answers.
     async fn answers(
         &self,
-        mut asker: Checker<'_>,
+        mut checker: Checker<'_>,
         connection: &Connection,
         sample: &Sample,
         rng: &mut Rng,
     ) -> Result<Exit, CommandError> {
-        let text = schema_at(asker.client, asker.revision).await?;
+        let text = schema_at(checker.client, checker.revision).await?;
         let checks = if text.is_empty() {
             Vec::new() // Without a schema there is nothing to ask about.
         } else {
-            let at = Consistency::at_exact(asker.revision);
-            let schema = Schema::from(schema::reflect(asker.client, at).await?);
-            requests::ask(&mut asker, &schema, sample, rng).await?
+            let at = Consistency::at_exact(checker.revision);
+            let schema = Schema::from(schema::reflect(checker.client, at).await?);
+            requests::ask(&mut checker, &schema, sample, rng).await?
         };
         let endpoint = connection.endpoint();
         let mut tally = Tally::default();
         tally.add(&checks);
         tracing::info!("{endpoint} answered {tally}");
-        let mut writer = Writer::new(header(asker.revision, Some(text)));
+        let mut writer = Writer::new(header(checker.revision, Some(text)));
         writer.write(checks).await?;
         writer.finish().await?;
         Ok(Exit::Done)
@@ -167,23 +169,23 @@ impl Check {
     /// Asks the questions of a stream, and writes the answers.
     async fn again(
         &self,
-        mut asker: Checker<'_>,
+        mut checker: Checker<'_>,
         header_before: &Header,
         mut asked: Batches,
     ) -> Result<Exit, CommandError> {
         let schema = match header_before.schema {
-            Some(_) => Some(schema_at(asker.client, asker.revision).await?),
+            Some(_) => Some(schema_at(checker.client, checker.revision).await?),
             None => None,
         };
-        let mut writer = Writer::new(header(asker.revision, schema));
+        let mut writer = Writer::new(header(checker.revision, schema));
         let mut tally = Tally::default();
         while let Some(batch) = asked.next().await? {
-            let questions = batch.into_iter().map(|check| check.request.0).collect();
-            let checks = asker.ask(questions).await?;
+            let requests = batch.into_iter().map(|check| check.request.0).collect();
+            let checks = checker.ask(requests).await?;
             tally.add(&checks);
             writer.write(checks).await?;
         }
-        let endpoint = asker.client.endpoint();
+        let endpoint = checker.client.endpoint();
         tracing::info!("{endpoint} answered {tally}");
         writer.finish().await?;
         Ok(Exit::Done)

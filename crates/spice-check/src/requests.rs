@@ -49,20 +49,20 @@ impl From<ReflectSchemaResponse> for Schema {
 /// Asks about a sample: each question first as it is, and where a caveat is in play once more with a
 /// context.
 pub(crate) async fn ask(
-    asker: &mut Checker<'_>,
+    checker: &mut Checker<'_>,
     schema: &Schema,
     sample: &Sample,
     rng: &mut Rng,
 ) -> Result<Vec<Check>, CommandError> {
-    let mut questions = Vec::new();
+    let mut requests = Vec::new();
     let mut about = Vec::new();
     for relationship in &sample.relationships {
-        if let Some(question) = question(asker, schema, sample, relationship, rng).await? {
-            questions.push(question);
+        if let Some(request) = draw_request(checker, schema, sample, relationship, rng).await? {
+            requests.push(request);
             about.push(relationship);
         }
     }
-    let mut checks = asker.ask(questions).await?;
+    let mut checks = checker.ask(requests).await?;
     let mut again = Vec::new();
     for (check, relationship) in checks.iter().zip(about) {
         let context = context(&check.answer, schema, sample, relationship, rng);
@@ -73,14 +73,14 @@ pub(crate) async fn ask(
             });
         }
     }
-    checks.extend(asker.ask(again).await?);
+    checks.extend(checker.ask(again).await?);
     Ok(checks)
 }
 
 /// About the resource of a relationship: any of its permissions or relations, for the relationship's
 /// own subject, or, as often, for any other subject of the sample.
-async fn question(
-    asker: &Checker<'_>,
+async fn draw_request(
+    checker: &Checker<'_>,
     schema: &Schema,
     sample: &Sample,
     relationship: &Relationship,
@@ -92,7 +92,7 @@ async fn question(
     let names = schema.names.get(&resource.object_type);
     let permission = names.and_then(|names| rng.choice(names));
     let own = match &relationship.subject {
-        Some(subject) if rng.bool() => pick_subject(asker, sample, subject, rng).await?,
+        Some(subject) if rng.bool() => pick_subject(checker, sample, subject, rng).await?,
         _ => None,
     };
     let subject = own.or_else(|| rng.choice(&sample.subjects).cloned());
@@ -107,7 +107,7 @@ async fn question(
 /// One for whom a relationship with this subject may say yes: the subject itself; of a set one of its
 /// members, or the set; for a wildcard somebody of the type.
 async fn pick_subject(
-    asker: &Checker<'_>,
+    checker: &Checker<'_>,
     sample: &Sample,
     subject: &SubjectReference,
     rng: &mut Rng,
@@ -115,8 +115,8 @@ async fn pick_subject(
     if is_wildcard(subject) {
         let kind = object_type(subject);
         let others = sample.subjects.iter();
-        let alike = others.filter(|other| object_type(other) == kind);
-        return Ok(rng.choice(alike.collect::<Vec<_>>()).cloned());
+        let same_type = others.filter(|other| object_type(other) == kind);
+        return Ok(rng.choice(same_type.collect::<Vec<_>>()).cloned());
     }
     let Some(set) = subject
         .object
@@ -126,7 +126,7 @@ async fn pick_subject(
         return Ok(Some(subject.clone()));
     };
     let request = ReadRelationshipsRequest {
-        consistency: Some(Consistency::at_exact(asker.revision)),
+        consistency: Some(Consistency::at_exact(checker.revision)),
         relationship_filter: Some(RelationshipFilter {
             resource_type: set.object_type.clone(),
             optional_resource_id: set.object_id.clone(),
@@ -136,10 +136,10 @@ async fn pick_subject(
         optional_limit: MEMBERS,
         optional_cursor: None,
     };
-    let mut retry = Retry::new(asker.max_retries);
+    let mut retry = Retry::new(checker.max_retries);
     let mut read = 0;
     let mut members: Vec<SubjectReference> = Vec::new();
-    let mut responses = asker.client.read_relationships(request.clone());
+    let mut responses = checker.client.read_relationships(request.clone());
     loop {
         match responses.message().await {
             Ok(Some(response)) => {
@@ -159,7 +159,7 @@ async fn pick_subject(
                     .await?;
                 members.clear();
                 read = 0;
-                responses = asker.client.read_relationships(request.clone());
+                responses = checker.client.read_relationships(request.clone());
             }
         }
     }

@@ -54,7 +54,7 @@ pub(crate) struct Compared {
     /// This server answered, the other one gave up.
     too_deep_there: usize,
     /// The same answer, or an error of the same code.
-    alike: usize,
+    equal: usize,
     asked: usize,
 }
 
@@ -76,7 +76,7 @@ impl Compared {
             Comparison::Inconclusive => self.too_deep_there += 1,
             // Two that gave up prove nothing, and are no reason to doubt.
             Comparison::Alike if here.is_too_deep() => {}
-            Comparison::Alike => self.alike += 1,
+            Comparison::Alike => self.equal += 1,
         }
         comparison
     }
@@ -87,7 +87,7 @@ impl Compared {
 
     /// Questions that at least one server answered.
     fn answered(&self) -> usize {
-        self.alike + self.different + self.inconclusive()
+        self.equal + self.different + self.inconclusive()
     }
 
     /// Whether so much is inconclusive that the rest proves nothing: one server may have a smaller
@@ -168,9 +168,9 @@ mod tests {
     fn more_than_5_percent_inconclusive_checks_prove_too_little() {
         let yes = item(Permissionship::Yes);
         let deep = error(9, Some("MAXIMUM_DEPTH_EXCEEDED"));
-        let proves_too_little = |alike, inconclusive, both_deep| {
+        let proves_too_little = |equal, inconclusive, both_deep| {
             compared(&[
-                (alike, &yes, &yes),
+                (equal, &yes, &yes),
                 (inconclusive, &yes, &deep),
                 (both_deep, &deep, &deep),
             ])

@@ -25,8 +25,8 @@ impl CompareArgs {
         let (Some(as_of), Some(expiry)) = (self.as_of, &relationship.optional_expires_at) else {
             return false;
         };
-        let whole = as_of.as_second() + i64::from(as_of.subsec_nanosecond() > 0);
-        expiry.seconds < whole
+        let end = as_of.as_second() + i64::from(as_of.subsec_nanosecond() > 0);
+        expiry.seconds < end
     }
 
     /// The precision to compare at: the one asked for, else the coarsest of those given.

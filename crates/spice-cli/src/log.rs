@@ -213,7 +213,7 @@ mod tests {
     use crate::display::{bounded, is_hostile};
 
     #[test]
-    fn line_is_less_than_3_kib_and_harmless_whatever_it_says() {
+    fn line_is_below_3_kib_and_harmless_whatever_it_contains() {
         for hostile in [
             "A",
             "\u{1b}[2J\r",

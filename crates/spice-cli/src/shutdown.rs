@@ -53,7 +53,7 @@ struct Request {
 struct Forced {
     grace_millis: AtomicU64,
     /// What SIGTERM means to the program.
-    polite: Exit,
+    on_sigterm: Exit,
     last_words: Mutex<Option<LastWords>>,
 }
 
@@ -66,18 +66,18 @@ impl std::fmt::Debug for Forced {
 }
 
 impl Shutdown {
-    /// Starts to listen. `polite` is how the program ends of SIGTERM; `reader` asks to notice also that
-    /// nobody can read stdout any more, which counts as SIGPIPE: a program that has nothing to write
+    /// Starts to listen. `on_sigterm` is how the program ends on SIGTERM; `reader` asks to notice also
+    /// that nobody can read stdout any more, which counts as SIGPIPE: a program that has nothing to write
     /// would live on for ever.
     ///
     /// # Errors
     ///
     /// Where the operating system refuses signal handlers or a thread.
-    pub fn listen(polite: Exit, reader: bool) -> io::Result<Self> {
+    pub fn listen(on_sigterm: Exit, reader: bool) -> io::Result<Self> {
         let (sender, requests) = watch::channel(None);
         let forced = Arc::new(Forced {
             grace_millis: AtomicU64::new(millis(GRACE)),
-            polite,
+            on_sigterm,
             last_words: Mutex::new(None),
         });
         let listener = Listener {
@@ -108,7 +108,7 @@ impl Shutdown {
         let (sender, requests) = watch::channel(None);
         let forced = Arc::new(Forced {
             grace_millis: AtomicU64::new(millis(GRACE)),
-            polite: Exit::Done,
+            on_sigterm: Exit::Done,
             last_words: Mutex::new(None),
         });
         let send = move |number, patient| {
@@ -227,16 +227,16 @@ impl Forced {
             std::thread::sleep(Duration::from_millis(10));
         }
         let mut exit = match number {
-            SIGTERM => self.polite,
+            SIGTERM => self.on_sigterm,
             number => Exit::Signal(number),
         };
         if let Some(last_words) = lock(&self.last_words).take() {
-            let (sender, said) = mpsc::channel();
+            let (sender, receiver) = mpsc::channel();
             let speaking = spawn("last words", move || {
                 let _ = sender.send(last_words());
             });
             if speaking.is_ok()
-                && let Ok(Some(other)) = said.recv_timeout(LAST_WORDS)
+                && let Ok(Some(other)) = receiver.recv_timeout(LAST_WORDS)
                 && number == SIGTERM
             {
                 exit = other;

@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn form_that_decides_needs_no_question() {
+    async fn form_that_decides_needs_no_request() {
         assert_eq!(kind(None, &[7]).await, (Ok(DatastoreKind::MySql), 0));
     }
 

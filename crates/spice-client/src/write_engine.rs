@@ -123,7 +123,7 @@ pub struct Outcome<T> {
     pub refused: u64,
     /// TOUCHes that were acknowledged but may have been skipped: see
     /// [`WriteEngine::verify_touches`].
-    doubtful: Vec<T>,
+    unconfirmed: Vec<T>,
 }
 
 impl<T> Default for Outcome<T> {
@@ -132,7 +132,7 @@ impl<T> Default for Outcome<T> {
             calls: 0,
             token: None,
             refused: 0,
-            doubtful: Vec::new(),
+            unconfirmed: Vec::new(),
         }
     }
 }
@@ -142,7 +142,7 @@ impl<T> Outcome<T> {
         self.calls += later.calls;
         self.token = later.token.or(self.token.take());
         self.refused += later.refused;
-        self.doubtful.extend(later.doubtful);
+        self.unconfirmed.extend(later.unconfirmed);
     }
 }
 
@@ -316,7 +316,7 @@ impl<S: Server> WriteEngine<S> {
     ) -> Result<Result<Outcome<P::Item>, Error>, CommandError> {
         let mut with_creates = policy.tries_create()
             && stage != Stage::DeleteSkipped
-            && self.has_doubtful_touches(policy, items);
+            && self.has_skippable_touches(policy, items);
         let mut retry = Retry::new(self.max_retries);
         let mut row_errors = RowErrorTest::default();
         loop {
@@ -338,15 +338,15 @@ impl<S: Server> WriteEngine<S> {
             let server = self.server();
             let error = match self.in_flight(server.write(request)).await {
                 Ok(written) => {
-                    let doubtful = match stage {
+                    let unconfirmed = match stage {
                         Stage::DeleteSkipped => Vec::new(),
-                        _ => self.doubtful(policy, items, &written, with_creates),
+                        _ => self.unconfirmed(policy, items, &written, with_creates),
                     };
                     return Ok(Ok(Outcome {
                         calls: 1,
                         token: Some(written.token),
                         refused: 0,
-                        doubtful,
+                        unconfirmed,
                     }));
                 }
                 Err(error) => error,

@@ -21,8 +21,8 @@ use crate::spill::{Folder, PART_BITS, Spill};
 const PLACE_BYTES: usize = 160;
 /// Cut so often, what shares a part shares its key.
 const DEEPEST: u32 = 128 / PART_BITS - 1;
-/// How much may be held twice, in bytes, before that is the end.
-const MOST_TWICE: usize = 4 << 20;
+/// The most bytes of duplicates to hold before the comparison fails.
+const MAX_DUPLICATE_BYTES: usize = 4 << 20;
 
 /// What turns A into B.
 #[derive(Debug, PartialEq)]
@@ -36,7 +36,7 @@ pub(crate) enum Difference {
     /// One side holds it more than once. No complete snapshot does, but on PostgreSQL one at a revision
     /// that Watch gave can hold a relationship as it was before and after a deletion that the revision
     /// does not see (measured, SpiceDB v1.56).
-    Twice(Side, Relationship),
+    Duplicate(Side, Relationship),
 }
 
 #[derive(Default)]
@@ -51,9 +51,9 @@ pub(crate) struct Table {
     depth: u32,
     folder: Folder,
     spill: Option<Spill>,
-    /// What a side holds a second time.
-    twice: Vec<Row>,
-    twice_bytes: usize,
+    /// What a side holds more than once.
+    duplicates: Vec<Row>,
+    duplicate_bytes: usize,
 }
 
 impl Table {
@@ -69,8 +69,8 @@ impl Table {
             depth,
             folder,
             spill: None,
-            twice: Vec::new(),
-            twice_bytes: 0,
+            duplicates: Vec::new(),
+            duplicate_bytes: 0,
         }
     }
 
@@ -93,11 +93,11 @@ impl Table {
             }
         };
         if place.get().sides[this].is_some() {
-            self.twice_bytes += row.message.len() + PLACE_BYTES;
-            if self.twice_bytes > MOST_TWICE {
+            self.duplicate_bytes += row.message.len() + PLACE_BYTES;
+            if self.duplicate_bytes > MAX_DUPLICATE_BYTES {
                 return Err(duplicate_error(row.side, &decode(&row.message)?));
             }
-            self.twice.push(row);
+            self.duplicates.push(row);
             return Ok(());
         }
         match &place.get().sides[other] {
@@ -150,8 +150,8 @@ impl Table {
         precision: ExpiryPrecision,
         report: &mut dyn FnMut(Difference) -> Result<(), CommandError>,
     ) -> Result<(), CommandError> {
-        for row in std::mem::take(&mut self.twice) {
-            report(Difference::Twice(row.side, decode(&row.message)?))?;
+        for row in std::mem::take(&mut self.duplicates) {
+            report(Difference::Duplicate(row.side, decode(&row.message)?))?;
         }
         if self.spill.is_none() {
             return self

@@ -127,11 +127,11 @@ impl Diff {
             missing,
             changed,
             extra,
-            aside,
+            deferred,
         } = report.finish()?;
         let [a, b] = read.relationships;
-        if aside > 0 {
-            tracing::info!("{aside} differ that B's revision does not see: set aside");
+        if deferred > 0 {
+            tracing::info!("{deferred} differ that B's revision does not see: set aside");
         }
         if missing + changed + extra == 0 {
             tracing::info!("equal ({precision}): {a} relationships in A, {b} in B");

@@ -23,14 +23,14 @@ pub(crate) struct Counts {
     pub(crate) missing: u64,
     pub(crate) changed: u64,
     pub(crate) extra: u64,
-    pub(crate) aside: u64,
+    pub(crate) deferred: u64,
 }
 
 pub(crate) struct Report {
     sink: Sink,
     deletes: bool,
     relations: BTreeMap<String, Counts>,
-    aside: Option<Aside>,
+    deferred: Option<Deferred>,
 }
 
 enum Sink {
@@ -39,7 +39,7 @@ enum Sink {
 }
 
 /// What cannot be compared yet, and the file for what differs of it.
-struct Aside {
+struct Deferred {
     unseen: Keys,
     file: std::fs::File,
     name: String,
@@ -48,11 +48,11 @@ struct Aside {
 
 impl Report {
     pub(crate) fn begin(args: &Diff, read: &Read) -> Result<Self, CommandError> {
-        let aside = match (&args.spool, &args.deferred) {
+        let deferred = match (&args.spool, &args.deferred) {
             (Some(spool), Some(file)) => {
                 let inputs = [&args.a, &args.b, spool].map(PathBuf::as_path);
                 let inputs = inputs.into_iter().chain(args.keys_from.as_deref());
-                Some(Aside::begin(
+                Some(Deferred::begin(
                     spool,
                     file,
                     &inputs.collect::<Vec<_>>(),
@@ -79,17 +79,17 @@ impl Report {
             sink,
             deletes: !args.no_deletes,
             relations: BTreeMap::new(),
-            aside,
+            deferred,
         })
     }
 
     pub(crate) fn write(&mut self, difference: Difference) -> Result<(), CommandError> {
         let mut counts = Counts::default();
         let (count, operation, relationship) = match difference {
-            Difference::Twice(side, relationship) => {
-                return match &mut self.aside {
-                    Some(aside) if aside.unseen.contains(&key_digest(&relationship).0) => {
-                        aside.keep(touch(relationship))
+            Difference::Duplicate(side, relationship) => {
+                return match &mut self.deferred {
+                    Some(deferred) if deferred.unseen.contains(&key_digest(&relationship).0) => {
+                        deferred.keep(touch(relationship))
                     }
                     _ => Err(join::duplicate_error(side, &relationship)),
                 };
@@ -105,10 +105,10 @@ impl Report {
             operation: operation.into(),
             relationship: Some(relationship),
         };
-        if let Some(aside) = &mut self.aside
-            && aside.unseen.contains(&key)
+        if let Some(deferred) = &mut self.deferred
+            && deferred.unseen.contains(&key)
         {
-            return aside.keep(update);
+            return deferred.keep(update);
         }
         if operation == Operation::Delete && !self.deletes {
             return Ok(());
@@ -123,17 +123,17 @@ impl Report {
     /// Ends the output; returns how many differences there were.
     pub(crate) fn finish(self) -> Result<Counts, CommandError> {
         let mut total = Counts {
-            aside: self.aside.as_ref().map_or(0, |aside| aside.count),
+            deferred: self.deferred.as_ref().map_or(0, |deferred| deferred.count),
             ..Counts::default()
         };
         self.relations
             .values()
             .for_each(|counts| total.add(*counts));
-        if let Some(aside) = &self.aside {
-            aside
+        if let Some(deferred) = &self.deferred {
+            deferred
                 .file
                 .sync_all()
-                .map_err(|error| aside.failed(&error))?;
+                .map_err(|error| deferred.failed(&error))?;
         }
         let output = match self.sink {
             Sink::Updates(updates) => updates.finish().map_err(stdout)?,
@@ -156,7 +156,7 @@ impl Counts {
     }
 }
 
-impl Aside {
+impl Deferred {
     fn begin(
         spool: &Path,
         file: &Path,

@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_loaded_is_said_without_a_list() {
+    fn nothing_loaded_is_reported_without_a_list() {
         let text = Stats::default().to_string();
         assert_eq!(text, "0 relationships of this stream are on the target");
     }

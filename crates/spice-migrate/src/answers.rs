@@ -33,9 +33,9 @@ pub(crate) async fn ask_both(
     let asked = Asked::of(&first);
     may_count(verification, &at, &asked)?;
     let file = session.temporary("asked")?;
-    let (mut at, mut questions, mut tries) = (at, first, 1);
+    let (mut at, mut checks, mut tries) = (at, first, 1);
     loop {
-        std::fs::write(&file, &questions).map_err(|error| session.cannot_write(&file, &error))?;
+        std::fs::write(&file, &checks).map_err(|error| session.cannot_write(&file, &error))?;
         let command = commands::check(target, &at.target_revision).arg(&file);
         let (ended, output) = session.runner.run(&command).await?;
         let inconclusive = Checks(&output)
@@ -85,7 +85,7 @@ pub(crate) async fn ask_both(
             let what = format!("{source} could not be asked");
             return Err(session.failed("spice-check", ended, &what));
         }
-        questions = output;
+        checks = output;
     }
 }
 

@@ -305,11 +305,16 @@ pub(crate) fn diff(a: impl AsRef<OsStr>, b: impl AsRef<OsStr>) -> Command {
 }
 
 /// The flags of a comparison while both ends are written; before the two files.
-pub(crate) fn diff_live(as_of: &str, spool: &Path, aside: &Path, only: Option<&Path>) -> Command {
+pub(crate) fn diff_live(
+    as_of: &str,
+    spool: &Path,
+    deferred: &Path,
+    only: Option<&Path>,
+) -> Command {
     Command::new("spice-diff")
         .flag("--as-of", as_of)
         .flag("--spool", spool)
-        .flag("--deferred", aside)
+        .flag("--deferred", deferred)
         .flag_if(ONLY, only)
 }
 

@@ -180,7 +180,7 @@ impl Migrate {
 /// Ends the programs, keeps the state, and ends as the signal asks.
 async fn stopped(session: &Session, shutdown: &Shutdown) -> Exit {
     let number = shutdown.requested().await;
-    let is_polite = tokio::select! {
+    let is_patient = tokio::select! {
         biased;
         _ = shutdown.in_a_hurry() => false,
         () = std::future::ready(()) => true,
@@ -192,7 +192,7 @@ async fn stopped(session: &Session, shutdown: &Shutdown) -> Exit {
         );
         // A step that takes over has the time to let a call under way end: one that is dropped may be
         // applied late, and whoever continues has to wait 30 s for that.
-        let signal = match is_polite && runs_for_long {
+        let signal = match is_patient && runs_for_long {
             true => Signal::USR1,
             false => Signal::TERM,
         };
@@ -204,7 +204,7 @@ async fn stopped(session: &Session, shutdown: &Shutdown) -> Exit {
         } else {
             session.runner.signal_all(signal);
         }
-        if is_polite {
+        if is_patient {
             tokio::select! {
                 () = session.runner.all_ended() => {}
                 _ = shutdown.in_a_hurry() => session.runner.signal_all(Signal::TERM),
@@ -217,7 +217,7 @@ async fn stopped(session: &Session, shutdown: &Shutdown) -> Exit {
         tracing::info!("{}", why.trim_end());
     }
     // These two are meant to be stopped; what others were to prove or to switch, they have not.
-    if is_polite && runs_for_long {
+    if is_patient && runs_for_long {
         return Exit::Done;
     }
     if why.is_none() {

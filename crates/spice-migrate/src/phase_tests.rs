@@ -71,7 +71,7 @@ const RESTART: Step = Step::Copy { restart: true };
 
 /// What is allowed in each phase, in the order of [`phases`]: `.` yes, else the reason.
 #[test]
-fn each_phase_allows_what_the_table_says() {
+fn each_phase_allows_the_steps_of_the_table() {
     let table = [
         // Planned, Copying, Incomplete, Copied, Unequal, Proven, Resyncing, Resynced, Following, Fenced,
         // MarkerWritten, Drained, Switched, Verified.

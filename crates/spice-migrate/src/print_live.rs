@@ -47,11 +47,11 @@ impl Script {
         let compare = commands::check(self.target(), &target).quiet().arg(&schema);
         lines.push(format!("{} >{}", command(&ask, 0), path(&schema)));
         lines.push(format!("{} >/dev/null", command(&compare, 0)));
-        let aside = self.file("aside.ndjson");
-        lines.push(format!("rm -f {}", path(&aside)));
+        let deferred = self.file("aside.ndjson");
+        lines.push(format!("rm -f {}", path(&deferred)));
         lines.push("as_of=$(date -u -d '+90 sec' +%Y-%m-%dT%H:%M:%SZ)".to_owned());
         let spool = self.file("changes.ndjson");
-        let diff = commands::diff_live(&variable("as_of"), &spool, &aside, None);
+        let diff = commands::diff_live(&variable("as_of"), &spool, &deferred, None);
         lines.push(format!(
             "{} \\\n{} >{}",
             command(&diff, 0),
@@ -65,7 +65,7 @@ impl Script {
         lines.push(format!(
             "# What is in it is compared at a later sync point, with {}.\n[ ! -s {} ]",
             commands::ONLY,
-            path(&aside)
+            path(&deferred)
         ));
         if flags.check_sample > 0 {
             lines.extend(self.answers(flags));

@@ -267,8 +267,12 @@ impl Child {
     pub(crate) async fn finish_silent(mut self) -> (Ended, Vec<u8>, Vec<u8>) {
         let messages = self.messages.take();
         let (ended, output) = self.finish().await;
-        let said = messages.map(JoinHandle::join);
-        (ended, output, said.and_then(Result::ok).unwrap_or_default())
+        let messages = messages.map(JoinHandle::join);
+        (
+            ended,
+            output,
+            messages.and_then(Result::ok).unwrap_or_default(),
+        )
     }
 
     /// Waits for its end, and for its last messages.
@@ -330,14 +334,14 @@ fn pass_on(
         let mut kept = Vec::new();
         let mut chunk = [0; 16 * 1024];
         while let Ok(count @ 1..) = from.read(&mut chunk) {
-            let said = chunk.get(..count).unwrap_or_default();
+            let bytes = chunk.get(..count).unwrap_or_default();
             if show {
-                let _ = std::io::stderr().lock().write_all(said);
+                let _ = std::io::stderr().lock().write_all(bytes);
             } else {
-                kept.extend_from_slice(said);
+                kept.extend_from_slice(bytes);
             }
             if let Some(mut log) = log.as_ref() {
-                let _ = log.write_all(said);
+                let _ = log.write_all(bytes);
             }
         }
         kept

@@ -86,13 +86,13 @@ async fn wait_for_late_writes(session: &Session) -> Outcome {
         .load()
         .ok()
         .flatten();
-    let in_doubt = position.is_some_and(|position| position.ambiguous_until.is_some())
+    let may_be_ambiguous = position.is_some_and(|position| position.ambiguous_until.is_some())
         || lock::was_killed(folder, Step::Follow)
         || matches!(
             session.state()?.phase,
             Phase::Resyncing { writing: true, .. }
         );
-    if in_doubt {
+    if may_be_ambiguous {
         tracing::info!(
             "a write of the process before this one may still be applied late: waiting {} s",
             LATE.as_secs()

@@ -73,11 +73,11 @@ impl Verification<'_> {
             .flag("--sample", "0")
             .quiet();
         let child = session.runner.spawn_silent(&command, Output::Kept)?;
-        let (ended, output, said) = child.finish_silent().await;
+        let (ended, output, messages) = child.finish_silent().await;
         match ended {
             Ended::Code(0) => {}
             Ended::Code(75) => return Ok(Schemas::Unsettled),
-            ended => return Err(self.schemas_failed(ended, &said)),
+            ended => return Err(self.schemas_failed(ended, &messages)),
         }
         let file = session.temporary("schema")?;
         std::fs::write(&file, output).map_err(|error| session.cannot_write(&file, &error))?;
@@ -85,19 +85,19 @@ impl Verification<'_> {
             .quiet()
             .arg(&file);
         let child = session.runner.spawn_silent(&command, Output::Kept)?;
-        let (ended, output, said) = child.finish_silent().await;
+        let (ended, output, messages) = child.finish_silent().await;
         match ended {
             Ended::Code(0) => Ok(Schemas::Agree),
             Ended::Code(3) => Ok(Schemas::Differ(difference(&output))),
             Ended::Code(75) => Ok(Schemas::Unsettled),
-            ended => Err(self.schemas_failed(ended, &said)),
+            ended => Err(self.schemas_failed(ended, &messages)),
         }
     }
 
-    fn schemas_failed(&self, ended: Ended, said: &[u8]) -> CommandError {
+    fn schemas_failed(&self, ended: Ended, messages: &[u8]) -> CommandError {
         use std::io::Write as _;
 
-        let _ = std::io::stderr().lock().write_all(said);
+        let _ = std::io::stderr().lock().write_all(messages);
         let what = "the schemas could not be compared";
         self.session.failed("spice-check", ended, what)
     }

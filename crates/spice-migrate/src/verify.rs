@@ -166,7 +166,8 @@ impl Verification<'_> {
         let session = self.session;
         let (source, target) = (&self.ends.source.context, &self.ends.target.context);
         let mut first: Option<Pair> = None;
-        let (mut took, mut round, mut only, mut set_aside) = (FIRST_GUESS, 1, None::<PathBuf>, 0);
+        let (mut took, mut round, mut only, mut deferred_count) =
+            (FIRST_GUESS, 1, None::<PathBuf>, 0);
         loop {
             let pair = self.next_pair().await?;
             let revisions = &pair.sync_point;
@@ -178,7 +179,9 @@ impl Verification<'_> {
             }
             let until = Instant::now().after(2 * took + FIRST_GUESS);
             let again = match only {
-                Some(_) => format!(": {set_aside} relationships that could not be compared before"),
+                Some(_) => {
+                    format!(": {deferred_count} relationships that could not be compared before")
+                }
                 None => String::new(),
             };
             tracing::info!(
@@ -187,9 +190,9 @@ impl Verification<'_> {
                 revisions.source_revision
             );
             let began = Clock::now();
-            let aside = session.temporary(&format!("aside.{round}"))?;
+            let deferred = session.temporary(&format!("aside.{round}"))?;
             let differs = self
-                .compare(revisions, until, &aside, only.as_deref())
+                .compare(revisions, until, &deferred, only.as_deref())
                 .await?;
             took = began.elapsed();
             if Instant::now() >= until {
@@ -197,7 +200,7 @@ impl Verification<'_> {
                 if differs {
                     self.undecided("differences, or what has expired meanwhile", revisions)?;
                 }
-                let _ = remove(&aside);
+                let _ = remove(&deferred);
                 continue;
             }
             if differs {
@@ -211,24 +214,24 @@ impl Verification<'_> {
                     revisions,
                 )?;
                 let differences = session.file("differences.ndjson");
-                set_aside = self.count(&differences)?;
+                deferred_count = self.count(&differences)?;
                 let kept = session.temporary(&format!("only.{round}"))?;
                 std::fs::copy(&differences, &kept)
                     .map_err(|error| session.cannot_write(&kept, &error))?;
                 (round, only) = (round + 1, Some(kept));
                 continue;
             }
-            set_aside = records::count(&aside, b"{")
-                .map_err(|error| session.cannot_write(&aside, &error))?;
-            if set_aside == 0 {
+            deferred_count = records::count(&deferred, b"{")
+                .map_err(|error| session.cannot_write(&deferred, &error))?;
+            if deferred_count == 0 {
                 return self.proved(first, revisions, round);
             }
             if round >= ROUNDS {
                 return Err(CommandError::new(Exit::TryAgain, format!(
-                        "{set_aside} relationships are written all the time, and could not be compared in {round} rounds"
+                        "{deferred_count} relationships are written all the time, and could not be compared in {round} rounds"
                     )).hint(format!("run: {}", session.words.same())));
             }
-            (round, only) = (round + 1, Some(aside));
+            (round, only) = (round + 1, Some(deferred));
         }
     }
 
@@ -261,7 +264,7 @@ impl Verification<'_> {
         &self,
         at: &SyncPoint,
         as_of: Instant,
-        aside: &Path,
+        deferred: &Path,
         only: Option<&Path>,
     ) -> Outcome<bool> {
         let session = self.session;
@@ -271,7 +274,7 @@ impl Verification<'_> {
         let differences = differences.map_err(|error| session.cannot_write(&path, &error))?;
         let (target_reader, target_writer) = pipe()?;
         let (source_reader, source_path, source_writer) = pipe_at_a_path()?;
-        let diff = commands::diff_live(&as_of.to_string(), &session.spool_file(), aside, only)
+        let diff = commands::diff_live(&as_of.to_string(), &session.spool_file(), deferred, only)
             .arg("-")
             .arg(source_path);
         let runner = &session.runner;

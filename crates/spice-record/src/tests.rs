@@ -175,7 +175,7 @@ proptest! {
     }
 
     #[test]
-    fn digest_tells_different_relationships_apart(a in relationship(), b in relationship()) {
+    fn digests_of_different_relationships_differ(a in relationship(), b in relationship()) {
         let (a, b) = ([a], [b]);
         prop_assert_eq!(digest(&a) == digest(&b), written(&a) == written(&b));
     }
@@ -348,8 +348,8 @@ fn check_round_trips_and_is_compared_by_its_answers() {
         check.answer.compare(&other)
     };
     assert_eq!(read(conditional, conditional), Comparison::Alike);
-    let alike = read(error, another);
-    assert_eq!(alike, Comparison::Alike, "of an error the code counts");
+    let comparison = read(error, another);
+    assert_eq!(comparison, Comparison::Alike, "of an error the code counts");
     let deep = r#""error":{"code":8,"message":"deep","reason":"MAXIMUM_DEPTH_EXCEEDED"}"#;
     assert_eq!(read(conditional, deep), Comparison::Inconclusive);
     assert_eq!(read(deep, deep), Comparison::Alike);

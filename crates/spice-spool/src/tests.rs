@@ -79,17 +79,17 @@ fn open(spool: &Spool) -> (SpoolWriter, Option<SpoolTail>) {
 }
 
 /// All lines that are there.
-fn follow(follower: &mut SpoolReader) -> Vec<Change> {
+fn follow(reader: &mut SpoolReader) -> Vec<Change> {
     let mut all = Vec::new();
-    while let Polled::Change(change, ..) = follower.next().unwrap() {
+    while let Polled::Change(change, ..) = reader.next().unwrap() {
         all.push(change);
     }
     all
 }
 
 /// Applies what a follower gets as a program does that keeps complete revisions only.
-fn whole_of(changes: &[Change]) -> Vec<String> {
-    let (mut whole, mut parts) = (Vec::new(), 0);
+fn complete_revisions(changes: &[Change]) -> Vec<String> {
+    let (mut complete, mut parts) = (Vec::new(), 0);
     for change in changes {
         if let Change::Transaction(change) = change
             && let Some(part) = change.part
@@ -99,11 +99,11 @@ fn whole_of(changes: &[Change]) -> Vec<String> {
             assert_eq!(part, parts, "no part is skipped");
         }
         if let Some(revision) = change.completed_revision() {
-            whole.push(revision.to_owned());
+            complete.push(revision.to_owned());
             parts = 0;
         }
     }
-    whole
+    complete
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn spool_cut_at_any_byte_reopens_at_its_last_full_revision() {
         let mut early = SpoolReader::open(&spool).unwrap();
         assert_eq!(early.is_some(), end.is_some(), "at {cut}");
         let mut seen = early.as_mut().map(follow).unwrap_or_default();
-        let (mut appender, left) = open(&spool);
+        let (mut writer, left) = open(&spool);
         let left = left.map(|left| (left.revision, left.schema));
         let schema = match end {
             Some((_, revision)) if ["c", "d", "e"].contains(&revision.as_str()) => {
@@ -138,7 +138,7 @@ fn spool_cut_at_any_byte_reopens_at_its_last_full_revision() {
         let length = end.map_or(0, |(end, _)| *end);
         assert_eq!(fs::read(&path).unwrap(), &bytes[..length], "at {cut}");
         if end.is_none() {
-            appender.header(header("start")).unwrap();
+            writer.header(header("start")).unwrap();
         }
         // Another writer reports other things.
         let other = [
@@ -147,9 +147,9 @@ fn spool_cut_at_any_byte_reopens_at_its_last_full_revision() {
             ("y", None, true),
         ];
         for (revision, part, last) in other {
-            appender.write(transaction(revision, part, last)).unwrap();
+            writer.write(transaction(revision, part, last)).unwrap();
         }
-        appender.sync().unwrap();
+        writer.sync().unwrap();
         let mut expected: Vec<String> = ends[1..]
             .iter()
             .filter(|(end, _)| *end <= cut)
@@ -157,11 +157,11 @@ fn spool_cut_at_any_byte_reopens_at_its_last_full_revision() {
             .collect();
         expected.extend(["x".to_owned(), "y".to_owned()]);
         let mut late = SpoolReader::open(&spool).unwrap().unwrap();
-        assert_eq!(whole_of(&follow(&mut late)), expected, "at {cut}");
+        assert_eq!(complete_revisions(&follow(&mut late)), expected, "at {cut}");
         let early = early.as_mut().unwrap_or(&mut late);
         seen.extend(follow(early));
         if end.is_some() {
-            assert_eq!(whole_of(&seen), expected, "at {cut}");
+            assert_eq!(complete_revisions(&seen), expected, "at {cut}");
         }
     }
 }
@@ -170,38 +170,42 @@ fn spool_cut_at_any_byte_reopens_at_its_last_full_revision() {
 fn segments_chain_and_one_with_a_torn_header_is_ignored() {
     let folder = folder();
     let spool = Spool::new(&folder.path().join("spool"));
-    let (mut appender, left) = SpoolWriter::open(&spool, Some(1)).unwrap();
+    let (mut writer, left) = SpoolWriter::open(&spool, Some(1)).unwrap();
     assert!(left.is_none());
-    appender.header(header("start")).unwrap();
+    writer.header(header("start")).unwrap();
     for change in changes() {
         let revision = change.completed_revision().map(str::to_owned);
-        appender.write(change).unwrap();
+        writer.write(change).unwrap();
         if let Some(revision) = revision {
-            appender.rotate(&revision, Some("text")).unwrap();
+            writer.rotate(&revision, Some("text")).unwrap();
         }
     }
-    drop(appender);
+    drop(writer);
     assert_eq!(spool.segments().unwrap(), [0, 1, 2, 3, 4, 5]);
-    let mut follower = SpoolReader::open(&spool).unwrap().unwrap();
-    let found = whole_of(&follow(&mut follower));
+    let mut reader = SpoolReader::open(&spool).unwrap().unwrap();
+    let found = complete_revisions(&follow(&mut reader));
     assert_eq!(found, ["a", "b", "c", "d", "e"]);
-    assert_eq!(follower.segment(), 5);
+    assert_eq!(reader.segment(), 5);
     let newest = spool.segment(5);
-    let whole = fs::read(&newest).unwrap();
-    for cut in [0, 1, whole.len() - 1] {
-        fs::write(&newest, &whole[..cut]).unwrap();
-        let mut follower = SpoolReader::open(&spool).unwrap().unwrap();
-        assert_eq!(whole_of(&follow(&mut follower)).len(), 5, "cut at {cut}");
-        let (appender, left) = open(&spool);
+    let complete = fs::read(&newest).unwrap();
+    for cut in [0, 1, complete.len() - 1] {
+        fs::write(&newest, &complete[..cut]).unwrap();
+        let mut reader = SpoolReader::open(&spool).unwrap().unwrap();
+        assert_eq!(
+            complete_revisions(&follow(&mut reader)).len(),
+            5,
+            "cut at {cut}"
+        );
+        let (writer, left) = open(&spool);
         assert_eq!(left.unwrap().revision, "e");
         assert_eq!(spool.segments().unwrap(), [0, 1, 2, 3, 4]);
-        drop(appender);
-        fs::write(&newest, &whole).unwrap();
+        drop(writer);
+        fs::write(&newest, &complete).unwrap();
     }
     // A segment that is missing in the middle is no end.
     fs::remove_file(spool.segment(2)).unwrap();
-    let mut follower = SpoolReader::open(&spool).unwrap().unwrap();
-    let found = std::iter::from_fn(|| match follower.next() {
+    let mut reader = SpoolReader::open(&spool).unwrap().unwrap();
+    let found = std::iter::from_fn(|| match reader.next() {
         Ok(Polled::Change(..)) => Some(Ok(())),
         Ok(Polled::CaughtUp) => None,
         Err(failure) => Some(Err(failure)),
@@ -258,11 +262,11 @@ fn writer_is_known_by_its_lock_and_a_second_one_is_refused() {
     let folder = folder();
     let spool = Spool::new(&folder.path().join("spool"));
     assert!(!spool.writer_lives());
-    let (appender, _) = open(&spool);
+    let (writer, _) = open(&spool);
     assert!(spool.writer_lives());
     let refused = SpoolWriter::open(&spool, None).err().unwrap();
     assert_eq!(refused.exit, Exit::Usage);
-    drop(appender);
+    drop(writer);
     assert!(!spool.writer_lives());
     assert!(spool.lost().is_none());
     spool.set_lost("gone").unwrap();
@@ -277,16 +281,16 @@ fn writer_is_known_by_its_lock_and_a_second_one_is_refused() {
 fn no_reader_delivers_anything_after_a_flipped_bit() {
     let folder = folder();
     let spool = Spool::new(&folder.path().join("spool"));
-    let (mut appender, _) = SpoolWriter::open(&spool, Some(600)).unwrap();
-    appender.header(header("start")).unwrap();
+    let (mut writer, _) = SpoolWriter::open(&spool, Some(600)).unwrap();
+    writer.header(header("start")).unwrap();
     for change in changes() {
         let revision = change.completed_revision().map(str::to_owned);
-        appender.write(change).unwrap();
+        writer.write(change).unwrap();
         if let Some(revision) = revision {
-            appender.rotate(&revision, Some("text")).unwrap();
+            writer.rotate(&revision, Some("text")).unwrap();
         }
     }
-    drop(appender);
+    drop(writer);
     let sound = follow(&mut SpoolReader::open(&spool).unwrap().unwrap());
     let segments = spool.segments().unwrap();
     assert!(segments.len() > 2, "{segments:?}");
@@ -301,10 +305,10 @@ fn no_reader_delivers_anything_after_a_flipped_bit() {
             fs::write(&path, &damaged).unwrap();
             let mut given = Vec::new();
             let failed = match SpoolReader::open(&spool) {
-                Ok(follower) => {
-                    let mut follower = follower.expect("a header");
+                Ok(reader) => {
+                    let mut reader = reader.expect("a header");
                     loop {
-                        match follower.next() {
+                        match reader.next() {
                             Ok(Polled::Change(change, ..)) => given.push(change),
                             Ok(Polled::CaughtUp) => break false,
                             Err(_) => break true,

@@ -60,9 +60,9 @@ impl SpoolWriter {
         let mut numbers = spool.segments().map_err(failed)?;
         let mut end = 0;
         while let Some(&newest) = numbers.last() {
-            let (found, whole) = scan(spool, newest)?;
+            let (found, complete) = scan(spool, newest)?;
             left = found;
-            end = whole;
+            end = complete;
             if left.is_some() || numbers.len() == 1 {
                 break;
             }
@@ -98,7 +98,7 @@ impl SpoolWriter {
         file.set_len(end).map_err(failed)?;
         file.sync_all().map_err(failed)?;
         spool.sync_folder().map_err(failed)?;
-        let mut appender = Self {
+        let mut writer = Self {
             spool: spool.clone(),
             file: BufWriter::with_capacity(BUFFER_BYTES, file),
             number,
@@ -112,8 +112,8 @@ impl SpoolWriter {
             dirty: false,
             _lock: lock,
         };
-        appender.seek_to_end().map_err(failed)?;
-        Ok((appender, left))
+        writer.seek_to_end().map_err(failed)?;
+        Ok((writer, left))
     }
 
     fn seek_to_end(&mut self) -> io::Result<()> {
@@ -241,7 +241,7 @@ fn scan(spool: &Spool, number: u64) -> Result<(Option<SpoolTail>, u64), CommandE
     let file = open_private(&path).map_err(|error| spool.failed("read", &error))?;
     let mut records = RecordReader::new(BufReader::new(file), path.display().to_string());
     let mut left: Option<(SpoolTail, ChangeCheck)> = None;
-    let mut whole = 0;
+    let mut complete = 0;
     let scanned = loop {
         let record = match records.next_record() {
             Ok(Some(record)) => record,
@@ -257,19 +257,19 @@ fn scan(spool: &Spool, number: u64) -> Result<(Option<SpoolTail>, u64), CommandE
             (None, _) => Err("a spool begins with a header".to_owned()),
         };
         match checked {
-            Ok(true) => whole = records.offset(),
+            Ok(true) => complete = records.offset(),
             Ok(false) => {}
             Err(message) => break Err(records.fault(message)),
         }
     };
     scanned.map_err(|error| {
         CommandError::from(error).hint(format!(
-            "the spool is damaged; `truncate -s {whole} {}` keeps what is good before that line, and \
+            "the spool is damaged; `truncate -s {complete} {}` keeps what is good before that line, and \
              the source is asked for the rest",
             path.display()
         ))
     })?;
-    Ok((left.map(|(left, _)| left), whole))
+    Ok((left.map(|(left, _)| left), complete))
 }
 
 fn begin(header: Header) -> Result<(SpoolTail, ChangeCheck), String> {

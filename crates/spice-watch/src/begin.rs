@@ -118,8 +118,8 @@ impl Watch {
                 return None;
             }
         };
-        let doubtful = kind.reads_are_doubtful();
-        Some(Contended::new(settle, doubtful, Instant::now()))
+        let must_reread = kind.reads_are_doubtful();
+        Some(Contended::new(settle, must_reread, Instant::now()))
     }
 
     /// Where to begin: where the spool ends, else at the file's revision, else at the flag's.

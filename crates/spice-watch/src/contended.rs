@@ -39,7 +39,7 @@ pub(crate) struct Contended {
     /// Updates since the last checkpoint.
     updates: usize,
     /// Whether what is read at a settled revision may be wrong, so that it must be read again.
-    doubtful: bool,
+    must_reread: bool,
     /// Until when what changed before this began is not known.
     unknown_until: Option<Instant>,
     /// When the end of the last round, and of this one, was seen as head.
@@ -71,7 +71,7 @@ struct Pending {
 }
 
 impl Contended {
-    pub(crate) fn new(settle: Duration, doubtful: bool, now: Instant) -> Self {
+    pub(crate) fn new(settle: Duration, must_reread: bool, now: Instant) -> Self {
         Self {
             settle,
             recent: Recent::new(now),
@@ -79,7 +79,7 @@ impl Contended {
             now: Load::default(),
             later: Load::default(),
             updates: 0,
-            doubtful,
+            must_reread,
             unknown_until: None,
             settled: None,
             ends: now,
@@ -236,7 +236,7 @@ impl Contended {
             if !is_right || (self.is_last && collided) {
                 states.push(state.clone());
             }
-            if self.doubtful && !was_read_before && !self.later.is_full() {
+            if self.must_reread && !was_read_before && !self.later.is_full() {
                 self.put(digest, state, Some(self.ends + self.settle), collided);
             }
         }

@@ -148,7 +148,7 @@ impl Watcher {
         };
         let tail = spool.map(|spool| Tail::open(spool, contended.window()));
         let mut tail = tail.transpose()?;
-        if !tail.as_ref().is_some_and(|tail| tail.is_whole) {
+        if !tail.as_ref().is_some_and(|tail| tail.is_complete) {
             contended.past_is_unknown(Instant::now());
         }
         let since = self.since.clone();

@@ -24,7 +24,7 @@ pub(crate) struct Tail {
     files: VecDeque<(PathBuf, u64)>,
     records: Option<RecordReader<BufReader<File>>>,
     /// Whether all of that time is there.
-    pub(crate) is_whole: bool,
+    pub(crate) is_complete: bool,
 }
 
 impl Tail {
@@ -40,15 +40,15 @@ impl Tail {
     fn open_in_blocks(spool: &Spool, time: Duration, block: u64) -> Result<Self, CommandError> {
         let mut files = VecDeque::new();
         let mut newest = None;
-        let mut is_whole = false;
+        let mut is_complete = false;
         let segments = spool.segments().map_err(|error| failed(spool, &error))?;
         for number in segments.into_iter().rev() {
             let path = spool.segment(number);
             let begin = find(&path, &mut newest, time, block);
             let begin = begin.map_err(|error| failed(spool, &error))?;
             files.push_front((path, begin.unwrap_or(0)));
-            is_whole = begin.is_some();
-            if is_whole {
+            is_complete = begin.is_some();
+            if is_complete {
                 break;
             }
         }
@@ -56,7 +56,7 @@ impl Tail {
             spool: spool.clone(),
             files,
             records: None,
-            is_whole,
+            is_complete,
         })
     }
 
@@ -171,8 +171,8 @@ mod tests {
 
     /// The revisions in the last 10 s of a spool of these segments.
     fn tail(segments: &[String]) -> (Vec<String>, bool) {
-        let (revisions, is_whole) = tail_in_blocks(segments, BLOCK_BYTES);
-        (revisions.unwrap(), is_whole)
+        let (revisions, is_complete) = tail_in_blocks(segments, BLOCK_BYTES);
+        (revisions.unwrap(), is_complete)
     }
 
     fn tail_in_blocks(
@@ -187,7 +187,7 @@ mod tests {
         let mut tail = Tail::open_in_blocks(&spool, Duration::from_secs(10), block).unwrap();
         let revisions = std::iter::from_fn(|| tail.next().transpose());
         let revisions = revisions.map(|found| found.map(|transaction| transaction.revision));
-        (revisions.collect(), tail.is_whole)
+        (revisions.collect(), tail.is_complete)
     }
 
     #[test]
@@ -216,9 +216,9 @@ mod tests {
             checkpoint(59)
         );
         for block in 1..text.len() as u64 + 2 {
-            let (found, is_whole) = tail_in_blocks(std::slice::from_ref(&text), block);
+            let (found, is_complete) = tail_in_blocks(std::slice::from_ref(&text), block);
             assert_eq!(found.unwrap(), [filler.as_str()], "in blocks of {block}");
-            assert!(is_whole, "in blocks of {block}");
+            assert!(is_complete, "in blocks of {block}");
         }
     }
 

@@ -146,8 +146,8 @@ impl Client {
         &self,
         symbol: &str,
     ) -> Result<Option<Vec<FileDescriptorProto>>, Error> {
-        let question = MessageRequest::FileContainingSymbol(symbol.to_owned());
-        let files = match self.reflect(question).await? {
+        let request = MessageRequest::FileContainingSymbol(symbol.to_owned());
+        let files = match self.reflect(request).await? {
             MessageResponse::FileDescriptorResponse(files) => files.file_descriptor_proto,
             MessageResponse::ErrorResponse(error)
                 if error.error_code == tonic::Code::NotFound as i32 =>
@@ -165,15 +165,15 @@ impl Client {
             .map_err(|_| self.malformed(RPC, "a descriptor that cannot be decoded"))
     }
 
-    async fn reflect(&self, question: MessageRequest) -> Result<MessageResponse, Error> {
-        let question = ServerReflectionRequest {
+    async fn reflect(&self, request: MessageRequest) -> Result<MessageResponse, Error> {
+        let request = ServerReflectionRequest {
             host: String::new(),
-            message_request: Some(question),
+            message_request: Some(request),
         };
         let mut service = ServerReflectionClient::new(self.transport());
         let mut responses = ResponseStream::new(RPC, self.name(), async move {
             service
-                .server_reflection_info(futures::stream::iter([question]))
+                .server_reflection_info(futures::stream::iter([request]))
                 .await
         });
         timeout(self.timeout(), responses.message())

@@ -96,7 +96,7 @@ impl Client {
             return Ok(schema.read_at);
         }
         if !self.offers.schema_at_revision() {
-            let response = self.check_bulk(offers::question_about_nothing()).await?;
+            let response = self.check_bulk(offers::check_about_nothing()).await?;
             return self.token("CheckBulkPermissions", response.checked_at);
         }
         let response = self.reflect_schema(Consistency::fully_consistent()).await?;

@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn status_tells_what_can_be_done() {
+    fn each_http_status_has_its_kind() {
         for (status, kind) in [
             (200, Kind::Other),
             (302, Kind::Other),

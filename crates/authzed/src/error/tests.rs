@@ -10,7 +10,7 @@ use super::{ConnectError, Kind};
 use crate::generated::rpc;
 
 #[test]
-fn kinds_without_a_reason_are_told_by_code_and_text() {
+fn kinds_without_a_reason_follow_from_code_and_text() {
     use Code::*;
     let cases = [
         (

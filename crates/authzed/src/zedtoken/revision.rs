@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn forms_are_told_apart() {
+    fn each_form_is_recognized() {
         let form = |text| Revision::parse(text).form();
         assert_eq!(form("1795486908218815202"), "integer");
         assert_eq!(form("1693540940373045727.0000000001"), "decimal");
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn revisions_tell_the_time_unless_they_count_or_are_heads() {
+    fn revisions_have_a_time_unless_they_count_or_are_heads() {
         let times = ["4", "1795655582306338000", "4.1", "CLgG", "word"].map(Revision::parse);
         assert_eq!(
             times.each_ref().map(Revision::time_nanos),

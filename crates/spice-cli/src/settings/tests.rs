@@ -180,10 +180,10 @@ fn missing_or_wrong_context_is_refused_without_its_token() {
     ] {
         let failure = context(text, name).unwrap_err();
         assert_eq!(failure.exit, Exit::Usage);
-        let told = format!("{} {}", failure.message(), failure.hint_text());
-        assert!(told.contains(part), "{told}");
+        let output = format!("{} {}", failure.message(), failure.hint_text());
+        assert!(output.contains(part), "{output}");
         if text.contains("token") || text.starts_with("old") {
-            assert!(!told.contains(secret), "{told}");
+            assert!(!output.contains(secret), "{output}");
         }
     }
     assert!(

@@ -162,7 +162,7 @@ fn comment_is_the_same_however_it_is_rendered() {
 }
 
 #[test]
-fn what_is_rendered_otherwise_is_told_from_what_is_otherwise() {
+fn rendering_is_distinguished_from_a_difference() {
     let relation = |comment: &str| ReflectionRelation {
         name: "viewer".to_owned(),
         parent_definition_name: "doc".to_owned(),

@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn caveats_with_parameters_like_keywords_are_told_apart() {
+    fn caveats_with_parameters_like_keywords_are_compared() {
         let one = "caveat a(partial bool, use int) {\n\tpartial\n}\n\ncaveat b(partial bool) {\n\t!partial\n}";
         assert_eq!(difference(one, one), None);
         let other = one.replace("\tpartial", "\tuse > 1");
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_told() {
+    fn names_are_reflected() {
         let schema = reflect(ONE);
         let names: Vec<&str> = schema.definitions.iter().map(|d| d.name.as_str()).collect();
         assert_eq!(names, ["tenant/doc", "user"]);

@@ -15,10 +15,10 @@ use crate::touch::{self, Skips};
 impl<S: Server> WriteEngine<S> {
     /// Whether a call of these updates has to have a CREATE in place of a TOUCH that the server may
     /// skip, as far as that is known yet: a CREATE is done, or refused because something is there.
-    pub(super) fn has_doubtful_touches<P: Policy>(&self, policy: &P, items: &[P::Item]) -> bool {
+    pub(super) fn has_skippable_touches<P: Policy>(&self, policy: &P, items: &[P::Item]) -> bool {
         let skips = (*lock(&self.skips)).unwrap_or(Skips::Nothing);
-        let is_doubtful = |item: &P::Item| self.may_be_skipped(skips, policy, item);
-        items.iter().any(is_doubtful)
+        let is_skippable = |item: &P::Item| self.may_be_skipped(skips, policy, item);
+        items.iter().any(is_skippable)
     }
 
     /// The operation of an update in a call with CREATEs.
@@ -35,7 +35,7 @@ impl<S: Server> WriteEngine<S> {
     }
 
     /// Of updates that were acknowledged, those that may not have been done.
-    pub(super) fn doubtful<P: Policy>(
+    pub(super) fn unconfirmed<P: Policy>(
         &self,
         policy: &P,
         items: &[P::Item],
@@ -44,10 +44,10 @@ impl<S: Server> WriteEngine<S> {
     ) -> Vec<P::Item> {
         let skips = Skips::of(self.server().keeps_expiry(), written);
         *lock(&self.skips) = Some(skips);
-        let doubtful = items
+        let unconfirmed = items
             .iter()
             .filter(|item| !were_creates && self.may_be_skipped(skips, policy, item));
-        doubtful.cloned().collect()
+        unconfirmed.cloned().collect()
     }
 
     /// Whatever the schema is now: what expired under one before it is in the way until it is collected.
@@ -70,8 +70,8 @@ impl<S: Server> WriteEngine<S> {
         layout: Layout,
         mut outcome: Outcome<P::Item>,
     ) -> Result<Outcome<P::Item>, CommandError> {
-        let doubtful = std::mem::take(&mut outcome.doubtful);
-        let skipped = self.skipped(doubtful, layout).await?;
+        let unconfirmed = std::mem::take(&mut outcome.unconfirmed);
+        let skipped = self.skipped(unconfirmed, layout).await?;
         if skipped.is_empty() {
             return Ok(outcome);
         }
@@ -86,7 +86,7 @@ impl<S: Server> WriteEngine<S> {
             refused += touched.refused;
             outcome.add(touched);
         }
-        outcome.doubtful.clear();
+        outcome.unconfirmed.clear();
         let skipped = self.skipped(skipped, layout).await?;
         // What was refused on its way back is named, and no longer there.
         if skipped.len() as u64 <= refused {

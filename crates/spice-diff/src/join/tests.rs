@@ -11,9 +11,9 @@ use crate::spill::Folder;
 
 /// What a relationship holds beside its key: an expiry in nanoseconds, a caveat with a number in its
 /// context or none.
-type Said = (Option<i32>, Option<(bool, Option<u8>)>);
+type State = (Option<i32>, Option<(bool, Option<u8>)>);
 
-fn said() -> impl Strategy<Value = Said> {
+fn any_state() -> impl Strategy<Value = State> {
     let caveat = (any::<bool>(), prop::option::of(0..2_u8));
     (prop::option::of(0..3_000_i32), prop::option::of(caveat))
 }
@@ -34,7 +34,7 @@ fn caveat((first, number): (bool, Option<u8>)) -> ContextualizedCaveat {
 }
 
 /// A relationship that differs from others by `id` alone.
-fn relationship(id: u16, (expiry, condition): Said) -> Relationship {
+fn relationship(id: u16, (expiry, condition): State) -> Relationship {
     let object = |object_type: &str, object_id: String| {
         Some(ObjectReference {
             object_type: object_type.to_owned(),
@@ -70,35 +70,35 @@ fn differences(rows: Vec<Row>, memory: usize, precision: ExpiryPrecision) -> BTr
     for row in rows {
         table.add(row).unwrap();
     }
-    let mut said = BTreeSet::new();
+    let mut reported = BTreeSet::new();
     table
         .finish(precision, &mut |difference| {
-            assert!(said.insert(line(&difference)), "reported twice");
+            assert!(reported.insert(line(&difference)), "reported twice");
             Ok(())
         })
         .unwrap();
-    said
+    reported
 }
 
 fn line(difference: &Difference) -> String {
     format!("{difference:?}")
 }
 
-type Set = BTreeMap<u16, Said>;
+type Set = BTreeMap<u16, State>;
 
 /// The same by comparing two maps.
 fn naive(a: &Set, b: &Set, precision: ExpiryPrecision) -> BTreeSet<String> {
-    let cut = |(expiry, caveat): &Said| (expiry.map(|nanos| precision.cut(nanos)), *caveat);
-    let missing_or_changed = b.iter().filter_map(|(id, said)| {
-        let relationship = relationship(*id, *said);
+    let cut = |(expiry, caveat): &State| (expiry.map(|nanos| precision.cut(nanos)), *caveat);
+    let missing_or_changed = b.iter().filter_map(|(id, state)| {
+        let relationship = relationship(*id, *state);
         match a.get(id) {
             None => Some(Difference::Missing(relationship)),
-            Some(other) if cut(other) != cut(said) => Some(Difference::Changed(relationship)),
+            Some(other) if cut(other) != cut(state) => Some(Difference::Changed(relationship)),
             Some(_) => None,
         }
     });
     let extra = a.iter().filter(|(id, _)| !b.contains_key(id));
-    let extra = extra.map(|(id, said)| Difference::Extra(relationship(*id, *said)));
+    let extra = extra.map(|(id, state)| Difference::Extra(relationship(*id, *state)));
     missing_or_changed
         .chain(extra)
         .map(|one| line(&one))
@@ -109,14 +109,14 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn join_equals_a_naive_comparison_at_any_memory_limit(
-        a in prop::collection::btree_map(0..600_u16, said(), 0..120),
-        b in prop::collection::btree_map(0..600_u16, said(), 0..120),
+        a in prop::collection::btree_map(0..600_u16, any_state(), 0..120),
+        b in prop::collection::btree_map(0..600_u16, any_state(), 0..120),
         memory in prop::sample::select(vec![1_usize, 2_000, 20_000, 1 << 20]),
         precision in prop::sample::select(vec![ExpiryPrecision::Micros, ExpiryPrecision::Seconds]),
         shuffle in any::<u64>(),
     ) {
         let rows_of = |side, set: &Set| -> Vec<Row> {
-            set.iter().map(|(id, said)| row(side, &relationship(*id, *said))).collect()
+            set.iter().map(|(id, state)| row(side, &relationship(*id, *state))).collect()
         };
         let mut rows = rows_of(Side::A, &a);
         rows.extend(rows_of(Side::B, &b));
@@ -126,7 +126,7 @@ proptest! {
 }
 
 #[test]
-fn relationship_that_one_side_holds_twice_is_said_so() {
+fn duplicate_relationship_is_reported_with_its_side() {
     for memory in [1 << 20, 1] {
         let mut table = Table::new(memory, Folder::new(&std::env::temp_dir()));
         let one = relationship(1, (None, None));
@@ -134,15 +134,15 @@ fn relationship_that_one_side_holds_twice_is_said_so() {
         for relationship in [&one, &other] {
             table.add(row(Side::A, relationship)).unwrap();
         }
-        let mut said = Vec::new();
+        let mut reported = Vec::new();
         let finished = table.finish(ExpiryPrecision::Micros, &mut |difference| {
-            said.push(difference);
+            reported.push(difference);
             Ok(())
         });
         finished.unwrap();
         assert!(
-            matches!(said.first(), Some(Difference::Twice(Side::A, _))),
-            "{said:?}"
+            matches!(reported.first(), Some(Difference::Duplicate(Side::A, _))),
+            "{reported:?}"
         );
     }
     let failure = super::duplicate_error(Side::B, &relationship(1, (None, None)));

@@ -379,7 +379,7 @@ fn page_asked_for_only_shrinks() {
 }
 
 #[test]
-fn page_that_is_not_full_says_nothing() {
+fn partial_page_does_not_adapt_the_limit() {
     let mut page = Page::new(None);
     assert!(!page.adapt(3, 180), "the end of a definition");
     assert!(page.adapt(1_000, 60_000));

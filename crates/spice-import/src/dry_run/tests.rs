@@ -29,7 +29,7 @@ fn chunk(relationships: impl IntoIterator<Item = authzed::v1::Relationship>) -> 
 }
 
 #[test]
-fn plan_says_what_becomes_of_each_kind() {
+fn plan_reports_what_becomes_of_each_kind() {
     let mut found = Found {
         equal: 5,
         different: 2,

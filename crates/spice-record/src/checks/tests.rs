@@ -58,14 +58,14 @@ fn read(text: &str) -> Result<Vec<Check>, ReadError> {
 }
 
 #[test]
-fn a_whole_stream_is_read() {
+fn a_complete_stream_is_read() {
     assert_eq!(read(&stream()).unwrap(), checks());
 }
 
 #[test]
-fn what_is_not_whole_is_refused() {
-    let whole = stream();
-    let lines: Vec<&str> = whole.split_inclusive('\n').collect();
+fn an_incomplete_or_altered_stream_is_refused() {
+    let complete = stream();
+    let lines: Vec<&str> = complete.split_inclusive('\n').collect();
     let cases = [
         (lines[..4].concat(), "cut"),
         ([&lines[..2], &lines[3..]].concat().concat(), "promises 3"),
@@ -74,20 +74,20 @@ fn what_is_not_whole_is_refused() {
             [lines[0], lines[2], lines[1], lines[3], lines[4]].concat(),
             "digest",
         ),
-        (whole.replacen("\"code\":2", "\"code\":5", 1), "digest"),
-        (whole.replacen("\"r\"", "\"s\"", 1), "header altered"),
-        (format!("{whole}{}", lines[1]), "after the trailer"),
+        (complete.replacen("\"code\":2", "\"code\":5", 1), "digest"),
+        (complete.replacen("\"r\"", "\"s\"", 1), "header altered"),
+        (format!("{complete}{}", lines[1]), "after the trailer"),
         (
-            whole.replacen("\"checks\":3", "\"checks\":3,\"updates\":3", 1),
+            complete.replacen("\"checks\":3", "\"checks\":3,\"updates\":3", 1),
             "not the trailer",
         ),
         (
-            whole.replacen("\"checks\":3", "\"relationships\":3", 1),
+            complete.replacen("\"checks\":3", "\"relationships\":3", 1),
             "not the trailer",
         ),
     ];
     for (text, what) in cases {
-        assert_ne!(text, whole, "{what}");
+        assert_ne!(text, complete, "{what}");
         let error = read(&text).unwrap_err().to_string();
         assert!(error.contains(what), "{error}: {text}");
     }

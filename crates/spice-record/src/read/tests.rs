@@ -17,7 +17,7 @@ fn a_line_of_many_values_is_refused_however_short_it_is() {
 }
 
 #[test]
-fn lines_are_bounded_by_their_kind_before_they_are_whole() {
+fn lines_are_bounded_by_their_kind_before_they_end() {
     for (start, mib) in [
         ("{\"relationship\":", 4),
         (" { \"update\":", 4),

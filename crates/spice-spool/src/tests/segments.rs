@@ -78,7 +78,7 @@ fn hint_at_another_revision_is_not_trusted() {
     let mut reader = SpoolReader::open(&spool).unwrap().unwrap();
     assert!(reader.seek("a", Some(of("d"))).unwrap());
     let next = follow(&mut reader);
-    assert_eq!(whole_of(&next), ["b", "c", "d", "e"]);
+    assert_eq!(complete_revisions(&next), ["b", "c", "d", "e"]);
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn pruned_spool_is_read_from_its_oldest_segment() {
     let mut reader = SpoolReader::open(&spool).unwrap().unwrap();
     assert_eq!(reader.segment(), 2);
     assert_eq!(reader.header().revision.as_deref(), Some("b"));
-    assert_eq!(whole_of(&follow(&mut reader)), ["c", "d", "e"]);
+    assert_eq!(complete_revisions(&follow(&mut reader)), ["c", "d", "e"]);
     assert!(!reader.seek("a", None).unwrap(), "it was pruned");
     assert!(reader.seek("b", None).unwrap(), "where the rest begins");
     let (_, tail) = open(&spool);

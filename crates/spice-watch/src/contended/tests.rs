@@ -68,10 +68,10 @@ struct Source {
 }
 
 impl Source {
-    fn new(doubtful: bool) -> Self {
+    fn new(must_reread: bool) -> Self {
         let began = Instant::now();
         Self {
-            contended: Contended::new(SETTLE, doubtful, began),
+            contended: Contended::new(SETTLE, must_reread, began),
             began,
             there: ByKey::new(),
         }
@@ -188,8 +188,8 @@ fn all_contended_relationships_are_corrected_at_the_end() {
         if !is_past_known {
             source.contended.past_is_unknown(source.began);
         }
-        let twice = [vec![delete("a")], vec![touch(relationship("a"))]];
-        source.contended.track(&twice.concat());
+        let changes = [vec![delete("a")], vec![touch(relationship("a"))]];
+        source.contended.track(&changes.concat());
         source.contended.track(&[touch(relationship("b"))]);
         source
             .contended

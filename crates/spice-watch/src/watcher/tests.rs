@@ -255,7 +255,7 @@ async fn permanent_errors_are_not_retried() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn source_without_watch_is_told_which_flag_it_lacks() {
+async fn source_without_watch_gets_a_hint_with_the_flag() {
     let disabled = Reply::error(Code::FailedPrecondition, "watch is currently disabled");
     let failure = Rig::new([disabled]).until(9).await.unwrap_err();
     let hints = failure.hint_text();

@@ -60,7 +60,7 @@ async fn nothing_is_read_back_from_a_server_that_skips_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn creates_replace_doubtful_touches_once_that_is_known() {
+async fn creates_replace_skippable_touches_once_known() {
     let (server, _) = skipping();
     let notes = Notes {
         tries_create: true,
@@ -80,7 +80,10 @@ async fn creates_replace_doubtful_touches_once_that_is_known() {
         Call::Write(vec!["C newer".to_owned()]),
     ];
     assert_eq!(server.calls(), expected);
-    assert!(outcome.doubtful.is_empty(), "a CREATE is done or refused");
+    assert!(
+        outcome.unconfirmed.is_empty(),
+        "a CREATE is done or refused"
+    );
     // One that is there is touched at once, and has to be read back.
     let outcome = engine
         .write(&notes, vec![touch("a")], true)
@@ -90,7 +93,7 @@ async fn creates_replace_doubtful_touches_once_that_is_known() {
         server.calls()[2..],
         ["C a", "T a"].map(|it| Call::Write(vec![it.to_owned()]))
     );
-    assert_eq!(outcome.doubtful.len(), 1);
+    assert_eq!(outcome.unconfirmed.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -137,12 +140,12 @@ async fn a_touch_that_stays_skipped_is_an_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn deletes_and_expiring_touches_are_not_doubtful_on_mysql() {
+async fn deletes_and_expiring_touches_are_confirmed_on_mysql() {
     let ((server, _), notes) = (skipping(), Notes::default());
     let items = vec![
         update(Operation::Delete, relationship("a")),
         update(Operation::Touch, expiring("b", i64::from(u32::MAX))),
     ];
     let outcome = write(&server, &notes, items).await.expect("written");
-    assert!(outcome.doubtful.is_empty());
+    assert!(outcome.unconfirmed.is_empty());
 }

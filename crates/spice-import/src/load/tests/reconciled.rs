@@ -66,7 +66,7 @@ fn touches_that_give_or_take_an_expiry_are_verified() {
 }
 
 #[test]
-fn a_relationship_twice_in_the_stream_counts_once() {
+fn a_duplicate_relationship_in_the_stream_counts_once() {
     // The second is equal: present. With another expiry it is a conflict of the two lines.
     let all = rows([relationship("a"), relationship("a"), expiring("a", FAR)]);
     let failure = sorted(&all, &[], OnConflict::Fail).expect_err("a conflict");

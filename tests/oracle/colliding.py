@@ -1,6 +1,6 @@
 """Writers that collide: groups that touch, delete and touch again the same fresh relationships at almost the same time.
 
-Which of them wins, only the server knows. What must be on a target is what the source itself holds when all have ended.
+Only the server knows which of them wins. A target must hold what the source holds after all writers have ended.
 """
 
 import json
@@ -11,7 +11,7 @@ import time
 
 
 class Group:
-    """So many threads that meet before each round, and then write to the same relationships."""
+    """Threads that wait for each other before each round, and then write to the same relationships."""
 
     def __init__(self, number, size, args):
         self.number, self.size, self.args = number, size, args
@@ -39,15 +39,15 @@ class Group:
         return source
 
     def plan(self):
-        """What each member does in the next round: touch, delete, touch otherwise, each after a gap."""
+        """The operations of each member in the next round: touch, delete, another touch, each after a gap."""
         args, chance = self.args, self.random
         stop = args.stop_file and os.path.exists(args.stop_file)
         self.ended = bool(stop) or time.monotonic() - self.began >= args.seconds
         items = [f"{self.round}-{n}" for n in range(chance.randint(1, 3))]
-        # Some are touched once more long after: those must not be taken for what was before.
+        # Some are touched once more much later: that state must not be mistaken for the earlier one.
         if self.round > 20 and chance.random() < 0.1:
             items.append(f"{self.round - 20}-0")
-        # First of all a touch that the others meet; in half of the rounds it is acknowledged before.
+        # First a touch that the others overlap; in half of the rounds it is acknowledged before they start.
         self.head_start = chance.choice([0.0, 0.0, 0.004])
         self.plans = []
         for member in range(self.size):
@@ -74,7 +74,7 @@ class Group:
                 request = oracle.WriteRelationshipsRequest(updates=[oracle.update_of(source) for source in sources])
                 try:
                     client.WriteRelationships(request, timeout=60)
-                except oracle.grpc.RpcError:  # for a conflict, mostly; what counts is what the source holds
+                except oracle.grpc.RpcError:  # mostly a conflict; only the state of the source counts
                     with self.lock:
                         self.refused += 1
                     continue
@@ -133,8 +133,8 @@ def add_commands(command):
     result = command("collide", collide, "groups of 2 to 8 writers that write to the same fresh relationships at once")
     result.add_argument("--groups", type=int, default=3, help="the first has 2 members, the last 8 (default 3)")
     result.add_argument("--seconds", type=float, default=5)
-    result.add_argument("--stop-file", help="they end when this file is there")
-    result.add_argument("--gap", type=float, default=20, help="most milliseconds between two of one round (default 20)")
+    result.add_argument("--stop-file", help="the writers end when this file exists")
+    result.add_argument("--gap", type=float, default=20, help="maximum milliseconds between two operations of a round (default 20)")
     result.add_argument("--pause", type=float, default=20, help="milliseconds between two rounds (default 20)")
     result.add_argument("--prefix", default="c", help="of the resources' ids (default c)")
     result.add_argument("--seed", default="0")
@@ -142,8 +142,8 @@ def add_commands(command):
     result = command("steady", steady, "one writer at a steady rate, of which a share of the updates is contended")
     result.add_argument("--seconds", type=float, default=60)
     result.add_argument("--rate", type=float, default=1000, help="updates per second (default 1000)")
-    result.add_argument("--batch", type=int, default=50, help="updates a call (default 50)")
-    result.add_argument("--share", type=float, default=0.01, help="of updates that touch again what was just touched")
+    result.add_argument("--batch", type=int, default=50, help="updates per call (default 50)")
+    result.add_argument("--share", type=float, default=0.01, help="share of updates that repeat a recent touch (default 0.01)")
     result.add_argument("--prefix", default="s", help="of the resources' ids (default s)")
     result.add_argument("--seed", default="0")
     result.add_argument("--write-schema", action="store_true", help="writes the writers' schema first")

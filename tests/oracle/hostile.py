@@ -1,14 +1,14 @@
 """A hostile server: SpiceDB's API, answered wrongly on purpose. Made from the public Python client alone.
 
-It prints `ready PORT SINCE UNTIL`, with two revisions that lie behind, and serves until its stdin ends. How a client is treated stands in its token:
+It prints `ready PORT SINCE UNTIL`, with two past revisions, and serves until its stdin ends. The token of a client determines its treatment:
 
     ExportBulkRelationships=same;ReadSchema=code:14
 
-is a list of calls, each with what is done to it, and perhaps of `id=cafecafe`, the datastore's id; a call that is not named is answered properly, from a small state of
-its own: a schema, some relationships, revisions that count up (in CockroachDB's form, which need not settle).
+is a list of calls, each with its treatment, and optionally `id=cafecafe`, the id of the datastore. A call that is not listed is answered properly, from a small state:
+a schema, some relationships, and increasing revisions (in CockroachDB's form, which need not settle).
 
-All connections go through a proxy that knows the frames of HTTP/2. A call that is treated with `wire:...` has its answer
-spoilt there. What can be done to a call:
+All connections pass a proxy that parses the frames of HTTP/2. It alters the answer of a call with the treatment
+`wire:...`. The treatments:
 
     code:N          an error of that gRPC code
     long            an error of 60 KiB
@@ -23,7 +23,7 @@ spoilt there. What can be done to a call:
     blank           empty messages without end
     same            the first message without end
     fast            members of a set without end
-    circle          pages whose cursors go in a circle
+    circle          pages whose cursors form a cycle
     unknown         a field that no version knows
     bomb            12 MiB that decode to gigabytes
     huge:MIB        a message of that size
@@ -95,8 +95,8 @@ definition document {
 \tpermission view = viewer
 }
 """
-# What the token of the call under way asks for: every call has a thread of its own.
-ASKED = threading.local()
+# The datastore id from the token of the current call: every call has its own thread.
+CURRENT = threading.local()
 REVISIONS = itertools.count(1700000000)
 
 
@@ -114,7 +114,7 @@ def field(number, content):
 
 def token(revision=None):
     revision = revision or f"{next(REVISIONS)}.0000000001"
-    inner = field(1, revision.encode()) + field(2, getattr(ASKED, "id", "feedfeed").encode())
+    inner = field(1, revision.encode()) + field(2, getattr(CURRENT, "id", "feedfeed").encode())
     return ZedToken(token=base64.b64encode(field(3, inner)).decode())
 
 
@@ -233,7 +233,7 @@ def while_asked(context, make, pause=0.0):
 
 
 def claimed(size):
-    """A relationship of about so many bytes."""
+    """A relationship of about this many bytes."""
     made = relationship(1)
     made.optional_caveat.caveat_name = "limited"
     made.optional_caveat.context.fields["text"].string_value = "x" * size
@@ -263,7 +263,7 @@ def transaction(count):
 
 
 def treat(rpc, how, requests, context):
-    """The answers to a call, encoded, as the token asks for them."""
+    """The answers to a call, encoded, according to the token."""
     what, _, value = how.partition(":")
     name = rpc.rpartition("/")[2]
     if what == "code":
@@ -344,7 +344,7 @@ def with_token(name, given):
 
 
 class Service(grpc.GenericRpcHandler):
-    """Every call is one of streams of bytes: so an answer can have no message, or two."""
+    """Handles every call as a stream of bytes, so that an answer can have no message, or two."""
 
     def service(self, handler_call_details):
         rpc = handler_call_details.method.removeprefix("/authzed.api.v1.")
@@ -356,7 +356,7 @@ class Service(grpc.GenericRpcHandler):
         how = treatments.get(rpc.rpartition("/")[2])
 
         def answer(requests, context):
-            ASKED.id = treatments.get("id", "feedfeed")
+            CURRENT.id = treatments.get("id", "feedfeed")
             if how:
                 yield from treat(rpc, how, requests, context)
             else:

@@ -59,7 +59,7 @@ class Client(SyncClient):
         with open(token_file, encoding="ascii") as file:
             token = file.read().strip()
         options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-        options.append(("grpc.use_local_subchannel_pool", 1))  # no memory of a server that was restarted
+        options.append(("grpc.use_local_subchannel_pool", 1))  # no state of a server that was restarted
         if ca:
             with open(ca, "rb") as file:
                 credentials = grpc.ssl_channel_credentials(root_certificates=file.read())
@@ -135,15 +135,15 @@ def relationship_of(source):
         caveat.context.update(source.get("context") or {})
         result.optional_caveat.CopyFrom(caveat)
     if source.get("expires"):
-        whole, _, fraction = source["expires"].rstrip("Z").partition(".")
-        seconds = (datetime.datetime.strptime(whole, "%Y-%m-%dT%H:%M:%S") - EPOCH).total_seconds()
+        instant, _, fraction = source["expires"].rstrip("Z").partition(".")
+        seconds = (datetime.datetime.strptime(instant, "%Y-%m-%dT%H:%M:%S") - EPOCH).total_seconds()
         result.optional_expires_at.seconds = int(seconds)
         result.optional_expires_at.nanos = int(fraction.ljust(9, "0")[:9] or 0)
     return result
 
 
 def update_of(source):
-    """An update from a canonical relationship with an "op"; a delete is written bare."""
+    """An update from a canonical relationship with an "op"; a delete has neither caveat nor expiry."""
     bare = source["op"] == "delete"
     kept = {part: source[part] for part in ("resource", "relation", "subject")} if bare else source
     return RelationshipUpdate(operation=OPERATIONS[source["op"]], relationship=relationship_of(kept))
@@ -309,7 +309,7 @@ def run(given):
 
 
 def serve():
-    """Answers a JSON array of arguments a line with an object of code, stdout and stderr, until stdin ends."""
+    """Reads JSON arrays of arguments, one per line, and answers each with code, stdout and stderr, until stdin ends."""
     for text in sys.stdin:
         out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -317,7 +317,7 @@ def serve():
                 code = run(json.loads(text))
             except SystemExit as end:
                 code = end.code if isinstance(end.code, int) else print(end.code, file=err) or 1
-            except Exception:  # noqa: BLE001 - whatever it is, the answer says so
+            except Exception:  # noqa: BLE001 - the answer contains it, whatever it is
                 traceback.print_exc()
                 code = 3
         texts = {name: file.buffer.getvalue().decode() for name, file in (("stdout", out), ("stderr", err))}

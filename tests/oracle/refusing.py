@@ -1,8 +1,8 @@
-"""A gateway that knows what a token may do: it refuses some methods with PERMISSION_DENIED and passes all others on.
+"""A gateway with permissions: it refuses some methods with PERMISSION_DENIED and forwards all others.
 
     refusing.py UPSTREAM METHOD...
 
-prints `ready PORT` and serves until its stdin ends. Messages are passed on as the bytes that they are.
+prints `ready PORT` and serves until its stdin ends. Messages are forwarded as bytes, unchanged.
 """
 
 import sys

@@ -1,17 +1,17 @@
-"""A proxy that knows the frames of HTTP/2 and spoils answers: the `wire:` treatments of hostile.py."""
+"""A proxy that parses the frames of HTTP/2 and alters answers: the `wire:` treatments of hostile.py."""
 
 import socket
 import struct
 import threading
 import time
 
-# What is to be done to the connections, by the port from which the proxy has made them.
-SPOILT = {}
+# The treatments of the connections, by the port from which the proxy opened them.
+ALTERED = {}
 
 
 def spoil(context, how):
     port = int(context.peer().rpartition(":")[2])
-    SPOILT[port] = how
+    ALTERED[port] = how
     time.sleep(0.05)
 
 
@@ -43,7 +43,7 @@ def exactly(source, length):
 
 
 def answers(server, client, port):
-    """Frames from the server to the client, spoilt where that is asked for."""
+    """Forwards frames from the server to the client, altered where a treatment requires it."""
     data, headers, rst, goaway = 0, 1, 3, 7
     try:
         while True:
@@ -51,7 +51,7 @@ def answers(server, client, port):
             length, kind, flags = int.from_bytes(head[:3], "big"), head[3], head[4]
             stream = int.from_bytes(head[5:], "big") & 0x7FFFFFFF
             payload = exactly(server, length)
-            how = SPOILT.get(port)
+            how = ALTERED.get(port)
             if how == "cut":
                 break
             if how in ("reset", "refuse") and kind in (data, headers):
@@ -85,6 +85,6 @@ def proxy(listener, upstream):
         for end in (client, server):
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         port = server.getsockname()[1]
-        SPOILT.pop(port, None)
+        ALTERED.pop(port, None)
         threading.Thread(target=copy, args=(client, server), daemon=True).start()
         threading.Thread(target=answers, args=(server, client, port), daemon=True).start()

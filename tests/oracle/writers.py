@@ -1,4 +1,4 @@
-"""Concurrent writers whose every acknowledged write is journaled, and the state that a journal leads to.
+"""Concurrent writers that journal every acknowledged write, and the state that results from a journal.
 
 Each writer owns the resources `PREFIX<writer>-<n>`, and sends its next transaction after the last was acknowledged:
 the journal's order per writer is the order of its writes, and the last update of a relationship is what must be there.
@@ -37,13 +37,13 @@ class Writer(threading.Thread):
             if chance.random() < 0.8:
                 source["context"] = {args.context_key: float(chance.randrange(1000))}
         if args.expiry != "none" and chance.random() < 0.3:
-            whole = time.gmtime(time.time() + 86400 * chance.randint(2, 30))
+            instant = time.gmtime(time.time() + 86400 * chance.randint(2, 30))
             fraction = f"{chance.randrange(10**9):09d}"[: {"s": 0, "us": 6, "ns": 9}[args.expiry]]
-            source["expires"] = time.strftime("%Y-%m-%dT%H:%M:%S", whole) + (f".{fraction}Z" if fraction else "Z")
+            source["expires"] = time.strftime("%Y-%m-%dT%H:%M:%S", instant) + (f".{fraction}Z" if fraction else "Z")
         return {"op": "create" if n not in self.there and chance.random() < 0.5 else "touch", **source}
 
     def bulk_delete(self):
-        """One DeleteRelationships: all of its resources whose number begins with a digit."""
+        """One DeleteRelationships of all its resources whose number begins with a given digit."""
         import oracle
 
         digit = str(self.random.randint(1, 9))
@@ -101,7 +101,7 @@ class Writer(threading.Thread):
                     if bulk:
                         return client.DeleteRelationships(bulk, timeout=60).deleted_at.token
                     return client.WriteRelationships(call, timeout=60).written_at.token
-                except oracle.grpc.RpcError as error:  # aborted: rolled back for a conflict, so nothing is unknown
+                except oracle.grpc.RpcError as error:  # aborted: rolled back because of a conflict, so the result is known
                     if error.code() != oracle.grpc.StatusCode.ABORTED or not attempts_left:
                         raise
 
@@ -113,7 +113,7 @@ class Writer(threading.Thread):
                 self.transaction(client, request)
                 if args.rate:
                     time.sleep(max(0.0, began + self.transactions / args.rate - time.monotonic()))
-        except Exception as error:  # noqa: BLE001 - whatever it is, this write was not acknowledged
+        except Exception as error:  # noqa: BLE001 - after any failure this write is not acknowledged
             code = getattr(error, "code", None)
             self.failure = f"{code().name}: {error.details()}" if code else repr(error)
 
@@ -177,10 +177,10 @@ def add_commands(command):
     result = command("writers", write, "concurrent writers; every acknowledged transaction goes to the journal")
     result.add_argument("--writers", type=int, default=4)
     result.add_argument("--seconds", type=float, default=5)
-    result.add_argument("--stop-file", help="they end when this file is there")
+    result.add_argument("--stop-file", help="the writers end when this file exists")
     result.add_argument("--journal", required=True)
     result.add_argument("--rate", type=float, default=0, help="transactions per second and writer (default: no limit)")
-    result.add_argument("--updates", type=int, default=50, help="at most so many updates a transaction (default 50)")
+    result.add_argument("--updates", type=int, default=50, help="maximum updates per transaction (default 50)")
     result.add_argument("--keys", type=int, default=1000, help="resources that a writer owns (default 1000)")
     result.add_argument("--prefix", default="w", help="of the resources' ids (default w)")
     result.add_argument("--seed", default="0")
@@ -191,7 +191,7 @@ def add_commands(command):
     result.add_argument("--context-key", default="limit", help="the caveat's parameter, a number")
     result.add_argument("--expiry", choices=("none", "s", "us", "ns"), default="s", help="precision of expiries (default s)")
     result.add_argument("--bulk-deletes", type=float, default=0, help="share of DeleteRelationships calls (default 0)")
-    result.add_argument("--metadata", action="store_true", help="each transaction says who wrote it")
+    result.add_argument("--metadata", action="store_true", help="the metadata of each transaction names its writer")
     result.add_argument("--write-schema", action="store_true", help="writes a schema that fits the defaults first")
     result = command("expected", expected, "what the server must hold after the journal, as dump would print it")
     result.add_argument("--journal", required=True)

@@ -14,7 +14,7 @@ find_postgres() {
 install_postgres() {
     local no_cluster=/etc/postgresql-common/createcluster.d/spicedb-scripts.conf
     if ! find_postgres; then
-        if [ "$(id -u)" = 0 ]; then # the package shall not make a cluster of the system's
+        if [ "$(id -u)" = 0 ]; then # the package must not create a system cluster
             mkdir -p "${no_cluster%/*}" && echo 'create_main_cluster = false' >"$no_cluster"
         fi
         apt_install PostgreSQL postgresql
@@ -47,7 +47,7 @@ start_postgres() {
     if [ ! -r "$here/home" ]; then
         home=$here/home.d
         rm -rf "$home"
-        as_pg_owner test -x "$here" || home=$(mktemp -d /var/tmp/spicedb-postgres.XXXXXX) # below a closed folder
+        as_pg_owner test -x "$here" || home=$(mktemp -d /var/tmp/spicedb-postgres.XXXXXX) # others cannot enter a parent folder
         folder 700 "$home"
         (umask 077 && new_secret >"$home/password")
         [ "$(id -u)" != 0 ] || chown -R "$pg_owner" "$home"
@@ -74,7 +74,7 @@ end_stray_postgres() {
     { read -r stray <"$home/data/postmaster.pid"; } 2>/dev/null || return 0
     command=$(tr '\0' ' ' 2>/dev/null <"/proc/$stray/cmdline" || true)
     if [[ $command == *" -D $home/data "* ]] && identity "$stray" >"$here/pid"; then end "$here/pid" INT 60; fi
-    rm -f "$home/data/postmaster.pid" # the process that it names is gone, or is another by now
+    rm -f "$home/data/postmaster.pid" # the process that it names has ended, or the pid was reused
 }
 
 pg_password() { cat "$(cat "$state/.postgres/home")/password"; }
@@ -117,7 +117,7 @@ launch_mysql() {
         (umask 077 && new_secret >"$here/password")
         (
             only_stdio
-            cd "$here" # it cannot bear a space in a path; --force: nor a host that cannot be looked up
+            cd "$here" # it fails on a space in a path; --force: and on a host without a name
             exec mariadb-install-db --no-defaults "${as[@]}" --datadir=./data.new --skip-test-db --force
         ) </dev/null >"$here/install.log" 2>&1 ||
             { tail -n 20 "$here/install.log" >&2 && die "mariadb-install-db failed"; }

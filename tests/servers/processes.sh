@@ -1,8 +1,8 @@
-# Processes that are told apart by their start time, locks, and loopback ports. A part of tests/servers/spicedb.
+# Processes, identified by pid and start time; locks; loopback ports. A part of tests/servers/spicedb.
 # shellcheck shell=bash
 # shellcheck disable=SC2154 # what is not set here is set by tests/servers/spicedb, which reads this file
 
-# identity PID: the pid with its start time, so that a reused pid is never taken for the process it was
+# identity PID: the pid with its start time, so that a reused pid is never mistaken for the old process
 identity() {
     local stat
     { read -r stat <"/proc/$1/stat"; } 2>/dev/null || return 1
@@ -50,7 +50,7 @@ only_stdio() {
     done
 }
 
-# daemon LOG COMMAND...: starts it with a process group of its own, tied to nothing of ours; its pid is in $!
+# daemon LOG COMMAND...: starts it in its own process group, detached from this one; its pid is in $!
 daemon() {
     local log=$1
     shift
@@ -92,7 +92,7 @@ pick_port() {
     done
 }
 
-# reserve_port_again FOLDER: the port that FOLDER had, if it is still to be had, so that those who know it find it again
+# reserve_port_again FOLDER: the port that FOLDER had, if it is still free, so that clients reach it again
 reserve_port_again() {
     local old=''
     { read -r old <"$1/port"; } 2>/dev/null || true

@@ -42,7 +42,7 @@ spicedb_binary() {
     echo "$tools/spicedb-$1"
 }
 
-# build_version VERSION: from a copy of its module, whose own go.mod says what belongs to it
+# build_version VERSION: from a copy of its module, whose own go.mod lists its dependencies
 build_version() {
     local module source=$tools/.source-$1
     [ ! -x "$tools/spicedb-$1" ] || return 0 # by the one we waited for
@@ -67,7 +67,7 @@ toxiproxy_binary() {
     command -v toxiproxy-server || tool toxiproxy github.com/Shopify/toxiproxy/v2/cmd/server
 }
 
-# apt_install WHAT PACKAGE...: installs them where we may, without starting any system service
+# apt_install WHAT PACKAGE...: installs them if permitted, without starting any system service
 apt_install() {
     local what=$1
     shift

@@ -278,7 +278,8 @@ fn checks_that_are_cut_or_altered_or_asked_nowhere_are_refused() {
 #[test]
 fn expiry_between_two_answers_is_no_difference() {
     let folder = folder();
-    let schema = "use expiration\n\ndefinition user {}\n\ndefinition document {\n\trelation viewer: user with expiration\n\tpermission view = viewer\n}\n";
+    let schema = "use expiration\n\ndefinition user {}\n\ndefinition document {\n\
+                  \trelation viewer: user with expiration\n\tpermission view = viewer\n}\n";
     let servers = [Datastore::Memory, Datastore::Postgres].map(|datastore| {
         let server = Server::start(datastore);
         oracle::write_schema(&server, schema);

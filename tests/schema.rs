@@ -137,7 +137,8 @@ fn annotation_of_another_type_is_another_schema() {
 #[test]
 fn schema_that_its_own_server_does_not_parse_is_exported() {
     let server = Server::start(Datastore::Memory);
-    let text = "caveat c(a string) {\n\ta == 'it\"s'\n}\n\ndefinition user {}\n\ndefinition doc {\n\trelation viewer: user with c\n}\n";
+    let text = "caveat c(a string) {\n\ta == 'it\"s'\n}\n\ndefinition user {}\n\ndefinition doc {\n\
+                \trelation viewer: user with c\n}\n";
     oracle::write_schema(&server, text);
     let exported = export(&server).run().expect_success();
     let at = exported.json_lines()[0]["header"]["revision"].clone();
@@ -160,8 +161,8 @@ fn schema_that_its_own_server_does_not_parse_is_exported() {
 #[test]
 fn caveat_with_double_signs_is_moved_and_known_again() {
     let [source, target] = [Datastore::Memory; 2].map(Server::start);
-    let text = "caveat c(a bool, x int) {\n\t!(!a) && -(-x) > 1 && -x * -(x + 1) > -(-(-x))\n}\n\ndefinition user {}\n\n\
-        definition doc {\n\trelation viewer: user with c\n}\n";
+    let text = "caveat c(a bool, x int) {\n\t!(!a) && -(-x) > 1 && -x * -(x + 1) > -(-(-x))\n}\n\n\
+                definition user {}\n\ndefinition doc {\n\trelation viewer: user with c\n}\n";
     oracle::write_schema(&source, text);
     let exported = export(&source).run().expect_success();
     for mode in ["write", "check"] {

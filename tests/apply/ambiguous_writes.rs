@@ -290,7 +290,8 @@ fn resumed_apply_waits_for_an_ambiguous_write() {
 
 #[test]
 fn schema_that_is_written_late_over_a_newer_one_is_taken_back() {
-    const WITH_EDITOR: &str = "definition user {}\n\ndefinition document {\n\trelation viewer: user\n\trelation editor: user\n}";
+    const WITH_EDITOR: &str = "definition user {}\n\ndefinition document {\n\
+                               \trelation viewer: user\n\trelation editor: user\n}";
     let (server, folder) = (Server::start(Datastore::Postgres), folder());
     let proxy = Holding::to(server.endpoint());
     let file = folder.path().join("position");

@@ -12,9 +12,14 @@ use crate::support::program::Program;
 use crate::support::spicedb::{Datastore, Server};
 use crate::support::{figure, folder, oracle, wait_until};
 
-const WITH_EDITOR: &str = "definition user {}\n\ndefinition document {\n\trelation viewer: user\n\trelation editor: user\n}\n\ndefinition folder {\n\trelation viewer: user\n}";
-const WITHOUT_FOLDER: &str = "definition user {}\n\ndefinition document {\n\trelation viewer: user\n\trelation editor: user\n}";
-const WITH_CAVEAT: &str = "caveat named(name string) {\n\tname == 'x'\n}\n\ndefinition user {}\n\ndefinition document {\n\trelation viewer: user | user with named\n\trelation editor: user\n}";
+const WITH_EDITOR: &str = "definition user {}\n\ndefinition document {\n\trelation viewer: user\n\
+                           \trelation editor: user\n}\n\ndefinition folder {\n\
+                           \trelation viewer: user\n}";
+const WITHOUT_FOLDER: &str = "definition user {}\n\ndefinition document {\n\
+                              \trelation viewer: user\n\trelation editor: user\n}";
+const WITH_CAVEAT: &str = "caveat named(name string) {\n\tname == 'x'\n}\n\ndefinition user {}\n\n\
+                           definition document {\n\trelation viewer: user | user with named\n\
+                           \trelation editor: user\n}";
 
 fn follow(source: &Server, target: &Server, since: &str, file: &Path) -> Pipe {
     let watch = Program::new("spice-watch")

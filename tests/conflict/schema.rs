@@ -10,10 +10,15 @@ use crate::support::oracle;
 use crate::support::pipe::Pipe;
 use crate::support::spicedb::{Datastore, Server};
 
-const PLAIN: &str = "caveat young(age int) {\n\tage < 30 && age > 2\n}\n\ndefinition doc {\n\trelation owner: user | user with young\n}\n\ndefinition user {}";
+const PLAIN: &str = "caveat young(age int) {\n\tage < 30 && age > 2\n}\n\ndefinition doc {\n\
+                     \trelation owner: user | user with young\n}\n\ndefinition user {}";
 /// The same with redundant parentheses, which SpiceDB v1.56 takes for a difference.
-const PARENTHESES: &str = "definition user {}\ndefinition doc {\nrelation owner: user | user with young\n}\ncaveat young(age int) { ((age) < 30) && (age > (2)) }";
-const DIFFERENT: &str = "caveat young(age int) {\n\tage < 40\n}\n\ndefinition doc {\n\trelation owner: user | user with young\n\trelation reader: user\n}\n\ndefinition user {}";
+const PARENTHESES: &str = "definition user {}\ndefinition doc {\n\
+                           relation owner: user | user with young\n}\n\
+                           caveat young(age int) { ((age) < 30) && (age > (2)) }";
+const DIFFERENT: &str = "caveat young(age int) {\n\tage < 40\n}\n\ndefinition doc {\n\
+                         \trelation owner: user | user with young\n\trelation reader: user\n}\n\n\
+                         definition user {}";
 
 /// A stream of one relationship, with this schema or none.
 fn stream(schema: Option<&str>) -> Vec<u8> {

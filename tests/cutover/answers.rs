@@ -95,7 +95,8 @@ fn target_with_equal_data_and_other_answers_is_found() {
 #[test]
 fn smaller_maximum_depth_of_the_target_is_undecided() {
     let migration = Migration::between(Datastore::Postgres, Datastore::Postgres);
-    let nested = "definition user {}\n\ndefinition nest {\n\trelation inner: nest | user\n\tpermission inside = inner + inner->inside\n}\n";
+    let nested = "definition user {}\n\ndefinition nest {\n\trelation inner: nest | user\n\
+                  \tpermission inside = inner + inner->inside\n}\n";
     oracle::write_schema(&migration.from, nested);
     let line = |n: u32| {
         let subject = if n % 10 == 9 {

@@ -278,7 +278,8 @@ fn resync_under_load_restores_missing_and_removes_extra() {
 /// As people write comments, and not as SpiceDB gives them back.
 fn commented(words: &str) -> String {
     format!(
-        "/**\n *   {words}\n */\ndefinition user {{}}\n\n//////\n//things\n//////\ndefinition item {{\n  /**who*/ relation holder: user\n}}\n"
+        "/**\n *   {words}\n */\ndefinition user {{}}\n\n//////\n//things\n//////\n\
+         definition item {{\n  /**who*/ relation holder: user\n}}\n"
     )
 }
 

@@ -146,10 +146,12 @@ fn filtered_changes_are_taken_with_partial_and_refused_without() {
             .stdout
     };
     let changed = jq(
-        "if .transaction then .transaction.updates |= map(select(.relationship.resource.objectId != \"r0-3\")) else . end",
+        "if .transaction then .transaction.updates |= map(select(.relationship.resource.objectId \
+         != \"r0-3\")) else . end",
     );
     let unsealed = jq(
-        "if .transaction then .transaction |= (del(.checksum) | .updates |= map(select(.relationship.resource.objectId != \"r0-3\"))) else . end",
+        "if .transaction then .transaction |= (del(.checksum) | .updates |= \
+         map(select(.relationship.resource.objectId != \"r0-3\"))) else . end",
     );
     let refused = apply(&server).input(dropped.clone()).run().expect_code(65);
     assert!(refused.stderr.contains("--partial"), "{}", refused.stderr);

@@ -48,7 +48,8 @@ fn followed_on(datastore: Datastore, settle: &str) {
     oracle::write_schema(&server, &format!("use expiration\n{caveat}"));
     oracle::load(
         &server,
-        "{\"op\":\"touch\",\"resource\":\"item:third\",\"relation\":\"holder\",\"subject\":\"user:u\",\"caveat\":\"always\"}\n",
+        "{\"op\":\"touch\",\"resource\":\"item:third\",\"relation\":\"holder\",\
+         \"subject\":\"user:u\",\"caveat\":\"always\"}\n",
     );
     wait_for_stdout(&watching, "third");
     // A drain gives the same.

@@ -196,7 +196,10 @@ fn start_is_taken_from_every_kind_of_file() {
             "sourceRevision": source, "targetRevision": target, "digest": "0".repeat(32), "expiryPrecision": "us",
             "verified": true, "seconds": 1.0}})
     };
-    let applied = |source: &str, target: &str| json!({"applied": {"sourceRevision": source, "targetRevision": target, "transactions": 1, "updates": 1, "calls": 1}});
+    let applied = |source: &str, target: &str| {
+        json!({"applied": {"sourceRevision": source, "targetRevision": target,
+            "transactions": 1, "updates": 1, "calls": 1}})
+    };
     let file = |name: &str, record: Value| {
         std::fs::write(path(name), format!("{record}\n")).unwrap();
         path(name)

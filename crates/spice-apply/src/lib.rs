@@ -363,10 +363,10 @@ fn stopped(number: i32, is_resumable: bool) -> Exit {
     }
 }
 
-/// Calls at the same time, on a target that gains by it. MariaDB takes longer for 4,500 updates in 4
-/// calls at the same time (6.4 to 9.5 s) than in one (3.5 to 4.5 s), and a memory datastore whose transactions overlapped
-/// reads incompletely at its head now and then (1 of 20 times, SpiceDB v1.56): no sync point could be relied
-/// on there.
+/// Concurrent calls, on a target that gains by them. MariaDB takes longer for 4,500 updates in 4
+/// concurrent calls (6.4 to 9.5 s) than in one (3.5 to 4.5 s). A memory datastore whose transactions
+/// overlapped sometimes reads incompletely at its head (1 of 20 times, SpiceDB v1.56): no sync point
+/// would be reliable there.
 const JOBS: u16 = 4;
 
 /// How long a call in flight may take after SIGTERM. One that takes longer is dropped, and its end is

@@ -61,7 +61,14 @@ pub struct Export {
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Compress with zstd, at a level from 1 to 19.
-    #[arg(long, value_name = "LEVEL", num_args = 0..=1, require_equals = true, default_missing_value = zstd::DEFAULT_LEVEL, value_parser = clap::value_parser!(i32).range(zstd::LEVELS))]
+    #[arg(
+        long,
+        value_name = "LEVEL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = zstd::DEFAULT_LEVEL,
+        value_parser = clap::value_parser!(i32).range(zstd::LEVELS)
+    )]
     zstd: Option<i32>,
     #[command(flatten)]
     common: CommonArgs,

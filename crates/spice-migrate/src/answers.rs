@@ -259,13 +259,17 @@ fn disagreed(
         at.source_revision, at.target_revision
     );
     verification.verdict(Found::Different, what, Instant::now())?;
-    Ok(CommandError::new(Exit::Partial, format!(
-            "{target} answers differently than {source} in {disagree} of {asked} cases, though relationships and schema \
-             are equal; all of them: {}",
+    Ok(CommandError::new(
+        Exit::Partial,
+        format!(
+            "{target} answers differently than {source} in {disagree} of {asked} cases, though \
+             relationships and schema are equal; all of them: {}",
             verification.session.file("checks.ndjson").display()
-        )).hint(format!(
-            "look at versions and flags of the two SpiceDBs; then run: {} (as many are asked without \
+        ),
+    )
+    .hint(format!(
+        "look at versions and flags of the two SpiceDBs; then run: {} (as many are asked without \
              --check-sample, until they are equal)",
-            words.step(&format!("verify --check-sample {sample}"))
-        )))
+        words.step(&format!("verify --check-sample {sample}"))
+    )))
 }

@@ -204,9 +204,14 @@ impl Transfer<'_> {
         let source = &self.ends.source.context;
         if state.procedure == Procedure::Live && exported == Ended::Code(4) {
             let revision = state.start.map(|start| start.revision).unwrap_or_default();
-            return Ok(CommandError::new(Exit::HistoryLost, format!("{left}: revision {revision} has left the history of {source}")).hint(format!(
-                    "raise --datastore-gc-window on {source} (and add --jobs), for the copy takes longer than it lasts"
-                ))
+            return Ok(CommandError::new(
+                Exit::HistoryLost,
+                format!("{left}: revision {revision} has left the history of {source}"),
+            )
+            .hint(format!(
+                "raise --datastore-gc-window on {source} (and add --jobs), for the copy takes \
+                 longer than it lasts"
+            ))
             .also(format!(
                 "then empty {}, and begin again at a new revision: {}",
                 self.ends.target.context,

@@ -187,8 +187,8 @@ impl Cutover<'_> {
             false => tracing::info!("SWITCH READS AND WRITES TO {target} NOW"),
         }
         tracing::info!(
-            "write downtime {} s, from the fence to this line: follow stopped {} ms after the fence, fence checked {}, all \
-             applied {}",
+            "write downtime {} s, from the fence to this line: follow stopped {} ms after the \
+             fence, fence checked {}, all applied {}",
             seconds(downtime),
             millis(fenced, stopped),
             millis(fenced, checked),
@@ -307,11 +307,15 @@ impl Cutover<'_> {
         });
         match line.await.ok().flatten().as_deref().map(str::trim) {
             Some("fenced") => Ok(()),
-            Some(other) => Err(CommandError::usage(format!("not fenced, but {other:?}: nothing is switched, follow continues")).hint(format!("run: {}", session.words.same()))),
+            Some(other) => Err(CommandError::usage(format!(
+                "not fenced, but {other:?}: nothing is switched, follow continues"
+            ))
+            .hint(format!("run: {}", session.words.same()))),
             None => Err(CommandError::usage(format!(
-                    "nobody confirmed that writes to {source} are stopped: stdin has ended. Nothing is switched, \
-                     follow continues"
-                )).hint("run this on a terminal, or with --fence-command COMMAND")),
+                "nobody confirmed that writes to {source} are stopped: stdin has ended. Nothing is \
+                 switched, follow continues"
+            ))
+            .hint("run this on a terminal, or with --fence-command COMMAND")),
         }
     }
 

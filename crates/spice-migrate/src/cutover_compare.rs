@@ -95,18 +95,26 @@ impl Cutover<'_> {
         let (session, source, target) = (self.session, self.source(), self.target());
         let words = &session.words;
         match (ended, is_switched) {
-            (Ended::Code(4), false) => CommandError::new(Exit::HistoryLost, "the ends were not compared: a revision to compare has left the history. Nothing is switched; writes are \
-                 still stopped").hint(format!(
-                    "run: {} (without --verify-before-switch it does not compare)",
-                    words.same()
-                )),
-            (Ended::Code(4), true) => CommandError::new(Exit::HistoryLost, format!(
-                    "the ends were not compared: a revision to compare has left the history. The switch remains valid, on the \
-                     markers alone: leave {source} fenced"
-                )).hint(format!(
-                    "raise --datastore-gc-window before the next one; next: {}",
-                    words.step("reverse")
-                )),
+            (Ended::Code(4), false) => CommandError::new(
+                Exit::HistoryLost,
+                "the ends were not compared: a revision to compare has left the history. Nothing \
+                 is switched; writes are still stopped",
+            )
+            .hint(format!(
+                "run: {} (without --verify-before-switch it does not compare)",
+                words.same()
+            )),
+            (Ended::Code(4), true) => CommandError::new(
+                Exit::HistoryLost,
+                format!(
+                    "the ends were not compared: a revision to compare has left the history. The \
+                     switch remains valid, on the markers alone: leave {source} fenced"
+                ),
+            )
+            .hint(format!(
+                "raise --datastore-gc-window before the next one; next: {}",
+                words.step("reverse")
+            )),
             (ended, true) => {
                 tracing::info!(
                     "the switch remains valid: leave reads and writes at {target}, and {source} fenced"
@@ -134,14 +142,18 @@ impl Cutover<'_> {
             return Ok(());
         }
         let segment = session.spool().segment(switch.drained.segment);
-        Err(CommandError::new(Exit::Failed, format!(
-                "the fence did not hold: {leaked} transactions were written to {source} after it (above). {target} lacks \
-                 them"
-            )).hint(format!(
-                "the switch remains valid. Close that way now; then write to {target} by hand what of them still counts: they \
-                 are in {}, after byte {}",
-                segment.display(),
-                switch.drained.offset
-            )))
+        Err(CommandError::new(
+            Exit::Failed,
+            format!(
+                "the fence did not hold: {leaked} transactions were written to {source} after it \
+                 (above). {target} lacks them"
+            ),
+        )
+        .hint(format!(
+            "the switch remains valid. Close that way now; then write to {target} by hand what of \
+             them still counts: they are in {}, after byte {}",
+            segment.display(),
+            switch.drained.offset
+        )))
     }
 }

@@ -241,13 +241,17 @@ impl<'a> Drain<'a> {
         self.stop_applying().await;
         let (session, source) = (self.session, self.source());
         session.update(|state| state.phase = state.phase.clone().unfenced())?;
-        Ok(CommandError::new(Exit::Failed, format!(
-                "the fence does not hold: {leaked} transactions were written to {source} after it was confirmed. Do NOT \
-                 switch"
-            )).hint(format!(
-                "lift the fence, or what there is of it, and continue to follow: {}",
-                session.words.step("follow")
-            ))
+        Ok(CommandError::new(
+            Exit::Failed,
+            format!(
+                "the fence does not hold: {leaked} transactions were written to {source} after it \
+                 was confirmed. Do NOT switch"
+            ),
+        )
+        .hint(format!(
+            "lift the fence, or what there is of it, and continue to follow: {}",
+            session.words.step("follow")
+        ))
         .also(format!(
             "find out who wrote (the lines above), close that way; then run: {}",
             session.words.same()
@@ -258,8 +262,8 @@ impl<'a> Drain<'a> {
     pub(crate) async fn quiet_source(&self) -> Outcome<(String, SpoolEnd)> {
         let (session, source) = (self.session, self.source());
         tracing::info!(
-            "{source} takes no writes, so nothing marks the end: waiting until it is quiet for {}, which proves nothing; \
-             both ends are compared before the switch",
+            "{source} takes no writes, so nothing marks the end: waiting until it is quiet for {}, \
+             which proves nothing; both ends are compared before the switch",
             self.until_quiet
         );
         self.capture_until_quiet().await?;

@@ -52,8 +52,10 @@ pub(crate) async fn look(session: &Session, between: &Between) -> Outcome<Ends> 
             "source and target are the same datastore: {id} is behind {} and behind {}",
             between.source, between.target
         );
-        return Err(CommandError::usage(message).hint("correct the endpoints in the contexts file. (A database restored from a backup of the source has its \
-             id: use an empty one)"));
+        return Err(CommandError::usage(message).hint(
+            "correct the endpoints in the contexts file. (A database restored from a backup of the \
+             source has its id: use an empty one)",
+        ));
     }
     followable(session, between, &source.end.kind)?;
     let micros = |looked: &Looked| looked.value["expiryPrecision"] == "us";
@@ -114,15 +116,18 @@ fn as_planned(session: &Session, ends: &Ends) -> Outcome {
         return Ok(());
     }
     Err(CommandError::usage(format!(
-            "not the planned ends: {} is datastore {} (planned: {}), {} is {} (planned: {})",
-            ends.source.context,
-            ends.source.id(),
-            state.source.id(),
-            ends.target.context,
-            ends.target.id(),
-            state.target.id(),
-        )).hint("correct the contexts file; or, if a server was replaced on purpose, plan again, with another --state once a \
-         copy has begun. (A restart empties an in-memory datastore)"))
+        "not the planned ends: {} is datastore {} (planned: {}), {} is {} (planned: {})",
+        ends.source.context,
+        ends.source.id(),
+        state.source.id(),
+        ends.target.context,
+        ends.target.id(),
+        state.target.id(),
+    ))
+    .hint(
+        "correct the contexts file; or, if a server was replaced on purpose, plan again, with \
+         another --state once a copy has begun. (A restart empties an in-memory datastore)",
+    ))
 }
 
 /// The command that plans the other procedure.
@@ -147,7 +152,8 @@ fn followable(session: &Session, between: &Between, kind: &Kind) -> Outcome {
     if kind.is("spanner") {
         let way_out = match is_begun {
             true => format!(
-                "empty {target}, and plan with --fenced and another --state: writes are stopped from copy to switch then"
+                "empty {target}, and plan with --fenced and another --state: writes are stopped \
+                 from copy to switch then"
             ),
             false => format!(
                 "plan the other procedure, with writes stopped from copy to switch: {}",
@@ -211,10 +217,20 @@ pub(crate) async fn fit(session: &Session, ends: &Ends, policy: Option<&str>) ->
     let same = session.words.same();
     match child.finish().await.0 {
         Ended::Code(0) => Ok(()),
-        Ended::Code(1) => Err(CommandError::new(Exit::Failed, format!("{target} does not take the schema of {source}")).hint(format!(
-                "empty {target}, its schema as well, or make the schema equal; then run: {same}"
-            ))),
-        Ended::Code(2) => Err(CommandError::usage(format!("{target} holds relationships, and they are not from this migration")).hint("empty it, or plan for another target; only if they are meant to be there: --on-conflict fail|skip|touch")),
+        Ended::Code(1) => Err(CommandError::new(
+            Exit::Failed,
+            format!("{target} does not take the schema of {source}"),
+        )
+        .hint(format!(
+            "empty {target}, its schema as well, or make the schema equal; then run: {same}"
+        ))),
+        Ended::Code(2) => Err(CommandError::usage(format!(
+            "{target} holds relationships, and they are not from this migration"
+        ))
+        .hint(
+            "empty it, or plan for another target; only if they are meant to be there: \
+             --on-conflict fail|skip|touch",
+        )),
         ended => Err(session.failed("spice-import", ended, &format!("{target} cannot be loaded"))),
     }
 }

@@ -11,8 +11,8 @@
 //! | [`ends`], [`compare`], [`records`], [`spool_view`] | what is known of both servers, of records, of the spool |
 //! | [`plan`], [`plan_text`], [`copy`], [`capture`], [`check`], [`follow`], [`resync`] | the steps |
 //! | [`verify`], [`schemas`], [`answers`] | both ends compared while they are written |
-//! | [`cutover`], [`cutover_compare`], [`drain`], [`leaks`], [`reverse`], [`abort`] | the switch, the way back, giving up |
-//! | [`status`], [`safety`], [`verify_age`], [`rows`] | how far the target is behind, and whether it is safe to cut over |
+//! | [`cutover`], [`cutover_compare`], [`drain`], [`leaks`], [`reverse`], [`abort`] | the switch, the way back, abort |
+//! | [`status`], [`safety`], [`verify_age`], [`rows`] | the lag of the target, and whether it is safe to cut over |
 //! | [`live`], [`screen`] | the same as a live screen |
 //! | [`mod@print`], [`print_steps`], [`print_live`] | the steps as commands for bash |
 

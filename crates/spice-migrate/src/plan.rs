@@ -180,10 +180,16 @@ async fn look_at_watch(session: &Session, ends: &Ends) -> Outcome {
     let fenced = ends::fenced_plan(session, source, &ends.target.context);
     match child.finish().await.0 {
         Ended::Code(0) => Ok(()),
-        Ended::Code(1) => Err(CommandError::new(Exit::Failed, format!("{source} cannot be followed: spice-watch prints why above")).hint(format!("migrate with writes stopped from copy to switch: {fenced}"))
+        Ended::Code(1) => Err(CommandError::new(
+            Exit::Failed,
+            format!("{source} cannot be followed: spice-watch prints why above"),
+        )
+        .hint(format!(
+            "migrate with writes stopped from copy to switch: {fenced}"
+        ))
         .also(
-            "if its Watch is off: start its SpiceDB without --datastore-disable-watch-support, and its PostgreSQL \
-             with track_commit_timestamp=on",
+            "if its Watch is off: start its SpiceDB without --datastore-disable-watch-support, \
+             and its PostgreSQL with track_commit_timestamp=on",
         )),
         ended => {
             let what = format!("the changes of {source} cannot be watched");

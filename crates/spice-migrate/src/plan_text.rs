@@ -66,7 +66,8 @@ impl Text<'_> {
             self.there,
         );
         if *unnamed {
-            out += "  mixed up? Neither server names its datastore (SpiceDB v1.45 and older), so nothing would\n            \
+            out += "  mixed up? Neither server names its datastore (SpiceDB v1.45 and older), so \
+                    nothing would\n            \
                     notice if both contexts led to the same one. Make sure that they do not\n";
         }
         out
@@ -113,7 +114,8 @@ impl Text<'_> {
         let (from, to) = (&self.ends.source.context, &self.ends.target.context);
         let watch = match self.ends.source.kind.is("spanner") {
             true => format!(
-                "  watch     Spanner's leaves the expiry of relationships out, so {from} cannot be followed: writes\n            \
+                "  watch     Spanner's leaves the expiry of relationships out, so {from} cannot be \
+                 followed: writes\n            \
                  have to be stopped from copy to switch\n"
             ),
             false => String::new(),

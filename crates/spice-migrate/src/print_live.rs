@@ -200,7 +200,8 @@ impl Script {
             "# Whoever wrote after the fence is shown here: then do not switch.".to_owned(),
             format!("{} >{}", command(&between, 0), self.shown("between.ndjson")),
             format!(
-                "if grep -v '\"contended\":true' {} |\n  grep -e '^{{\"transaction\"' -e '^{{\"schema\"'; then exit 1; fi",
+                "if grep -v '\"contended\":true' {} |\n  \
+                 grep -e '^{{\"transaction\"' -e '^{{\"schema\"'; then exit 1; fi",
                 self.shown("between.ndjson")
             ),
             "wait \"$apply\"".to_owned(),

@@ -115,8 +115,8 @@ mod tests {
         let line = |n: u32, is_one: bool| {
             let sync_point = if is_one { ",\"syncPoint\":true" } else { "" };
             format!(
-                "{{\"applied\":{{\"sourceRevision\":\"s{n}\",\"targetRevision\":\"t{n}\"{sync_point},\"transactions\":{n},\
-                 \"at\":\"2026-01-01T00:00:0{n}Z\"}}}}\n"
+                "{{\"applied\":{{\"sourceRevision\":\"s{n}\",\"targetRevision\":\"t{n}\"{sync_point},\
+                 \"transactions\":{n},\"at\":\"2026-01-01T00:00:0{n}Z\"}}}}\n"
             )
         };
         let torn = "{\"applied\":{\"sourceRevision\":\"s9";

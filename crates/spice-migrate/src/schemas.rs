@@ -54,10 +54,15 @@ impl Verification<'_> {
             at.source_revision, at.target_revision
         );
         self.verdict(Found::Different, what, Instant::now())?;
-        Err(CommandError::new(Exit::Partial, format!("{reason}. That is what {target} has otherwise than {source}")).hint(format!(
-                "see whether follow could not bring it over ({}), or somebody else wrote the schema of {target}",
-                self.session.file("follow.log").display()
-            ))
+        Err(CommandError::new(
+            Exit::Partial,
+            format!("{reason}. That is what {target} has otherwise than {source}"),
+        )
+        .hint(format!(
+            "see whether follow could not bring it over ({}), or somebody else wrote the \
+             schema of {target}",
+            self.session.file("follow.log").display()
+        ))
         .also(format!(
             "to make it that of {source}: {}; then {}; then run: {}",
             words.step("resync"),

@@ -277,10 +277,20 @@ impl Session {
             .map(ToString::to_string)
             .unwrap_or_default();
         match why {
-            Refusal::NothingCopied => CommandError::usage("nothing has been copied").hint(format!("run: {}", words.step("copy"))),
-            Refusal::CopyUnfinished => CommandError::usage(format!("the copy is not finished: {}", state.phase)).hint(format!("run: {}", words.step("copy"))),
-            Refusal::ResyncUnfinished => CommandError::usage(format!("a resync is not finished: {target} lies between what it was and {source}")).hint(format!("run: {}", words.step("resync"))),
-            Refusal::SwitchNotOrdered => CommandError::usage(format!("the switch was not ordered: what is on {target} comes from {source}")).hint(format!("run: {}", words.step("cutover"))),
+            Refusal::NothingCopied => CommandError::usage("nothing has been copied")
+                .hint(format!("run: {}", words.step("copy"))),
+            Refusal::CopyUnfinished => {
+                CommandError::usage(format!("the copy is not finished: {}", state.phase))
+                    .hint(format!("run: {}", words.step("copy")))
+            }
+            Refusal::ResyncUnfinished => CommandError::usage(format!(
+                "a resync is not finished: {target} lies between what it was and {source}"
+            ))
+            .hint(format!("run: {}", words.step("resync"))),
+            Refusal::SwitchNotOrdered => CommandError::usage(format!(
+                "the switch was not ordered: what is on {target} comes from {source}"
+            ))
+            .hint(format!("run: {}", words.step("cutover"))),
             Refusal::SwitchOrdered => {
                 let reason = match self.step {
                     Step::Copy { .. } => {
@@ -290,19 +300,28 @@ impl Session {
                     _ => "",
                 };
                 let message = format!("the switch to {target} was ordered {switched}{reason}");
-                CommandError::usage(message).hint(format!(
+                CommandError::usage(message)
+                    .hint(format!(
                         "what is written to {target} comes back to {source} with: {}",
                         words.step("reverse")
                     ))
-                .also("for another migration, plan with another --state")
+                    .also("for another migration, plan with another --state")
             }
-            Refusal::IsFenced => CommandError::usage("this migration was planned with --fenced: nothing is captured").hint("copy and check are its steps; for the live procedure plan again, with another --state"),
+            Refusal::IsFenced => CommandError::usage(
+                "this migration was planned with --fenced: nothing is captured",
+            )
+            .hint(
+                "copy and check are its steps; for the live procedure plan again, with another \
+                 --state",
+            ),
             Refusal::IsLive => CommandError::usage(format!(
-                    "check compares both ends as they are now, and {source} is being written: they always differ"
-                )).hint(format!(
-                    "how far {target} is: {}. cutover compares them",
-                    words.step("status")
-                )),
+                "check compares both ends as they are now, and {source} is being written: they \
+                 always differ"
+            ))
+            .hint(format!(
+                "how far {target} is: {}. cutover compares them",
+                words.step("status")
+            )),
         }
     }
 
@@ -328,13 +347,15 @@ impl Session {
                     4 => (
                         Exit::HistoryLost,
                         format!(
-                            "let the server keep its history for longer (--datastore-gc-window of SpiceDB); then run: {same}"
+                            "let the server keep its history for longer (--datastore-gc-window of \
+                             SpiceDB); then run: {same}"
                         ),
                     ),
                     65 => (
                         Exit::BadData,
                         format!(
-                            "the message above names what is damaged; if that is {} or {}, a resync begins a new one: {}; then: {}",
+                            "the message above names what is damaged; if that is {} or {}, a \
+                             resync begins a new one: {}; then: {}",
                             self.spool_file().display(),
                             self.position_file().display(),
                             self.words.step("resync"),

@@ -1,9 +1,10 @@
 //! The state on disk: `state.json`, and `switch.json` as a second record of an ordered switch.
 //!
 //! Both are written to a temporary file, synced and renamed, and the folder is synced, before a write
-//! counts; `history.ndjson` has each of them, for people. The switch is recorded in both before it is announced, so whoever has read the announcement
-//! has a folder that knows of it, even after a loss of power. A folder with `switch.json` counts as
-//! switched, whatever `state.json` holds: an older state cannot undo a switch.
+//! counts; `history.ndjson` has each of them, for people. The switch is recorded in both before it is
+//! announced, so whoever has read the announcement has a folder that records it, even after a loss
+//! of power. A folder with `switch.json` counts as switched, whatever `state.json` holds:
+//! an older state cannot undo a switch.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};

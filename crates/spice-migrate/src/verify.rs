@@ -227,9 +227,14 @@ impl Verification<'_> {
                 return self.proved(first, revisions, round);
             }
             if round >= ROUNDS {
-                return Err(CommandError::new(Exit::TryAgain, format!(
-                        "{deferred_count} relationships are written all the time, and could not be compared in {round} rounds"
-                    )).hint(format!("run: {}", session.words.same())));
+                return Err(CommandError::new(
+                    Exit::TryAgain,
+                    format!(
+                        "{deferred_count} relationships are written all the time, and could not be \
+                         compared in {round} rounds"
+                    ),
+                )
+                .hint(format!("run: {}", session.words.same())));
             }
             (round, only) = (round + 1, Some(deferred));
         }

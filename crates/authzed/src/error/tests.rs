@@ -45,7 +45,8 @@ fn kinds_without_a_reason_follow_from_code_and_text() {
         ),
         (
             InvalidArgument,
-            "failed to decode start revision: error decoding zedtoken: invalid integer revision: strconv.ParseInt: parsing \"CLgG\": invalid syntax",
+            "failed to decode start revision: error decoding zedtoken: invalid integer revision: \
+             strconv.ParseInt: parsing \"CLgG\": invalid syntax",
             Kind::ForeignDatastore,
         ),
         (
@@ -71,7 +72,8 @@ fn kinds_without_a_reason_follow_from_code_and_text() {
         ),
         (
             ResourceExhausted,
-            "watch disconnected: watch fell too far behind and was disconnected; consider increasing watch buffer size via the flag --datastore-watch-buffer-length",
+            "watch disconnected: watch fell too far behind and was disconnected; consider \
+             increasing watch buffer size via the flag --datastore-watch-buffer-length",
             Kind::TooSlow,
         ),
         (
@@ -127,12 +129,14 @@ fn kinds_without_a_reason_follow_from_code_and_text() {
         ),
         (
             Unknown,
-            "maximum changes byte size of 1048576 exceeded; adjust --datastore-watch-change-buffer-maximum-size accordingly",
+            "maximum changes byte size of 1048576 exceeded; adjust \
+             --datastore-watch-change-buffer-maximum-size accordingly",
             Kind::ChangeBufferExceeded,
         ),
         (
             Unknown,
-            "unable to bulk write relationships: error writing batch: sql: transaction has already been committed or rolled back",
+            "unable to bulk write relationships: error writing batch: sql: transaction has already \
+             been committed or rolled back",
             Kind::StreamTimeout,
         ),
         (
@@ -365,10 +369,14 @@ fn a_broken_connection_is_transient_and_ambiguous() {
 fn maximum_depth_is_recognized_with_and_without_a_reason() {
     let messages = [
         // v1.56.0
-        "max depth exceeded: this usually indicates a recursive or too deep data dependency. See https://spicedb.dev/d/debug-max-depth",
+        "max depth exceeded: this usually indicates a recursive or too deep data dependency. See \
+         https://spicedb.dev/d/debug-max-depth",
         // v1.30 to v1.45
-        "the check request has exceeded the allowable maximum depth of 50: this usually indicates a recursive or too deep data dependency. Try running zed with --explain to see the dependency. See: https://spicedb.dev/d/debug-max-depth-check",
-        "the request has exceeded the allowable maximum depth of 50: this usually indicates a recursive or too deep data dependency. See: https://spicedb.dev/d/debug-max-depth",
+        "the check request has exceeded the allowable maximum depth of 50: this usually indicates \
+         a recursive or too deep data dependency. Try running zed with --explain to see the \
+         dependency. See: https://spicedb.dev/d/debug-max-depth-check",
+        "the request has exceeded the allowable maximum depth of 50: this usually indicates a \
+         recursive or too deep data dependency. See: https://spicedb.dev/d/debug-max-depth",
     ];
     let reason = |message: &str, reason: &str| {
         let info = rpc::ErrorInfo {

@@ -84,7 +84,8 @@ mod tests {
     use super::difference;
 
     /// As it is given by a server that keeps what was written, and by one that does not.
-    const WRITTEN: &str = "use typechecking\nuse expiration\n\ndefinition user {}\n\n// \"documents\"\ndefinition doc {\n\
+    const WRITTEN: &str = "use typechecking\nuse expiration\n\ndefinition user {}\n\n\
+        // \"documents\"\ndefinition doc {\n\
         \trelation viewer: user | group#member\n\trelation permission: user\n\
         \t// permission view: nobody = nil\n\tpermission view: user | group#member = (viewer)\n\
         \tpermission edit = permission\n}\n\ndefinition group {\n\trelation member: user\n}\n";

@@ -37,7 +37,7 @@ impl PositionFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => {
                 let exit = match error.kind() {
-                    io::ErrorKind::InvalidData => Exit::BadData,
+                    io::ErrorKind::InvalidData if self.0.is_file() => Exit::BadData,
                     _ => Exit::Failed,
                 };
                 let message = format!("cannot read the position {name}: {error}");

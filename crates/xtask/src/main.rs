@@ -3,6 +3,7 @@
 //!
 //! Each task is a module with a `run`; nothing here is part of an installation.
 
+mod changes;
 mod pages;
 mod prose;
 mod protos;
@@ -29,6 +30,8 @@ enum What {
     Prose(prose::Args),
     /// A snapshot stream of drawn relationships, to stdout
     Sample(sample::Args),
+    /// A change stream over the sample, to stdout
+    Changes(changes::Args),
 }
 
 fn main() -> Result<()> {
@@ -37,5 +40,6 @@ fn main() -> Result<()> {
         What::Pages(args) => pages::run(&args),
         What::Prose(args) => prose::run(&args),
         What::Sample(args) => sample::run(&args),
+        What::Changes(args) => changes::run(&args),
     }
 }

@@ -182,13 +182,13 @@ fn database_of_the_target_away_during_import_rejects_nothing() {
 
 #[test]
 fn slow_link_to_an_impatient_target_halves_the_batches() {
-    let sample = Sample::rich(20_000);
+    let sample = Sample::rich(4_000);
     let server = Server::builder(Datastore::Postgres)
         .flag("--streaming-api-response-delay-timeout=1s")
         .start();
     let proxy = Proxy::to(server.endpoint());
-    // 2 MB take 4 s.
-    slow_way_there(&proxy, 500);
+    // A thousand relationships, 70 KB, take 2 s.
+    slow_way_there(&proxy, 35);
     let finished = import_by(&proxy, &server)
         .input(stream_of(sample))
         .run()

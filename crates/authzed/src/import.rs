@@ -48,6 +48,18 @@ impl RelationshipsEncoder {
         self.bytes.len()
     }
 
+    /// How many relationships are in it so far.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.relationships
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.relationships == 0
+    }
+
     /// Ends the message and leaves an empty one.
     #[must_use]
     pub fn take(&mut self) -> EncodedRelationships {
@@ -59,6 +71,12 @@ impl RelationshipsEncoder {
 }
 
 impl EncodedRelationships {
+    /// Size of the message, in bytes.
+    #[must_use]
+    pub fn byte_len(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// How many relationships are in it.
     #[must_use]
     pub fn len(&self) -> usize {

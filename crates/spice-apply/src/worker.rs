@@ -190,7 +190,7 @@ impl<S: Server> Worker<S> {
             self.follow_schema(text, revision).await?;
             return Ok(false);
         }
-        let most = self.target.width();
+        let most = self.target.batch();
         let until = self.until.as_ref();
         let is_end = |revision: &str| until.is_some_and(|until| reaches(revision, until));
         if let Some(batch) = batch::next(&mut self.waiting, most, self.no_coalesce, &is_end) {
@@ -298,10 +298,13 @@ impl<S: Server> Worker<S> {
         if let Some(updates) = compared {
             self.contended.note(&updates, &contended);
         }
+        let setting = (calls > 1).then(|| self.target.setting());
         let mut applied = Applied {
             transactions,
             updates: count,
             calls,
+            call_size: setting.map(|setting| setting.size as u64),
+            calls_in_flight: setting.map(|setting| setting.in_flight as u64),
             split: is_part || (transactions == 1 && calls > 1),
             coalesced: transactions > calls.max(1),
             lag: token.and_then(report::lag),

@@ -8,6 +8,7 @@ use spice_cli::{CommandError, Exit, lock};
 use spice_client::lookup::bare;
 use spice_client::retry::Retry;
 use spice_client::server::{Layout, Server};
+use spice_client::write_engine::controller::Setting;
 use spice_client::write_engine::{AfterAmbiguous, Outcome, Policy, Stage, WriteEngine};
 use spice_record::relationship::DisplayRelationship;
 
@@ -98,9 +99,14 @@ impl<S: Server> Target<S> {
         retry.run("reading the target's head again", head).await
     }
 
-    /// How many updates are written at the same time at most.
-    pub(crate) fn width(&self) -> usize {
-        self.engine.width()
+    /// How many updates are best written together.
+    pub(crate) fn batch(&self) -> usize {
+        self.engine.batch()
+    }
+
+    /// The size of calls, and how many are in flight, as it is now.
+    pub(crate) fn setting(&self) -> Setting {
+        self.engine.setting()
     }
 
     pub(crate) fn rejected(&self) -> u64 {

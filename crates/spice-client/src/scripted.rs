@@ -31,6 +31,8 @@ pub enum End {
     Normal,
     /// With an error, and without an effect.
     Fails(Error),
+    /// The same, so much later.
+    FailsAfter(Duration, Error),
     /// With an error, though it is applied so much later: at once for zero.
     AppliedAfter(Duration, Error),
     /// Normally, after so long.
@@ -208,6 +210,10 @@ impl Scripted {
                 run(&mut self.state())
             }
             End::Fails(error) => Err(error),
+            End::FailsAfter(time, error) => {
+                sleep(time).await;
+                Err(error)
+            }
             End::AppliedAfter(time, error) if time.is_zero() => {
                 let _ = run(&mut self.state());
                 Err(error)

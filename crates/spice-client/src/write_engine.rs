@@ -5,14 +5,17 @@
 //! TOUCH that an old server may skip is written as a CREATE or read back. What becomes of a refused
 //! update, and of one whose end is unknown, is the [`Policy`] of the caller.
 
+pub mod controller;
 mod row_error;
 mod sizing;
 #[cfg(test)]
 mod tests;
+pub mod throughput;
 mod touches;
 
 use std::collections::VecDeque;
 use std::future::Future;
+use std::ops::RangeInclusive;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -23,8 +26,9 @@ use authzed::v1::{
 use authzed::{Error, JsonObject, Kind};
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use spice_cli::{CommandError, lock};
-use tokio::time::{Interval, MissedTickBehavior};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 
+use self::controller::Setting;
 pub use self::row_error::RowErrorTest;
 use self::sizing::{AfterRefusal, CallQueue, CallSizing};
 use crate::lookup::bare;
@@ -146,6 +150,19 @@ impl<T> Outcome<T> {
     }
 }
 
+/// Why the updates of a call are not written.
+enum NotDone {
+    /// The server refuses at least one of them.
+    Refused(Error),
+    /// They were too many for the time it has: from now on calls are smaller.
+    TooSlow,
+}
+
+/// A call that fails after this was too large for the target, whatever its error is: half of the time that
+/// SpiceDB gives a transaction (30 s on PostgreSQL and MySQL). On Spanner the error is UNKNOWN or INTERNAL
+/// ("failed to lookup namespaces: ... Canceled", measured on its emulator, v1.56.0).
+pub const LATE: Duration = Duration::from_secs(15);
+
 /// Writes to one server. What it learns of that lasts for as long as it lives.
 pub struct WriteEngine<S> {
     server: Mutex<S>,
@@ -176,8 +193,14 @@ impl Drop for InFlightGuard<'_> {
 }
 
 impl<S: Server> WriteEngine<S> {
-    /// `jobs`: how many calls are in flight at most. `max_rps`: how many are made in a second at most.
-    pub fn new(server: S, max_retries: usize, jobs: usize, max_rps: Option<u32>) -> Self {
+    /// `in_flight`: with how many calls in flight it starts, and how many there are at most. `max_rps`: how
+    /// many are made in a second at most.
+    pub fn new(
+        server: S,
+        max_retries: usize,
+        in_flight: RangeInclusive<usize>,
+        max_rps: Option<u32>,
+    ) -> Self {
         let pace = max_rps.map(|rps| {
             let mut pace = tokio::time::interval(Duration::from_secs(1) / rps.max(1));
             pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -186,7 +209,7 @@ impl<S: Server> WriteEngine<S> {
         Self {
             server: Mutex::new(server),
             max_retries,
-            sizing: CallSizing::new(jobs),
+            sizing: CallSizing::new(&in_flight),
             pace,
             has_dropped: AtomicBool::new(false),
             skips: Mutex::default(),
@@ -210,9 +233,14 @@ impl<S: Server> WriteEngine<S> {
         self.max_retries
     }
 
-    /// How many updates are in flight at most.
-    pub fn width(&self) -> usize {
-        self.sizing.limit() * self.sizing.calls_in_flight()
+    /// How many updates are best written together.
+    pub fn batch(&self) -> usize {
+        self.sizing.batch()
+    }
+
+    /// The size of calls, and how many are in flight, as it is now.
+    pub fn setting(&self) -> Setting {
+        self.sizing.setting()
     }
 
     /// Whether a call was dropped while it was in flight: its end is unknown.
@@ -243,6 +271,7 @@ impl<S: Server> WriteEngine<S> {
         items: Vec<P::Item>,
         is_transaction: bool,
     ) -> Result<Outcome<P::Item>, CommandError> {
+        let is_backlog = !is_transaction && items.len() >= 2 * self.sizing.wave();
         let mut queue = CallQueue::new(items, is_transaction, &self.sizing);
         let mut running = FuturesUnordered::new();
         let mut outcome = Outcome::default();
@@ -252,7 +281,15 @@ impl<S: Server> WriteEngine<S> {
                 && running.len() < self.sizing.calls_in_flight()
                 && let Some(items) = queue.next_call(&self.sizing)
             {
-                running.push(async move { self.call(policy, &items, Stage::Write).await });
+                let call = self.sizing.begin(items.len(), is_backlog);
+                running.push(async move {
+                    let ended = self.call(policy, &items, Stage::Write).await;
+                    if let Some(call) = call {
+                        self.sizing
+                            .end(call, if ended.is_ok() { items.len() } else { 0 });
+                    }
+                    ended
+                });
             }
             match running.next().await {
                 Some(Ok(ended)) => outcome.add(ended),
@@ -276,20 +313,28 @@ impl<S: Server> WriteEngine<S> {
         let mut outcome = Outcome::default();
         let mut parts = VecDeque::from([items]);
         while let Some(part) = parts.pop_front() {
+            // Other calls may have learned it meanwhile.
+            let limit = self.sizing.limit();
+            if part.len() > limit {
+                let (first, rest) = part.split_at(limit);
+                parts.push_front(rest);
+                parts.push_front(first);
+                continue;
+            }
             let error = match self.attempt(policy, part, stage).await? {
                 Ok(answer) => {
                     policy.acknowledged(part, stage);
                     outcome.add(answer);
                     continue;
                 }
-                Err(error) => error,
+                Err(NotDone::TooSlow) => {
+                    parts.push_front(part);
+                    continue;
+                }
+                Err(NotDone::Refused(error)) => error,
             };
             match self.sizing.after_refusal(part.len(), &error) {
-                AfterRefusal::Chunks(size) => {
-                    for (index, chunk) in part.chunks(size).enumerate() {
-                        parts.insert(index, chunk);
-                    }
-                }
+                AfterRefusal::Smaller => parts.push_front(part),
                 AfterRefusal::Halve => {
                     let (first, rest) = part.split_at(part.len() / 2);
                     parts.push_front(rest);
@@ -306,14 +351,14 @@ impl<S: Server> WriteEngine<S> {
         Ok(outcome)
     }
 
-    /// One call, repeated while its failure is a passing one; returns, inside, an error that lies with
-    /// the updates.
+    /// One call, repeated while its failure is a passing one; returns, inside, that it lies with the
+    /// updates.
     async fn attempt<P: Policy>(
         &self,
         policy: &P,
         items: &[P::Item],
         stage: Stage,
-    ) -> Result<Result<Outcome<P::Item>, Error>, CommandError> {
+    ) -> Result<Result<Outcome<P::Item>, NotDone>, CommandError> {
         let mut with_creates = policy.tries_create()
             && stage != Stage::DeleteSkipped
             && self.has_skippable_touches(policy, items);
@@ -335,7 +380,7 @@ impl<S: Server> WriteEngine<S> {
                 optional_transaction_metadata: policy.metadata().cloned(),
                 ..WriteRelationshipsRequest::default()
             };
-            let server = self.server();
+            let (server, began) = (self.server(), Instant::now());
             let error = match self.in_flight(server.write(request)).await {
                 Ok(written) => {
                     let unconfirmed = match stage {
@@ -355,8 +400,9 @@ impl<S: Server> WriteEngine<S> {
                 with_creates = false;
                 continue;
             }
-            if row_errors.is_row_error(&server, &error).await {
-                return Ok(Err(error));
+            let is_late = error.is_transient() && began.elapsed() > LATE;
+            if !is_late && row_errors.is_row_error(&server, &error).await {
+                return Ok(Err(NotDone::Refused(error)));
             }
             let is_ambiguous = error.is_ambiguous_for_writes();
             let after = match is_ambiguous {
@@ -366,16 +412,31 @@ impl<S: Server> WriteEngine<S> {
             if after.reconnect {
                 self.reconnect();
             }
+            if is_late && let Some(size) = self.sizing.too_slow(items.len()) {
+                tracing::warn!(
+                    "a call of {} updates takes too long: {error}; from now on calls have at most {size}",
+                    items.len()
+                );
+                tokio::time::sleep(after.wait).await;
+                return Ok(Err(NotDone::TooSlow));
+            }
             if let Err(failure) = retry.pause(error, "writing again").await {
                 if is_ambiguous {
                     policy.abandoned(items, stage);
                 }
-                return Err(failure);
+                return Err(failure.context(format!("a call of {}", updates_text(items.len()))));
             }
             if !after.wait.is_zero() {
                 tokio::time::sleep(after.wait).await;
             }
         }
+    }
+}
+
+fn updates_text(count: usize) -> String {
+    match count {
+        1 => "1 update".to_owned(),
+        count => format!("{count} updates"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Relationships that go into one transaction of the target.
+//! Relationships that are read ahead, and go into the target in one transaction or more.
 //!
 //! A chunk must be held until it is acknowledged, and sent again where that is ambiguous. So it is held
 //! as the encoded messages: a tenth of the memory of decoded relationships, and nothing to copy for
@@ -8,13 +8,17 @@ use authzed::v1::Relationship;
 use authzed::{EncodedRelationships, RelationshipsEncoder};
 use spice_cli::{CommandError, Exit};
 use spice_client::write_engine::Item;
+use spice_client::write_engine::controller::Setting;
 
-/// What a target takes in one transaction: PostgreSQL and MySQL give an import 30 s in all (measured,
-/// SpiceDB v1.56), and all of it is held for a retry.
-const CHUNK_RELATIONSHIPS: usize = 50_000;
+/// The largest transaction: all of it is held for a retry, and larger ones gain nothing.
+pub(crate) const CHUNK_RELATIONSHIPS: usize = 50_000;
 const CHUNK_BYTES: usize = 6 << 20;
+/// What transactions at the same time hold together.
+const IN_FLIGHT_BYTES: usize = 12 << 20;
 /// A server takes no message above 4 MiB; smaller ones keep both sides busy.
 const MESSAGE_BYTES: usize = 256 << 10;
+/// A transaction is some messages, so it has so many relationships at least.
+pub(crate) const MESSAGE_RELATIONSHIPS: usize = 1_000;
 
 /// A relationship, and the line it came from.
 #[derive(Clone, Debug)]
@@ -54,7 +58,7 @@ impl ChunkBuilder {
         self.chunk.lines.push(line);
         self.chunk.expires |= relationship.optional_expires_at.is_some();
         self.bytes += self.message.byte_len() - before;
-        if self.message.byte_len() >= MESSAGE_BYTES {
+        if self.message.byte_len() >= MESSAGE_BYTES || self.message.len() >= MESSAGE_RELATIONSHIPS {
             self.chunk.messages.push(self.message.take());
         }
     }
@@ -133,6 +137,25 @@ impl Chunk {
             rows.extend(numbered.map(|(&line, relationship)| Row { line, relationship }));
         }
         Ok(rows)
+    }
+
+    /// Takes as many messages from the front as make one transaction of this setting, at least one, and
+    /// whether they fill it.
+    pub(crate) fn take(&mut self, setting: Setting) -> (Self, bool) {
+        let most_bytes = IN_FLIGHT_BYTES / setting.in_flight;
+        let (mut rows, mut bytes) = (0, 0);
+        let fits = |message: &&EncodedRelationships| {
+            rows += message.len();
+            bytes += message.byte_len();
+            rows <= setting.size && bytes <= most_bytes
+        };
+        let messages = self.messages.iter().take_while(fits).count().max(1);
+        let is_full =
+            messages < self.messages.len() || self.len() + MESSAGE_RELATIONSHIPS > setting.size;
+        let messages = messages.min(self.messages.len());
+        let (front, rest) = std::mem::take(self).split_at_message(messages);
+        *self = rest;
+        (front, is_full)
     }
 
     /// Cuts off the rows of the first `messages`.

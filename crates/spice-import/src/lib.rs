@@ -38,6 +38,7 @@ use spice_record::record::Filter;
 use spice_record::{Header, Integrity, Record};
 use tokio::sync::mpsc;
 
+use crate::chunk::Chunk;
 pub use crate::conflict::OnConflict;
 use crate::dry_run::DryRun;
 use crate::input::{Step, Totals};
@@ -65,9 +66,10 @@ pub struct Import {
     /// --no-trailer.
     #[arg(long, value_name = "FILE")]
     rejects: Option<PathBuf>,
-    /// How many transactions to load at the same time.
-    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
-    jobs: u16,
+    /// How many transactions to load at the same time at most [default: as many as are found to pay, up to
+    /// 4; 1 on memory].
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=64))]
+    jobs: Option<u16>,
     /// Take a stream from which relationships were filtered out: its header and trailer are needed,
     /// but not their number and digest.
     #[arg(long, conflicts_with = "no_trailer")]
@@ -151,9 +153,8 @@ impl Program for Import {
             number = shutdown.requested() => return Ok(Exit::Signal(number)),
         };
         shutdown.grace(GRACE + REPORTING);
-        let loader = target.loader(on_conflict, rejects);
-        let (stats, outcome) =
-            load_all(&loader, first, steps, self.jobs, &progress, &shutdown).await;
+        let loader = target.loader(on_conflict, rejects, self.jobs);
+        let (stats, outcome) = load_all(&loader, first, steps, &progress, &shutdown).await;
         progress.clear();
         let rejects_synced = lock(&loader.rejects).finish();
         // Also with --quiet: what is committed must never be taken for not written.
@@ -193,7 +194,13 @@ impl Program for Import {
             return Err(lost());
         }
         let imported = target
-            .summary(header.as_deref(), &stats, &totals, &progress)
+            .summary(
+                header.as_deref(),
+                &stats,
+                &totals,
+                loader.setting(),
+                &progress,
+            )
             .await
             .inspect_err(|_| report_loaded("the same command"))?;
         stdio::print_line(
@@ -300,7 +307,6 @@ async fn load_all<S: Server>(
     loader: &Loader<S>,
     first: Step,
     mut steps: mpsc::Receiver<Step>,
-    jobs: u16,
     progress: &Progress,
     shutdown: &Shutdown,
 ) -> (Stats, Result<Ended, CommandError>) {
@@ -308,6 +314,7 @@ async fn load_all<S: Server>(
     let mut loading = FuturesUnordered::new();
     let mut outcome = None;
     let mut first = Some(first);
+    let mut waiting = Chunk::default();
     let mut in_flight = 0;
     let too_late = async {
         let number = shutdown.in_a_hurry().await;
@@ -316,15 +323,24 @@ async fn load_all<S: Server>(
     };
     tokio::pin!(too_late);
     while outcome.is_none() || !loading.is_empty() {
+        let setting = loader.setting();
+        let has_room = outcome.is_none() && loading.len() < setting.in_flight;
+        if has_room && waiting.len() > 0 {
+            let (chunk, is_full) = waiting.take(setting);
+            let rows = chunk.len() as u64;
+            progress.add(rows);
+            in_flight += rows;
+            loading.push(async move { (rows, loader.load_measured(chunk, is_full).await) });
+            // A signal is also looked for between two transactions.
+            if loading.len() < setting.in_flight && waiting.len() > 0 && shutdown.signal().is_none()
+            {
+                continue;
+            }
+        }
         tokio::select! {
-            step = next(&mut first, &mut steps), if outcome.is_none() && loading.len() < usize::from(jobs) => {
+            step = next(&mut first, &mut steps), if has_room && waiting.len() == 0 => {
                 match step {
-                    Some(Step::Chunk(chunk)) => {
-                        let rows = chunk.len() as u64;
-                        progress.add(rows);
-                        in_flight += rows;
-                        loading.push(async move { (rows, loader.load(chunk).await) });
-                    }
+                    Some(Step::Chunk(chunk)) => waiting = chunk,
                     Some(Step::End(totals)) => outcome = Some(Ok(Ended::Complete(totals))),
                     Some(Step::Failed(failure)) => outcome = Some(Err(failure)),
                     Some(Step::Header(_)) | None => outcome = Some(Err(lost())),

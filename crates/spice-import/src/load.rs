@@ -4,19 +4,22 @@
 //! again, and after "already exists" they can be distinguished by reading what is there. Nothing is ever
 //! dropped because its neighbour is in the way.
 
+use std::ops::RangeInclusive;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use authzed::{Code, Kind};
 use spice_cli::{CommandError, Exit, lock};
 use spice_client::retry::Retry;
 use spice_client::server::Server;
-use spice_client::write_engine::{RowErrorTest, WriteEngine};
+use spice_client::write_engine::controller::{Bounds, Setting};
+use spice_client::write_engine::throughput::Throughput;
+use spice_client::write_engine::{LATE, RowErrorTest, WriteEngine};
 use spice_record::ExpiryPrecision;
 use tokio::time::{Duration, Instant};
 
 use crate::OnConflict;
-use crate::chunk::{Chunk, Row};
+use crate::chunk::{CHUNK_RELATIONSHIPS, Chunk, MESSAGE_RELATIONSHIPS, Row};
 use crate::rejects::Rejects;
 use crate::stats::Stats;
 
@@ -27,12 +30,8 @@ mod tests;
 
 /// A stream is ended before the target ends it (after 30 s); the rest goes into the next one.
 const STREAM_TIME: Duration = Duration::from_secs(20);
-/// A transaction that fails after this, half of the time that SpiceDB gives it, was too much for the target
-/// whatever its error is: on Spanner it is UNKNOWN or INTERNAL ("failed to lookup namespaces: ...
-/// Canceled", measured on its emulator, v1.56.0).
-const SLOW: Duration = Duration::from_secs(15);
-/// So few are not too much: the target was away.
-const SLOW_FROM: usize = 500;
+/// A transaction that takes longer is not made larger.
+const SLOW: Duration = Duration::from_secs(2);
 /// How often a connection breaks under the same rows before they are sent in halves.
 const BREAKS: usize = 2;
 
@@ -43,8 +42,10 @@ pub(crate) struct Loader<S> {
     /// How precisely the target keeps expiries.
     precision: ExpiryPrecision,
     pub(crate) rejects: Mutex<Rejects>,
-    /// How many rows the target takes in one transaction, as far as is known.
-    max_rows: AtomicUsize,
+    /// How many rows a transaction has, and how many transactions are in flight.
+    throughput: Mutex<Throughput>,
+    /// The last transaction held rows that the target has, or refuses.
+    is_resuming: AtomicBool,
 }
 
 /// Rows of one transaction.
@@ -63,14 +64,63 @@ impl<S: Server> Loader<S> {
         on_conflict: OnConflict,
         precision: ExpiryPrecision,
         rejects: Rejects,
+        in_flight: &RangeInclusive<usize>,
     ) -> Self {
+        let bounds = Bounds {
+            first: Setting {
+                size: MESSAGE_RELATIONSHIPS,
+                in_flight: *in_flight.start(),
+            },
+            most: Setting {
+                size: CHUNK_RELATIONSHIPS,
+                in_flight: *in_flight.end(),
+            },
+            slow: SLOW,
+        };
         Self {
-            engine: WriteEngine::new(server, max_retries, 1, None),
+            engine: WriteEngine::new(server, max_retries, 1..=1, None),
             on_conflict,
             precision,
             rejects: Mutex::new(rejects),
-            max_rows: AtomicUsize::new(usize::MAX),
+            throughput: Mutex::new(Throughput::new(bounds, "relationships")),
+            is_resuming: AtomicBool::new(false),
         }
+    }
+
+    /// How many rows the next transaction has, and how many are in flight. Where rows are found to be there
+    /// already, what is next to them probably is as well: it is read with one request, as much as there is.
+    pub(crate) fn setting(&self) -> Setting {
+        let throughput = lock(&self.throughput);
+        match self.is_resuming.load(Ordering::Relaxed) {
+            true => Setting {
+                size: throughput.most(),
+                in_flight: 1,
+            },
+            false => throughput.setting(),
+        }
+    }
+
+    /// Loads one chunk, and measures that where it `is_full`, a transaction as large as the setting asks.
+    /// The stats are true also where that failed.
+    pub(crate) async fn load_measured(
+        &self,
+        chunk: Chunk,
+        is_full: bool,
+    ) -> (Stats, Result<(), CommandError>) {
+        let is_measured = is_full && !self.is_resuming.load(Ordering::Relaxed);
+        let call = is_measured.then(|| lock(&self.throughput).begin());
+        let (stats, outcome) = self.load(chunk).await;
+        let is_resuming = stats.loaded < stats.total();
+        self.is_resuming.store(is_resuming, Ordering::Relaxed);
+        match call {
+            Some(call) if is_resuming || outcome.is_err() => lock(&self.throughput).leave_out(call),
+            Some(call) => {
+                let count = usize::try_from(stats.loaded).unwrap_or(usize::MAX);
+                lock(&self.throughput).end(call, count);
+            }
+            None => {}
+        }
+        (stats, outcome)
     }
 
     /// Loads one chunk. The stats are true also where that failed.
@@ -92,7 +142,7 @@ impl<S: Server> Loader<S> {
             bisecting: false,
         }];
         while let Some(attempt) = attempts.pop() {
-            if attempt.chunk.len() > self.max_rows.load(Ordering::Relaxed) {
+            if attempt.chunk.len() > lock(&self.throughput).most() {
                 let rows = attempt.chunk.rows()?;
                 attempts.extend(halves(&rows, attempt.conflicts, attempt.bisecting));
                 continue;
@@ -133,16 +183,13 @@ impl<S: Server> Loader<S> {
                         });
                     }
                 }
-                Imported::TooSlow(error) if chunk.len() > 1 => {
+                Imported::TooSlow(error) => {
                     tracing::warn!(
                         "lines {first} to {last} take too long in one transaction: {error}; halving it, and \
                          those after it"
                     );
-                    let half = chunk.len().div_ceil(2);
-                    self.max_rows.fetch_min(half, Ordering::Relaxed);
                     attempts.extend(halves(&chunk.rows()?, conflicts, bisecting));
                 }
-                Imported::TooSlow(error) => return Err(error.into()),
                 Imported::Broken(error) => {
                     tracing::warn!(
                         "lines {first} to {last}: the connection breaks under them each time: {error}; \
@@ -185,8 +232,7 @@ impl<S: Server> Loader<S> {
             };
             match error.kind() {
                 Kind::AlreadyExists => return Ok(Imported::Conflict),
-                Kind::StreamTimeout => return Ok(Imported::TooSlow(error)),
-                _ if is_too_slow(&error, chunk.len(), started.elapsed()) => {
+                _ if self.is_too_slow(&error, chunk.len(), started.elapsed()) => {
                     return Ok(Imported::TooSlow(error));
                 }
                 _ if row_errors.is_row_error(&server, &error).await => {
@@ -234,6 +280,14 @@ impl<S: Server> Loader<S> {
         }
         let rows = self.without_refused_shapes(rows, stats)?;
         Ok(halves(&rows, conflicts, true))
+    }
+
+    /// Whether a transaction of so many rows that failed after this time was too much for the target. Then
+    /// later ones are smaller.
+    fn is_too_slow(&self, error: &authzed::Error, rows: usize, after: Duration) -> bool {
+        let is_late = error.is_transient() && after > LATE;
+        (is_late || error.kind() == Kind::StreamTimeout)
+            && lock(&self.throughput).too_slow(rows).is_some()
     }
 
     fn reject(
@@ -300,11 +354,6 @@ fn imported(chunk: &Chunk, loaded: u64) -> Result<Imported, CommandError> {
             ))
         }
     }
-}
-
-/// Whether a transaction of so many rows that failed after this time was too much for the target.
-fn is_too_slow(error: &authzed::Error, rows: usize, after: Duration) -> bool {
-    error.is_transient() && rows > SLOW_FROM && after > SLOW
 }
 
 fn halves(rows: &[Row], conflicts: u8, bisecting: bool) -> Vec<Attempt> {

@@ -7,6 +7,7 @@ use spice_cli::{CommandError, Connection};
 use spice_client::datastore::expiry_precision;
 use spice_client::retry::Retry;
 use spice_client::same_datastore::refuse_same_datastore;
+use spice_client::write_engine::controller::Setting;
 use spice_record::record::Imported;
 use spice_record::{ExpiryPrecision, Header};
 
@@ -16,6 +17,9 @@ use crate::load::Loader;
 use crate::rejects::Rejects;
 use crate::stats::Stats;
 use crate::{Import, OnConflict, schema};
+
+/// How many transactions there are at the same time at most, unless `--jobs` is given.
+const MOST_IN_FLIGHT: usize = 4;
 
 /// A target that was found fit to load into.
 pub(crate) struct Target {
@@ -78,14 +82,25 @@ impl Target {
         expiry_precision(self.kind)
     }
 
-    pub(crate) fn loader(&self, on_conflict: OnConflict, rejects: Rejects) -> Loader<Client> {
+    pub(crate) fn loader(
+        &self,
+        on_conflict: OnConflict,
+        rejects: Rejects,
+        jobs: Option<u16>,
+    ) -> Loader<Client> {
         let retries = self.connection.max_retries;
+        let jobs = match jobs {
+            Some(jobs) => usize::from(jobs),
+            None if self.kind.takes_calls_in_turn() => 1,
+            None => MOST_IN_FLIGHT,
+        };
         Loader::new(
             self.client.clone(),
             retries,
             on_conflict,
             self.precision(),
             rejects,
+            &(1..=jobs),
         )
     }
 
@@ -104,6 +119,7 @@ impl Target {
         header: Option<&Header>,
         stats: &Stats,
         totals: &Totals,
+        setting: Setting,
         progress: &Progress,
     ) -> Result<Imported, CommandError> {
         let expiry_truncated = self.kind.expiry_resolution().map(|nanos| match nanos {
@@ -131,6 +147,8 @@ impl Target {
             digest: totals.digest,
             expiry_precision: totals.precision,
             verified: totals.verified,
+            call_size: Some(setting.size as u64),
+            calls_in_flight: Some(setting.in_flight as u64),
             seconds: (progress.elapsed().as_secs_f64() * 1e3).round() / 1e3,
         })
     }

@@ -11,7 +11,7 @@ use super::{PendingSchema, SchemaPolicy, bring};
 use crate::write::Target;
 
 fn target(server: &Scripted) -> Target<Scripted> {
-    Target::new(WriteEngine::new(server.clone(), 3, 1, None), None, true)
+    Target::new(WriteEngine::new(server.clone(), 3, 1..=1, None), None, true)
 }
 
 async fn bring_to(

@@ -203,7 +203,7 @@ impl World {
         let args = ["spice-apply"].iter().chain(&self.flags);
         let args = Apply::try_parse_from(args).expect("flags");
         let (sender, receiver) = channel(1 << 20);
-        let engine = WriteEngine::new(self.server.clone(), 8, self.jobs, None);
+        let engine = WriteEngine::new(self.server.clone(), 8, self.jobs..=self.jobs, None);
         let mut worker = Worker::new(
             &args,
             Target::new(engine, None, true),

@@ -28,7 +28,7 @@ impl PositionSink for Saved {
 
 fn target(server: &Scripted, is_followed: bool) -> Target<Scripted> {
     Target::new(
-        WriteEngine::new(server.clone(), 5, 2, None),
+        WriteEngine::new(server.clone(), 5, 2..=2, None),
         None,
         is_followed,
     )
@@ -99,7 +99,7 @@ async fn rejects_collect_what_is_refused_and_the_rest_is_written() {
     refuse(&server, "T b", "INVALID_SUBJECT_TYPE");
     let rejects = Rejects::open(&path, &[]).expect("opened");
     let target = Target::new(
-        WriteEngine::new(server.clone(), 5, 1, None),
+        WriteEngine::new(server.clone(), 5, 1..=1, None),
         Some(rejects),
         true,
     );
@@ -148,7 +148,7 @@ async fn a_refused_update_is_no_longer_ambiguous() {
     refuse(&server, "T b", "INVALID_SUBJECT_TYPE");
     let rejects = Rejects::open(&folder.path().join("rejects"), &[]).expect("opened");
     let target = Target::new(
-        WriteEngine::new(server.clone(), 5, 1, None),
+        WriteEngine::new(server.clone(), 5, 1..=1, None),
         Some(rejects),
         true,
     );
@@ -189,5 +189,5 @@ async fn head_is_read_again_after_a_passing_failure() {
         target.head().await.expect("read"),
         spice_client::scripted::token(1_000)
     );
-    assert_eq!(target.width(), 2_000);
+    assert_eq!(target.batch(), 800);
 }

@@ -1,25 +1,29 @@
-//! How large a call is, and how many calls are in flight.
+//! How the updates of a write are divided into calls.
 //!
-//! Both are asked for before each call, so that an adaptive controller has its place here: it would
-//! observe how each call ended and how long it took, and answer
-//! [`updates_per_call`](CallSizing::updates_per_call) and
-//! [`calls_in_flight`](CallSizing::calls_in_flight) by that. Today the first is a constant that a
-//! server's limit lowers, the second a constant.
+//! Before each call it is asked how large that is and how many may be in flight; both follow what earlier
+//! calls brought ([`Throughput`]). One transaction of the source stays one call, if the server takes so
+//! many updates.
 
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use authzed::Error;
+use spice_cli::lock;
 
 use super::Item;
+use super::controller::{Bounds, Setting};
+use super::throughput::{Call, Throughput};
 
 /// SpiceDB's default; the true limit is learned when it is lower.
 const MAX_UPDATES_PER_CALL: usize = 1_000;
-/// What cannot be one revision of the target is written by calls of so many: databases plan larger ones
-/// badly. MariaDB 10.11 plans a call of 200 in 20 ms, one of 300 in 56 ms and one of 1,000 in 1.2 s
-/// (measured on 2 busy cores), and in tables that hold relationships PostgreSQL 15 takes 4,000 to 7,500
-/// updates a second in calls of 250, 900 to 1,900 in calls of 1,000.
-pub(super) const SPLIT_UPDATES_PER_CALL: usize = 200;
+/// Where it starts. Databases plan large calls badly: MariaDB 10.11 plans a call of 200 in 20 ms, one of 300
+/// in 56 ms and one of 1,000 in 1.2 s (measured on 2 busy cores).
+const FIRST_UPDATES_PER_CALL: usize = 100;
+/// A call that takes longer is not made larger.
+const SLOW: Duration = Duration::from_millis(250);
 /// A server takes no request above 4 MiB.
 const BYTES_PER_CALL: usize = 3 << 20;
 /// What an update takes in a request beside its relationship, in bytes.
@@ -31,14 +35,26 @@ const TOO_MANY_UPDATES: &str = "TOO_MANY_UPDATES_IN_REQUEST";
 pub(super) struct CallSizing {
     /// The most updates that the server takes in a call, as far as that is known.
     limit: AtomicUsize,
-    jobs: usize,
+    throughput: Mutex<Throughput>,
 }
 
 impl CallSizing {
-    pub(super) fn new(jobs: usize) -> Self {
+    /// `in_flight`: with how many calls in flight it starts, and how many there are at most.
+    pub(super) fn new(in_flight: &RangeInclusive<usize>) -> Self {
+        let bounds = Bounds {
+            first: Setting {
+                size: FIRST_UPDATES_PER_CALL,
+                in_flight: *in_flight.start(),
+            },
+            most: Setting {
+                size: MAX_UPDATES_PER_CALL,
+                in_flight: *in_flight.end(),
+            },
+            slow: SLOW,
+        };
         Self {
             limit: AtomicUsize::new(MAX_UPDATES_PER_CALL),
-            jobs: jobs.max(1),
+            throughput: Mutex::new(Throughput::new(bounds, "updates")),
         }
     }
 
@@ -47,17 +63,51 @@ impl CallSizing {
         self.limit.load(Ordering::Relaxed)
     }
 
+    pub(super) fn setting(&self) -> Setting {
+        lock(&self.throughput).setting()
+    }
+
+    /// How many updates fill the calls in flight.
+    pub(super) fn wave(&self) -> usize {
+        let Setting { size, in_flight } = self.setting();
+        size * in_flight
+    }
+
+    /// How many updates are best written together.
+    pub(super) fn batch(&self) -> usize {
+        lock(&self.throughput).batch()
+    }
+
     /// How many updates the next call has, of a transaction or of updates without one.
     pub(super) fn updates_per_call(&self, is_transaction: bool) -> usize {
         match is_transaction {
             true => self.limit(),
-            false => self.limit().min(SPLIT_UPDATES_PER_CALL),
+            false => self.setting().size,
         }
     }
 
     /// How many calls may be in flight now.
     pub(super) fn calls_in_flight(&self) -> usize {
-        self.jobs
+        self.setting().in_flight
+    }
+
+    /// A call with so many updates begins, of a write of many; `None` where it is no measure of the setting.
+    pub(super) fn begin(&self, updates: usize, is_backlog: bool) -> Option<Call> {
+        let mut throughput = lock(&self.throughput);
+        (is_backlog && updates == throughput.setting().size).then(|| throughput.begin())
+    }
+
+    /// It has ended: so many updates are acknowledged.
+    pub(super) fn end(&self, call: Call, updates: usize) {
+        lock(&self.throughput).end(call, updates);
+    }
+
+    /// A call failed late. Returns how many updates a call has from now on, unless it had so few that their
+    /// number cannot be the reason.
+    pub(super) fn too_slow(&self, updates: usize) -> Option<usize> {
+        let most = lock(&self.throughput).too_slow(updates)?;
+        self.limit.fetch_min(most, Ordering::Relaxed);
+        Some(most)
     }
 
     /// What to do with updates of which the server refuses at least one, or takes fewer in a call.
@@ -71,16 +121,17 @@ impl CallSizing {
         }
         let learned = error.limit().and_then(|limit| usize::try_from(limit).ok());
         let limit = learned.unwrap_or(1).clamp(1, updates - 1);
-        self.limit.fetch_min(limit, Ordering::Relaxed);
-        AfterRefusal::Chunks(limit)
+        let before = self.limit.fetch_min(limit, Ordering::Relaxed);
+        lock(&self.throughput).limit(limit.min(before));
+        AfterRefusal::Smaller
     }
 }
 
 /// How updates are divided after a refusal.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum AfterRefusal {
-    /// Into calls of so many: the server takes no more.
-    Chunks(usize),
+    /// Into calls of as many as the server takes, which is known now.
+    Smaller,
     /// In two: one of them is refused.
     Halve,
     /// Not at all: this one is refused.
@@ -128,7 +179,7 @@ mod tests {
     use crate::scripted::{relationship, too_many_updates};
 
     fn sizes(count: usize, is_transaction: bool, limit: Option<usize>) -> Vec<usize> {
-        let sizing = CallSizing::new(1);
+        let sizing = CallSizing::new(&(1..=1));
         if let Some(limit) = limit {
             sizing.after_refusal(1_000, &too_many_updates(limit));
         }
@@ -152,21 +203,24 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_one_transaction_goes_in_calls_of_200() {
-        assert_eq!(sizes(1_001, true, None), [200, 200, 200, 200, 200, 1]);
-        assert_eq!(sizes(450, false, None), [200, 200, 50]);
+    fn what_cannot_be_one_transaction_goes_in_calls_of_100() {
+        assert_eq!(
+            sizes(1_001, true, None),
+            [[100; 10].as_slice(), &[1]].concat()
+        );
+        assert_eq!(sizes(250, false, None), [100, 100, 50]);
     }
 
     #[test]
     fn a_learned_limit_bounds_later_calls() {
         assert_eq!(sizes(300, true, Some(300)), [300]);
-        assert_eq!(sizes(301, true, Some(300)), [200, 101]);
+        assert_eq!(sizes(301, true, Some(300)), [100, 100, 100, 1]);
         assert_eq!(sizes(25, false, Some(10)), [10, 10, 5]);
     }
 
     #[test]
     fn calls_are_split_by_bytes_and_a_huge_update_is_alone() {
-        let sizing = CallSizing::new(1);
+        let sizing = CallSizing::new(&(1..=1));
         let large = |bytes: usize| {
             let mut relationship = relationship("x");
             relationship.relation = "r".repeat(bytes);
@@ -189,20 +243,20 @@ mod tests {
 
     #[test]
     fn learned_limit_only_falls_and_stays_above_zero() {
-        let sizing = CallSizing::new(1);
+        let sizing = CallSizing::new(&(1..=1));
         let learn = |updates, limit| sizing.after_refusal(updates, &too_many_updates(limit));
-        assert_eq!(learn(1_000, 400), AfterRefusal::Chunks(400));
+        assert_eq!(learn(1_000, 400), AfterRefusal::Smaller);
         assert_eq!(sizing.limit(), 400);
-        assert_eq!(learn(100, 900), AfterRefusal::Chunks(99));
+        assert_eq!(learn(100, 900), AfterRefusal::Smaller);
         assert_eq!(sizing.limit(), 99);
-        assert_eq!(learn(50, 0), AfterRefusal::Chunks(1));
+        assert_eq!(learn(50, 0), AfterRefusal::Smaller);
         assert_eq!(sizing.limit(), 1);
         assert_eq!(learn(1, 0), AfterRefusal::Single);
     }
 
     #[test]
     fn any_other_refusal_is_bisected() {
-        let sizing = CallSizing::new(4);
+        let sizing = CallSizing::new(&(4..=4));
         let refused = crate::scripted::refused("INVALID_SUBJECT_TYPE");
         assert_eq!(sizing.after_refusal(2, &refused), AfterRefusal::Halve);
         assert_eq!(sizing.after_refusal(1, &refused), AfterRefusal::Single);

@@ -86,7 +86,7 @@ fn touches(count: usize) -> Vec<RelationshipUpdate> {
 }
 
 fn engine(server: &Scripted) -> WriteEngine<Scripted> {
-    WriteEngine::new(server.clone(), 3, 1, None)
+    WriteEngine::new(server.clone(), 3, 1..=1, None)
 }
 
 async fn write(
@@ -140,8 +140,8 @@ async fn limit_of_updates_is_learned_from_the_error() {
         .write(&notes, touches(301), true)
         .await
         .expect("written");
-    assert_eq!(server.sizes()[4..], [200, 101]);
-    assert_eq!(engine.width(), 300);
+    assert_eq!(server.sizes()[4..], [100, 100, 100, 1]);
+    assert_eq!(engine.batch(), 400);
 }
 
 #[tokio::test(start_paused = true)]
@@ -310,12 +310,13 @@ async fn internal_error_is_the_servers_fault_if_markers_fail() {
 async fn calls_in_flight_are_bounded_and_all_are_awaited() {
     let (server, notes) = (Scripted::new(), Notes::default());
     server.latency(Duration::from_millis(50));
-    let engine = WriteEngine::new(server.clone(), 3, 3, None);
+    let engine = WriteEngine::new(server.clone(), 3, 3..=3, None);
     let outcome = engine
         .write(&notes, touches(1_500), false)
         .await
         .expect("written");
-    assert_eq!((outcome.calls, server.max_in_flight()), (8, 3));
+    assert_eq!(server.max_in_flight(), 3);
+    assert_eq!(outcome.calls, server.sizes().len() as u64);
     assert_eq!(server.relationships().len(), 1_500);
 }
 
@@ -324,13 +325,13 @@ async fn after_a_failure_calls_in_flight_end_and_none_is_started() {
     let (server, notes) = (Scripted::new(), Notes::default());
     let read_only = Error::simulated(Code::Unavailable, Some("SERVICE_READ_ONLY"), &[], "");
     server.writes([End::Fails(read_only), End::After(Duration::from_secs(5))]);
-    let engine = WriteEngine::new(server.clone(), 3, 2, None);
+    let engine = WriteEngine::new(server.clone(), 3, 2..=2, None);
     engine
         .write(&notes, touches(1_000), false)
         .await
         .expect_err("read-only");
-    assert_eq!(server.sizes(), [200, 200]);
-    assert_eq!(server.relationships().len(), 200, "the second was awaited");
+    assert_eq!(server.sizes(), [100, 100]);
+    assert_eq!(server.relationships().len(), 100, "the second was awaited");
     assert!(!engine.has_dropped());
 }
 
@@ -365,15 +366,15 @@ async fn a_pause_that_is_dropped_leaves_nothing_in_flight() {
 #[tokio::test(start_paused = true)]
 async fn calls_are_paced() {
     let (server, notes) = (Scripted::new(), Notes::default());
-    let engine = WriteEngine::new(server.clone(), 3, 4, Some(10));
+    let engine = WriteEngine::new(server.clone(), 3, 4..=4, Some(10));
     let started = Instant::now();
     engine
         .write(&notes, touches(2_000), false)
         .await
         .expect("written");
-    assert_eq!(server.sizes().len(), 10);
+    let calls = server.sizes().len() as u128;
     // The first tick is at once.
-    assert_eq!(started.elapsed().as_millis(), 900);
+    assert_eq!(started.elapsed().as_millis(), 100 * (calls - 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -409,7 +410,7 @@ async fn each_update_is_acknowledged_or_refused_however_calls_end() {
             end
         }));
         refuse(&server, &["0002"], &refused("INVALID_SUBJECT_TYPE"));
-        let engine = WriteEngine::new(server.clone(), 10, 1 + seed % 3, None);
+        let engine = WriteEngine::new(server.clone(), 10, 1..=1 + seed % 3, None);
         engine
             .write(&notes, touches(5), true)
             .await
@@ -428,4 +429,39 @@ async fn each_update_is_acknowledged_or_refused_however_calls_end() {
         assert!(acknowledged.is_disjoint(&refused), "seed {seed}");
         assert_eq!(acknowledged.len() + refused.len(), 5, "seed {seed}");
     }
+}
+
+/// A slow target on Spanner answers UNKNOWN or INTERNAL, and no row is at fault.
+#[tokio::test(start_paused = true)]
+async fn call_that_fails_late_is_halved_whatever_its_error() {
+    for error in [unavailable(), deadline(), internal()] {
+        let (server, notes) = (Scripted::new(), Notes::default());
+        server.writes([
+            End::FailsAfter(Duration::from_secs(20), error.clone()),
+            End::FailsAfter(Duration::from_secs(20), error),
+        ]);
+        let engine = engine(&server);
+        let outcome = engine
+            .write(&notes, touches(800), true)
+            .await
+            .expect("written");
+        assert_eq!(server.sizes(), [800, 400, 200, 200, 200, 200]);
+        assert_eq!((outcome.refused, server.relationships().len()), (0, 800));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn target_that_never_takes_any_ends_with_75_and_the_smallest_call() {
+    let (server, notes) = (Scripted::new(), Notes::default());
+    let slow = End::FailsAfter(Duration::from_secs(20), unavailable());
+    server.writes(vec![slow; 99]);
+    let failure = engine(&server)
+        .write(&notes, touches(1_000), true)
+        .await
+        .expect_err("never written");
+    assert_eq!(failure.exit, Exit::TryAgain);
+    let smallest = *server.sizes().last().expect("a call");
+    assert!(smallest < 16, "{smallest}");
+    let named = format!("a call of {smallest} updates");
+    assert!(failure.message().contains(&named), "{}", failure.message());
 }

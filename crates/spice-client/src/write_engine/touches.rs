@@ -6,7 +6,6 @@ use authzed::Written;
 use authzed::v1::{Relationship, relationship_update::Operation};
 use spice_cli::{CommandError, lock};
 
-use super::sizing::SPLIT_UPDATES_PER_CALL;
 use super::{Item, Outcome, Policy, Stage, WriteEngine};
 use crate::lookup::key;
 use crate::server::{Layout, Server};
@@ -78,7 +77,7 @@ impl<S: Server> WriteEngine<S> {
         self.report_skipped(&skipped);
         let mut refused = 0;
         // Few at a time: between two of these calls they are not there.
-        for items in skipped.chunks(SPLIT_UPDATES_PER_CALL) {
+        for items in skipped.chunks(self.setting().size) {
             let deleted = self.call(policy, items, Stage::DeleteSkipped).await?;
             outcome.add(deleted);
             let touched = self.call(policy, items, Stage::WriteSkipped).await;

@@ -29,7 +29,14 @@ fn loader(server: &Scripted, policy: OnConflict) -> Loader<Scripted> {
 }
 
 fn loader_with(server: &Scripted, policy: OnConflict, rejects: Rejects) -> Loader<Scripted> {
-    Loader::new(server.clone(), 3, policy, ExpiryPrecision::Micros, rejects)
+    Loader::new(
+        server.clone(),
+        3,
+        policy,
+        ExpiryPrecision::Micros,
+        rejects,
+        &(1..=1),
+    )
 }
 
 fn rows(relationships: impl IntoIterator<Item = Relationship>) -> Vec<Row> {

@@ -41,14 +41,21 @@ fn end() -> Step {
 /// Loads steps; the signal comes after 100 ms.
 async fn run(
     server: &Scripted,
-    jobs: u16,
+    jobs: usize,
     steps: Vec<Step>,
     signal: Option<bool>,
 ) -> (Stats, Result<Ended, CommandError>) {
     let progress = Progress::start("relationships read", true);
     let precision = ExpiryPrecision::Micros;
     let rejects = Rejects::default();
-    let loader = Loader::new(server.clone(), 3, OnConflict::Fail, precision, rejects);
+    let loader = Loader::new(
+        server.clone(),
+        3,
+        OnConflict::Fail,
+        precision,
+        rejects,
+        &(jobs..=jobs),
+    );
     let (sender, receiver) = mpsc::channel(9);
     let mut steps = steps.into_iter();
     let first = steps.next().expect("a step");
@@ -56,7 +63,7 @@ async fn run(
         assert!(sender.try_send(step).is_ok());
     }
     let (shutdown, send) = Shutdown::simulated();
-    let loading = load_all(&loader, first, receiver, jobs, &progress, &shutdown);
+    let loading = load_all(&loader, first, receiver, &progress, &shutdown);
     let signals = async {
         tokio::time::sleep(Duration::from_millis(100)).await;
         if let Some(patient) = signal {
@@ -84,10 +91,7 @@ async fn all_chunks_are_loaded_so_many_at_a_time() {
         server.latency(Duration::from_millis(10));
         let (stats, ended) = run(&server, jobs, three(), None).await;
         assert!(matches!(ended, Ok(Ended::Complete(_))));
-        assert_eq!(
-            (stats.loaded, server.max_in_flight()),
-            (30, usize::from(jobs))
-        );
+        assert_eq!((stats.loaded, server.max_in_flight()), (30, jobs));
     }
 }
 
@@ -144,4 +148,22 @@ async fn after_a_patient_signal_it_is_awaited() {
     let (stats, ended) = run(&server, 1, three(), Some(true)).await;
     assert!(matches!(ended, Ok(Ended::Signal(SIGTERM))));
     assert_eq!((stats.loaded, stats.unknown), (10, 0));
+}
+
+/// What is there already is looked up in large parts: a look-up costs the same for few and for many.
+#[tokio::test(start_paused = true)]
+async fn where_rows_are_there_already_transactions_are_as_large_as_they_can_be() {
+    let server = Scripted::new();
+    let row = |line: u64| Row {
+        line,
+        relationship: relationship(&format!("row{line:05}")),
+    };
+    let rows: Vec<Row> = (1..=10_000).map(row).collect();
+    server.put(rows[..5_000].iter().map(|row| row.relationship.clone()));
+    let steps = vec![Step::Chunk(Chunk::from_rows(&rows)), end()];
+    let (stats, ended) = run(&server, 1, steps, None).await;
+    assert!(matches!(ended, Ok(Ended::Complete(_))));
+    assert_eq!((stats.present, stats.loaded), (5_000, 5_000));
+    // The first finds that it is there; the rest at once; what of that is absent.
+    assert_eq!(server.sizes(), [1_000, 9_000, 5_000]);
 }

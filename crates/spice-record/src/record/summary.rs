@@ -43,6 +43,13 @@ pub struct Imported {
     pub expiry_precision: ExpiryPrecision,
     /// Whether count, digest and header were proved by a trailer.
     pub verified: bool,
+    /// Relationships that a call had at last, and how many calls were in flight at most, as were found to be
+    /// best.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call_size: Option<u64>,
+    /// See `call_size`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calls_in_flight: Option<u64>,
     /// Wall time.
     pub seconds: f64,
 }
@@ -76,6 +83,13 @@ pub struct Applied {
     /// WriteRelationships calls.
     #[serde(default)]
     pub calls: u64,
+    /// Of several calls: updates that one had at last, and how many calls were in flight at most, as were found to be
+    /// best.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call_size: Option<u64>,
+    /// See `call_size`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calls_in_flight: Option<u64>,
     /// One revision of the source became several of the target.
     #[serde(default, skip_serializing_if = "is_false")]
     pub split: bool,

@@ -77,7 +77,7 @@ async fn several_calls_are_a_sync_point_once_the_head_is_read() {
     let reports = idle(&world, vec![large(&world, 1)], Duration::from_secs(7)).await;
     assert_eq!(
         (reports.len(), reports[0].calls, reports[0].split),
-        (1, 8, true)
+        (1, 16, true)
     );
     assert!(!reports[0].sync_point && reports[0].target_revision.is_none());
     assert_eq!(world.server.relationships().len(), 1_501);
@@ -90,7 +90,7 @@ async fn several_calls_are_a_sync_point_once_the_head_is_read() {
     assert_eq!(reports[1].source_revision, Some(world.source.revision(1)));
     assert_eq!(
         reports[1].target_revision,
-        Some(spice_client::scripted::token(1_008))
+        Some(spice_client::scripted::token(1_016))
     );
     assert!(world.position().is_some_and(|position| position.sync_point));
 }

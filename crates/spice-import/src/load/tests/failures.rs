@@ -70,7 +70,8 @@ async fn what_takes_too_long_is_halved_and_so_is_what_comes_after_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_failure_of_many_rows_is_too_slow_whatever_its_error() {
-    for (rows, seconds, halved) in [(501, 16, true), (500, 16, false), (501, 14, false)] {
+    // So few are not too many: the target was away.
+    for (rows, seconds, halved) in [(501, 16, true), (15, 16, false), (501, 14, false)] {
         let server = Scripted::new();
         server.latency(Duration::from_secs(seconds));
         server.imports([End::Fails(unavailable())]);
@@ -81,11 +82,16 @@ async fn a_slow_failure_of_many_rows_is_too_slow_whatever_its_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_row_that_takes_too_long_ends_the_import() {
+async fn target_that_never_takes_a_row_in_time_ends_with_75() {
     let server = Scripted::new();
-    server.imports([End::Fails(stream_timeout())]);
-    let (stats, result) = load(&loader(&server, OnConflict::Fail), &many(1)).await;
-    assert!(result.is_err() && stats.total() == 0);
+    server.imports(vec![End::Fails(stream_timeout()); 99]);
+    let (stats, result) = load(&loader(&server, OnConflict::Fail), &many(1_000)).await;
+    let failure = result.expect_err("never loaded");
+    assert_eq!((failure.exit, stats.total()), (Exit::TryAgain, 0));
+    let smallest = *server.sizes().last().expect("an import");
+    assert!(smallest < 16, "{smallest}");
+    let named = format!("lines 1 to {smallest}");
+    assert!(failure.message().contains(&named), "{}", failure.message());
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,286 @@
+//! How large a call is, and how many are in flight: the setting that the target was seen to take best.
+//!
+//! It starts small and looks for a better setting by trying a neighbour: twice the size, twice the calls in
+//! flight, or half of either. What pays is kept and tried again in the same direction, what does not is
+//! taken back. Then it stays with the setting for longer and longer before it looks again: statistics
+//! arrive, caches fill. It knows nothing of servers and clocks: whoever drives it
+//! ([`Throughput`](super::throughput::Throughput)) reports to it what a round of calls brought.
+
+use std::time::Duration;
+
+/// Relationships in a call, and calls in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// Relationships in a call.
+    pub size: usize,
+    /// Calls in flight.
+    pub in_flight: usize,
+}
+
+/// Between which settings the controller chooses.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Where it starts.
+    pub first: Setting,
+    /// The largest of either.
+    pub most: Setting,
+    /// A call that takes longer is not made larger, and one that takes four times as long is made smaller.
+    pub slow: Duration,
+}
+
+impl Bounds {
+    fn start(&self) -> Setting {
+        Setting {
+            size: self.first.size.clamp(1, self.most.size),
+            in_flight: self.first.in_flight.clamp(1, self.most.in_flight),
+        }
+    }
+}
+
+/// What several calls of one setting brought.
+#[derive(Clone, Copy, Debug)]
+pub struct Round {
+    /// Relationships that were acknowledged.
+    pub count: usize,
+    /// How long at least one call was in flight.
+    pub busy: Duration,
+    /// How long a call took, on average.
+    pub call: Duration,
+}
+
+impl Round {
+    /// Relationships in a second.
+    #[must_use]
+    pub fn rate(&self) -> f64 {
+        self.count as f64 / self.busy.as_secs_f64().max(1e-6)
+    }
+}
+
+/// More has to be faster by so much, less must not be slower at all: what is equally fast stays as it is.
+const PAYS: f64 = 1.05;
+/// The rate changes so much only if the server does: then everything is tried again soon.
+const CHANGED: f64 = 2.0;
+/// After all moves have failed, so many rounds pass before the next one is tried: doubled each time.
+const PATIENCE: std::ops::RangeInclusive<u32> = 4..=64;
+/// Fewer relationships in a call that failed late are not too many: the target was away.
+const TOO_MANY_FROM: usize = 16;
+
+/// Calls of fewer relationships than this part of the first size are not tried for their rate.
+const SMALLEST: usize = 4;
+
+/// A step to a neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Move {
+    MoreInFlight,
+    LargerCalls,
+    SmallerCalls,
+    FewerInFlight,
+}
+
+const MOVES: [Move; 4] = [
+    Move::MoreInFlight,
+    Move::LargerCalls,
+    Move::SmallerCalls,
+    Move::FewerInFlight,
+];
+
+/// A move that is being tried.
+#[derive(Clone, Copy, Debug)]
+struct Trial {
+    tried: Move,
+    /// The setting before it.
+    from: Setting,
+}
+
+/// Chooses the setting.
+#[derive(Clone, Debug)]
+pub struct Controller {
+    bounds: Bounds,
+    setting: Setting,
+    /// The rate of the setting that was kept last, if it has been measured.
+    kept: Option<f64>,
+    trial: Option<Trial>,
+    /// The place in [`MOVES`] of the move that is tried next.
+    next: usize,
+    /// How many moves in a row have failed.
+    failed: usize,
+    /// Rounds until the next trial, and how many there will be after the next failure of all moves.
+    wait: u32,
+    patience: u32,
+}
+
+impl Controller {
+    /// Starts with the first setting of these bounds.
+    #[must_use]
+    pub fn new(bounds: Bounds) -> Self {
+        let most = Setting {
+            size: bounds.most.size.max(1),
+            in_flight: bounds.most.in_flight.max(1),
+        };
+        let bounds = Bounds { most, ..bounds };
+        Self {
+            bounds,
+            setting: bounds.start(),
+            kept: None,
+            trial: None,
+            next: 0,
+            failed: 0,
+            wait: 0,
+            patience: *PATIENCE.start(),
+        }
+    }
+
+    /// The setting for the next call.
+    #[must_use]
+    pub fn setting(&self) -> Setting {
+        self.setting
+    }
+
+    /// The most relationships that are put into a call.
+    #[must_use]
+    pub fn most(&self) -> usize {
+        self.bounds.most.size
+    }
+
+    /// Relationships in a second with this setting, once that was measured.
+    #[must_use]
+    pub fn rate(&self) -> Option<f64> {
+        self.kept
+    }
+
+    /// The server announced that it takes no more in a call, or took too long for more.
+    pub fn limit(&mut self, size: usize) {
+        let most = &mut self.bounds.most.size;
+        *most = size.clamp(1, *most);
+        if self.setting.size > *most {
+            self.setting.size = *most;
+            self.restart();
+        }
+    }
+
+    /// A call with so many failed after more than half of the server's time limit: it was too large,
+    /// whatever its error is. Returns how many are the most now, unless so few cannot be too many.
+    pub fn too_slow(&mut self, size: usize) -> Option<usize> {
+        if size < TOO_MANY_FROM {
+            return None;
+        }
+        self.limit(size / 2);
+        Some(self.most())
+    }
+
+    /// What the calls of the current setting brought; it may have another setting now.
+    pub fn observe(&mut self, round: &Round) {
+        let rate = round.rate();
+        let is_stuck = self.is_slow(round, 4) && self.setting.size > 1;
+        match self.trial.take() {
+            Some(Trial { tried, .. }) if self.pays(tried, rate) && !is_stuck => {
+                self.kept = Some(rate);
+                self.failed = 0;
+                self.patience = *PATIENCE.start();
+            }
+            Some(Trial { from, .. }) => {
+                self.setting = from;
+                self.next = (self.next + 1) % MOVES.len();
+                self.failed += 1;
+                // The rate of what it was taken back to is measured before the next trial.
+                self.wait = 1;
+                return;
+            }
+            None => {
+                let kept = self.kept.unwrap_or(rate);
+                if rate * CHANGED < kept {
+                    // What was right may be what is wrong now.
+                    self.setting = self.bounds.start();
+                    self.restart();
+                    return;
+                }
+                if rate > kept * CHANGED {
+                    self.restart();
+                }
+                self.kept = Some(self.kept.map_or(rate, |kept| f64::midpoint(kept, rate)));
+            }
+        }
+        if is_stuck {
+            self.setting.size = (self.setting.size / 2).max(1);
+            self.restart();
+            return;
+        }
+        if self.wait > 0 {
+            self.wait -= 1;
+            if self.wait > 0 {
+                return;
+            }
+        }
+        if self.failed >= MOVES.len() {
+            self.failed = 0;
+            self.wait = self.patience;
+            self.patience = (self.patience * 2).min(*PATIENCE.end());
+            return;
+        }
+        self.try_next(round);
+    }
+
+    /// Forgets what was measured, and looks again soon.
+    fn restart(&mut self) {
+        self.trial = None;
+        self.kept = None;
+        self.failed = 0;
+        self.wait = 0;
+        self.patience = *PATIENCE.start();
+    }
+
+    fn pays(&self, tried: Move, rate: f64) -> bool {
+        let kept = self.kept.unwrap_or(0.0);
+        match tried {
+            Move::MoreInFlight | Move::LargerCalls => rate > kept * PAYS,
+            Move::SmallerCalls | Move::FewerInFlight => rate >= kept,
+        }
+    }
+
+    fn is_slow(&self, round: &Round, times: u32) -> bool {
+        round.call > self.bounds.slow * times
+    }
+
+    /// Takes the next move that leads anywhere.
+    fn try_next(&mut self, round: &Round) {
+        while self.failed < MOVES.len() {
+            let tried = MOVES[self.next];
+            let from = self.setting;
+            let to = self.after(tried, round);
+            if to != from {
+                self.setting = to;
+                self.trial = Some(Trial { tried, from });
+                return;
+            }
+            self.next = (self.next + 1) % MOVES.len();
+            self.failed += 1;
+        }
+    }
+
+    fn after(&self, tried: Move, round: &Round) -> Setting {
+        let Setting { size, in_flight } = self.setting;
+        let most = self.bounds.most;
+        match tried {
+            Move::MoreInFlight => Setting {
+                in_flight: (in_flight * 2).min(most.in_flight),
+                size,
+            },
+            Move::LargerCalls if self.is_slow(round, 1) => self.setting,
+            Move::LargerCalls => Setting {
+                size: (size * 2).min(most.size),
+                in_flight,
+            },
+            Move::SmallerCalls => Setting {
+                size: size.min((size / 2).max(self.bounds.first.size / SMALLEST)),
+                in_flight,
+            },
+            Move::FewerInFlight => Setting {
+                in_flight: in_flight.div_ceil(2),
+                size,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,269 @@
+//! The controller against simulated targets. The numbers of the models are those of real servers, rounded.
+
+use std::time::Duration;
+
+use super::{Bounds, Controller, Round, Setting};
+
+/// A target: what a call costs, in seconds.
+#[derive(Clone, Copy)]
+struct Target {
+    round_trip: f64,
+    call: f64,
+    update: f64,
+    /// For each pair of updates in a call: databases plan large calls badly.
+    pair: f64,
+    /// How many calls it works on at the same time.
+    workers: f64,
+    /// By how much each further call in flight slows all of them.
+    contention: f64,
+}
+
+const WARM: Target = Target {
+    round_trip: 0.0005,
+    call: 0.004,
+    update: 50e-6,
+    pair: 2e-8,
+    workers: 2.0,
+    contention: 0.0,
+};
+const COLD: Target = Target {
+    update: 1.5e-3,
+    ..WARM
+};
+const MYSQL: Target = Target {
+    call: 0.01,
+    update: 30e-6,
+    pair: 1.2e-6,
+    workers: 1.5,
+    contention: 0.5,
+    ..WARM
+};
+const MEMORY: Target = Target {
+    call: 0.002,
+    workers: 1.0,
+    pair: 0.0,
+    ..WARM
+};
+
+impl Target {
+    fn at(self, milliseconds: f64) -> Self {
+        let round_trip = milliseconds / 1000.0;
+        Self { round_trip, ..self }
+    }
+
+    /// How long a call takes.
+    fn call(self, setting: Setting) -> f64 {
+        let (size, in_flight) = (setting.size as f64, setting.in_flight as f64);
+        let work = self.call + self.update * size + self.pair * size * size;
+        let work = work * (1.0 + self.contention * (in_flight - 1.0));
+        (self.round_trip + work).max(in_flight * work / self.workers)
+    }
+
+    fn rate(self, setting: Setting) -> f64 {
+        (setting.in_flight * setting.size) as f64 / self.call(setting)
+    }
+
+    /// The rate of the best setting in a grid.
+    fn best(self, in_flight: usize) -> f64 {
+        let mut best = 0.0_f64;
+        for size in [25, 50, 100, 200, 400, 800, 1_000] {
+            for in_flight in [1, 2, 4, 8, 16, 32].into_iter().filter(|&n| n <= in_flight) {
+                best = best.max(self.rate(Setting { size, in_flight }));
+            }
+        }
+        best
+    }
+}
+
+fn bounds(start: usize, most: usize) -> Bounds {
+    Bounds {
+        first: Setting {
+            size: 100,
+            in_flight: start,
+        },
+        most: Setting {
+            size: 1_000,
+            in_flight: most,
+        },
+        slow: Duration::from_millis(250),
+    }
+}
+
+/// Ten percent up or down: other things run on that machine.
+struct Noise(u64);
+
+impl Noise {
+    fn next(&mut self) -> f64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        0.9 + 0.2 * (self.0 % 1_000) as f64 / 1_000.0
+    }
+}
+
+/// One round with the setting; how long it took, and for how many.
+fn round(controller: &mut Controller, target: Target, noise: &mut Noise) -> (usize, f64) {
+    let setting = controller.setting();
+    let call = target.call(setting) * noise.next();
+    let each = call / setting.in_flight as f64;
+    let calls = (2 * setting.in_flight)
+        .max(3)
+        .max((0.05 / each).ceil() as usize);
+    let calls = calls.min((2.0 / each).ceil() as usize);
+    let (count, busy) = (calls * setting.size, calls as f64 * each);
+    controller.observe(&Round {
+        count,
+        busy: Duration::from_secs_f64(busy),
+        call: Duration::from_secs_f64(call),
+    });
+    (count, busy)
+}
+
+/// The rate over so many updates from the start, the search included.
+fn writes(controller: &mut Controller, target: Target, count: usize, noise: &mut Noise) -> f64 {
+    let (mut done, mut time) = (0, 0.0);
+    while done < count {
+        let (more, busy) = round(controller, target, noise);
+        done += more;
+        time += busy;
+    }
+    done as f64 / time
+}
+
+#[test]
+fn it_comes_near_the_best_setting_of_each_target() {
+    for (name, target, (start, most), least) in [
+        ("PostgreSQL", WARM, (4, 32), 0.88),
+        ("PostgreSQL, 40 ms", WARM.at(40.0), (4, 32), 0.85),
+        ("PostgreSQL, 150 ms", WARM.at(150.0), (4, 32), 0.75),
+        ("without statistics", COLD, (4, 32), 0.88),
+        ("MySQL", MYSQL, (1, 32), 0.85),
+        ("MySQL, 40 ms", MYSQL.at(40.0), (1, 32), 0.85),
+        ("memory", MEMORY, (1, 1), 0.9),
+        ("memory, 40 ms", MEMORY.at(40.0), (1, 1), 0.88),
+    ] {
+        for seed in 1..=50 {
+            let mut controller = Controller::new(bounds(start, most));
+            let rate = writes(&mut controller, target, 200_000, &mut Noise(seed));
+            let part = rate / target.best(most);
+            assert!(part >= least, "{name}, {seed}: {part}, {controller:?}");
+        }
+    }
+}
+
+#[test]
+fn statistics_that_arrive_are_made_use_of() {
+    for seed in 1..=50 {
+        let mut noise = Noise(seed);
+        let mut controller = Controller::new(bounds(4, 32));
+        writes(&mut controller, COLD.at(40.0), 60_000, &mut noise);
+        let warm = WARM.at(40.0);
+        let rate = writes(&mut controller, warm, 400_000, &mut noise);
+        let part = rate / warm.best(32);
+        assert!(part >= 0.8, "{seed}: {part}, {controller:?}");
+    }
+}
+
+#[test]
+fn contention_takes_calls_in_flight_back() {
+    for seed in 1..=50 {
+        let mut noise = Noise(seed);
+        let mut controller = Controller::new(bounds(4, 32));
+        writes(&mut controller, WARM.at(150.0), 200_000, &mut noise);
+        assert!(controller.setting().in_flight >= 8, "{controller:?}");
+        let contended = Target {
+            contention: 0.3,
+            ..WARM
+        };
+        let rate = writes(&mut controller, contended, 400_000, &mut noise);
+        let part = rate / contended.best(32);
+        assert!(part >= 0.7, "{seed}: {part}, {controller:?}");
+        assert!(controller.setting().in_flight <= 4, "{controller:?}");
+    }
+}
+
+#[test]
+fn announced_limit_is_never_exceeded_again() {
+    let mut noise = Noise(7);
+    let mut controller = Controller::new(bounds(4, 32));
+    writes(&mut controller, WARM, 100_000, &mut noise);
+    controller.limit(90);
+    for _ in 0..500 {
+        assert!(controller.setting().size <= 90, "{controller:?}");
+        round(&mut controller, WARM, &mut noise);
+    }
+    // A larger one that comes later, from another server behind the same name, does not raise it.
+    controller.limit(1_000);
+    assert_eq!(controller.most(), 90);
+}
+
+#[test]
+fn calls_that_fail_late_are_halved_down_to_few() {
+    let mut controller = Controller::new(bounds(4, 32));
+    assert_eq!(controller.too_slow(1_000), Some(500));
+    assert_eq!(controller.too_slow(500), Some(250));
+    // An older call of the larger size raises nothing.
+    assert_eq!(controller.too_slow(1_000), Some(250));
+    assert_eq!(controller.too_slow(16), Some(8));
+    assert_eq!(controller.setting().size, 8);
+    assert_eq!(controller.too_slow(8), None, "the target is away");
+}
+
+#[test]
+fn call_that_takes_long_is_made_smaller_at_once() {
+    let mut controller = Controller::new(bounds(1, 1));
+    let slow = Target {
+        update: 20e-3,
+        ..MEMORY
+    };
+    for _ in 0..6 {
+        round(&mut controller, slow, &mut Noise(3));
+    }
+    let call = slow.call(controller.setting());
+    assert!(call < 1.3, "{call} s, {controller:?}");
+}
+
+#[test]
+fn where_nothing_pays_it_looks_again_more_and_more_seldom() {
+    let flat = Target {
+        round_trip: 0.0,
+        call: 0.0,
+        update: 1e-3,
+        pair: 0.0,
+        workers: 1.0,
+        contention: 0.0,
+    };
+    let mut controller = Controller::new(bounds(1, 4));
+    let mut changes = Vec::new();
+    for number in 0..600 {
+        let before = controller.setting();
+        // Without noise, so that less in a call is never faster.
+        let call = flat.call(before);
+        controller.observe(&Round {
+            count: before.size * before.in_flight,
+            busy: Duration::from_secs_f64(call * (1.0 + number as f64 * 1e-4)),
+            call: Duration::from_secs_f64(call),
+        });
+        if controller.setting() != before {
+            changes.push(number);
+        }
+    }
+    let late = changes.iter().filter(|&&number| number >= 300).count();
+    let early = changes.iter().filter(|&&number| number < 300).count();
+    assert!(late > 0 && late < early, "{changes:?}");
+    assert!(late < 60, "{changes:?}");
+}
+
+#[test]
+fn bounds_of_one_leave_no_choice() {
+    let mut one = bounds(4, 4);
+    one.most = Setting {
+        size: 1,
+        in_flight: 1,
+    };
+    let mut controller = Controller::new(one);
+    for _ in 0..50 {
+        round(&mut controller, WARM, &mut Noise(1));
+        assert_eq!(controller.setting(), one.most);
+    }
+}

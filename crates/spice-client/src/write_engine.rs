@@ -271,7 +271,7 @@ impl<S: Server> WriteEngine<S> {
         items: Vec<P::Item>,
         is_transaction: bool,
     ) -> Result<Outcome<P::Item>, CommandError> {
-        let is_backlog = !is_transaction && items.len() >= 2 * self.sizing.wave();
+        let is_backlog = !is_transaction && items.len() >= self.sizing.wave();
         let mut queue = CallQueue::new(items, is_transaction, &self.sizing);
         let mut running = FuturesUnordered::new();
         let mut outcome = Outcome::default();

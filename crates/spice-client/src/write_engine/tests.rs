@@ -1,5 +1,6 @@
 //! The engine against a scripted server, with the clock paused.
 
+mod adaptive;
 mod touches;
 
 use std::collections::BTreeSet;
@@ -429,39 +430,4 @@ async fn each_update_is_acknowledged_or_refused_however_calls_end() {
         assert!(acknowledged.is_disjoint(&refused), "seed {seed}");
         assert_eq!(acknowledged.len() + refused.len(), 5, "seed {seed}");
     }
-}
-
-/// A slow target on Spanner answers UNKNOWN or INTERNAL, and no row is at fault.
-#[tokio::test(start_paused = true)]
-async fn call_that_fails_late_is_halved_whatever_its_error() {
-    for error in [unavailable(), deadline(), internal()] {
-        let (server, notes) = (Scripted::new(), Notes::default());
-        server.writes([
-            End::FailsAfter(Duration::from_secs(20), error.clone()),
-            End::FailsAfter(Duration::from_secs(20), error),
-        ]);
-        let engine = engine(&server);
-        let outcome = engine
-            .write(&notes, touches(800), true)
-            .await
-            .expect("written");
-        assert_eq!(server.sizes(), [800, 400, 200, 200, 200, 200]);
-        assert_eq!((outcome.refused, server.relationships().len()), (0, 800));
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn target_that_never_takes_any_ends_with_75_and_the_smallest_call() {
-    let (server, notes) = (Scripted::new(), Notes::default());
-    let slow = End::FailsAfter(Duration::from_secs(20), unavailable());
-    server.writes(vec![slow; 99]);
-    let failure = engine(&server)
-        .write(&notes, touches(1_000), true)
-        .await
-        .expect_err("never written");
-    assert_eq!(failure.exit, Exit::TryAgain);
-    let smallest = *server.sizes().last().expect("a call");
-    assert!(smallest < 16, "{smallest}");
-    let named = format!("a call of {smallest} updates");
-    assert!(failure.message().contains(&named), "{}", failure.message());
 }

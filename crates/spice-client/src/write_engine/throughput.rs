@@ -78,7 +78,8 @@ impl Throughput {
         self.controller.most()
     }
 
-    /// How many fill the calls in flight several times, if that takes no longer than about a second.
+    /// How many fill the calls in flight several times: twice, or more if that takes no longer than about a
+    /// second.
     #[must_use]
     pub fn batch(&self) -> usize {
         let Setting { size, in_flight } = self.setting();
@@ -87,7 +88,10 @@ impl Throughput {
             .controller
             .rate()
             .map_or(usize::MAX, |rate| rate as usize);
-        (WAVES * wave).min(second).min(BATCH).max(wave)
+        (WAVES * wave)
+            .min(second)
+            .max(2 * wave)
+            .min(BATCH.max(wave))
     }
 
     /// As [`Controller::limit`].

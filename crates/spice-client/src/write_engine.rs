@@ -424,19 +424,12 @@ impl<S: Server> WriteEngine<S> {
                 if is_ambiguous {
                     policy.abandoned(items, stage);
                 }
-                return Err(failure.context(format!("a call of {}", updates_text(items.len()))));
+                return Err(failure.context(format!("a call of size {}", items.len())));
             }
             if !after.wait.is_zero() {
                 tokio::time::sleep(after.wait).await;
             }
         }
-    }
-}
-
-fn updates_text(count: usize) -> String {
-    match count {
-        1 => "1 update".to_owned(),
-        count => format!("{count} updates"),
     }
 }
 

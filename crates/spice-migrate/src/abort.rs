@@ -1,7 +1,7 @@
 //! `abort`: stops all steps, and deletes nothing.
 
 use crate::folder;
-use crate::phase::{Phase, Step};
+use crate::phase::{Step, next_step};
 use crate::session::Session;
 use crate::status;
 use crate::store::Store;
@@ -48,10 +48,7 @@ pub(crate) async fn run(session: &Session) -> Outcome {
         Some(revision) => format!("the changes through revision {revision} of {source}"),
         None => "no changes".to_owned(),
     };
-    let next = match state.phase {
-        Phase::Planned {} => "copy",
-        _ => "follow",
-    };
+    let next = next_step(state.procedure, &state.phase).name();
     tracing::info!("stopped. Nothing was switched, and nothing is deleted");
     tracing::info!("{source} is untouched: continue to use it; if it is fenced, lift the fence");
     tracing::info!(

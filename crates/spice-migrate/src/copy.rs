@@ -189,7 +189,7 @@ impl Transfer<'_> {
             ))
         .also(format!("what differs: {by_whom}, add --on-conflict touch, which takes the source's"))
         .also(format!(
-            "what was refused {target} cannot hold: change it on {source}, or accept its absence; then run: {}",
+            "what was refused {target} cannot hold: change or delete it on {source}; then run: {}",
             session.words.same()
         )))
     }

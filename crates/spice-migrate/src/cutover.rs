@@ -25,10 +25,15 @@ const FENCE_LASTS: Duration = Duration::from_secs(300);
 /// The verdict was young when this began, and somebody was waited for.
 const GRACE: Duration = Duration::from_secs(60);
 
+/// Whether a fence that was confirmed so long ago is taken to hold still.
+fn fence_lasts(phase: &Phase, age: Duration) -> bool {
+    phase.marker().is_some() || age < FENCE_LASTS
+}
+
 /// One cutover.
 pub(crate) struct Cutover<'a> {
     pub(crate) session: &'a Session,
-    flags: &'a cli::Cutover,
+    pub(crate) flags: &'a cli::Cutover,
     pub(crate) ends: &'a Ends,
     pub(crate) drain: Drain<'a>,
 }
@@ -66,10 +71,15 @@ pub(crate) async fn run(session: &Session, flags: &cli::Cutover) -> Outcome {
     let (switch, is_compared) = match &state.phase {
         Phase::Switched { switch } => {
             tracing::info!("the switch was ordered: {switch}");
-            tracing::info!(
-                "SWITCH READS AND WRITES TO {} NOW, unless that is done",
-                state.target.context
-            );
+            match state.differs_since(switch) {
+                None => tracing::info!(
+                    "SWITCH READS AND WRITES TO {} NOW, unless that is done",
+                    state.target.context
+                ),
+                Some(what) => tracing::info!(
+                    "do NOT switch: both ends were found different since ({what}); comparing again"
+                ),
+            }
             (switch.clone(), false)
         }
         Phase::Verified { switch, equal } => {
@@ -150,7 +160,10 @@ impl Cutover<'_> {
         self.drain.applied_everything().await?;
         let sync_point = self.sync_point()?;
         let refused = self.drain.refused.get();
-        let verifies_first = self.flags.verify_before_switch || marker.is_none() || refused;
+        // A verdict from before a fence that had to be confirmed again is too old.
+        let is_late = state.phase.fenced_at().is_some_and(|first| first != fenced);
+        let verifies_first =
+            self.flags.verify_before_switch || marker.is_none() || refused || is_late;
         let mut equal = None;
         if verifies_first {
             equal = Some(self.verify(&second, &sync_point, false).await?);
@@ -201,17 +214,28 @@ impl Cutover<'_> {
         let session = self.session;
         if let Some(at) = state.phase.fenced_at() {
             let age = at.elapsed(Instant::now());
-            if state.phase.marker().is_some() || age < FENCE_LASTS {
-                tracing::info!(
+            let lasts = fence_lasts(&state.phase, age);
+            match lasts {
+                true => tracing::info!(
                     "resuming behind the fence that was confirmed at {at}, {} s ago",
                     age.as_secs()
-                );
-                tracing::info!(
-                    "hint: if it was lifted since: stop this, run: {}",
-                    session.words.step("abort")
-                );
+                ),
+                false => tracing::info!(
+                    "the fence was confirmed at {at}, {} s ago, and no marker was written behind it: confirm \
+                     once more that it holds",
+                    age.as_secs()
+                ),
+            }
+            tracing::info!(
+                "hint: if it was lifted since: stop this, run: {}",
+                session.words.step("abort")
+            );
+            if lasts {
                 return Ok(at);
             }
+            // follow was stopped behind the fence, so what is safe before one is not asked again.
+            self.wait_for_the_fence().await?;
+            return Ok(Instant::now());
         }
         let snapshot = Snapshot::measure(&session.store, state, Instant::now());
         let policy = self.flags.safety.policy(state);
@@ -289,13 +313,12 @@ impl Cutover<'_> {
                 ))),
             };
         }
-        let plan = match session.state()?.is_reverse {
-            true => session.file("../plan.txt"),
-            false => session.file("plan.txt"),
+        let how = match session.state()?.is_reverse {
+            true => "docs/cutover.md, \"How to fence\"".to_owned(),
+            false => format!("{}, step 5", session.file("plan.txt").display()),
         };
         tracing::info!(
-            "stop all writes to {source} now; how: {}, step 5. Nothing else has to be done before the switch",
-            plan.display()
+            "stop all writes to {source} now; how: {how}. Nothing else has to be done before the switch"
         );
         tracing::info!("when they are stopped, type: fenced");
         let (sender, line) = tokio::sync::oneshot::channel();
@@ -386,4 +409,28 @@ impl Cutover<'_> {
 
 fn millis(from: Instant, to: Instant) -> u64 {
     u64::try_from(from.elapsed(to).as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{FENCE_LASTS, fence_lasts};
+    use crate::phase::{How, Phase, Ready};
+    use crate::time::Instant;
+
+    #[test]
+    fn fence_lasts_for_minutes_or_behind_a_marker() {
+        let at: Instant = "2026-01-01T00:00:00Z".parse().unwrap();
+        let ready = Ready {
+            how: How::Proven,
+            since: at,
+        };
+        let fenced = Phase::Fenced { ready, at };
+        assert!(fence_lasts(&fenced, FENCE_LASTS - Duration::from_millis(1)));
+        assert!(!fence_lasts(&fenced, FENCE_LASTS));
+        let marker = "m".to_owned();
+        let marked = Phase::MarkerWritten { ready, at, marker };
+        assert!(fence_lasts(&marked, 10 * FENCE_LASTS));
+    }
 }

@@ -50,6 +50,7 @@ impl Cutover<'_> {
 
     fn unequal(&self, what: String, is_switched: bool) -> Outcome<CommandError> {
         let (session, source, target) = (self.session, self.source(), self.target());
+        let shown = what.clone();
         session.update(|state| {
             state.verdict = Some(Verdict {
                 found: Found::Different,
@@ -70,13 +71,7 @@ impl Cutover<'_> {
                 Exit::Partial,
                 format!("{source} and {target} differ, and the switch was ordered"),
             )
-            .hint(format!(
-                "point reads and writes back at {source}, and lift the fence"
-            ))
-            .also(format!(
-                "what was written to {target} meanwhile comes to {source} with: {}",
-                words.step("reverse")
-            )),
+            .hint(crate::status::different(session, &session.state()?, &shown)),
             false => CommandError::new(
                 Exit::Partial,
                 format!("{source} and {target} differ. Nothing is switched: do not switch"),
@@ -100,10 +95,13 @@ impl Cutover<'_> {
                 "the ends were not compared: a revision to compare has left the history. Nothing \
                  is switched; writes are still stopped",
             )
-            .hint(format!(
-                "run: {} (without --verify-before-switch it does not compare)",
-                words.same()
-            )),
+            .hint(match self.flags.verify_before_switch {
+                true => format!(
+                    "without --verify-before-switch it does not compare, unless it must: run: {}",
+                    words.step("cutover")
+                ),
+                false => format!("run: {}; then lift the fence", words.step("abort")),
+            }),
             (Ended::Code(4), true) => CommandError::new(
                 Exit::HistoryLost,
                 format!(

@@ -183,6 +183,12 @@ impl<'a> Drain<'a> {
         self.stop_applying().await;
         let source = self.source();
         if ended == Ended::Code(4) {
+            let unfenced = self
+                .session
+                .update(|state| state.phase = state.phase.clone().unfenced());
+            if let Err(failure) = unfenced {
+                return failure;
+            }
             return CommandError::new(Exit::HistoryLost, format!(
                     "the last changes of {source} are lost: they left its history. Nothing is switched"
                 )).hint("lift the fence; what to do then: docs/cutover.md, \"History lost\"");

@@ -363,6 +363,33 @@ impl std::fmt::Display for Phase {
     }
 }
 
+/// The step that leads on from this phase, while none is at work.
+#[must_use]
+pub fn next_step(procedure: Procedure, phase: &Phase) -> Step {
+    match (phase, procedure) {
+        (
+            Phase::Planned {}
+            | Phase::Copying { .. }
+            | Phase::Incomplete { .. }
+            | Phase::Unequal { .. },
+            _,
+        ) => Step::Copy { restart: false },
+        (Phase::Switched { .. } | Phase::Verified { .. }, _) => Step::Reverse,
+        (_, Procedure::Fenced) => Step::Check,
+        (Phase::Resyncing { .. }, _) => Step::Resync,
+        (Phase::Fenced { .. } | Phase::MarkerWritten { .. } | Phase::Drained { .. }, _) => {
+            Step::Cutover
+        }
+        (
+            Phase::Copied { .. }
+            | Phase::Proven { .. }
+            | Phase::Resynced { .. }
+            | Phase::Following { .. },
+            Procedure::Live,
+        ) => Step::Follow,
+    }
+}
+
 /// Whether a step may run in this phase: the only place that decides it.
 ///
 /// # Errors

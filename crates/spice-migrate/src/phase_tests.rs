@@ -1,4 +1,6 @@
-use super::{How, Phase, Procedure, Ready, Refusal, SpoolEnd, Step, Switch, SyncPoint, allows};
+use super::{
+    How, Phase, Procedure, Ready, Refusal, SpoolEnd, Step, Switch, SyncPoint, allows, next_step,
+};
 use crate::time::Instant;
 
 fn since() -> Instant {
@@ -202,4 +204,18 @@ fn steps_procedures_and_origins_are_named_as_on_the_cli() {
     assert_eq!(How::Copied.name(), "copied");
     assert_eq!(How::Resynced.name(), "resynced");
     assert_eq!(How::Switched.name(), "the source before the switch");
+}
+
+#[test]
+fn next_step_is_allowed_in_its_phase() {
+    for procedure in [Procedure::Live, Procedure::Fenced] {
+        for phase in phases() {
+            let next = next_step(procedure, &phase);
+            assert_eq!(
+                allows(procedure, &phase, next),
+                Ok(()),
+                "{procedure:?} {phase:?}"
+            );
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! `reverse`: the way back is a migration of its own, in a folder inside that of the way there.
 
 use crate::folder;
-use crate::phase::{Refusal, Step, allows};
+use crate::phase::{Refusal, Step, allows, next_step};
 use crate::session::Session;
 use crate::store::Store;
 use crate::suite::{CommandError, Exit, Outcome};
@@ -15,7 +15,12 @@ pub(crate) fn prepare(session: &Session) -> Outcome<Store> {
         return Err(CommandError::usage(format!(
             "the switch was not ordered: what is on {target} comes from {source}"
         ))
-        .hint(format!("run: {}", session.words.step("cutover"))));
+        .hint(format!(
+            "run: {}",
+            session
+                .words
+                .step(next_step(state.procedure, &state.phase).name())
+        )));
     }
     if state.target.kind.is("spanner") {
         return Err(CommandError::new(Exit::Failed, format!(

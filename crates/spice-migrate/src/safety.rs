@@ -191,9 +191,7 @@ impl Unsafe {
                     "{target} has refused updates since it was last proved equal: they are in {}",
                     file.display()
                 ),
-                Some(format!(
-                    "correct and apply them, then run: {verify}. (Or accept their absence: move that file away)"
-                )),
+                Some(format!("correct and apply them; then run: {verify}")),
             ),
             Self::NotVerified => (
                 format!("verify has not proved {target} equal to {source}"),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::lock::{self, AtWork, NotTaken};
-use crate::phase::{Phase, Procedure, Refusal, Step, allows};
+use crate::phase::{Phase, Procedure, Refusal, Step, allows, next_step};
 use crate::process::{Ended, Runner};
 use crate::state::State;
 use crate::store::Store;
@@ -290,7 +290,10 @@ impl Session {
             Refusal::SwitchNotOrdered => CommandError::usage(format!(
                 "the switch was not ordered: what is on {target} comes from {source}"
             ))
-            .hint(format!("run: {}", words.step("cutover"))),
+            .hint(format!(
+                "run: {}",
+                words.step(next_step(state.procedure, &state.phase).name())
+            )),
             Refusal::SwitchOrdered => {
                 let reason = match self.step {
                     Step::Copy { .. } => {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use spice_record::digest::{Digest, digest_text};
 
-use crate::phase::{Phase, Procedure, SpoolEnd};
+use crate::phase::{Phase, Procedure, SpoolEnd, Switch};
 use crate::time::{Instant, Span};
 
 /// The format of the file.
@@ -185,6 +185,13 @@ pub struct State {
 }
 
 impl State {
+    /// What was found different at both ends after the switch was ordered.
+    pub(crate) fn differs_since(&self, switch: &Switch) -> Option<&str> {
+        let verdict = self.verdict.as_ref()?;
+        let is_different = verdict.found == Found::Different && verdict.since >= switch.at;
+        is_different.then_some(verdict.what.as_str())
+    }
+
     /// What a Watch leaves out, on the way back.
     pub(crate) fn skip(&self) -> Option<crate::commands::Skip> {
         let source = self.target.datastore_id.clone();

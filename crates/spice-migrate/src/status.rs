@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::cli::{self, Safety};
 use crate::live;
 use crate::lock;
-use crate::phase::{SpoolEnd, Step};
+use crate::phase::{SpoolEnd, Step, next_step};
 use crate::rows::Rows;
 use crate::safety::{Lag, Policy, Reason, Rejects, Unsafe, safe_to_cut_over};
 use crate::session::Session;
@@ -247,6 +247,13 @@ pub(crate) fn way_back(session: &Session, state: &State) -> String {
             session.words.on_the_way_back().step("reverse")
         );
     }
+    if let Some(what) = state
+        .phase
+        .switch()
+        .and_then(|switch| state.differs_since(switch))
+    {
+        return different(session, state, what);
+    }
     match state.target.kind.is("spanner") {
         true => format!(
             "there is no way back by following, for {target} is on Spanner: what is written to {target} now stays there"
@@ -258,18 +265,22 @@ pub(crate) fn way_back(session: &Session, state: &State) -> String {
     }
 }
 
+/// What to do where both ends differ, and the switch was ordered.
+pub(crate) fn different(session: &Session, state: &State, what: &str) -> String {
+    let (source, target) = (&state.source.context, &state.target.context);
+    format!(
+        "both ends differ ({what}): stop writes to {target}, keep {source} fenced; run: {}, until {} --reverse reports \
+         no backlog; then point reads and writes back at {source}, and lift the fence",
+        session.words.step("reverse"),
+        session.words.step("status")
+    )
+}
+
 /// What comes next while `follow` does not run.
 fn begin_again(session: &Session, state: &State) -> String {
-    use crate::phase::Phase;
-
     let words = &session.words;
-    if state.phase.ready().is_none() {
-        return match state.phase {
-            Phase::Resyncing { .. } => format!("next: {}", words.step("resync")),
-            _ => format!("next: {}", words.step("copy")),
-        };
-    }
-    if state.phase.fenced_at().is_some() {
+    let next = next_step(state.procedure, &state.phase);
+    if next == Step::Cutover {
         return format!(
             "next: {} resumes behind the fence; or, to give up: {}, and lift the fence",
             words.step("cutover"),
@@ -277,12 +288,12 @@ fn begin_again(session: &Session, state: &State) -> String {
         );
     }
     match session.spool().lost() {
-        Some(_) => format!(
+        Some(_) if next == Step::Follow => format!(
             "changes of {} are lost: {}",
             state.source.context,
             words.step("resync")
         ),
-        None => format!("next: {}", words.step("follow")),
+        _ => format!("next: {}", words.step(next.name())),
     }
 }
 

@@ -152,7 +152,7 @@ async fn after_a_patient_signal_it_is_awaited() {
 
 /// What is there already is looked up in large parts: a look-up costs the same for few and for many.
 #[tokio::test(start_paused = true)]
-async fn where_rows_are_there_already_transactions_are_as_large_as_they_can_be() {
+async fn rows_that_are_there_are_looked_up_in_large_parts() {
     let server = Scripted::new();
     let row = |line: u64| Row {
         line,

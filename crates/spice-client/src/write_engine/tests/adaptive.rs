@@ -28,7 +28,7 @@ async fn call_that_fails_late_is_halved_whatever_its_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn target_that_never_takes_any_ends_with_75_and_the_smallest_call() {
+async fn target_that_never_takes_any_ends_75_with_the_smallest_call() {
     let (server, notes) = (Scripted::new(), Notes::default());
     let slow = End::FailsAfter(Duration::from_secs(20), unavailable());
     server.writes(vec![slow; 99]);
@@ -39,7 +39,7 @@ async fn target_that_never_takes_any_ends_with_75_and_the_smallest_call() {
     assert_eq!(failure.exit, Exit::TryAgain);
     let smallest = *server.sizes().last().expect("a call");
     assert!(smallest < 16, "{smallest}");
-    let named = format!("a call of {smallest} updates");
+    let named = format!("a call of size {smallest}");
     assert!(failure.message().contains(&named), "{}", failure.message());
 }
 

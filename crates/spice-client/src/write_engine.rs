@@ -271,7 +271,7 @@ impl<S: Server> WriteEngine<S> {
         items: Vec<P::Item>,
         is_transaction: bool,
     ) -> Result<Outcome<P::Item>, CommandError> {
-        let is_backlog = !is_transaction && items.len() >= self.sizing.wave();
+        let is_backlog = !is_transaction && items.len() >= 2 * self.setting().size;
         let mut queue = CallQueue::new(items, is_transaction, &self.sizing);
         let mut running = FuturesUnordered::new();
         let mut outcome = Outcome::default();
@@ -281,9 +281,11 @@ impl<S: Server> WriteEngine<S> {
                 && running.len() < self.sizing.calls_in_flight()
                 && let Some(items) = queue.next_call(&self.sizing)
             {
-                let call = self.sizing.begin(items.len(), is_backlog);
                 running.push(async move {
-                    let ended = self.call(policy, &items, Stage::Write).await;
+                    // Waiting for its turn is no part of the call.
+                    self.pace().await;
+                    let call = self.sizing.begin(items.len(), is_backlog);
+                    let ended = self.call(policy, &items, Stage::Write, true).await;
                     if let Some(call) = call {
                         self.sizing
                             .end(call, if ended.is_ok() { items.len() } else { 0 });
@@ -303,12 +305,21 @@ impl<S: Server> WriteEngine<S> {
         }
     }
 
-    /// Writes updates with one call, or more where the server takes fewer or refuses some.
+    /// Waits for the turn of a call.
+    async fn pace(&self) {
+        if let Some(pace) = &self.pace {
+            pace.lock().await.tick().await;
+        }
+    }
+
+    /// Writes updates with one call, or more where the server takes fewer or refuses some. `is_paced`: the
+    /// first one has had its turn.
     async fn call<P: Policy>(
         &self,
         policy: &P,
         items: &[P::Item],
         stage: Stage,
+        mut is_paced: bool,
     ) -> Result<Outcome<P::Item>, CommandError> {
         let mut outcome = Outcome::default();
         let mut parts = VecDeque::from([items]);
@@ -321,7 +332,7 @@ impl<S: Server> WriteEngine<S> {
                 parts.push_front(first);
                 continue;
             }
-            let error = match self.attempt(policy, part, stage).await? {
+            let error = match self.attempt(policy, part, stage, &mut is_paced).await? {
                 Ok(answer) => {
                     policy.acknowledged(part, stage);
                     outcome.add(answer);
@@ -358,6 +369,7 @@ impl<S: Server> WriteEngine<S> {
         policy: &P,
         items: &[P::Item],
         stage: Stage,
+        is_paced: &mut bool,
     ) -> Result<Result<Outcome<P::Item>, NotDone>, CommandError> {
         let mut with_creates = policy.tries_create()
             && stage != Stage::DeleteSkipped
@@ -365,8 +377,8 @@ impl<S: Server> WriteEngine<S> {
         let mut retry = Retry::new(self.max_retries);
         let mut row_errors = RowErrorTest::default();
         loop {
-            if let Some(pace) = &self.pace {
-                pace.lock().await.tick().await;
+            if !std::mem::take(is_paced) {
+                self.pace().await;
             }
             let update = |item: &P::Item| {
                 let operation = match with_creates {
@@ -383,6 +395,7 @@ impl<S: Server> WriteEngine<S> {
             let (server, began) = (self.server(), Instant::now());
             let error = match self.in_flight(server.write(request)).await {
                 Ok(written) => {
+                    self.sizing.acknowledged(items.len(), began.elapsed());
                     let unconfirmed = match stage {
                         Stage::DeleteSkipped => Vec::new(),
                         _ => self.unconfirmed(policy, items, &written, with_creates),

@@ -72,6 +72,7 @@ impl ChunkBuilder {
         if self.message.byte_len() > 0 {
             self.chunk.messages.push(self.message.take());
         }
+        self.chunk.is_full = self.is_full();
         self.bytes = 0;
         Some(std::mem::take(&mut self.chunk)).filter(|chunk| chunk.len() > 0)
     }
@@ -84,6 +85,8 @@ pub(crate) struct Chunk {
     lines: Vec<u64>,
     /// Whether one of them has an expiry.
     pub(crate) expires: bool,
+    /// It holds as much as a chunk may, by its rows or by its bytes.
+    is_full: bool,
 }
 
 impl Chunk {
@@ -139,23 +142,30 @@ impl Chunk {
         Ok(rows)
     }
 
-    /// Takes as many messages from the front as make one transaction of this setting, at least one, and
-    /// whether they fill it.
+    /// Takes a transaction from the front, of complete messages and at least one: the rows are divided evenly
+    /// into transactions that are no larger than this setting. And whether it is a measure of the setting.
     pub(crate) fn take(&mut self, setting: Setting) -> (Self, bool) {
         let most_bytes = IN_FLIGHT_BYTES / setting.in_flight;
+        let parts = self.len().div_ceil(setting.size.max(1)).max(1);
+        let size = self
+            .len()
+            .div_ceil(parts)
+            .next_multiple_of(MESSAGE_RELATIONSHIPS);
         let (mut rows, mut bytes) = (0, 0);
         let fits = |message: &&EncodedRelationships| {
             rows += message.len();
             bytes += message.byte_len();
-            rows <= setting.size && bytes <= most_bytes
+            rows <= size && bytes <= most_bytes
         };
-        let messages = self.messages.iter().take_while(fits).count().max(1);
-        let is_full =
-            messages < self.messages.len() || self.len() + MESSAGE_RELATIONSHIPS > setting.size;
-        let messages = messages.min(self.messages.len());
+        let fitting = self.messages.iter().take_while(fits).count();
+        let messages = fitting.max(1).min(self.messages.len());
+        let is_by_bytes = messages < self.messages.len() && rows <= size;
+        let was_full = std::mem::take(&mut self.is_full);
         let (front, rest) = std::mem::take(self).split_at_message(messages);
         *self = rest;
-        (front, is_full)
+        let is_measure =
+            front.len() * 4 >= setting.size * 3 || is_by_bytes || was_full && self.len() == 0;
+        (front, is_measure)
     }
 
     /// Cuts off the rows of the first `messages`.
@@ -166,7 +176,9 @@ impl Chunk {
             messages: rest,
             lines: self.lines.split_off(rows),
             expires: self.expires,
+            is_full: false,
         };
+        self.lines.shrink_to_fit();
         (self, rest)
     }
 }

@@ -153,7 +153,12 @@ impl Program for Import {
             number = shutdown.requested() => return Ok(Exit::Signal(number)),
         };
         shutdown.grace(GRACE + REPORTING);
-        let loader = target.loader(on_conflict, rejects, self.jobs);
+        let loader = target.loader(
+            on_conflict,
+            rejects,
+            self.jobs,
+            self.no_trailer || self.partial,
+        );
         let (stats, outcome) = load_all(&loader, first, steps, &progress, &shutdown).await;
         progress.clear();
         let rejects_synced = lock(&loader.rejects).finish();
@@ -198,7 +203,7 @@ impl Program for Import {
                 header.as_deref(),
                 &stats,
                 &totals,
-                loader.setting(),
+                loader.found(),
                 &progress,
             )
             .await
@@ -324,18 +329,17 @@ async fn load_all<S: Server>(
     tokio::pin!(too_late);
     while outcome.is_none() || !loading.is_empty() {
         let setting = loader.setting();
-        let has_room = outcome.is_none() && loading.len() < setting.in_flight;
-        if has_room && waiting.len() > 0 {
+        let may_begin = outcome.is_none() && shutdown.signal().is_none();
+        if may_begin && loading.len() < setting.in_flight && waiting.len() > 0 {
             let (chunk, is_full) = waiting.take(setting);
             let rows = chunk.len() as u64;
             progress.add(rows);
             in_flight += rows;
             loading.push(async move { (rows, loader.load_measured(chunk, is_full).await) });
-            // A signal is also looked for between two transactions.
-            if loading.len() < setting.in_flight && waiting.len() > 0 && shutdown.signal().is_none()
-            {
-                continue;
-            }
+        }
+        let has_room = outcome.is_none() && loading.len() < loader.setting().in_flight;
+        if has_room && waiting.len() > 0 && shutdown.signal().is_none() {
+            continue;
         }
         tokio::select! {
             step = next(&mut first, &mut steps), if has_room && waiting.len() == 0 => {

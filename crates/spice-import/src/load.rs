@@ -44,7 +44,7 @@ pub(crate) struct Loader<S> {
     pub(crate) rejects: Mutex<Rejects>,
     /// How many rows a transaction has, and how many transactions are in flight.
     throughput: Mutex<Throughput>,
-    /// The last transaction held rows that the target has, or refuses.
+    /// The last transaction held rows that the target has.
     is_resuming: AtomicBool,
 }
 
@@ -55,6 +55,19 @@ struct Attempt {
     conflicts: u8,
     /// A refused row is being looked for among them.
     bisecting: bool,
+    /// They were sent before, with no known end.
+    is_ambiguous: bool,
+}
+
+impl Attempt {
+    fn first(chunk: Chunk) -> Self {
+        Self {
+            chunk,
+            conflicts: 0,
+            bisecting: false,
+            is_ambiguous: false,
+        }
+    }
 }
 
 impl<S: Server> Loader<S> {
@@ -75,6 +88,8 @@ impl<S: Server> Loader<S> {
                 size: CHUNK_RELATIONSHIPS,
                 in_flight: *in_flight.end(),
             },
+            least: MESSAGE_RELATIONSHIPS,
+            together: usize::MAX,
             slow: SLOW,
         };
         Self {
@@ -100,6 +115,11 @@ impl<S: Server> Loader<S> {
         }
     }
 
+    /// The last setting that was found.
+    pub(crate) fn found(&self) -> Setting {
+        lock(&self.throughput).setting()
+    }
+
     /// Loads one chunk, and measures that where it `is_full`, a transaction as large as the setting asks.
     /// The stats are true also where that failed.
     pub(crate) async fn load_measured(
@@ -110,10 +130,12 @@ impl<S: Server> Loader<S> {
         let is_measured = is_full && !self.is_resuming.load(Ordering::Relaxed);
         let call = is_measured.then(|| lock(&self.throughput).begin());
         let (stats, outcome) = self.load(chunk).await;
-        let is_resuming = stats.loaded < stats.total();
+        let is_resuming = stats.present + stats.touched + stats.skipped > 0;
         self.is_resuming.store(is_resuming, Ordering::Relaxed);
         match call {
-            Some(call) if is_resuming || outcome.is_err() => lock(&self.throughput).leave_out(call),
+            Some(call) if is_resuming || stats.rejected > 0 || outcome.is_err() => {
+                lock(&self.throughput).leave_out(call);
+            }
             Some(call) => {
                 let count = usize::try_from(stats.loaded).unwrap_or(usize::MAX);
                 lock(&self.throughput).end(call, count);
@@ -136,11 +158,18 @@ impl<S: Server> Loader<S> {
     }
 
     async fn attempts(&self, chunk: Chunk, stats: &mut Stats) -> Result<(), CommandError> {
-        let mut attempts = vec![Attempt {
-            chunk,
-            conflicts: 0,
-            bisecting: false,
-        }];
+        let mut attempts = vec![Attempt::first(chunk)];
+        let outcome = self.work_off(&mut attempts, stats).await;
+        let unknown = attempts.iter().filter(|attempt| attempt.is_ambiguous);
+        stats.unknown += unknown.map(|left| left.chunk.len() as u64).sum::<u64>();
+        outcome
+    }
+
+    async fn work_off(
+        &self,
+        attempts: &mut Vec<Attempt>,
+        stats: &mut Stats,
+    ) -> Result<(), CommandError> {
         while let Some(attempt) = attempts.pop() {
             if attempt.chunk.len() > lock(&self.throughput).most() {
                 let rows = attempt.chunk.rows()?;
@@ -160,6 +189,7 @@ impl<S: Server> Loader<S> {
                         chunk: rest,
                         conflicts,
                         bisecting,
+                        is_ambiguous: false,
                     });
                 }
                 Imported::Conflict => {
@@ -180,6 +210,7 @@ impl<S: Server> Loader<S> {
                             chunk,
                             conflicts: conflicts + 1,
                             bisecting,
+                            is_ambiguous: false,
                         });
                     }
                 }
@@ -188,7 +219,12 @@ impl<S: Server> Loader<S> {
                         "lines {first} to {last} take too long in one transaction: {error}; halving it, and \
                          those after it"
                     );
-                    attempts.extend(halves(&chunk.rows()?, conflicts, bisecting));
+                    let is_ambiguous = attempt.is_ambiguous || error.is_ambiguous_for_writes();
+                    let halves = halves(&chunk.rows()?, conflicts, bisecting).into_iter();
+                    attempts.extend(halves.map(|half| Attempt {
+                        is_ambiguous,
+                        ..half
+                    }));
                 }
                 Imported::Broken(error) => {
                     tracing::warn!(
@@ -227,7 +263,10 @@ impl<S: Server> Loader<S> {
                 .take_while(move |(index, _)| *index == 0 || started.elapsed() < STREAM_TIME)
                 .map(|(_, message)| message);
             let error = match server.import(futures::stream::iter(in_time)).await {
-                Ok(loaded) => return imported(chunk, loaded),
+                Ok(loaded) => {
+                    lock(&self.throughput).acknowledged(chunk.len(), started.elapsed());
+                    return imported(chunk, loaded);
+                }
                 Err(error) => error,
             };
             match error.kind() {
@@ -257,7 +296,11 @@ impl<S: Server> Loader<S> {
                         {
                             return Ok(Imported::Refused(cause));
                         }
-                        stats.unknown += if unknown { chunk.len() as u64 } else { 0 };
+                        stats.unknown += if unknown || attempt.is_ambiguous {
+                            chunk.len() as u64
+                        } else {
+                            0
+                        };
                         let (first, last) = chunk.lines();
                         return Err(failure.context(format!("lines {first} to {last}")));
                     }
@@ -365,6 +408,7 @@ fn halves(rows: &[Row], conflicts: u8, bisecting: bool) -> Vec<Attempt> {
             chunk: Chunk::from_rows(half),
             conflicts,
             bisecting,
+            is_ambiguous: false,
         })
         .collect()
 }

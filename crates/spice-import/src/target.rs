@@ -82,16 +82,18 @@ impl Target {
         expiry_precision(self.kind)
     }
 
+    /// `in_order`: the stream may hold a relationship twice, and the last one counts.
     pub(crate) fn loader(
         &self,
         on_conflict: OnConflict,
         rejects: Rejects,
         jobs: Option<u16>,
+        in_order: bool,
     ) -> Loader<Client> {
         let retries = self.connection.max_retries;
         let jobs = match jobs {
             Some(jobs) => usize::from(jobs),
-            None if self.kind.takes_calls_in_turn() => 1,
+            None if self.kind.takes_calls_in_turn() || in_order => 1,
             None => MOST_IN_FLIGHT,
         };
         Loader::new(

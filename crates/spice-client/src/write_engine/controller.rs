@@ -24,7 +24,11 @@ pub struct Bounds {
     pub first: Setting,
     /// The largest of either.
     pub most: Setting,
-    /// A call that takes longer is not made larger, and one that takes four times as long is made smaller.
+    /// The smallest size of a call that is tried.
+    pub least: usize,
+    /// The most relationships in all calls in flight.
+    pub together: usize,
+    /// A call that takes longer is not made larger, and one that takes [`STUCK`] times as long is made smaller.
     pub slow: Duration,
 }
 
@@ -62,11 +66,10 @@ const PAYS: f64 = 1.05;
 const CHANGED: f64 = 2.0;
 /// After all moves have failed, so many rounds pass before the next one is tried: doubled each time.
 const PATIENCE: std::ops::RangeInclusive<u32> = 4..=64;
+/// A call that takes so many times as long as a slow one is made smaller at once.
+const STUCK: u32 = 4;
 /// Fewer relationships in a call that failed late are not too many: the target was away.
 const TOO_MANY_FROM: usize = 16;
-
-/// Calls of fewer relationships than this part of the first size are not tried for their rate.
-const SMALLEST: usize = 4;
 
 /// A step to a neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +100,8 @@ struct Trial {
 pub struct Controller {
     bounds: Bounds,
     setting: Setting,
+    /// The most relationships in a call that the server takes in time, as far as is known.
+    in_time: usize,
     /// The rate of the setting that was kept last, if it has been measured.
     kept: Option<f64>,
     trial: Option<Trial>,
@@ -121,6 +126,7 @@ impl Controller {
         Self {
             bounds,
             setting: bounds.start(),
+            in_time: most.size,
             kept: None,
             trial: None,
             next: 0,
@@ -139,7 +145,7 @@ impl Controller {
     /// The most relationships that are put into a call.
     #[must_use]
     pub fn most(&self) -> usize {
-        self.bounds.most.size
+        self.bounds.most.size.min(self.in_time)
     }
 
     /// Relationships in a second with this setting, once that was measured.
@@ -148,14 +154,11 @@ impl Controller {
         self.kept
     }
 
-    /// The server announced that it takes no more in a call, or took too long for more.
+    /// The server announced that it takes no more in a call.
     pub fn limit(&mut self, size: usize) {
         let most = &mut self.bounds.most.size;
         *most = size.clamp(1, *most);
-        if self.setting.size > *most {
-            self.setting.size = *most;
-            self.restart();
-        }
+        self.shrink();
     }
 
     /// A call with so many failed after more than half of the server's time limit: it was too large,
@@ -164,14 +167,33 @@ impl Controller {
         if size < TOO_MANY_FROM {
             return None;
         }
-        self.limit(size / 2);
+        self.in_time = self.in_time.min(size / 2);
+        self.shrink();
         Some(self.most())
+    }
+
+    /// A call with so many was acknowledged after this time. A server that was away, or slow for a while, is
+    /// given larger ones again.
+    pub fn acknowledged(&mut self, size: usize, after: Duration) {
+        if size >= self.in_time / 2 && after < self.bounds.slow * STUCK {
+            self.in_time = (self.in_time * 2).min(self.bounds.most.size);
+        }
+    }
+
+    /// Makes the setting as small as it has to be.
+    fn shrink(&mut self) {
+        let most = self.most();
+        if self.setting.size > most {
+            self.setting.size = most;
+            self.restart();
+        }
     }
 
     /// What the calls of the current setting brought; it may have another setting now.
     pub fn observe(&mut self, round: &Round) {
         let rate = round.rate();
-        let is_stuck = self.is_slow(round, 4) && self.setting.size > 1;
+        let least = self.bounds.least;
+        let is_stuck = self.is_slow(round, STUCK) && self.setting.size > least;
         match self.trial.take() {
             Some(Trial { tried, .. }) if self.pays(tried, rate) && !is_stuck => {
                 self.kept = Some(rate);
@@ -180,6 +202,7 @@ impl Controller {
             }
             Some(Trial { from, .. }) => {
                 self.setting = from;
+                self.setting.size = from.size.min(self.most());
                 self.next = (self.next + 1) % MOVES.len();
                 self.failed += 1;
                 // The rate of what it was taken back to is measured before the next trial.
@@ -201,7 +224,7 @@ impl Controller {
             }
         }
         if is_stuck {
-            self.setting.size = (self.setting.size / 2).max(1);
+            self.setting.size = (self.setting.size / 2).max(least);
             self.restart();
             return;
         }
@@ -259,8 +282,11 @@ impl Controller {
 
     fn after(&self, tried: Move, round: &Round) -> Setting {
         let Setting { size, in_flight } = self.setting;
-        let most = self.bounds.most;
-        match tried {
+        let most = Setting {
+            size: self.most(),
+            ..self.bounds.most
+        };
+        let to = match tried {
             Move::MoreInFlight => Setting {
                 in_flight: (in_flight * 2).min(most.in_flight),
                 size,
@@ -271,13 +297,17 @@ impl Controller {
                 in_flight,
             },
             Move::SmallerCalls => Setting {
-                size: size.min((size / 2).max(self.bounds.first.size / SMALLEST)),
+                size: size.min((size / 2).max(self.bounds.least)),
                 in_flight,
             },
             Move::FewerInFlight => Setting {
                 in_flight: in_flight.div_ceil(2),
                 size,
             },
+        };
+        match to.size * to.in_flight > self.bounds.together.max(size * in_flight) {
+            true => self.setting,
+            false => to,
         }
     }
 }

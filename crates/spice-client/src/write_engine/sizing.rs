@@ -7,7 +7,6 @@
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use authzed::Error;
@@ -15,13 +14,15 @@ use spice_cli::lock;
 
 use super::Item;
 use super::controller::{Bounds, Setting};
-use super::throughput::{Call, Throughput};
+use super::throughput::{BATCH, Call, Throughput};
 
 /// SpiceDB's default; the true limit is learned when it is lower.
 const MAX_UPDATES_PER_CALL: usize = 1_000;
 /// Where it starts. Databases plan large calls badly: MariaDB 10.11 plans a call of 200 in 20 ms, one of 300
 /// in 56 ms and one of 1,000 in 1.2 s (measured on 2 busy cores).
 const FIRST_UPDATES_PER_CALL: usize = 100;
+/// Calls of fewer pay nowhere.
+const LEAST_UPDATES_PER_CALL: usize = 10;
 /// A call that takes longer is not made larger.
 const SLOW: Duration = Duration::from_millis(250);
 /// A server takes no request above 4 MiB.
@@ -33,8 +34,6 @@ const TOO_MANY_UPDATES: &str = "TOO_MANY_UPDATES_IN_REQUEST";
 /// The size of the next call, and the number of calls in flight.
 #[derive(Debug)]
 pub(super) struct CallSizing {
-    /// The most updates that the server takes in a call, as far as that is known.
-    limit: AtomicUsize,
     throughput: Mutex<Throughput>,
 }
 
@@ -50,27 +49,22 @@ impl CallSizing {
                 size: MAX_UPDATES_PER_CALL,
                 in_flight: *in_flight.end(),
             },
+            least: LEAST_UPDATES_PER_CALL,
+            together: BATCH,
             slow: SLOW,
         };
         Self {
-            limit: AtomicUsize::new(MAX_UPDATES_PER_CALL),
             throughput: Mutex::new(Throughput::new(bounds, "updates")),
         }
     }
 
-    /// The most updates that the server takes in one call.
+    /// The most updates that the server takes in one call, and in time.
     pub(super) fn limit(&self) -> usize {
-        self.limit.load(Ordering::Relaxed)
+        lock(&self.throughput).most()
     }
 
     pub(super) fn setting(&self) -> Setting {
         lock(&self.throughput).setting()
-    }
-
-    /// How many updates fill the calls in flight.
-    pub(super) fn wave(&self) -> usize {
-        let Setting { size, in_flight } = self.setting();
-        size * in_flight
     }
 
     /// How many updates are best written together.
@@ -102,12 +96,15 @@ impl CallSizing {
         lock(&self.throughput).end(call, updates);
     }
 
+    /// A call of any size was acknowledged after this time.
+    pub(super) fn acknowledged(&self, updates: usize, after: Duration) {
+        lock(&self.throughput).acknowledged(updates, after);
+    }
+
     /// A call failed late. Returns how many updates a call has from now on, unless it had so few that their
     /// number cannot be the reason.
     pub(super) fn too_slow(&self, updates: usize) -> Option<usize> {
-        let most = lock(&self.throughput).too_slow(updates)?;
-        self.limit.fetch_min(most, Ordering::Relaxed);
-        Some(most)
+        lock(&self.throughput).too_slow(updates)
     }
 
     /// What to do with updates of which the server refuses at least one, or takes fewer in a call.
@@ -121,8 +118,7 @@ impl CallSizing {
         }
         let learned = error.limit().and_then(|limit| usize::try_from(limit).ok());
         let limit = learned.unwrap_or(1).clamp(1, updates - 1);
-        let before = self.limit.fetch_min(limit, Ordering::Relaxed);
-        lock(&self.throughput).limit(limit.min(before));
+        lock(&self.throughput).limit(limit);
         AfterRefusal::Smaller
     }
 }

@@ -18,8 +18,8 @@ const ROUND: Duration = Duration::from_millis(50);
 const LONGEST_ROUND: Duration = Duration::from_secs(2);
 /// How often the calls in flight are replaced by others before all of them are awaited.
 const WAVES: usize = 4;
-/// What is written together is held in memory.
-const BATCH: usize = 16_000;
+/// What is written together is held in memory, what is in flight twice.
+pub const BATCH: usize = 8_000;
 /// How often a decision is logged.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
@@ -39,6 +39,8 @@ pub struct Throughput {
     /// Counts the settings.
     generation: u64,
     active: usize,
+    /// How many of them were begun with an earlier setting. Until they have ended nothing is counted.
+    stale: usize,
     /// Since when at least one call is in flight and counted.
     since: Option<Instant>,
     busy: Duration,
@@ -57,6 +59,7 @@ impl Throughput {
             what,
             generation: 0,
             active: 0,
+            stale: 0,
             since: None,
             busy: Duration::ZERO,
             calls: 0,
@@ -88,10 +91,7 @@ impl Throughput {
             .controller
             .rate()
             .map_or(usize::MAX, |rate| rate as usize);
-        (WAVES * wave)
-            .min(second)
-            .max(2 * wave)
-            .min(BATCH.max(wave))
+        (WAVES * wave).min(second).max(2 * wave).min(BATCH)
     }
 
     /// As [`Controller::limit`].
@@ -103,8 +103,9 @@ impl Throughput {
 
     /// As [`Controller::too_slow`].
     pub fn too_slow(&mut self, size: usize) -> Option<usize> {
+        let before = self.setting();
         let most = self.controller.too_slow(size);
-        self.begin_round(true, Instant::now());
+        self.begin_round(self.setting() != before, Instant::now());
         most
     }
 
@@ -112,46 +113,40 @@ impl Throughput {
     pub fn begin(&mut self) -> Call {
         let began = Instant::now();
         self.active += 1;
-        self.since.get_or_insert(began);
+        if self.stale == 0 {
+            self.since.get_or_insert(began);
+        }
         Call {
             generation: self.generation,
             began,
         }
     }
 
+    /// A call of any size was acknowledged, as [`Controller::acknowledged`].
+    pub fn acknowledged(&mut self, size: usize, after: Duration) {
+        self.controller.acknowledged(size, after);
+    }
+
     /// It has ended with more than was measured, and is no measure of the setting.
     pub fn leave_out(&mut self, call: Call) {
         let now = Instant::now();
-        self.ended(now);
-        if call.generation == self.generation {
+        if self.ended(call, now).is_some() {
             self.begin_round(false, now);
         }
-    }
-
-    /// One call less is in flight; how long at least one was, in this round.
-    fn ended(&mut self, now: Instant) -> Duration {
-        self.active -= 1;
-        let busy = self.busy + self.since.map_or(Duration::ZERO, |since| now - since);
-        if self.active == 0 {
-            self.busy = busy;
-            self.since = None;
-        }
-        busy
     }
 
     /// It has ended: `count` relationships are acknowledged.
     pub fn end(&mut self, call: Call, count: usize) {
         let now = Instant::now();
-        let busy = self.ended(now);
-        if call.generation != self.generation {
+        let Some(busy) = self.ended(call, now) else {
             return;
-        }
+        };
         self.calls += 1;
         self.count += count;
         self.time += now - call.began;
         let setting = self.setting();
         let is_complete = self.calls >= CALLS.max(2 * setting.in_flight) && busy >= ROUND;
-        if !is_complete && busy < LONGEST_ROUND {
+        if !is_complete && (busy < LONGEST_ROUND || self.calls < setting.in_flight) {
             return;
         }
         let round = Round {
@@ -164,10 +159,34 @@ impl Throughput {
         self.begin_round(self.setting() != setting, now);
     }
 
+    /// One call less is in flight. How long at least one was, in this round, if this one counts.
+    fn ended(&mut self, call: Call, now: Instant) -> Option<Duration> {
+        self.active -= 1;
+        if call.generation != self.generation {
+            self.stale -= 1;
+            if self.stale == 0 {
+                self.begin_round(false, now);
+            }
+            return None;
+        }
+        if self.stale > 0 {
+            return None;
+        }
+        let busy = self.busy + self.since.map_or(Duration::ZERO, |since| now - since);
+        if self.active == 0 {
+            self.busy = busy;
+            self.since = None;
+        }
+        Some(busy)
+    }
+
     fn begin_round(&mut self, is_other_setting: bool, now: Instant) {
-        self.generation += u64::from(is_other_setting);
+        if is_other_setting {
+            self.generation += 1;
+            self.stale = self.active;
+        }
         self.busy = Duration::ZERO;
-        self.since = (self.active > 0).then_some(now);
+        self.since = (self.active > 0 && self.stale == 0).then_some(now);
         (self.calls, self.count, self.time) = (0, 0, Duration::ZERO);
     }
 

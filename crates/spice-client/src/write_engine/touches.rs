@@ -78,9 +78,11 @@ impl<S: Server> WriteEngine<S> {
         let mut refused = 0;
         // Few at a time: between two of these calls they are not there.
         for items in skipped.chunks(self.setting().size) {
-            let deleted = self.call(policy, items, Stage::DeleteSkipped).await?;
+            let deleted = self
+                .call(policy, items, Stage::DeleteSkipped, false)
+                .await?;
             outcome.add(deleted);
-            let touched = self.call(policy, items, Stage::WriteSkipped).await;
+            let touched = self.call(policy, items, Stage::WriteSkipped, false).await;
             let touched = touched.map_err(|failure| touch::only_deleted(failure, &named(items)))?;
             refused += touched.refused;
             outcome.add(touched);

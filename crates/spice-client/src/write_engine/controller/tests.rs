@@ -85,6 +85,8 @@ fn bounds(start: usize, most: usize) -> Bounds {
             size: 1_000,
             in_flight: most,
         },
+        least: 10,
+        together: 8_000,
         slow: Duration::from_millis(250),
     }
 }

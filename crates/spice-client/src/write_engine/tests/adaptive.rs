@@ -13,6 +13,8 @@ use crate::write_engine::WriteEngine;
 async fn call_that_fails_late_is_halved_whatever_its_error() {
     for error in [unavailable(), deadline(), internal()] {
         let (server, notes) = (Scripted::new(), Notes::default());
+        // Slow enough that none is made larger again.
+        server.latency(Duration::from_secs(2));
         server.writes([
             End::FailsAfter(Duration::from_secs(20), error.clone()),
             End::FailsAfter(Duration::from_secs(20), error),
@@ -75,4 +77,24 @@ async fn target_that_becomes_fast_is_made_use_of() {
     writes_batches(&engine, 60).await;
     let fast = engine.setting().size;
     assert!(fast >= 400, "{fast}");
+}
+
+/// A server that was away for a moment takes as much as before.
+#[tokio::test(start_paused = true)]
+async fn call_sizes_recover_from_a_late_failure() {
+    let (server, notes) = (Scripted::new(), Notes::default());
+    server.writes([End::FailsAfter(Duration::from_secs(20), unavailable())]);
+    let engine = engine(&server);
+    engine
+        .write(&notes, touches(20), true)
+        .await
+        .expect("written");
+    assert_eq!(server.sizes()[..2], [20, 10]);
+    for _ in 0..10 {
+        engine
+            .write(&notes, touches(500), true)
+            .await
+            .expect("written");
+    }
+    assert_eq!(server.sizes().last(), Some(&500), "{:?}", server.sizes());
 }

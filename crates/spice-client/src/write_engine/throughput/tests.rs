@@ -17,6 +17,8 @@ fn throughput(in_flight: usize) -> Throughput {
             size: 800,
             in_flight,
         },
+        least: 10,
+        together: 8_000,
         slow: Duration::from_millis(250),
     };
     Throughput::new(bounds, "updates")

@@ -57,6 +57,8 @@ async fn what_takes_too_long_is_halved_and_so_is_what_comes_after_it() {
     let server = Scripted::new();
     let loader = loader(&server, OnConflict::Fail);
     server.imports([End::Fails(stream_timeout())]);
+    // Slow enough that none is made larger again.
+    server.latency(Duration::from_secs(9));
     let (stats, result) = load(&loader, &many(1_000)).await;
     result.expect("loaded");
     assert_eq!(

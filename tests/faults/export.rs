@@ -13,6 +13,7 @@ use crate::support::program::Program;
 use crate::support::repeat;
 use crate::support::spicedb::{Datastore, Server};
 use crate::support::toxiproxy::Proxy;
+use crate::support::wait_until;
 
 const RESUMING: &str = "; resuming the export in";
 
@@ -116,7 +117,13 @@ fn source_away_at_the_last_page_of_an_export_does_not_end_it() {
         .stdout_to(writer)
         .spawn();
     program.wait_for_stderr("exporting", PATIENCE);
-    program.wait_until_blocked();
+    // It writes, and does not wait for a busy server; what it reads ahead is there a moment later.
+    wait_until("the pipe is full", PATIENCE, || {
+        rustix::io::ioctl_fionread(&reader).unwrap() > 60_000
+    });
+    for _ in 0..5 {
+        program.wait_until_blocked();
+    }
     proxy.disable();
     let read = std::thread::spawn(move || {
         let mut stream = Vec::new();

@@ -175,8 +175,15 @@ impl Controller {
     /// A call with so many was acknowledged after this time. A server that was away, or slow for a while, is
     /// given larger ones again.
     pub fn acknowledged(&mut self, size: usize, after: Duration) {
-        if size >= self.in_time / 2 && after < self.bounds.slow * STUCK {
-            self.in_time = (self.in_time * 2).min(self.bounds.most.size);
+        let most = self.bounds.most.size;
+        if self.in_time >= most || after >= self.bounds.slow * STUCK {
+            return;
+        }
+        // As large as is tried now.
+        if size >= self.setting.size.min(self.in_time / 2) {
+            self.in_time = (self.in_time * 2).min(most);
+            let first = self.bounds.start().size.min(self.in_time);
+            self.setting.size = self.setting.size.max(first);
         }
     }
 

@@ -161,7 +161,13 @@ enum NotDone {
 /// A call that fails after this was too large for the target, whatever its error is: half of the time that
 /// SpiceDB gives a transaction (30 s on PostgreSQL and MySQL). On Spanner the error is UNKNOWN or INTERNAL
 /// ("failed to lookup namespaces: ... Canceled", measured on its emulator, v1.56.0).
-pub const LATE: Duration = Duration::from_secs(15);
+const LATE: Duration = Duration::from_secs(15);
+
+/// Whether a call that failed with this error after so long may have been too large for the target.
+#[must_use]
+pub fn is_late(error: &Error, after: Duration) -> bool {
+    error.is_transient() && after > LATE
+}
 
 /// Writes to one server. What it learns of that lasts for as long as it lives.
 pub struct WriteEngine<S> {
@@ -413,7 +419,7 @@ impl<S: Server> WriteEngine<S> {
                 with_creates = false;
                 continue;
             }
-            let is_late = error.is_transient() && began.elapsed() > LATE;
+            let is_late = is_late(&error, began.elapsed());
             if !is_late && row_errors.is_row_error(&server, &error).await {
                 return Ok(Err(NotDone::Refused(error)));
             }

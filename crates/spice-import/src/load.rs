@@ -14,7 +14,7 @@ use spice_client::retry::Retry;
 use spice_client::server::Server;
 use spice_client::write_engine::controller::{Bounds, Setting};
 use spice_client::write_engine::throughput::Throughput;
-use spice_client::write_engine::{LATE, RowErrorTest, WriteEngine};
+use spice_client::write_engine::{RowErrorTest, WriteEngine, is_late};
 use spice_record::ExpiryPrecision;
 use tokio::time::{Duration, Instant};
 
@@ -51,23 +51,18 @@ pub(crate) struct Loader<S> {
 /// Rows of one transaction.
 struct Attempt {
     chunk: Chunk,
+    known: Known,
+}
+
+/// What is known of rows from earlier attempts.
+#[derive(Clone, Copy, Default)]
+struct Known {
     /// How often they have been found in conflict.
     conflicts: u8,
     /// A refused row is being looked for among them.
     bisecting: bool,
     /// They were sent before, with no known end.
     is_ambiguous: bool,
-}
-
-impl Attempt {
-    fn first(chunk: Chunk) -> Self {
-        Self {
-            chunk,
-            conflicts: 0,
-            bisecting: false,
-            is_ambiguous: false,
-        }
-    }
 }
 
 impl<S: Server> Loader<S> {
@@ -158,9 +153,12 @@ impl<S: Server> Loader<S> {
     }
 
     async fn attempts(&self, chunk: Chunk, stats: &mut Stats) -> Result<(), CommandError> {
-        let mut attempts = vec![Attempt::first(chunk)];
+        let mut attempts = vec![Attempt {
+            chunk,
+            known: Known::default(),
+        }];
         let outcome = self.work_off(&mut attempts, stats).await;
-        let unknown = attempts.iter().filter(|attempt| attempt.is_ambiguous);
+        let unknown = attempts.iter().filter(|attempt| attempt.known.is_ambiguous);
         stats.unknown += unknown.map(|left| left.chunk.len() as u64).sum::<u64>();
         outcome
     }
@@ -173,44 +171,40 @@ impl<S: Server> Loader<S> {
         while let Some(attempt) = attempts.pop() {
             if attempt.chunk.len() > lock(&self.throughput).most() {
                 let rows = attempt.chunk.rows()?;
-                attempts.extend(halves(&rows, attempt.conflicts, attempt.bisecting));
+                attempts.extend(halves(&rows, attempt.known));
                 continue;
             }
             let ended = self.import(&attempt, stats).await?;
-            let chunk = attempt.chunk;
-            let (conflicts, bisecting) = (attempt.conflicts, attempt.bisecting);
+            let Attempt { chunk, known } = attempt;
             let (first, last) = chunk.lines();
             match ended {
                 Imported::All => stats.loaded += chunk.len() as u64,
                 Imported::First(messages) => {
                     let (done, rest) = chunk.split_at_message(messages);
                     stats.loaded += done.len() as u64;
-                    attempts.push(Attempt {
-                        chunk: rest,
-                        conflicts,
-                        bisecting,
-                        is_ambiguous: false,
-                    });
+                    attempts.push(Attempt { chunk: rest, known });
                 }
                 Imported::Conflict => {
                     let rows = chunk.rows()?;
                     let absent = match self.reconcile(&rows, stats).await? {
                         Ok(absent) => absent,
                         Err(error) => {
-                            attempts.extend(self.bisect(rows, &error, conflicts, stats)?);
+                            attempts.extend(self.bisect(rows, &error, known, stats)?);
                             continue;
                         }
                     };
                     // Nothing is visible, but something is in the way.
-                    if conflicts > 0 || absent.len() == chunk.len() {
+                    if known.conflicts > 0 || absent.len() == chunk.len() {
                         self.create(absent, stats).await?;
                     } else if !absent.is_empty() {
                         let chunk = Chunk::from_rows(&absent);
                         attempts.push(Attempt {
                             chunk,
-                            conflicts: conflicts + 1,
-                            bisecting,
-                            is_ambiguous: false,
+                            known: Known {
+                                conflicts: known.conflicts + 1,
+                                is_ambiguous: false,
+                                ..known
+                            },
                         });
                     }
                 }
@@ -219,22 +213,21 @@ impl<S: Server> Loader<S> {
                         "lines {first} to {last} take too long in one transaction: {error}; halving it, and \
                          those after it"
                     );
-                    let is_ambiguous = attempt.is_ambiguous || error.is_ambiguous_for_writes();
-                    let halves = halves(&chunk.rows()?, conflicts, bisecting).into_iter();
-                    attempts.extend(halves.map(|half| Attempt {
-                        is_ambiguous,
-                        ..half
-                    }));
+                    let known = Known {
+                        is_ambiguous: known.is_ambiguous || error.is_ambiguous_for_writes(),
+                        ..known
+                    };
+                    attempts.extend(halves(&chunk.rows()?, known));
                 }
                 Imported::Broken(error) => {
                     tracing::warn!(
                         "lines {first} to {last}: the connection breaks under them each time: {error}; \
                          halving them"
                     );
-                    attempts.extend(halves(&chunk.rows()?, conflicts, bisecting));
+                    attempts.extend(halves(&chunk.rows()?, known));
                 }
                 Imported::Refused(error) => {
-                    attempts.extend(self.bisect(chunk.rows()?, &error, conflicts, stats)?);
+                    attempts.extend(self.bisect(chunk.rows()?, &error, known, stats)?);
                 }
             }
         }
@@ -250,7 +243,7 @@ impl<S: Server> Loader<S> {
         }
         let max_retries = self.engine.max_retries();
         let mut retry = Retry::new(max_retries);
-        let mut row_errors = match attempt.bisecting && chunk.len() > 1 {
+        let mut row_errors = match attempt.known.bisecting && chunk.len() > 1 {
             true => RowErrorTest::impatient(),
             false => RowErrorTest::default(),
         };
@@ -296,7 +289,7 @@ impl<S: Server> Loader<S> {
                         {
                             return Ok(Imported::Refused(cause));
                         }
-                        stats.unknown += if unknown || attempt.is_ambiguous {
+                        stats.unknown += if unknown || attempt.known.is_ambiguous {
                             chunk.len() as u64
                         } else {
                             0
@@ -314,7 +307,7 @@ impl<S: Server> Loader<S> {
         &self,
         rows: Vec<Row>,
         error: &authzed::Error,
-        conflicts: u8,
+        known: Known,
         stats: &mut Stats,
     ) -> Result<Vec<Attempt>, CommandError> {
         if let [row] = rows.as_slice() {
@@ -322,14 +315,17 @@ impl<S: Server> Loader<S> {
             return Ok(Vec::new());
         }
         let rows = self.without_refused_shapes(rows, stats)?;
-        Ok(halves(&rows, conflicts, true))
+        let known = Known {
+            bisecting: true,
+            ..known
+        };
+        Ok(halves(&rows, known))
     }
 
     /// Whether a transaction of so many rows that failed after this time was too much for the target. Then
     /// later ones are smaller.
     fn is_too_slow(&self, error: &authzed::Error, rows: usize, after: Duration) -> bool {
-        let is_late = error.is_transient() && after > LATE;
-        (is_late || error.kind() == Kind::StreamTimeout)
+        (is_late(error, after) || error.kind() == Kind::StreamTimeout)
             && lock(&self.throughput).too_slow(rows).is_some()
     }
 
@@ -399,16 +395,14 @@ fn imported(chunk: &Chunk, loaded: u64) -> Result<Imported, CommandError> {
     }
 }
 
-fn halves(rows: &[Row], conflicts: u8, bisecting: bool) -> Vec<Attempt> {
+fn halves(rows: &[Row], known: Known) -> Vec<Attempt> {
     let (first, rest) = rows.split_at(rows.len() / 2);
     // The last attempt is taken first: so rows are named in the order of the stream.
     let halves = [rest, first].into_iter().filter(|half| !half.is_empty());
     halves
         .map(|half| Attempt {
             chunk: Chunk::from_rows(half),
-            conflicts,
-            bisecting,
-            is_ambiguous: false,
+            known,
         })
         .collect()
 }

@@ -183,7 +183,10 @@ impl Controller {
         if size >= self.setting.size.min(self.in_time / 2) {
             self.in_time = (self.in_time * 2).min(most);
             let first = self.bounds.start().size.min(self.in_time);
-            self.setting.size = self.setting.size.max(first);
+            if self.setting.size < first {
+                self.setting.size = first;
+                self.restart();
+            }
         }
     }
 

@@ -14,7 +14,7 @@ use super::controller::{Bounds, Controller, Round, Setting};
 const CALLS: usize = 3;
 /// And takes so long at least: shorter ones measure the scheduler.
 const ROUND: Duration = Duration::from_millis(50);
-/// After this it is over, however few calls have ended.
+/// After this it is over once as many calls have ended as are in flight.
 const LONGEST_ROUND: Duration = Duration::from_secs(2);
 /// How often the calls in flight are replaced by others before all of them are awaited.
 const WAVES: usize = 4;
@@ -96,17 +96,27 @@ impl Throughput {
 
     /// As [`Controller::limit`].
     pub fn limit(&mut self, size: usize) {
-        let before = self.setting();
-        self.controller.limit(size);
-        self.begin_round(self.setting() != before, Instant::now());
+        self.adjust(|controller| controller.limit(size));
     }
 
     /// As [`Controller::too_slow`].
     pub fn too_slow(&mut self, size: usize) -> Option<usize> {
+        self.adjust(|controller| controller.too_slow(size))
+    }
+
+    /// A call of any size was acknowledged, as [`Controller::acknowledged`].
+    pub fn acknowledged(&mut self, size: usize, after: Duration) {
+        self.adjust(|controller| controller.acknowledged(size, after));
+    }
+
+    /// Reports something to the controller. Another setting begins a round of its own.
+    fn adjust<T>(&mut self, report: impl FnOnce(&mut Controller) -> T) -> T {
         let before = self.setting();
-        let most = self.controller.too_slow(size);
-        self.begin_round(self.setting() != before, Instant::now());
-        most
+        let answer = report(&mut self.controller);
+        if self.setting() != before {
+            self.begin_round(true, Instant::now());
+        }
+        answer
     }
 
     /// A call of the current setting begins.
@@ -120,11 +130,6 @@ impl Throughput {
             generation: self.generation,
             began,
         }
-    }
-
-    /// A call of any size was acknowledged, as [`Controller::acknowledged`].
-    pub fn acknowledged(&mut self, size: usize, after: Duration) {
-        self.controller.acknowledged(size, after);
     }
 
     /// It has ended with more than was measured, and is no measure of the setting.

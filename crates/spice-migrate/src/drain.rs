@@ -183,10 +183,7 @@ impl<'a> Drain<'a> {
         self.stop_applying().await;
         let source = self.source();
         if ended == Ended::Code(4) {
-            let unfenced = self
-                .session
-                .update(|state| state.phase = state.phase.clone().unfenced());
-            if let Err(failure) = unfenced {
+            if let Err(failure) = self.session.unfence() {
                 return failure;
             }
             return CommandError::new(Exit::HistoryLost, format!(
@@ -246,7 +243,7 @@ impl<'a> Drain<'a> {
     pub(crate) async fn leak(&self, leaked: usize) -> Outcome<CommandError> {
         self.stop_applying().await;
         let (session, source) = (self.session, self.source());
-        session.update(|state| state.phase = state.phase.clone().unfenced())?;
+        session.unfence()?;
         Ok(CommandError::new(
             Exit::Failed,
             format!(

@@ -1,7 +1,7 @@
 //! `reverse`: the way back is a migration of its own, in a folder inside that of the way there.
 
 use crate::folder;
-use crate::phase::{Refusal, Step, allows, next_step};
+use crate::phase::Step;
 use crate::session::Session;
 use crate::store::Store;
 use crate::suite::{CommandError, Exit, Outcome};
@@ -11,17 +11,7 @@ use crate::suite::{CommandError, Exit, Outcome};
 pub(crate) fn prepare(session: &Session) -> Outcome<Store> {
     let state = session.state()?;
     let (source, target) = (&state.source.context, &state.target.context);
-    if allows(state.procedure, &state.phase, Step::Reverse) == Err(Refusal::SwitchNotOrdered) {
-        return Err(CommandError::usage(format!(
-            "the switch was not ordered: what is on {target} comes from {source}"
-        ))
-        .hint(format!(
-            "run: {}",
-            session
-                .words
-                .step(next_step(state.procedure, &state.phase).name())
-        )));
-    }
+    session.allowed()?;
     if state.target.kind.is("spanner") {
         return Err(CommandError::new(Exit::Failed, format!(
                 "{target} is on Spanner, which cannot be followed: its Watch leaves the expiry of relationships out"

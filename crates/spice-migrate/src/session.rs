@@ -268,6 +268,11 @@ impl Session {
         allows(state.procedure, &state.phase, self.step).map_err(|why| self.refused(&state, why))
     }
 
+    /// Forgets the fence: it is lifted, or does not hold.
+    pub(crate) fn unfence(&self) -> Outcome {
+        self.update(|state| state.phase = state.phase.clone().unfenced())
+    }
+
     fn refused(&self, state: &State, why: Refusal) -> CommandError {
         let words = &self.words;
         let (source, target) = (&state.source.context, &state.target.context);

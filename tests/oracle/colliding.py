@@ -45,7 +45,7 @@ class Group:
         self.ended = bool(stop) or time.monotonic() - self.began >= args.seconds
         items = [f"{self.round}-{n}" for n in range(chance.randint(1, 3))]
         # Some are touched once more much later: that state must not be mistaken for the earlier one.
-        if self.round > 20 and chance.random() < 0.1:
+        if self.round > 20 and chance.random() < args.later:
             items.append(f"{self.round - 20}-0")
         # First a touch that the others overlap; in half of the rounds it is acknowledged before they start.
         self.head_start = chance.choice([0.0, 0.0, 0.004])
@@ -136,6 +136,7 @@ def add_commands(command):
     result.add_argument("--stop-file", help="the writers end when this file exists")
     result.add_argument("--gap", type=float, default=20, help="maximum milliseconds between two operations of a round (default 20)")
     result.add_argument("--pause", type=float, default=20, help="milliseconds between two rounds (default 20)")
+    result.add_argument("--later", type=float, default=0.1, help="share of rounds that touch again what was touched 20 rounds ago (default 0.1)")
     result.add_argument("--prefix", default="c", help="of the resources' ids (default c)")
     result.add_argument("--seed", default="0")
     result.add_argument("--write-schema", action="store_true", help="writes the writers' schema first")

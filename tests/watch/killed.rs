@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Folded, PATIENCE, WATCHING, mark, source, spool_of, watch, write, writers};
 use crate::support::disk::SmallDisk;
-use crate::support::oracle;
+use crate::support::oracle::{self, Writers};
 use crate::support::program::Program;
 use crate::support::spicedb::{Datastore, Server, but_for_dead_mysql_servers};
 use crate::support::{Random, folder, repeat, wait_until};
@@ -76,6 +76,44 @@ fn killed_watch_of_mysql_resumes_with_the_same_command() {
     but_for_dead_mysql_servers(|| {
         killed_on(Datastore::MySql);
     });
+}
+
+/// What a snapshot of memory lacked is read again after a settle time: also where that was in another process.
+/// Most of what collides here was touched before, longer ago than what a resumed watch looks at.
+#[test]
+fn watch_of_memory_stopped_while_writers_collide_corrects_what_it_read() {
+    let server = source(Datastore::Memory);
+    let folder = folder();
+    let (spool, stop) = (
+        folder.path().join("changes.ndjson"),
+        folder.path().join("stop"),
+    );
+    let since = oracle::head(&server);
+    let flags = [
+        "--write-schema",
+        "--seconds",
+        "3600",
+        "--groups",
+        "1",
+        "--pause",
+        "80",
+        "--later",
+        "1",
+    ];
+    let writers = Writers::colliding(&server, &stop, &flags);
+    let times = repeat(12, 60);
+    let mut random = Random::new(u64::from(times));
+    for _ in 0..times {
+        let watching = capture(&server, &since, &spool).spawn();
+        watching.wait_for_stderr(WATCHING, PATIENCE);
+        // At any moment: this pause is what is tried.
+        std::thread::sleep(Duration::from_millis(1_200 + random.below(1_500) as u64));
+        watching.signal("TERM");
+        watching.wait().expect_success();
+    }
+    std::fs::write(&stop, "").unwrap();
+    writers.finish();
+    assert_drains(&server, &spool);
 }
 
 #[test]

@@ -88,8 +88,17 @@ impl Contended {
     }
 
     /// How far back a change may matter.
-    pub(crate) fn window(&self) -> Duration {
+    fn window(&self) -> Duration {
         self.settle * 2
+    }
+
+    /// How much of the stream before its last checkpoint is tracked when it is resumed. Where reads are
+    /// doubtful also what was read within a settle time, for it was to be read again.
+    pub(crate) fn resumed_window(&self) -> Duration {
+        match self.must_reread {
+            true => self.window() + self.settle,
+            false => self.window(),
+        }
     }
 
     /// What changed before `now` is not known: every relationship that changes is read, until nothing
@@ -138,15 +147,19 @@ impl Contended {
         }
     }
 
-    /// These are states that were read when the stream was written.
+    /// These are states that were read when the stream was written. Where reads are doubtful each is read again:
+    /// a wrong one has no second event near it (what made it contended may lie before the tail of a spool), and
+    /// who was to read it again may have been stopped.
     pub(crate) fn track_read(&mut self, updates: &[RelationshipUpdate]) {
         for update in updates {
             let Some(relationship) = &update.relationship else {
                 continue;
             };
             let key = key_digest(relationship).0;
-            if let Some(Pending { collided, .. }) = self.pending.get(&key) {
-                self.put(key, update.clone(), None, *collided);
+            match self.pending.get(&key) {
+                Some(Pending { collided, .. }) => self.put(key, update.clone(), None, *collided),
+                None if self.must_reread => self.put(key, update.clone(), None, true),
+                None => {}
             }
         }
     }

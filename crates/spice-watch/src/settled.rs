@@ -64,6 +64,32 @@ impl ContendedStats {
     }
 }
 
+/// Time in which the source was seen to answer. A pause of this machine, or of the source's, lets no transaction
+/// settle: one that was in flight before it is in flight after it.
+struct AnsweredTime {
+    now: Instant,
+    last: Instant,
+    /// How much one look at the head counts at most.
+    most: Duration,
+}
+
+impl AnsweredTime {
+    fn new(settle: Duration) -> Self {
+        let now = Instant::now();
+        Self {
+            now,
+            last: now,
+            most: settle / 3,
+        }
+    }
+
+    /// The source has answered.
+    fn note(&mut self) {
+        self.now += self.last.elapsed().min(self.most);
+        self.last = Instant::now();
+    }
+}
+
 impl Watcher {
     /// Follows in rounds, each to a revision that was seen as head a settle time ago: where late
     /// transactions appear below revisions that were delivered already, a live Watch never delivers
@@ -73,12 +99,13 @@ impl Watcher {
         let mut ticks = tokio::time::interval(every);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut heads: VecDeque<(String, Instant)> = VecDeque::new();
+        let mut answered = AnsweredTime::new(settle);
         let mut retry = Retry::new(self.max_retries);
         let mut check_at = Instant::now();
         let mut unbroken = Instant::now();
         loop {
             ticks.tick().await;
-            if let Err(error) = self.observe_head(&mut heads).await {
+            if let Err(error) = self.observe_head(&mut heads, &mut answered).await {
                 retry.pause(error, "looking at the head again").await?;
                 self.client = self.client.reconnect();
                 unbroken = Instant::now();
@@ -88,7 +115,7 @@ impl Watcher {
             let mut settled = None;
             while heads
                 .front()
-                .is_some_and(|(_, seen)| seen.elapsed() >= settle)
+                .is_some_and(|(_, seen)| answered.now - *seen >= settle)
             {
                 settled = heads.pop_front();
             }
@@ -123,17 +150,19 @@ impl Watcher {
     async fn observe_head(
         &mut self,
         heads: &mut VecDeque<(String, Instant)>,
+        answered: &mut AnsweredTime,
     ) -> Result<(), authzed::Error> {
         let asked = Instant::now();
         let head = self.client.head().await?;
         self.drains.record_latency(asked.elapsed());
+        answered.note();
         let newest = heads.back().map_or(&self.since, |(token, _)| token);
         let newer = match (zedtoken::decode(&head), zedtoken::decode(newest)) {
             (Ok(head), Ok(newest)) => newest.revision.sees(&head.revision) == Some(false),
             _ => head != *newest,
         };
         if newer {
-            heads.push_back((head, Instant::now()));
+            heads.push_back((head, answered.now));
         }
         Ok(())
     }
@@ -146,7 +175,7 @@ impl Watcher {
         let Some(contended) = &mut self.contended else {
             return Ok(());
         };
-        let tail = spool.map(|spool| Tail::open(spool, contended.window()));
+        let tail = spool.map(|spool| Tail::open(spool, contended.resumed_window()));
         let mut tail = tail.transpose()?;
         if !tail.as_ref().is_some_and(|tail| tail.is_complete) {
             contended.past_is_unknown(Instant::now());

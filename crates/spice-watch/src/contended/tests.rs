@@ -225,6 +225,18 @@ fn states_in_the_stream_count_when_it_is_resumed() {
     assert_eq!(source.round(0, &[]), (1, vec![]));
 }
 
+/// A TOUCH was read at a revision whose snapshot lacked it, and the stream was stopped before the second read.
+#[test]
+fn state_read_wrongly_before_a_resume_is_read_again() {
+    let mut source = Source::new(true).holds(&[relationship("a")]);
+    source.contended.track(&[touch(relationship("a"))]);
+    source.contended.track_read(&[delete("a")]);
+    source
+        .contended
+        .begin_last(source.began + Duration::from_secs(1));
+    assert_eq!(source.end(), (1, vec![touch(relationship("a"))]));
+}
+
 #[test]
 fn what_is_left_out_counts_as_a_change_and_is_not_read_itself() {
     let mut source = Source::new(false);

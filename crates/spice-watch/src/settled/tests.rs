@@ -39,6 +39,26 @@ async fn nothing_is_watched_before_a_head_has_settled() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn pause_of_the_source_lets_no_head_settle() {
+    // What it has answered by then counts a third of the settle time.
+    for (time, watches) in [(SETTLE + SETTLE / 2, 0), (2 * SETTLE, 1)] {
+        let changes = Reply::messages([transaction(2, &["a"]), checkpoint(9)]);
+        let mut rig = mysql(5, [changes.silence()]);
+        let mut looks = 0;
+        rig.server.on(READ_SCHEMA, move |_: ReadSchemaRequest| {
+            looks += 1;
+            let head = schema_response("one", 5);
+            match looks {
+                2 => Reply::empty().pause(SETTLE).then(&head),
+                _ => Reply::message(&head),
+            }
+        });
+        assert!(follow_for(&mut rig, time).await.is_none());
+        assert_eq!(rig.server.calls(WATCH), watches, "{time:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn round_ends_at_the_settled_head_and_not_behind_it() {
     let changes = [
         transaction(2, &["a"]),

@@ -6,6 +6,7 @@
 //! update, and of one whose end is unknown, is the [`Policy`] of the caller.
 
 pub mod controller;
+mod outcome;
 mod row_error;
 mod sizing;
 #[cfg(test)]
@@ -29,6 +30,7 @@ use spice_cli::{CommandError, lock};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use self::controller::Setting;
+pub use self::outcome::Outcome;
 pub use self::row_error::RowErrorTest;
 use self::sizing::{AfterRefusal, CallQueue, CallSizing};
 use crate::lookup::bare;
@@ -114,40 +116,6 @@ pub trait Policy {
     ///
     /// What ends the write.
     fn refused(&self, item: &Self::Item, stage: Stage, error: &Error) -> Result<(), CommandError>;
-}
-
-/// What became of updates.
-#[derive(Debug)]
-pub struct Outcome<T> {
-    /// Calls that were acknowledged.
-    pub calls: u64,
-    /// The revision of the last of them.
-    pub token: Option<String>,
-    /// How many updates the server refused, where the policy continued without them.
-    pub refused: u64,
-    /// TOUCHes that were acknowledged but may have been skipped: see
-    /// [`WriteEngine::verify_touches`].
-    unconfirmed: Vec<T>,
-}
-
-impl<T> Default for Outcome<T> {
-    fn default() -> Self {
-        Self {
-            calls: 0,
-            token: None,
-            refused: 0,
-            unconfirmed: Vec::new(),
-        }
-    }
-}
-
-impl<T> Outcome<T> {
-    fn add(&mut self, later: Self) {
-        self.calls += later.calls;
-        self.token = later.token.or(self.token.take());
-        self.refused += later.refused;
-        self.unconfirmed.extend(later.unconfirmed);
-    }
 }
 
 /// Why the updates of a call are not written.

@@ -77,7 +77,8 @@ fn apply_until_ends_75_when_the_capture_is_killed_and_resumes() {
 fn capture_that_lost_its_history_makes_apply_end_4() {
     let (source, target, folder) = (
         Server::builder(Datastore::Postgres)
-            .flag("--datastore-gc-window=5s")
+            // Longer than a busy machine needs from the head to the first record of the capture.
+            .flag("--datastore-gc-window=20s")
             .flag("--datastore-gc-interval=1s")
             .flag("--datastore-revision-quantization-interval=1s")
             .start(),
@@ -85,11 +86,11 @@ fn capture_that_lost_its_history_makes_apply_end_4() {
         folder(),
     );
     oracle::write_schema(&source, SCHEMA);
-    let capture = Capture::of(&source, folder.path());
+    let Capture { spool, mut running } = Capture::of(&source, folder.path());
     wait_until("the spool is begun", PATIENCE, || {
-        std::fs::metadata(&capture.spool).is_ok_and(|spool| spool.len() > 0)
+        assert!(running.is_running(), "{}", running.stderr_so_far());
+        std::fs::metadata(&spool).is_ok_and(|spool| spool.len() > 0)
     });
-    let Capture { spool, running } = capture;
     let since = head(&source);
     running.kill9();
     drop(running.wait());

@@ -35,6 +35,34 @@ fn uncorrected(spool: &[u8]) -> Vec<u8> {
     plain.flatten().copied().collect()
 }
 
+/// Prints what the spool has of each relationship that only one end holds.
+fn say_what_differs(migration: &Migration, source: &[String], target: &[String]) {
+    let spool = spool_of(&migration.file("changes.ndjson"));
+    let spool = String::from_utf8_lossy(&spool);
+    let only = |some: &[String], others: &[String]| {
+        let lines = some.iter().filter(|line| !others.contains(line));
+        lines.cloned().collect::<Vec<_>>()
+    };
+    for line in [only(source, target), only(target, source)].concat() {
+        let relationship: Value = serde_json::from_str(&line).unwrap();
+        let (_, id) = relationship["resource"]
+            .as_str()
+            .unwrap()
+            .split_once(':')
+            .unwrap();
+        figure(&format!("at one end only: {line}; in the spool:"));
+        for found in spool.lines().filter(|line| line.contains(id)) {
+            figure(&format!("  {found}"));
+        }
+    }
+    for checkpoint in spool
+        .lines()
+        .filter(|line| line.starts_with("{\"checkpoint"))
+    {
+        figure(checkpoint);
+    }
+}
+
 /// Verifies while everybody writes.
 fn both_ends_agree(migration: &Migration) {
     migration.step(&["verify"]).run().expect_success();
@@ -58,14 +86,17 @@ fn migrate(from: Datastore) -> Moved {
     std::fs::write(&stop, "").unwrap();
     let summary = writers.finish();
     fenced(&mut cutover);
-    let cutover = cutover.wait().expect_success();
-    following.wait().expect_success();
-
+    let cutover = cutover.wait();
     let precision = precision(from, to);
     let (source, target) = (
         oracle::dump(&migration.from, precision),
         oracle::dump(&migration.to, precision),
     );
+    if cutover.code() != Some(0) {
+        say_what_differs(&migration, &source, &target);
+    }
+    let cutover = cutover.expect_success();
+    following.wait().expect_success();
     oracle::assert_same_lines("the source", &source, "the target", &target);
     assert!(cutover.stderr.contains("equal: "), "{}", cutover.stderr);
 

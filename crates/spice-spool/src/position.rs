@@ -168,6 +168,19 @@ mod tests {
     }
 
     #[test]
+    fn folder_or_a_huge_file_in_its_place_is_refused_by_name() {
+        let (folder, file) = file();
+        let in_its_place = PositionFile::new(folder.path());
+        let failure = in_its_place.load().unwrap_err();
+        assert_eq!(failure.exit, Exit::Failed);
+        std::fs::write(file.path(), vec![b'0'; 2 << 20]).unwrap();
+        let failure = file.load().unwrap_err();
+        assert_eq!(failure.exit, Exit::BadData);
+        let name = file.path().display().to_string();
+        assert!(failure.message().contains(&name), "{failure:?}");
+    }
+
+    #[test]
     fn failed_save_leaves_the_old_position() {
         let (folder, file) = file();
         let nowhere = PositionFile::new(&folder.path().join("no/position"));

@@ -4,14 +4,13 @@
 //! Links are followed only where nobody else can have planted them.
 
 use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
 
-use crate::cleanup;
 use crate::error::CommandError;
 use crate::exit::Exit;
 use crate::stdio;
@@ -92,28 +91,6 @@ pub fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut path = path.to_owned().into_os_string();
     path.push(suffix);
     path.into()
-}
-
-/// Replaces a file with one of a line, durably: after a loss of power there is the old one or this one.
-///
-/// # Errors
-///
-/// The operating system's; the old file is still there then.
-pub fn replace(path: &Path, line: &str) -> io::Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    };
-    // tempfile creates with mode 0600.
-    let mut file = tempfile::Builder::new()
-        .prefix(".replacement.")
-        .tempfile_in(folder)?;
-    let unfinished = cleanup::file(file.path());
-    writeln!(file, "{line}")?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    drop(unfinished);
-    File::open(folder)?.sync_all()
 }
 
 /// Opens the file of a flag for appending: what is refused, or set aside. It must not be one of the

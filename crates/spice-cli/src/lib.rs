@@ -31,6 +31,7 @@ pub mod display;
 pub mod error;
 pub mod exit;
 pub mod files;
+pub mod fsync;
 pub mod log;
 pub mod progress;
 pub mod run;

@@ -8,7 +8,7 @@
 pub mod controller;
 mod outcome;
 mod row_error;
-mod sizing;
+mod splitting;
 #[cfg(test)]
 mod tests;
 pub mod throughput;
@@ -32,7 +32,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 use self::controller::Setting;
 pub use self::outcome::Outcome;
 pub use self::row_error::RowErrorTest;
-use self::sizing::{AfterRefusal, CallQueue, CallSizing};
+use self::splitting::{AfterRefusal, CallQueue, CallSizing};
 use crate::lookup::bare;
 use crate::retry::Retry;
 use crate::server::Server;

@@ -16,7 +16,7 @@ use spice_record::digest::{Digest, digest_text};
 
 use crate::phase::{Phase, Switch};
 use crate::state::{End, FORMAT, State, VERSION};
-use crate::suite::{CommandError, Exit, files};
+use crate::suite::{CommandError, Exit, files, fsync};
 
 /// The folder of a migration.
 #[derive(Clone, Debug)]
@@ -151,7 +151,7 @@ impl Store {
         };
         state.checksum = Some(state.compute_checksum().map_err(|error| failed(&error))?);
         let text = serde_json::to_string_pretty(&state).map_err(|error| failed(&error))?;
-        files::replace(&self.file("state.json"), &text).map_err(|error| failed(&error))?;
+        fsync::replace(&self.file("state.json"), &text).map_err(|error| failed(&error))?;
         self.record(&state);
         Ok(state)
     }
@@ -213,7 +213,7 @@ impl Store {
             switch: switch.clone(),
         };
         let text = serde_json::to_string_pretty(&record).map_err(|error| failed(&error))?;
-        files::replace(&self.file("switch.json"), &text).map_err(|error| failed(&error))?;
+        fsync::replace(&self.file("switch.json"), &text).map_err(|error| failed(&error))?;
         let recorded = switch.clone();
         self.update(|state| state.phase = Phase::Switched { switch: recorded })?;
         Ok(Durable(switch))

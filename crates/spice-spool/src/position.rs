@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use spice_record::record::Position;
 use spice_record::{Record, RecordReader};
 
-use spice_cli::{CommandError, Exit, files};
+use spice_cli::{CommandError, Exit, files, fsync};
 
 /// Where a position is kept.
 #[derive(Clone, Debug)]
@@ -89,7 +89,7 @@ impl PositionFile {
             ..position.clone()
         };
         let line = serde_json::to_string(&Record::Position(Box::new(sealed)))?;
-        files::replace(&self.0, &line)
+        fsync::replace(&self.0, &line)
     }
 }
 

@@ -29,7 +29,7 @@ fn position_waits_for_the_last_part_of_an_import() {
         let program = apply(&target).arg("--spool").arg(&capture.spool);
         program.arg("--position").arg(&file).timeout(PATIENCE * 3)
     };
-    let follow = program().args(["--max-rps", "8"]).spawn();
+    let follow = program().args(["--max-rps", "3"]).spawn();
     oracle::write(&source, "touch", "document:small#viewer@user:eve");
     wait_until("the small change is on the target", PATIENCE, || {
         rows(&target) == 1

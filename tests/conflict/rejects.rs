@@ -53,7 +53,7 @@ fn load(server: &Server, stream: &[u8], flags: &[&str]) -> Program {
         .args(["--schema", "skip"])
         .args(flags)
         .input(stream)
-        .timeout(Duration::from_secs(180))
+        .timeout(Duration::from_secs(600))
 }
 
 pub(super) fn rejects_in(folder: &tempfile::TempDir) -> String {

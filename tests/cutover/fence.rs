@@ -178,6 +178,7 @@ fn stop_applying(parent: u32, signal: &str) {
 fn writer_behind_the_fence_is_noticed_and_nothing_is_switched() {
     let (migration, follow) = following(Datastore::Postgres, Datastore::Postgres);
     let journal = migration.folder.path().join("journal");
+    let stop = migration.folder.path().join("stop");
     let flags = [
         "--writers",
         "1",
@@ -186,7 +187,9 @@ fn writer_behind_the_fence_is_noticed_and_nothing_is_switched() {
         "--updates",
         "2",
         "--seconds",
-        "8",
+        "600",
+        "--stop-file",
+        stop.to_str().unwrap(),
     ];
     let writers = Writers::start(&migration.from, &journal, &flags);
     wait_until("they write", PATIENCE, || {
@@ -204,6 +207,7 @@ fn writer_behind_the_fence_is_noticed_and_nothing_is_switched() {
     follow.wait().expect_success();
     // As the message advises: follow again, and cut over when the way is closed.
     let follow = migration.follow();
+    std::fs::write(&stop, "").unwrap();
     writers.finish();
     migration.cut_over();
     follow.wait().expect_success();
@@ -243,7 +247,7 @@ fn read_only_postgres_is_compared_before_the_switch() {
     delete(&migration.from, "first");
     migration.from.restart_with(&["--datastore-readonly"]);
     let cutover = migration
-        .step(&["cutover", "--skip-verify", "--until-quiet", "2s"])
+        .step(&["cutover", "--skip-verify", "--until-quiet", "8s"])
         .args(["--max-lag", "60s"])
         .input("fenced\n")
         .run()
@@ -254,7 +258,7 @@ fn read_only_postgres_is_compared_before_the_switch() {
         text.find("equal: ").unwrap() < text.find("SWITCH").unwrap(),
         "{text}"
     );
-    assert!(downtime(&cutover) > 2.0);
+    assert!(downtime(&cutover) > 8.0);
     follow.wait().expect_success();
     let there = oracle::dump(&migration.to, Precision::Microseconds);
     oracle::assert_same_lines(
@@ -343,12 +347,14 @@ fn difference_behind_the_fence_survives_an_abort() {
 #[test]
 fn writer_after_the_switch_is_reported_by_the_comparison() {
     let (migration, follow) = following(Datastore::Postgres, Datastore::Postgres);
-    // Long enough for a write: an export that begins late, as one of many relationships ends late.
+    // An export that begins late, as one of many relationships ends late: after the write.
     let slow = migration.folder.path().join("slow");
     std::fs::create_dir(&slow).unwrap();
     let export = slow.join("spice-export");
     let real = env!("CARGO_BIN_EXE_spice-export");
-    std::fs::write(&export, format!("#!/bin/sh\nsleep 3\nexec {real} \"$@\"\n")).unwrap();
+    let go = slow.join("go");
+    let wait = format!("until [ -e {} ]; do sleep 0.05; done", go.display());
+    std::fs::write(&export, format!("#!/bin/sh\n{wait}\nexec {real} \"$@\"\n")).unwrap();
     std::fs::set_permissions(&export, std::fs::Permissions::from_mode(0o755)).unwrap();
     // Programs are looked for beside it first.
     let program = slow.join("spice-migrate");
@@ -360,6 +366,7 @@ fn writer_after_the_switch_is_reported_by_the_comparison() {
     fenced(&mut cutover);
     cutover.wait_for_stderr("SWITCH READS AND WRITES", PATIENCE);
     touch(&migration.from, "too-late");
+    std::fs::write(&go, "").unwrap();
     let finished = cutover.wait().expect_code(1);
     follow.wait().expect_success();
     for word in [

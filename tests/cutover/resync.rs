@@ -14,7 +14,7 @@ use crate::support::spicedb::{Datastore, Server};
 use crate::support::{figure, repeat, wait_until};
 
 /// How many relationships no writer touches.
-const STILL: u32 = 3_000;
+const STILL: u32 = 9_000;
 
 fn still() -> Vec<String> {
     (0..STILL)
@@ -174,7 +174,7 @@ fn resync_that_alone_is_killed_takes_its_programs_along() {
     let kill = format!("kill -KILL {}", running.pid());
     let status = Command::new("sh").args(["-c", &kill]).status();
     assert!(status.unwrap().success());
-    wait_until("its programs have ended", Duration::from_secs(10), || {
+    wait_until("its programs have ended", PATIENCE, || {
         !programs.iter().any(|pid| lives(*pid))
     });
     assert_eq!(running.wait().signal(), Some(9));

@@ -147,6 +147,8 @@ fn cutover_of_the_way_back_is_proven_as_that_of_the_way_there() {
     );
 
     let reverse = migration.step(&["reverse", "--heartbeat", "1s"]).spawn();
+    let state = migration.file("reverse/state.json");
+    wait_until("the way back is planned", PATIENCE, || state.exists());
     touch(&migration.to, "written-to-new");
     delete(&migration.to, "revoked");
     let unproven = || {

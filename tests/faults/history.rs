@@ -48,7 +48,8 @@ fn wait_until_expired(server: &Server, revision: &str) {
     wait_until("the revision expires", PATIENCE, || {
         let export = export(server).args(["--at", revision, "--type", "user"]);
         let code = export.run().code();
-        assert!([Some(0), Some(4)].contains(&code), "{code:?}");
+        // 75: a busy server has not answered in time.
+        assert!([Some(0), Some(4), Some(75)].contains(&code), "{code:?}");
         code == Some(4)
     });
 }
@@ -159,8 +160,9 @@ fn revision_expired_while_disconnected_exits_4() {
     let server = forgetful(Datastore::Postgres, Sample::portable(20_000));
     let proxy = crate::support::toxiproxy::Proxy::to(server.endpoint());
     proxy.bandwidth(100);
+    server.sql("ANALYZE relation_tuple");
     let program = export_by(&proxy, &server)
-        .args(["--page-size", "100"])
+        .args(["--page-size", "100", "--max-retries", "100"])
         .spawn();
     let revision = revision_of(&program);
     program.wait_for_output(1 << 12);

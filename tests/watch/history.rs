@@ -15,11 +15,17 @@ use crate::support::{figure, folder, repeat, wait_until};
 
 /// A server that forgets after 5 s.
 fn forgetful(datastore: Datastore) -> Server {
+    forgetful_after("5s", datastore)
+}
+
+/// A server that forgets after a time: longer than a busy machine needs to start a program, where that is to begin
+/// within it.
+fn forgetful_after(window: &str, datastore: Datastore) -> Server {
     source_with(
         datastore,
         &[
             "--datastore-revision-quantization-interval=1s",
-            "--datastore-gc-window=5s",
+            &format!("--datastore-gc-window={window}"),
             "--datastore-gc-interval=1s",
         ],
     )
@@ -103,7 +109,7 @@ fn future_token_exits_4_and_writes_nothing() {
 /// Many, begun while the start is still there, and until it has left the history: each delivers everything
 /// or nothing.
 fn expiring_on(datastore: Datastore) {
-    let server = forgetful(datastore);
+    let server = forgetful_after("15s", datastore);
     let since = oracle::head(&server);
     let all: String = (0..200).map(|n| line("touch", &n.to_string())).collect();
     oracle::load(&server, &all);
@@ -112,7 +118,8 @@ fn expiring_on(datastore: Datastore) {
     let mut running: Vec<Running> = Vec::new();
     let step = Duration::from_millis(u64::from(repeat(200, 70)));
     let start = || {
-        let flags = ["--since", &since, "--settle", "0s", "--until-quiet", "2s"];
+        // Longer than a busy server needs for its first answer.
+        let flags = ["--since", &since, "--settle", "0s", "--until-quiet", "8s"];
         watch(&server).args(flags).spawn()
     };
     let refused = |watching: &Running| watching.stderr_so_far().contains("history lost");
@@ -156,11 +163,11 @@ fn start_that_expires_on_mysql_gives_everything_or_nothing() {
 
 /// A watch runs, the connection is away for 10 s.
 fn lost_in_an_outage(datastore: Datastore) {
-    let server = forgetful(datastore);
-    let since = oracle::head(&server);
+    let server = forgetful_after("15s", datastore);
     let proxies: Vec<Proxy> = (0..repeat(2, 50))
         .map(|_| Proxy::to(server.endpoint()))
         .collect();
+    let since = oracle::head(&server);
     let watches: Vec<Running> = proxies
         .iter()
         .map(|proxy| {
@@ -169,6 +176,9 @@ fn lost_in_an_outage(datastore: Datastore) {
                 .spawn()
         })
         .collect();
+    for watching in &watches {
+        watching.wait_for_stderr(WATCHING, PATIENCE);
+    }
     write(&server, "touch", "before");
     for watching in &watches {
         super::wait_for_stdout(watching, "before");
@@ -255,17 +265,17 @@ fn heartbeat_keeps_an_idle_watch_within_the_history() {
     std::thread::scope(|scope| {
         for datastore in [Datastore::Postgres, Datastore::MySql, Datastore::Memory] {
             scope.spawn(move || {
-                let server = forgetful(datastore);
+                let server = forgetful_after("15s", datastore);
                 let since = oracle::head(&server);
                 let watching = watch(&server)
                     .args(["--since", &since, "--settle", "1s", "--heartbeat", "1s"])
                     .spawn();
                 watching.wait_for_stderr(WATCHING, PATIENCE);
-                // The start itself is lost: for three windows.
+                // The start itself is lost: for two windows.
                 wait_until_expired(&server, &since);
                 let seen = || Folded::of(&whole_lines(&watching)).lags.len();
-                let least = seen() + 10;
-                wait_until("ten more heartbeats", PATIENCE, || seen() >= least);
+                let least = seen() + 15;
+                wait_until("fifteen more heartbeats", PATIENCE, || seen() >= least);
                 let again = watch(&server).args(["--since", &since, "--until-quiet", "1s"]);
                 assert_lost(again.run(), false);
                 write(&server, "touch", "late");

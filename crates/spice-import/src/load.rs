@@ -84,8 +84,9 @@ impl<S: Server> Loader<S> {
                 in_flight: *in_flight.end(),
             },
             least: MESSAGE_RELATIONSHIPS,
-            together: usize::MAX,
+            together: 2 * CHUNK_RELATIONSHIPS,
             slow: SLOW,
+            is_bulk: true,
         };
         Self {
             engine: WriteEngine::new(server, max_retries, 1..=1, None),

@@ -30,6 +30,9 @@ pub struct Bounds {
     pub together: usize,
     /// A call that takes longer is not made larger, and one that takes [`STUCK`] times as long is made smaller.
     pub slow: Duration,
+    /// A larger call costs nothing but time, as in a bulk import: so it is not tried whether that pays. Calls
+    /// grow until one takes half as long as a slow one, then only their number in flight is tried.
+    pub is_bulk: bool,
 }
 
 impl Bounds {
@@ -68,6 +71,8 @@ const CHANGED: f64 = 2.0;
 const PATIENCE: std::ops::RangeInclusive<u32> = 4..=64;
 /// A call that takes so many times as long as a slow one is made smaller at once.
 const STUCK: u32 = 4;
+/// So many times as large is the next bulk call at most, and so many times at least, or it stays as it is.
+const GROWS: std::ops::RangeInclusive<usize> = 2..=4;
 /// Fewer relationships in a call that failed late are not too many: the target was away.
 const TOO_MANY_FROM: usize = 16;
 
@@ -105,6 +110,8 @@ pub struct Controller {
     /// The rate of the setting that was kept last, if it has been measured.
     kept: Option<f64>,
     trial: Option<Trial>,
+    /// Whether bulk calls grow still.
+    is_growing: bool,
     /// The place in [`MOVES`] of the move that is tried next.
     next: usize,
     /// How many moves in a row have failed.
@@ -129,6 +136,7 @@ impl Controller {
             in_time: most.size,
             kept: None,
             trial: None,
+            is_growing: bounds.is_bulk,
             next: 0,
             failed: 0,
             wait: 0,
@@ -146,6 +154,12 @@ impl Controller {
     #[must_use]
     pub fn most(&self) -> usize {
         self.bounds.most.size.min(self.in_time)
+    }
+
+    /// Whether calls grow still: then one is enough to decide.
+    #[must_use]
+    pub fn is_growing(&self) -> bool {
+        self.is_growing
     }
 
     /// Relationships in a second with this setting, once that was measured.
@@ -201,6 +215,12 @@ impl Controller {
 
     /// What the calls of the current setting brought; it may have another setting now.
     pub fn observe(&mut self, round: &Round) {
+        if self.is_growing {
+            self.is_growing = self.grow(round);
+            if self.is_growing {
+                return;
+            }
+        }
         let rate = round.rate();
         let least = self.bounds.least;
         let is_stuck = self.is_slow(round, STUCK) && self.setting.size > least;
@@ -253,8 +273,23 @@ impl Controller {
         self.try_next(round);
     }
 
+    /// Makes bulk calls larger; whether that was worth it.
+    fn grow(&mut self, round: &Round) -> bool {
+        let Setting { size, in_flight } = self.setting;
+        let half = self.bounds.slow.as_secs_f64() / 2.0;
+        let in_half = size as f64 * half / round.call.as_secs_f64().max(1e-6);
+        let most = self.most().min(self.bounds.together / in_flight);
+        let larger = (in_half as usize).min(size * GROWS.end()).min(most);
+        let is_worth_it = larger >= size * GROWS.start() || (larger == most && larger > size);
+        if is_worth_it {
+            self.setting.size = larger;
+        }
+        is_worth_it
+    }
+
     /// Forgets what was measured, and looks again soon.
     fn restart(&mut self) {
+        self.is_growing = self.bounds.is_bulk;
         self.trial = None;
         self.kept = None;
         self.failed = 0;
@@ -297,6 +332,7 @@ impl Controller {
             ..self.bounds.most
         };
         let to = match tried {
+            Move::LargerCalls | Move::SmallerCalls if self.bounds.is_bulk => self.setting,
             Move::MoreInFlight => Setting {
                 in_flight: (in_flight * 2).min(most.in_flight),
                 size,

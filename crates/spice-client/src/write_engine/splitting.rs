@@ -52,6 +52,7 @@ impl CallSizing {
             least: LEAST_UPDATES_PER_CALL,
             together: BATCH,
             slow: SLOW,
+            is_bulk: false,
         };
         Self {
             throughput: Mutex::new(Throughput::new(bounds, "updates")),

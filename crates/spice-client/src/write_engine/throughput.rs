@@ -150,7 +150,10 @@ impl Throughput {
         self.count += count;
         self.time += now - call.began;
         let setting = self.setting();
-        let is_complete = self.calls >= CALLS.max(2 * setting.in_flight) && busy >= ROUND;
+        let is_complete = match self.controller.is_growing() {
+            true => self.calls >= setting.in_flight,
+            false => self.calls >= CALLS.max(2 * setting.in_flight) && busy >= ROUND,
+        };
         if !is_complete && (busy < LONGEST_ROUND || self.calls < setting.in_flight) {
             return;
         }

@@ -88,6 +88,7 @@ fn bounds(start: usize, most: usize) -> Bounds {
         least: 10,
         together: 8_000,
         slow: Duration::from_millis(250),
+        is_bulk: false,
     }
 }
 
@@ -130,6 +131,68 @@ fn writes(controller: &mut Controller, target: Target, count: usize, noise: &mut
         time += busy;
     }
     done as f64 / time
+}
+
+/// Of an import: 20 us a row beside what a transaction costs.
+const BULK: Target = Target {
+    call: 0.02,
+    update: 20e-6,
+    pair: 0.0,
+    ..WARM
+};
+
+fn bulk(start: usize, most: usize) -> Bounds {
+    Bounds {
+        first: Setting {
+            size: 1_000,
+            in_flight: start,
+        },
+        most: Setting {
+            size: 50_000,
+            in_flight: most,
+        },
+        least: 1_000,
+        together: 100_000,
+        slow: Duration::from_secs(2),
+        is_bulk: true,
+    }
+}
+
+#[test]
+fn bulk_calls_are_large_after_a_few_however_noisy_their_rate_is() {
+    for seed in 1..50 {
+        let (mut controller, mut noise) = (Controller::new(bulk(2, 4)), Noise(seed));
+        let mut rounds = 0;
+        while controller.is_growing() {
+            round(&mut controller, BULK, &mut noise);
+            rounds += 1;
+        }
+        assert!(
+            controller.setting().size > 30_000,
+            "{:?}",
+            controller.setting()
+        );
+        assert!(rounds <= 6, "{rounds}");
+    }
+}
+
+#[test]
+fn bulk_calls_of_a_slow_target_take_no_longer_than_is_slow() {
+    let slow = Target {
+        update: 1e-3,
+        ..BULK
+    };
+    let (mut controller, mut noise) = (Controller::new(bulk(2, 4)), Noise(7));
+    for _ in 0..40 {
+        round(&mut controller, slow, &mut noise);
+        assert!(
+            slow.call(controller.setting()) < 5.0,
+            "{:?}",
+            controller.setting()
+        );
+    }
+    controller.too_slow(1_000);
+    assert!(controller.setting().size <= 500);
 }
 
 #[test]

@@ -20,6 +20,7 @@ fn throughput(in_flight: usize) -> Throughput {
         least: 10,
         together: 8_000,
         slow: Duration::from_millis(250),
+        is_bulk: false,
     };
     Throughput::new(bounds, "updates")
 }

@@ -96,18 +96,14 @@ impl Target {
             None if self.kind.takes_calls_in_turn() || in_order => 1,
             None => MOST_IN_FLIGHT,
         };
-        // The second one is prepared while the database works on the first.
-        let start = match self.kind.gains_by_concurrency() {
-            true => jobs.min(2),
-            false => 1,
-        };
         Loader::new(
             self.client.clone(),
             retries,
             on_conflict,
             self.precision(),
             rejects,
-            &(start..=jobs),
+            // One by one at first: of several conflicts in a short stream the first is named.
+            &(1..=jobs),
         )
     }
 

@@ -240,6 +240,8 @@ fn pending_schema_is_written_once_nothing_conflicts() {
         checkpoint(4),
     ];
     std::io::Write::write_all(&mut stdin, lines(&records).as_bytes()).unwrap();
+    // Before that the target has none, and the oracle fails.
+    follow.wait_for_output(1);
     wait_until("the schema is there", PATIENCE, || {
         oracle::read_schema(&server).contains("editor")
     });

@@ -74,15 +74,11 @@ impl<S: Server> Loader<S> {
         rejects: Rejects,
         in_flight: &RangeInclusive<usize>,
     ) -> Self {
+        let sizes = MESSAGE_RELATIONSHIPS..=CHUNK_RELATIONSHIPS;
+        let [first, most] = Setting::between(sizes, in_flight);
         let bounds = Bounds {
-            first: Setting {
-                size: MESSAGE_RELATIONSHIPS,
-                in_flight: *in_flight.start(),
-            },
-            most: Setting {
-                size: CHUNK_RELATIONSHIPS,
-                in_flight: *in_flight.end(),
-            },
+            first,
+            most,
             least: MESSAGE_RELATIONSHIPS,
             together: 2 * CHUNK_RELATIONSHIPS,
             slow: SLOW,

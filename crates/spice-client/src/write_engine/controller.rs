@@ -6,6 +6,7 @@
 //! arrive, caches fill. It knows nothing of servers and clocks: whoever drives it
 //! ([`Throughput`](super::throughput::Throughput)) reports to it what a round of calls brought.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// Relationships in a call, and calls in flight.
@@ -15,6 +16,18 @@ pub struct Setting {
     pub size: usize,
     /// Calls in flight.
     pub in_flight: usize,
+}
+
+impl Setting {
+    /// The first setting and the largest one.
+    #[must_use]
+    pub fn between(sizes: RangeInclusive<usize>, in_flight: &RangeInclusive<usize>) -> [Self; 2] {
+        let setting = |size, in_flight| Self { size, in_flight };
+        [
+            setting(*sizes.start(), *in_flight.start()),
+            setting(*sizes.end(), *in_flight.end()),
+        ]
+    }
 }
 
 /// Between which settings the controller chooses.
@@ -68,11 +81,11 @@ const PAYS: f64 = 1.05;
 /// The rate changes so much only if the server does: then everything is tried again soon.
 const CHANGED: f64 = 2.0;
 /// After all moves have failed, so many rounds pass before the next one is tried: doubled each time.
-const PATIENCE: std::ops::RangeInclusive<u32> = 4..=64;
+const PATIENCE: RangeInclusive<u32> = 4..=64;
 /// A call that takes so many times as long as a slow one is made smaller at once.
 const STUCK: u32 = 4;
 /// So many times as large is the next bulk call at most, and so many times at least, or it stays as it is.
-const GROWS: std::ops::RangeInclusive<usize> = 2..=4;
+const GROWS: RangeInclusive<usize> = 2..=4;
 /// Fewer relationships in a call that failed late are not too many: the target was away.
 const TOO_MANY_FROM: usize = 16;
 

@@ -40,15 +40,11 @@ pub(super) struct CallSizing {
 impl CallSizing {
     /// `in_flight`: with how many calls in flight it starts, and how many there are at most.
     pub(super) fn new(in_flight: &RangeInclusive<usize>) -> Self {
+        let sizes = FIRST_UPDATES_PER_CALL..=MAX_UPDATES_PER_CALL;
+        let [first, most] = Setting::between(sizes, in_flight);
         let bounds = Bounds {
-            first: Setting {
-                size: FIRST_UPDATES_PER_CALL,
-                in_flight: *in_flight.start(),
-            },
-            most: Setting {
-                size: MAX_UPDATES_PER_CALL,
-                in_flight: *in_flight.end(),
-            },
+            first,
+            most,
             least: LEAST_UPDATES_PER_CALL,
             together: BATCH,
             slow: SLOW,

@@ -220,17 +220,13 @@ async fn state_read_wrongly_before_a_stop_is_read_again_from_the_spool() {
         }));
         serde_json::to_string(&record).unwrap() + "\n"
     };
-    let mut text = line(&touched, false);
+    let seen = |revision, minute: u32| {
+        let at = format!("2026-11-25T00:{minute:02}:00Z");
+        json!({"checkpoint": {"revision": token(revision), "at": at}}).to_string() + "\n"
+    };
+    let touch = line(&touched, false);
     touched[0].set_operation(Operation::Delete);
-    text += &line(&touched, true);
-    for minute in 0..2 {
-        let at = format!("2026-11-25T00:0{}:00Z", 3 * minute);
-        let checkpoint = json!({"checkpoint": {"revision": token(minute + 1), "at": at}});
-        match minute {
-            0 => text.insert_str(0, &format!("{checkpoint}\n")),
-            _ => text += &format!("{checkpoint}\n"),
-        }
-    }
+    let text = [seen(1, 0), touch, line(&touched, true), seen(2, 3)].concat();
     let folder = tempfile::tempdir().unwrap();
     let spool = Spool::new(&folder.path().join("spool"));
     std::fs::write(spool.segment(0), text).unwrap();

@@ -76,15 +76,10 @@ impl Target {
 }
 
 fn bounds(start: usize, most: usize) -> Bounds {
+    let [first, most] = Setting::between(100..=1_000, &(start..=most));
     Bounds {
-        first: Setting {
-            size: 100,
-            in_flight: start,
-        },
-        most: Setting {
-            size: 1_000,
-            in_flight: most,
-        },
+        first,
+        most,
         least: 10,
         together: 8_000,
         slow: Duration::from_millis(250),
@@ -142,15 +137,10 @@ const BULK: Target = Target {
 };
 
 fn bulk(start: usize, most: usize) -> Bounds {
+    let [first, most] = Setting::between(1_000..=50_000, &(start..=most));
     Bounds {
-        first: Setting {
-            size: 1_000,
-            in_flight: start,
-        },
-        most: Setting {
-            size: 50_000,
-            in_flight: most,
-        },
+        first,
+        most,
         least: 1_000,
         together: 100_000,
         slow: Duration::from_secs(2),

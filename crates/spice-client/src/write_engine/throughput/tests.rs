@@ -8,15 +8,10 @@ use super::super::controller::{Bounds, Setting};
 use super::Throughput;
 
 fn throughput(in_flight: usize) -> Throughput {
+    let [first, most] = Setting::between(100..=800, &(1..=in_flight));
     let bounds = Bounds {
-        first: Setting {
-            size: 100,
-            in_flight: 1,
-        },
-        most: Setting {
-            size: 800,
-            in_flight,
-        },
+        first,
+        most,
         least: 10,
         together: 8_000,
         slow: Duration::from_millis(250),

@@ -1,9 +1,12 @@
 """Copies, digests and repairs; against zed where it is on PATH."""
 
 import json
+import pathlib
+from statistics import median
 
-from benchmarks.measure import median, report
+from benchmarks.measure import report
 from benchmarks.results import Row
+from benchmarks.servers import read
 
 SETTLED = ["--settle", "0s"]
 
@@ -52,7 +55,7 @@ def zed_step(bench, latency, name, *command):
     with bench.servers.far(name, latency) as flags:
         variables = {
             "ZED_ENDPOINT": flags[-1] if latency else settings["endpoint"],
-            "ZED_TOKEN": open(settings["token-file"], encoding="utf-8").read().strip(),
+            "ZED_TOKEN": read(pathlib.Path(settings["token-file"])),
             "ZED_INSECURE": "true",
             "ZED_SKIP_VERSION_CHECK": "true",
         }

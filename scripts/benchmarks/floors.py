@@ -15,14 +15,14 @@ def empty_target(bench, latency, schema):
         yield flags
 
 
-def snapshot_and_schema(bench):
-    snapshot = bench.save("snapshot.ndjson", *bench.sample(bench.options.relationships))
+def snapshot_and_schema(bench, count):
+    snapshot = bench.save("snapshot.ndjson", *bench.sample(count))
     return snapshot, bench.save("schema.ndjson", *bench.sample(0))
 
 
 def alone(bench):
     """spice-export, spice-import and both joined, at each latency."""
-    snapshot, schema = snapshot_and_schema(bench)
+    snapshot, schema = snapshot_and_schema(bench, bench.options.relationships)
     for latency in bench.options.latency:
         with bench.servers.far("source", latency) as source:
             export = ["spice-export", *source, "--settle", "0s"]
@@ -98,7 +98,7 @@ def catchup(bench):
 def slow(bench):
     """A target whose database takes about 1,000 relationships a second."""
     count = bench.options.slow
-    snapshot, schema = bench.save("slow.ndjson", *bench.sample(count)), bench.save("none.ndjson", *bench.sample(0))
+    snapshot, schema = snapshot_and_schema(bench, count)
     changes = ["xtask", "changes", "--transactions", str(count), "--relationships", str(count)]
     updates = bench.save("slow-changes.ndjson", *changes)
 
@@ -126,12 +126,12 @@ def slow(bench):
 
 def growth(bench):
     """Time for a relationship of a copy of 100,000, and of 2,000,000."""
-    pairs, large = [], 2_000_000
-    for _ in range(bench.options.rounds):
-        times = []
-        for count in (large, 100_000):
-            with bench.servers.target(bench.options.target) as target:
-                sample = bench.save("growth.ndjson", *bench.sample(count))
-                times.append(bench.wall(["spice-import", "--context", target, sample]) / count * 1e6)
-        pairs.append(tuple(times))
+    large, small = 2_000_000, 100_000
+    samples = {count: bench.save(f"{count}.ndjson", *bench.sample(count)) for count in (large, small)}
+
+    def microseconds(count):
+        with bench.servers.target(bench.options.target) as target:
+            return bench.wall(["spice-import", "--context", target, samples[count]]) / count * 1e6
+
+    pairs = bench.rounds("growth", lambda: microseconds(large), lambda: microseconds(small))
     yield Row.of("import, us for each of 2,000,000", "100,000", pairs)

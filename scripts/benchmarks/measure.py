@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -103,7 +102,3 @@ class Bench:
             walls[setting] = send(*setting)
             report(f"{name}, floor with {' x '.join(setting)}: {walls[setting]:.2f} s")
         return min(walls, key=walls.get)
-
-
-def median(values):
-    return statistics.median(values)

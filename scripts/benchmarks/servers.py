@@ -65,7 +65,7 @@ class Servers:
         """A new PostgreSQL server whose way to its database lets so many KB a second through."""
         with self.target("postgres"):
             postgres = self.state / ".postgres"
-            password = pathlib.Path(read(postgres / "home"), "password").read_text().strip()
+            password = read(pathlib.Path(read(postgres / "home"), "password"))
             database = read(self.state / "target/database")
             with Proxy(self, f"127.0.0.1:{read(postgres / 'port')}") as proxy:
                 uri = f"postgres://postgres:{password}@{proxy.endpoint}/{database}?sslmode=disable"

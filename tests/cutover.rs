@@ -226,7 +226,7 @@ fn delete(server: &Server, id: &str) {
 }
 
 /// How many transactions a spool holds.
-fn transactions(spool: &Path) -> usize {
+pub(crate) fn transactions(spool: &Path) -> usize {
     let text = std::fs::read_to_string(spool).unwrap_or_default();
     text.lines()
         .filter(|line| line.starts_with(r#"{"transaction""#))

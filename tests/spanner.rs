@@ -309,16 +309,8 @@ fn spanner_snapshots_under_writers_are_stable_at_once() {
     }
     let server = Server::start(Datastore::Spanner);
     let folder = folder();
-    let flags = [
-        "--write-schema",
-        "--writers",
-        "1",
-        "--updates",
-        "5",
-        "--seconds",
-        "12",
-    ];
-    let writers = Writers::start(&server, &folder.path().join("journal"), &flags);
+    let flags = ["--write-schema", "--writers", "1", "--updates", "5"];
+    let writers = Writers::until_stopped(&server, &folder.path().join("journal"), &flags);
     wait_until("they write", PATIENCE, || {
         std::fs::metadata(writers.journal()).is_ok_and(|journal| journal.len() > 10_000)
     });
@@ -327,7 +319,7 @@ fn spanner_snapshots_under_writers_are_stable_at_once() {
         export.args(flags).run().expect_success()
     };
     let taken: Vec<_> = (0..6).map(|_| export(&[])).collect();
-    writers.finish();
+    writers.stop();
     for first in taken {
         assert!(!first.stderr.contains("settle"), "{}", first.stderr);
         let header = &first.json_lines()[0]["header"]["revision"];
@@ -347,17 +339,8 @@ fn heads_tell_memory_from_spanner_also_under_writes() {
         let server = Server::start(datastore);
         assert_eq!(said_of(&server)["datastore"], kind, "without a schema");
         let folder = folder();
-        let stop = folder.path().join("stop");
-        let flags = [
-            "--write-schema",
-            "--writers",
-            count,
-            "--updates",
-            "2",
-            "--stop-file",
-        ];
-        let flags = [&flags[..], &[stop.to_str().unwrap()]].concat();
-        let writers = Writers::start(&server, &folder.path().join("journal"), &flags);
+        let flags = ["--write-schema", "--writers", count, "--updates", "2"];
+        let writers = Writers::until_stopped(&server, &folder.path().join("journal"), &flags);
         wait_until("they write", PATIENCE, || {
             std::fs::metadata(writers.journal()).is_ok_and(|journal| journal.len() > 10_000)
         });
@@ -366,8 +349,7 @@ fn heads_tell_memory_from_spanner_also_under_writes() {
             assert_eq!(said["datastore"], kind, "{said}");
             assert_eq!(said["settles"], kind == "memory");
         }
-        std::fs::write(&stop, "").unwrap();
-        writers.finish();
+        writers.stop();
         assert_eq!(said_of(&server)["datastore"], kind, "idle");
     };
     tells(Datastore::Memory, "memory", "4");

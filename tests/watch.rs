@@ -73,7 +73,7 @@ fn line(operation: &str, name: &str) -> String {
 
 /// Starts the oracle's writers and waits until they write.
 fn writers(server: &Server, folder: &Path, flags: &[&str]) -> Writers {
-    let writers = Writers::start(server, &folder.join("journal"), flags);
+    let writers = Writers::until_stopped(server, &folder.join("journal"), flags);
     wait_until("they write", PATIENCE, || {
         std::fs::metadata(writers.journal()).is_ok_and(|journal| journal.len() > 0)
     });

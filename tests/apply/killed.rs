@@ -1,7 +1,7 @@
 //! `kill -9` of apply, signals, and a target that goes away, all under load.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -16,24 +16,9 @@ use crate::support::toxiproxy::Proxy;
 use crate::support::{AT_ONCE, Random, figure, folder, repeat, wait_until};
 
 /// 4 writers, each with 20 transactions a second, until they are stopped.
-struct Load(Writers, PathBuf);
-
-impl Load {
-    fn on(source: &Server, folder: &Path) -> Self {
-        let stop = folder.join("stop");
-        let flags = ["--rate", "20", "--updates", "8", "--keys", "60"];
-        let until = ["--seconds", "3600", "--stop-file", stop.to_str().unwrap()];
-        let flags = [&flags[..], &until].concat();
-        Self(
-            Writers::start(source, &folder.join("journal"), &flags),
-            stop,
-        )
-    }
-
-    fn stop(self) {
-        std::fs::write(self.1, "").unwrap();
-        self.0.finish();
-    }
+fn load(source: &Server, folder: &Path) -> Writers {
+    let flags = ["--rate", "20", "--updates", "8", "--keys", "60"];
+    Writers::until_stopped(source, &folder.join("journal"), &flags)
 }
 
 /// A relationship of the writers, and its state: caveat, context and expiry.
@@ -127,7 +112,7 @@ fn killed_behind_a_spool_is_never_behind_its_position() {
     let cases = repeat(4, 50);
     let (source, target, folder) = ends(oracle::WRITERS_SCHEMA, Datastore::Postgres);
     let capture = Capture::of(&source, folder.path());
-    let load = Load::on(&source, folder.path());
+    let load = load(&source, folder.path());
     let file = folder.path().join("position");
     let mut random = Random::new(3);
     let mut behind = 0;
@@ -168,7 +153,7 @@ fn killed_watch_or_apply_in_a_pipe_resumes_at_the_position() {
     let cases = repeat(3, 50);
     let (source, target, folder) = ends(oracle::WRITERS_SCHEMA, Datastore::Memory);
     let since = super::head(&source);
-    let load = Load::on(&source, folder.path());
+    let load = load(&source, folder.path());
     let file = folder.path().join("position");
     let pipe = |flags: &[&str]| {
         let watch = watch(&source).args(["--since", &since, "--heartbeat", "1s", "--since-file"]);
@@ -206,7 +191,7 @@ fn target_restarted_cut_and_stalled_under_load_ends_equal() {
     let (source, target, folder) = ends(oracle::WRITERS_SCHEMA, Datastore::Postgres);
     let proxy = Proxy::to(target.endpoint());
     let capture = Capture::of(&source, folder.path());
-    let load = Load::on(&source, folder.path());
+    let load = load(&source, folder.path());
     let file = folder.path().join("position");
     let follow = apply_by(&proxy, &target).arg("--spool").arg(&capture.spool);
     let mut follow = follow
@@ -284,7 +269,7 @@ fn target_restarted_cut_and_stalled_under_load_ends_equal() {
 fn sigterm_ends_at_once_and_nothing_is_applied_again() {
     let (source, target, folder) = ends(oracle::WRITERS_SCHEMA, Datastore::Postgres);
     let capture = Capture::of(&source, folder.path());
-    let load = Load::on(&source, folder.path());
+    let load = load(&source, folder.path());
     let file = folder.path().join("position");
     let program = || {
         let program = apply(&target).arg("--spool").arg(&capture.spool);

@@ -74,17 +74,15 @@ fn migrate(from: Datastore) -> Moved {
     if from != Datastore::Postgres {
         migration = migration.settling("3s");
     }
-    let stop = migration.folder.path().join("stop");
     let seed = migration.from.context().to_owned();
-    let flags = ["--seconds", "200", "--groups", "2", "--seed", &seed];
-    let writers = Writers::colliding(&migration.from, &stop, &flags);
+    let flags = ["--groups", "2", "--seed", &seed];
+    let writers = Writers::colliding(&migration.from, migration.folder.path(), &flags);
     migration.plan_and_copy();
     let following = migration.follow();
     std::thread::sleep(COLLIDING);
     both_ends_agree(&migration);
     let mut cutover = migration.cutover(&["--max-lag", "60s"]);
-    std::fs::write(&stop, "").unwrap();
-    let summary = writers.finish();
+    let summary = writers.stop();
     fenced(&mut cutover);
     let cutover = cutover.wait();
     let precision = precision(from, to);

@@ -178,20 +178,8 @@ fn stop_applying(parent: u32, signal: &str) {
 fn writer_behind_the_fence_is_noticed_and_nothing_is_switched() {
     let (migration, follow) = following(Datastore::Postgres, Datastore::Postgres);
     let journal = migration.folder.path().join("journal");
-    let stop = migration.folder.path().join("stop");
-    let flags = [
-        "--writers",
-        "1",
-        "--rate",
-        "50",
-        "--updates",
-        "2",
-        "--seconds",
-        "600",
-        "--stop-file",
-        stop.to_str().unwrap(),
-    ];
-    let writers = Writers::start(&migration.from, &journal, &flags);
+    let flags = ["--writers", "1", "--rate", "50", "--updates", "2"];
+    let writers = Writers::until_stopped(&migration.from, &journal, &flags);
     wait_until("they write", PATIENCE, || {
         transactions(&migration.file("changes.ndjson")) > 5
     });
@@ -207,8 +195,7 @@ fn writer_behind_the_fence_is_noticed_and_nothing_is_switched() {
     follow.wait().expect_success();
     // As the message advises: follow again, and cut over when the way is closed.
     let follow = migration.follow();
-    std::fs::write(&stop, "").unwrap();
-    writers.finish();
+    writers.stop();
     migration.cut_over();
     follow.wait().expect_success();
     holds_the_journal(&migration, &journal);

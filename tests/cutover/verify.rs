@@ -1,6 +1,5 @@
 //! Both ends compared while they are written, and made equal again without emptying the target.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant as Clock};
 
 use spice_migrate::phase::Phase;
@@ -16,19 +15,15 @@ use crate::support::{figure, repeat, wait_until};
 /// Writers that write until they are asked to stop: 1,200 updates a second, where the machine bears it.
 struct Load {
     writers: Writers,
-    stop: PathBuf,
     began: Clock,
 }
 
 impl Load {
     fn on(migration: &Migration) -> Self {
         let journal = migration.folder.path().join("journal");
-        let stop = migration.folder.path().join("stop");
-        let flags = ["--rate", "8", "--updates", "75", "--seconds", "900"];
-        let flags = [&flags[..], &["--stop-file", stop.to_str().unwrap()]].concat();
+        let flags = ["--rate", "8", "--updates", "75"];
         Self {
-            writers: Writers::start(&migration.from, &journal, &flags),
-            stop,
+            writers: Writers::until_stopped(&migration.from, &journal, &flags),
             began: Clock::now(),
         }
     }
@@ -37,8 +32,7 @@ impl Load {
     /// is slower than the settle time of a MySQL source may be missed.
     fn stop(self) -> (f64, f64) {
         let took = self.began.elapsed().as_secs_f64();
-        std::fs::write(&self.stop, "").unwrap();
-        let summary = self.writers.finish();
+        let summary = self.writers.stop();
         let number = |name: &str| summary[name].as_f64().unwrap();
         (number("updates") / took, number("slowestSeconds"))
     }

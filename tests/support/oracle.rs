@@ -280,34 +280,48 @@ pub fn assert_same_lines(left_name: &str, left: &[String], right_name: &str, rig
 pub struct Writers {
     process: Child,
     journal: PathBuf,
+    /// Once this file is there they end.
+    stop: PathBuf,
 }
 
 impl Writers {
     /// Starts them; `journal` will hold every acknowledged transaction. Without flags: 4 writers
     /// for 5 s, with relationships of the schema that `--write-schema` writes.
     pub fn start(server: &Server, journal: &Path, flags: &[&str]) -> Self {
+        let mut stop = journal.as_os_str().to_owned();
+        stop.push(".stop");
+        let stop = PathBuf::from(stop);
         let mut command = oracle_of(server);
         command
             .arg("writers")
             .arg("--journal")
             .arg(journal)
+            .arg("--stop-file")
+            .arg(&stop)
             .args(flags);
-        Self::spawn(command, journal)
+        Self::spawn(command, journal, stop)
     }
 
-    /// Starts writers that collide, until the file `stop` is there: nobody but the server knows what is
-    /// left, and there is no journal.
-    pub fn colliding(server: &Server, stop: &Path, flags: &[&str]) -> Self {
+    /// As [`Writers::start`], but they write until [`Writers::stop`]: for a test that waits for what they
+    /// bring about, which takes as long as the machine is busy.
+    pub fn until_stopped(server: &Server, journal: &Path, flags: &[&str]) -> Self {
+        Self::start(server, journal, &[flags, &["--seconds", "3600"]].concat())
+    }
+
+    /// Starts writers that collide, until they are stopped by a file in `folder`: nobody but the server
+    /// knows what is left, and there is no journal.
+    pub fn colliding(server: &Server, folder: &Path, flags: &[&str]) -> Self {
+        let stop = folder.join("stop");
         let mut command = oracle_of(server);
         command
             .arg("collide")
-            .arg("--stop-file")
-            .arg(stop)
+            .args(["--seconds", "3600", "--stop-file"])
+            .arg(&stop)
             .args(flags);
-        Self::spawn(command, stop)
+        Self::spawn(command, &stop, stop.clone())
     }
 
-    fn spawn(mut command: Command, journal: &Path) -> Self {
+    fn spawn(mut command: Command, journal: &Path, stop: PathBuf) -> Self {
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -315,7 +329,14 @@ impl Writers {
         Self {
             process: command.spawn().expect("the oracle can be started"),
             journal: journal.to_owned(),
+            stop,
         }
+    }
+
+    /// Asks them to end, and waits as [`Writers::finish`] does.
+    pub fn stop(self) -> Value {
+        std::fs::write(&self.stop, "").unwrap();
+        self.finish()
     }
 
     /// Waits for their end; panics unless every write was acknowledged. Returns their summary.

@@ -226,7 +226,7 @@ fn valid_token_is_never_taken_for_lost() {
             .spawn();
         watching.wait_for_stderr(WATCHING, PATIENCE);
         let prefix = format!("case{case}-");
-        let flags = ["--seconds", "2", "--rate", "20", "--prefix", &prefix];
+        let flags = ["--rate", "20", "--prefix", &prefix];
         let writers = writers(&server, folder.path(), &flags);
         let noticed = |watching: &Running| watching.stderr_so_far().matches("again in").count();
         for _ in 0..3 {
@@ -239,7 +239,7 @@ fn valid_token_is_never_taken_for_lost() {
                 noticed(&watching) > before
             });
         }
-        writers.finish();
+        writers.stop();
         let end = mark(&server);
         let drain = watch(&server).args(["--since", &since, "--until", &end]);
         let drained = Folded::onto(&there, &drain.run().expect_success().stdout);

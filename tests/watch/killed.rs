@@ -39,9 +39,7 @@ fn killed_on(datastore: Datastore) {
         Datastore::Postgres => (500_u32, 1_200_u32),
         _ => (1_200, 2_500),
     };
-    let stop = folder.path().join("stop");
-    let until = ["--seconds", "3600", "--stop-file", stop.to_str().unwrap()];
-    let writers = writers(&server, folder.path(), &until);
+    let writers = writers(&server, folder.path(), &[]);
     let mut random = Random::new(u64::from(times));
     let mut lengths = Vec::new();
     for _ in 0..times {
@@ -56,8 +54,7 @@ fn killed_on(datastore: Datastore) {
         assert_eq!(watching.wait().signal(), Some(9));
         lengths.push(spool_of(&spool).len());
     }
-    std::fs::write(&stop, "").unwrap();
-    writers.finish();
+    writers.stop();
     assert!(lengths.first() < lengths.last(), "{lengths:?}");
     assert_drains(&server, &spool);
     let segments = std::fs::read_dir(folder.path()).unwrap().flatten();
@@ -84,15 +81,11 @@ fn killed_watch_of_mysql_resumes_with_the_same_command() {
 fn watch_of_memory_stopped_while_writers_collide_corrects_what_it_read() {
     let server = source(Datastore::Memory);
     let folder = folder();
-    let (spool, stop) = (
-        folder.path().join("changes.ndjson"),
-        folder.path().join("stop"),
-    );
+    let spool = folder.path().join("changes.ndjson");
+
     let since = oracle::head(&server);
     let flags = [
         "--write-schema",
-        "--seconds",
-        "3600",
         "--groups",
         "1",
         "--pause",
@@ -100,7 +93,7 @@ fn watch_of_memory_stopped_while_writers_collide_corrects_what_it_read() {
         "--later",
         "1",
     ];
-    let writers = Writers::colliding(&server, &stop, &flags);
+    let writers = Writers::colliding(&server, folder.path(), &flags);
     let times = repeat(12, 60);
     let mut random = Random::new(u64::from(times));
     for _ in 0..times {
@@ -111,8 +104,7 @@ fn watch_of_memory_stopped_while_writers_collide_corrects_what_it_read() {
         watching.signal("TERM");
         watching.wait().expect_success();
     }
-    std::fs::write(&stop, "").unwrap();
-    writers.finish();
+    writers.stop();
     assert_drains(&server, &spool);
 }
 
@@ -129,7 +121,7 @@ fn full_disk_of_the_spool_ends_1_and_resumes_with_space() {
     let since = oracle::head(&server);
     let capturing = capture(&server, &since, &spool).spawn();
     capturing.wait_for_stderr(WATCHING, PATIENCE);
-    let flags = ["--seconds", "2", "--rate", "15", "--updates", "30"];
+    let flags = ["--rate", "15", "--updates", "30"];
     let writers = writers(&server, folder.path(), &flags);
     let finished = capturing.wait().expect_code(1);
     assert!(
@@ -138,7 +130,7 @@ fn full_disk_of_the_spool_ends_1_and_resumes_with_space() {
         "{}",
         finished.stderr
     );
-    writers.finish();
+    writers.stop();
     // Whatever there is may be torn at its end, but nowhere else.
     let left = std::fs::read(&spool).unwrap();
     let whole = left.iter().rposition(|byte| *byte == b'\n').unwrap() + 1;

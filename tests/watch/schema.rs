@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Folded, PATIENCE, WATCHING, mark, source, wait_for_stdout, watch, write, writers};
+use super::{Folded, PATIENCE, WATCHING, mark, source, wait_for_stdout, watch, write};
 use crate::support::folder;
-use crate::support::oracle;
+use crate::support::oracle::{self, Writers};
 use crate::support::spicedb::{Datastore, Server};
 
 /// Where in a stream a text comes first.
@@ -135,8 +135,8 @@ fn segments_never_split_a_revision_and_headers_chain() {
             .arg(&spool)
     };
     let capturing = capture().spawn();
-    let written = writers(&server, folder.path(), &["--seconds", "2", "--rate", "20"]);
-    written.finish();
+    let flags = ["--seconds", "2", "--rate", "20"];
+    Writers::start(&server, &folder.path().join("journal"), &flags).finish();
     // One revision in several parts is as large as some hundred segments.
     super::import_held(&server, "import-", 25_000, Duration::ZERO);
     let relation = oracle::WRITERS_SCHEMA.replace(

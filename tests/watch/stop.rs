@@ -17,9 +17,7 @@ fn sigterm_ends_0_with_a_trailer_and_sigint_by_the_signal() {
         let server = source(datastore);
         let folder = folder();
         let since = oracle::head(&server);
-        let stop = folder.path().join("stop");
-        let until = ["--seconds", "600", "--stop-file", stop.to_str().unwrap()];
-        let writers = writers(&server, folder.path(), &until);
+        let writers = writers(&server, folder.path(), &[]);
         for (name, signal) in [("TERM", None), ("INT", Some(2))] {
             let watching = watch(&server)
                 .args(["--since", &since, "--settle", "0s"])
@@ -41,8 +39,7 @@ fn sigterm_ends_0_with_a_trailer_and_sigint_by_the_signal() {
                 finished.stderr
             );
         }
-        std::fs::write(&stop, "").unwrap();
-        writers.finish();
+        writers.stop();
     }
 }
 
@@ -52,9 +49,7 @@ fn sigterm_ends_0_within_a_second_and_the_spool_is_whole() {
     let folder = folder();
     let spool = folder.path().join("changes.ndjson");
     let since = oracle::head(&server);
-    let stop = folder.path().join("stop");
-    let until = ["--seconds", "600", "--stop-file", stop.to_str().unwrap()];
-    let writers = writers(&server, folder.path(), &until);
+    let writers = writers(&server, folder.path(), &[]);
     let mut before = Vec::new();
     for _ in 0..3 {
         let watching = watch(&server)
@@ -74,8 +69,7 @@ fn sigterm_ends_0_within_a_second_and_the_spool_is_whole() {
         assert!(now.len() > before.len(), "something was");
         before = now;
     }
-    std::fs::write(&stop, "").unwrap();
-    writers.finish();
+    writers.stop();
     let end = mark(&server);
     let drain = watch(&server)
         .args(["--until", &end, "--spool"])
@@ -145,7 +139,7 @@ fn reader_that_left_ends_it_of_sigpipe_and_silently() {
     let server = source(Datastore::Postgres);
     let folder = folder();
     let since = oracle::head(&server);
-    let writers = writers(&server, folder.path(), &["--seconds", "3"]);
+    let writers = writers(&server, folder.path(), &[]);
     let head = Program::at("head".as_ref()).args(["-n", "2"]);
     let finished = Pipe::from(watch(&server).args(["--since", &since]))
         .to(head)
@@ -157,7 +151,7 @@ fn reader_that_left_ends_it_of_sigpipe_and_silently() {
         finished[0].stderr
     );
     assert_eq!(finished[1].json_lines().len(), 2);
-    writers.finish();
+    writers.stop();
 }
 
 #[test]

@@ -37,7 +37,7 @@ use crate::support::spicedb::{Datastore, Server};
 use crate::support::toxiproxy::Proxy;
 
 /// Long enough for anything here on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 const SCHEMA: &str = "definition user {}\n\ndefinition document {\n\trelation viewer: user\n}";
 

@@ -11,6 +11,7 @@ use crate::copy::{export, holding, import, stream_of};
 use crate::support::pipe::Pipe;
 use crate::support::program::Program;
 use crate::support::spicedb::{Datastore, Server};
+use crate::support::toxiproxy::Proxy;
 use crate::support::{Random, oracle, repeat};
 
 /// Exit code of `spice-import --dry-run`, which needs no server.
@@ -295,7 +296,10 @@ fn producer_killed_without_pipefail_is_noticed() {
     let source = holding(Sample::rich(60_000), Datastore::Memory);
     for case in 0..repeat(3, 20) {
         let target = Server::start(Datastore::Memory);
-        let slowly = export(&source).args(["--page-size", "200"]);
+        // It takes ten seconds at least: it is killed before its end.
+        let proxy = Proxy::to(source.endpoint());
+        proxy.bandwidth(500);
+        let slowly = export(&source).args(["--endpoint", &proxy.endpoint()]);
         let pipe = Pipe::from(slowly)
             .to(import(&target))
             .timeout(Duration::from_secs(60));

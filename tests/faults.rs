@@ -146,7 +146,9 @@ fn cut_until_noticed(
 ) -> u32 {
     let mut random = Random::new(u64::from(times));
     let heard = |program: &Running| program.stderr_so_far().matches(notice).count();
-    let mut noticed = 0;
+    let first = heard(program);
+    // Also what is noticed late.
+    let noticed = |program: &Running| u32::try_from(heard(program) - first).unwrap().min(times);
     for longest in longest.iter().cycle() {
         let longest = usize::try_from(longest.as_millis()).unwrap();
         // At any moment: this pause is what is tried.
@@ -157,16 +159,24 @@ fn cut_until_noticed(
         // A cut while nothing is under way is not noticed.
         while heard(program) == before && began.elapsed() < Duration::from_secs(1) {
             if !program.is_running() {
-                return noticed;
+                return noticed(program);
             }
             std::thread::sleep(Duration::from_millis(2));
         }
-        noticed += u32::from(heard(program) > before);
-        if noticed == times {
+        if noticed(program) == times {
             break;
         }
     }
-    noticed
+    noticed(program)
+}
+
+/// So many KB a second of what the program sends.
+fn slow_way_there(proxy: &Proxy, kilobytes: u64) {
+    proxy.toxic(
+        "bandwidth",
+        "upstream",
+        &serde_json::json!({ "rate": kilobytes }),
+    );
 }
 
 /// Waits until a PostgreSQL target holds the first transactions of an import.

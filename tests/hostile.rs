@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use testdata::Sample;
 
-use self::bench::{BENCH, Case, Given, LIMIT, LONG, SHORT, WORKERS, Who, run, run_with};
+use self::bench::{BENCH, Case, LIMIT, LONG, SHORT, Who, run, run_with};
 use crate::support::{figure, repeat};
 
 fn case(who: Who, treatment: &str, codes: &[i32]) -> Case {
@@ -31,7 +31,7 @@ fn server_that_behaves_is_used_without_an_error() {
         Head,
         Mark,
     ];
-    run_with(all.map(|who| case(who, "", &[0])).to_vec(), WORKERS, LONG);
+    run(all.map(|who| case(who, "", &[0])).to_vec());
 }
 
 /// The calls that each program makes, and does not end well without.
@@ -218,14 +218,7 @@ fn server_that_sends_too_much_gets_an_error_and_little_memory() {
         }
     }
     // The fake server takes its time to send so much.
-    run_with(
-        cases,
-        3,
-        Given {
-            request_timeout: "20s",
-            ..SHORT
-        },
-    );
+    run_with(cases, 3);
 }
 
 #[test]

@@ -154,7 +154,7 @@ fn followed_from(datastore: Datastore) {
     let source = Server::start(datastore);
     let target = Server::start(Datastore::Spanner);
     let folder = folder();
-    let writers = |seconds: &str, prefix: &str| {
+    let writers = |prefix: &str| {
         let flags = [
             "--write-schema",
             "--writers",
@@ -169,17 +169,19 @@ fn followed_from(datastore: Datastore) {
         let more = [
             "--expiry",
             "us",
-            "--seconds",
-            seconds,
             "--prefix",
             prefix,
             "--bulk-deletes",
             "0.1",
         ];
         let journal = folder.path().join(format!("journal-{prefix}"));
-        Writers::start(&source, &journal, &[&flags[..], &more].concat())
+        let writers = Writers::until_stopped(&source, &journal, &[&flags[..], &more].concat());
+        wait_until("forty transactions", PATIENCE, || {
+            std::fs::read_to_string(&journal).is_ok_and(|journal| journal.lines().count() >= 40)
+        });
+        writers.stop();
     };
-    writers("2", "before").finish();
+    writers("before");
     copy(&source, &target, &[]);
     let since = head(&source);
     let watch =
@@ -194,8 +196,7 @@ fn followed_from(datastore: Datastore) {
     wait_until("the spool has a header", PATIENCE, || {
         std::fs::metadata(&spool).is_ok_and(|spool| spool.len() > 0)
     });
-    let writing = writers("6", "since");
-    writing.finish();
+    writers("since");
     // What changes nothing but an expiry.
     let dumped = oracle::dump(&source, Precision::Microseconds);
     let mut expiring: Value = dumped
@@ -339,7 +340,16 @@ fn heads_tell_memory_from_spanner_also_under_writes() {
         let server = Server::start(datastore);
         assert_eq!(said_of(&server)["datastore"], kind, "without a schema");
         let folder = folder();
-        let flags = ["--write-schema", "--writers", count, "--updates", "2"];
+        // Two reads of the head between two writes, now and then.
+        let flags = [
+            "--write-schema",
+            "--writers",
+            count,
+            "--updates",
+            "2",
+            "--rate",
+            "10",
+        ];
         let writers = Writers::until_stopped(&server, &folder.path().join("journal"), &flags);
         wait_until("they write", PATIENCE, || {
             std::fs::metadata(writers.journal()).is_ok_and(|journal| journal.len() > 10_000)

@@ -280,6 +280,16 @@ pub(crate) fn wait_for_stdout(program: &Running, text: &str) {
     });
 }
 
+/// Waits until a checkpoint follows a text on a program's stdout: a stop finds nothing to be brought to an end.
+pub(crate) fn wait_for_checkpoint_after(program: &Running, text: &str) {
+    wait_until(&format!("a checkpoint after {text}"), PATIENCE, || {
+        let stdout = program.stdout_so_far();
+        let stdout = String::from_utf8_lossy(&stdout);
+        let after = stdout.rfind(text).map(|at| &stdout[at..]);
+        after.is_some_and(|after| after.contains(r#"{"checkpoint""#))
+    });
+}
+
 /// A client of our own, for situations that the oracle does not make.
 pub(crate) async fn client(server: &Server) -> Client {
     let config = Config {
@@ -307,8 +317,8 @@ fn item(name: &str) -> Relationship {
     }
 }
 
-/// Imports `item:PREFIX<n>` in one transaction, which stays open so long after all was sent.
-pub(crate) fn import_held(server: &Server, prefix: &str, count: usize, open: Duration) {
+/// Imports `item:PREFIX<n>` in one transaction, which stays open after all was sent until `held` returns.
+pub(crate) fn import_held(server: &Server, prefix: &str, count: usize, held: impl FnOnce()) {
     let mut messages = Vec::new();
     let mut encoder = RelationshipsEncoder::default();
     for number in 0..count {
@@ -330,7 +340,7 @@ pub(crate) fn import_held(server: &Server, prefix: &str, count: usize, open: Dur
         for message in messages {
             sender.send(message).await.unwrap();
         }
-        tokio::time::sleep(open).await;
+        held();
         drop(sender);
         import.await.unwrap().unwrap()
     });

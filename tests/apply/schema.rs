@@ -103,6 +103,7 @@ fn schema_changed_while_nothing_ran_is_applied() {
     let file = folder.path().join("position");
     let capture = Capture::start(&source, &folder.path().join("one"), &since);
     let spool = |name: &str| folder.path().join(name);
+    wait_until("it captures", PATIENCE, || spool("one").exists());
     let run = |name: &str| {
         let program = apply(&target)
             .arg("--spool")

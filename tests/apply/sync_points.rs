@@ -8,6 +8,7 @@ use serde_json::Value;
 use authzed::zedtoken;
 
 use super::{Capture, PATIENCE, applied, apply, ends, mark};
+use crate::cutover::transactions;
 use crate::support::oracle::{self, Precision, Writers};
 use crate::support::spicedb::{Datastore, Server, rows};
 use crate::support::{figure, repeat, wait_until};
@@ -45,18 +46,9 @@ fn unseen(spool: &str, pair: &str) -> BTreeSet<String> {
 fn pairs_agree_under_load(datastore: Datastore) {
     let (source, target, folder) = ends(oracle::WRITERS_SCHEMA, datastore);
     let capture = Capture::of(&source, folder.path());
-    let seconds = repeat(10, 60).to_string();
-    let flags = [
-        "--seconds",
-        &seconds,
-        "--rate",
-        "30",
-        "--updates",
-        "20",
-        "--keys",
-        "100",
-    ];
-    let writers = Writers::start(&source, &folder.path().join("journal"), &flags);
+    let flags = ["--rate", "30", "--updates", "20", "--keys", "100"];
+    let writers = Writers::until_stopped(&source, &folder.path().join("journal"), &flags);
+    wait_until("a backlog", PATIENCE, || transactions(&capture.spool) > 300);
     let file = folder.path().join("position");
     // Not as fast as the writers, so that it coalesces.
     let follow = apply(&target)
@@ -65,7 +57,9 @@ fn pairs_agree_under_load(datastore: Datastore) {
         .arg("--position")
         .arg(&file);
     let follow = follow.args(["--max-rps", "40"]).spawn();
-    writers.finish();
+    // How long they write beside it is what a soak varies.
+    std::thread::sleep(Duration::from_secs(u64::from(repeat(8, 60))));
+    writers.stop();
     // Then nothing but checkpoints.
     let until = mark(&source);
     let idle = |one: &Value| one["syncPoint"] == true && one["updates"] == 0;

@@ -8,6 +8,7 @@ use testdata::Sample;
 
 use super::{assert_says, run, with_schema};
 use crate::copy::{export, holding, import, stream_of};
+use crate::support::AT_ONCE;
 use crate::support::oracle::{self, Precision};
 use crate::support::pipe::Pipe;
 use crate::support::program::Program;
@@ -250,7 +251,7 @@ fn head_waits_until_it_has_settled_and_is_what_it_was_before() {
     let server = holding(Sample::portable(50), Datastore::Memory);
     let before = oracle::head(&server);
     let waiting = head_of(&server).args(["--settle", "2s"]).spawn();
-    waiting.wait_for_stderr("waiting 2 s for the head", Duration::from_secs(10));
+    waiting.wait_for_stderr("waiting 2 s for the head", AT_ONCE);
     let update = r#"{"op":"touch","resource":"tenant/group:late","relation":"member","subject":"user:late"}"#;
     oracle::load(&server, update);
     let finished = waiting.wait().expect_success();
@@ -262,7 +263,7 @@ fn head_waits_until_it_has_settled_and_is_what_it_was_before() {
     assert_eq!(token(&finished), before);
     assert_ne!(oracle::head(&server), before);
     let by_default = head_of(&server).spawn();
-    by_default.wait_for_stderr("waiting 35 s for the head", Duration::from_secs(10));
+    by_default.wait_for_stderr("waiting 35 s for the head", AT_ONCE);
     by_default.signal("TERM");
     let ended = by_default.wait();
     assert_eq!(ended.signal(), Some(15));

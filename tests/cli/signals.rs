@@ -329,8 +329,8 @@ fn hangup_leaves_no_partial_file_and_is_ignored_under_nohup() {
     };
     let files = || std::fs::read_dir(folder.path()).unwrap().count();
     let running = exporting();
-    wait_until("a partial file", Duration::from_secs(10), || files() == 1);
-    running.wait_for_stderr("waiting 35 s", Duration::from_secs(10));
+    wait_until("a partial file", AT_ONCE, || files() == 1);
+    running.wait_for_stderr("waiting 35 s", AT_ONCE);
     assert_ends(running, "HUP", Some(1), "export to a file");
     assert_eq!(files(), 0);
     let nohup = Program::at(Path::new("nohup")).args(["spice-digest", "-"]);
@@ -353,13 +353,13 @@ fn token_command_does_not_outlive_its_program() {
     let running = program
         .args(["--insecure", "--token-command", &command])
         .spawn();
-    wait_until("it runs", Duration::from_secs(10), || {
+    wait_until("it runs", AT_ONCE, || {
         std::fs::read_to_string(&pid).is_ok_and(|pid| pid.ends_with('\n'))
     });
     let process = std::fs::read_to_string(&pid).unwrap();
     assert_ends(running, "TERM", Some(15), "token command");
     let status = format!("/proc/{}/stat", process.trim());
-    wait_until("the command is gone", Duration::from_secs(5), || {
+    wait_until("the command is gone", AT_ONCE, || {
         std::fs::read_to_string(&status).map_or(true, |stat| stat.contains(") Z "))
     });
 }

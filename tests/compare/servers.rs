@@ -211,8 +211,7 @@ fn watched(target: &Server, sample: Sample, change: impl FnOnce()) -> Vec<Value>
         Duration::from_secs(60),
         || String::from_utf8_lossy(&watch.stdout_so_far()).contains(id),
     );
-    watch.signal("TERM");
-    let lines = watch.wait().expect_success().json_lines();
+    let lines = watch.terminate().json_lines();
     oracle::load(target, &judged("delete", &last));
     let transactions = lines.into_iter().filter_map(|mut line| {
         let transaction = line.get_mut("transaction")?;

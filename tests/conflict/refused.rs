@@ -121,10 +121,10 @@ fn context_above_the_limit_is_imported_but_not_touched() {
         let touching = touching.args(["--on-conflict", "touch", "--rejects", &rejects]);
         let finished = touching.run().expect_code(3);
         assert_eq!(counts(&finished), [0, 0, 3_000, 0, 1]);
-        // The others are written by the thousand.
+        // The others are written by the hundred, or by as many as a busy target takes in a second.
         let log = target.log();
         let writes = log.matches(r#""grpc.method":"WriteRelationships""#).count();
-        assert!((3..60).contains(&writes), "{writes} writes");
+        assert!((3..600).contains(&writes), "{writes} writes");
         assert_says(
             &finished,
             &["line 1501: refused ", text, "maximum allowed caveat size"],

@@ -1,7 +1,7 @@
 //! What `verify --check-sample` makes of two ends that hold the same and answer differently, or not at all.
 
 use super::{Migration, PATIENCE};
-use crate::support::oracle;
+use crate::support::oracle::{self, Writers};
 use crate::support::spicedb::{Datastore, Server};
 use crate::support::{repeat, wait_until};
 
@@ -55,6 +55,27 @@ fn target_with_equal_data_and_other_answers_is_found() {
     oracle::write_schema(&migration.from, EXPIRING);
     migration.plan_and_copy();
     let following = migration.follow();
+    // Each question needs another pair of revisions: an idle server makes one in ten seconds.
+    let flags = [
+        "--writers",
+        "1",
+        "--rate",
+        "2",
+        "--updates",
+        "1",
+        "--keys",
+        "20",
+        "--resource",
+        "document",
+        "--relation",
+        "owner",
+        "--caveat",
+        "",
+        "--expiry",
+        "none",
+    ];
+    let journal = migration.folder.path().join("journal");
+    let writers = Writers::until_stopped(&migration.from, &journal, &flags);
     let revoke = || {
         let line = |n: u32| {
             let of =
@@ -88,6 +109,7 @@ fn target_with_equal_data_and_other_answers_is_found() {
     let alike = migration.step(&["verify"]).run().expect_success().stderr;
     assert!(alike.contains("equal answers"), "{alike}");
     assert_eq!(migration.saved().sample, None);
+    writers.stop();
     following.signal("TERM");
     following.wait();
 }

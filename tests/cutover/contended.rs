@@ -72,7 +72,7 @@ fn migrate(from: Datastore) -> Moved {
     let to = Datastore::Memory;
     let mut migration = Migration::between(from, to);
     if from != Datastore::Postgres {
-        migration = migration.settling("3s");
+        migration = migration.settling("10s");
     }
     let seed = migration.from.context().to_owned();
     let flags = ["--groups", "2", "--seed", &seed];
@@ -81,7 +81,7 @@ fn migrate(from: Datastore) -> Moved {
     let following = migration.follow();
     std::thread::sleep(COLLIDING);
     both_ends_agree(&migration);
-    let mut cutover = migration.cutover(&["--max-lag", "60s"]);
+    let mut cutover = migration.cutover(&[]);
     let summary = writers.stop();
     fenced(&mut cutover);
     let cutover = cutover.wait();

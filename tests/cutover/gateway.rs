@@ -29,6 +29,11 @@ fn follow_resumes_after_a_gateway_answered_for_either_end() {
         }
         let id = format!("during-{round}");
         touch(&migration.from, &id);
+        let answer = format!("HTTP {status} ");
+        wait_until("a program got the answer", PATIENCE, || {
+            let log = std::fs::read_to_string(migration.file("follow.log"));
+            log.is_ok_and(|log| log.contains(&answer))
+        });
         std::thread::sleep(AWAY);
         for gateway in &gateways {
             gateway.pass();
@@ -37,8 +42,6 @@ fn follow_resumes_after_a_gateway_answered_for_either_end() {
             oracle::dump(&migration.to, Precision::Microseconds).contains(&relationship(&id))
         });
     }
-    let log = std::fs::read_to_string(migration.file("follow.log")).unwrap();
-    assert!(log.contains("HTTP 503 "), "{log}");
     following.signal("TERM");
     following.wait();
 }

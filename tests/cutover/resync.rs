@@ -216,7 +216,12 @@ fn lost_history_is_repaired_by_a_resync() {
     ]);
     delete(&migration.from, "deleted-unseen");
     touch(&migration.from, "written-unseen");
-    std::thread::sleep(Duration::from_secs(9));
+    wait_until("it is forgotten", PATIENCE, || {
+        let left = "SELECT count(*) FROM relation_tuple WHERE object_id = 'deleted-unseen'";
+        migration.from.sql(left).trim() == "0"
+    });
+    // The transactions go with it, a moment later.
+    std::thread::sleep(Duration::from_secs(3));
     let lost = migration.step(&["follow"]).run().expect_code(4);
     assert!(lost.stderr.contains("history lost"), "{}", lost.stderr);
     assert!(

@@ -9,9 +9,6 @@ use crate::support::oracle::{self, Writers};
 use crate::support::spicedb::{Datastore, but_for_dead_mysql_servers};
 use crate::support::{figure, repeat};
 
-/// How long the writers write.
-const SECONDS: u32 = 9;
-
 /// In a soak the machine is meant to bear the load, so it must have come to this many updates a
 /// second, and the write downtime is what is promised. `make test` runs other tests beside these.
 pub(super) fn least_rate() -> f64 {
@@ -20,7 +17,7 @@ pub(super) fn least_rate() -> f64 {
 
 /// How much longer than promised the write downtime may be.
 fn slack() -> f64 {
-    f64::from(repeat(20, 1))
+    f64::from(repeat(60, 1))
 }
 
 /// One of these tests at a time: what they measure is each other otherwise.
@@ -49,7 +46,8 @@ struct Measured {
     target_rate: f64,
 }
 
-/// How many updates a second an apply wrote from an instant on, from its first record to its last.
+/// How many updates a second an apply wrote from an instant on, from its first record to its last. With one record,
+/// or none, there was nothing to wait for.
 fn rate_since(applied: &str, since: jiff::Timestamp) -> f64 {
     let records = applied.lines().filter_map(|line| {
         let record: serde_json::Value = serde_json::from_str(line).unwrap();
@@ -58,6 +56,9 @@ fn rate_since(applied: &str, since: jiff::Timestamp) -> f64 {
         Some((at, record["applied"]["updates"].as_f64()?))
     });
     let records: Vec<(jiff::Timestamp, f64)> = records.filter(|one| one.0 >= since).collect();
+    if records.len() < 2 {
+        return f64::INFINITY;
+    }
     let (first, last) = (&records[0], &records[records.len() - 1]);
     let updates: f64 = records[1..].iter().map(|one| one.1).sum();
     updates / last.0.duration_since(first.0).as_secs_f64()
@@ -74,11 +75,8 @@ fn migrate(load: &Load) -> Measured {
         None => migration,
     };
     let journal = migration.folder.path().join("journal");
-    let seconds = SECONDS + if load.settle.is_some() { 10 } else { 0 };
-    let seconds = seconds.to_string();
-    let flags = [load.flags, &["--seconds", &seconds]].concat();
     let began = Instant::now();
-    let writers = Writers::start(&migration.from, &journal, &flags);
+    let writers = Writers::until_stopped(&migration.from, &journal, load.flags);
     migration.plan_and_copy();
     let following = migration.follow();
     let imported: Vec<String> = std::thread::scope(|scope| {
@@ -101,9 +99,10 @@ fn migrate(load: &Load) -> Measured {
         // As autovacuum does within a minute. Without statistics PostgreSQL scans the table for each update.
         migration.to.sql("ANALYZE relation_tuple");
     }
-    let mut cutover = migration.cutover(&["--max-lag", "30s"]);
-    let summary = writers.finish();
-    let rate = summary["updates"].as_f64().unwrap() / began.elapsed().as_secs_f64();
+    let mut cutover = migration.cutover(&[]);
+    let rate = began.elapsed();
+    let summary = writers.stop();
+    let rate = summary["updates"].as_f64().unwrap() / rate.as_secs_f64();
     let since = jiff::Timestamp::now();
     fenced(&mut cutover);
     let cutover = cutover.wait().expect_success();

@@ -25,7 +25,7 @@ fn export_cut_at_random_leaves_no_hole_and_no_duplicate() {
     let proxy = Proxy::to(server.endpoint());
     for flags in [&["--page-size", "300"][..], &["--jobs", "4"]] {
         // KB a second: it lasts until it has been cut often enough.
-        proxy.bandwidth(300);
+        proxy.bandwidth(100);
         let mut program = export_by(&proxy, &server).args(flags).spawn();
         program.wait_for_stderr("exporting", PATIENCE);
         let times = repeat(6, 20);
@@ -43,7 +43,7 @@ fn export_over_a_silent_connection_is_resumed() {
     let server = source(sample);
     let expected = seen(sample);
     let proxy = Proxy::to(server.endpoint());
-    proxy.bandwidth(800);
+    proxy.bandwidth(100);
     let program = export_by(&proxy, &server)
         .args(["--page-size", "300", "--request-timeout", "2s"])
         .spawn();
@@ -61,7 +61,7 @@ fn export_from_a_restarted_source_has_no_hole_or_duplicate() {
     let server = source(sample);
     let expected = seen(sample);
     let proxy = Proxy::to(server.endpoint());
-    proxy.bandwidth(800);
+    proxy.bandwidth(200);
     let program = export_by(&proxy, &server)
         .args(["--page-size", "300"])
         .spawn();
@@ -86,7 +86,7 @@ fn source_that_returns_as_another_datastore_ends_export() {
     let sample = Sample::rich(60_000);
     let server = holding(sample, Datastore::Memory);
     let proxy = Proxy::to(server.endpoint());
-    proxy.bandwidth(400);
+    proxy.bandwidth(200);
     let program = export_by(&proxy, &server)
         .args(["--page-size", "300"])
         .spawn();
@@ -155,12 +155,14 @@ fn stopped_for_40_s_either_program_of_the_pipe_goes_on() {
             .spawn()
     };
     // The first of one pipe, the second of the other.
-    let pipes = [pipe(&targets[0]), pipe(&targets[1])];
-    for all in &pipes {
+    let stop = |target: &Server, which: usize| {
+        let all = pipe(target);
         all[1].wait_for_stderr("wrote the schema", PATIENCE);
-    }
+        all[which].signal("STOP");
+        all
+    };
+    let pipes = [stop(&targets[0], 0), stop(&targets[1], 1)];
     let stopped = [&pipes[0][0], &pipes[1][1]];
-    stopped.iter().for_each(|program| program.signal("STOP"));
     // Twice the 20 s after which a server gives up.
     std::thread::sleep(Duration::from_secs(40));
     stopped.iter().for_each(|program| program.signal("CONT"));

@@ -3,12 +3,14 @@
 use testdata::Sample;
 
 use super::{
-    PATIENCE, SAMPLE, assert_accounted, assert_exports, assert_holds, loaded, seen, source,
+    PATIENCE, SAMPLE, assert_accounted, assert_exports, assert_holds, loaded, seen, slow_way_there,
+    source,
 };
 use crate::copy::stream_of;
 use crate::support::gateway::Gateway;
 use crate::support::program::Program;
 use crate::support::spicedb::{Datastore, Server};
+use crate::support::toxiproxy::Proxy;
 
 /// What a status leads to.
 const STATUSES: [(u16, i32); 10] = [
@@ -68,7 +70,10 @@ const UPDATE: &str = r#"{"update":{"operation":"OPERATION_TOUCH","relationship":
 fn gateway_answering_during_export_is_waited_for() {
     let sample = Sample::rich(SAMPLE);
     let server = source(sample);
-    let gateway = Gateway::to(server.endpoint());
+    let proxy = Proxy::to(server.endpoint());
+    // It lasts until it has met the answers.
+    proxy.bandwidth(500);
+    let gateway = Gateway::to(&proxy.endpoint());
     let export = program("spice-export", &gateway, &server)
         .args(["--settle", "0s", "--page-size", "300"])
         .spawn();
@@ -80,6 +85,7 @@ fn gateway_answering_during_export_is_waited_for() {
         gateway.pass();
         export.wait_for_output(seen + 1);
     }
+    proxy.heal();
     assert_exports(&export.wait().expect_success(), &seen(sample));
 }
 
@@ -87,7 +93,9 @@ fn gateway_answering_during_export_is_waited_for() {
 fn gateway_answering_during_import_is_waited_for() {
     let sample = Sample::rich(SAMPLE);
     let server = Server::start(Datastore::Postgres);
-    let gateway = Gateway::to(server.endpoint());
+    let proxy = Proxy::to(server.endpoint());
+    slow_way_there(&proxy, 500);
+    let gateway = Gateway::to(&proxy.endpoint());
     let import = program("spice-import", &gateway, &server)
         .input(stream_of(sample))
         .spawn();
@@ -95,6 +103,7 @@ fn gateway_answering_during_import_is_waited_for() {
     gateway.answer(502);
     import.wait_for_more("HTTP 502", ANSWERS, PATIENCE);
     gateway.pass();
+    proxy.heal();
     let finished = import.wait().expect_success();
     assert_accounted(&finished, sample);
     assert_holds(&server, &seen(sample));
@@ -103,7 +112,9 @@ fn gateway_answering_during_import_is_waited_for() {
 #[test]
 fn gateway_refusing_during_import_ends_it_as_denied() {
     let server = Server::start(Datastore::Postgres);
-    let gateway = Gateway::to(server.endpoint());
+    let proxy = Proxy::to(server.endpoint());
+    slow_way_there(&proxy, 500);
+    let gateway = Gateway::to(&proxy.endpoint());
     let import = program("spice-import", &gateway, &server)
         .input(stream_of(Sample::rich(SAMPLE)))
         .spawn();

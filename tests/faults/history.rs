@@ -11,11 +11,11 @@ use crate::support::running::Running;
 use crate::support::spicedb::{Datastore, Server};
 use crate::support::wait_until;
 
-/// A server that forgets after 6 s.
+/// A server that forgets after 20 s: longer than a busy machine needs to begin an export.
 fn forgetful(datastore: Datastore, sample: Sample) -> Server {
     let server = Server::builder(datastore)
         .flag("--datastore-revision-quantization-interval=1s")
-        .flag("--datastore-gc-window=6s")
+        .flag("--datastore-gc-window=20s")
         .flag("--datastore-gc-interval=2s")
         .start();
     import(&server)

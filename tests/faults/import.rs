@@ -7,7 +7,7 @@ use testdata::Sample;
 
 use super::{
     PATIENCE, SAMPLE, assert_accounted, assert_holds, cut_until_noticed, import_by, seen,
-    wait_for_rows, writes,
+    slow_way_there, wait_for_rows, writes,
 };
 use crate::copy::{holding, import, stream_of, summary};
 use crate::support::disk::SmallDisk;
@@ -17,13 +17,14 @@ use crate::support::toxiproxy::Proxy;
 use crate::support::{folder, repeat, wait_until};
 
 const LOADING: &str = "; loading again in";
+const HAS_READ: &str = " is the stream's";
 const BROKE: &str = "the connection broke";
 
 fn cut_at_random(datastore: Datastore, sample: Sample, times: u32) {
     let server = Server::start(datastore);
     let proxy = Proxy::to(server.endpoint());
-    // 50,000 relationships of 5 MB take 2 s or more: so it lasts until it has been cut often enough.
-    slow_way_there(&proxy, 2_500);
+    // It takes half a minute: so it lasts until it has been cut often enough.
+    slow_way_there(&proxy, 500);
     let mut program = import_by(&proxy, &server)
         .args(["--max-retries", "30"])
         .input(stream_of(sample))
@@ -63,14 +64,15 @@ fn lost_acknowledgement_of_an_import_is_no_conflict() {
         let proxy = Proxy::to(server.endpoint());
         let stream = stream_of(sample);
         let end = stream.len() - stream.rsplit(|byte| *byte == b'\n').nth(1).unwrap().len() - 1;
-        let mut program = import_by(&proxy, &server).input_later().spawn();
+        let mut program = import_by(&proxy, &server)
+            .arg("--verbose")
+            .input_later()
+            .spawn();
         let mut stdin = program.take_stdin();
         stdin.write_all(&stream[..end]).unwrap();
-        // Of a small stream nothing is written before its trailer. It has read the schema by then; a busy server may
-        // let it wait for a moment.
-        for _ in 0..5 {
-            program.wait_until_blocked();
-        }
+        // Of a small stream nothing is written before its trailer. The schema is the last that it reads.
+        program.wait_for_stderr(HAS_READ, PATIENCE);
+        program.wait_until_blocked();
         proxy.toxic(
             "timeout",
             "downstream",
@@ -106,8 +108,8 @@ fn restarted(end: impl Fn(&Server)) {
     let sample = Sample::rich(SAMPLE);
     let server = Server::start(Datastore::Postgres);
     let proxy = Proxy::to(server.endpoint());
-    // 50,000 relationships of 5 MB take 2 s.
-    slow_way_there(&proxy, 2_500);
+    // It takes twenty seconds.
+    slow_way_there(&proxy, 500);
     let program = import_by(&proxy, &server).input(stream_of(sample)).spawn();
     program.wait_for_stderr("wrote the schema", PATIENCE);
     for committed in [0, 50_000] {
@@ -126,15 +128,6 @@ fn restarted(end: impl Fn(&Server)) {
     assert_holds(&server, &seen(sample));
 }
 
-/// So many KB a second of what the program sends.
-fn slow_way_there(proxy: &Proxy, kilobytes: u64) {
-    proxy.toxic(
-        "bandwidth",
-        "upstream",
-        &serde_json::json!({ "rate": kilobytes }),
-    );
-}
-
 #[test]
 fn target_away_at_the_end_of_an_import_does_not_end_it() {
     let sample = Sample::rich(0);
@@ -143,10 +136,14 @@ fn target_away_at_the_end_of_an_import_does_not_end_it() {
     let proxy = Proxy::to(server.endpoint());
     let stream = stream_of(sample);
     let header = stream.iter().position(|byte| *byte == b'\n').unwrap() + 1;
-    let mut program = import_by(&proxy, &server).input_later().spawn();
+    let mut program = import_by(&proxy, &server)
+        .arg("--verbose")
+        .input_later()
+        .spawn();
     let mut stdin = program.take_stdin();
     stdin.write_all(&stream[..header]).unwrap();
-    // Of a small stream nothing is written before its trailer. It has read the schema by then.
+    // Of a small stream nothing is written before its trailer. The schema is the last that it reads.
+    program.wait_for_stderr(HAS_READ, PATIENCE);
     program.wait_until_blocked();
     proxy.disable();
     stdin.write_all(&stream[header..]).unwrap();
@@ -161,7 +158,7 @@ fn database_of_the_target_away_during_import_rejects_nothing() {
     let sample = Sample::rich(SAMPLE);
     let server = Server::start(Datastore::Postgres);
     let proxy = Proxy::to(server.endpoint());
-    slow_way_there(&proxy, 2_500);
+    slow_way_there(&proxy, 500);
     let rejects = folder();
     let program = import_by(&proxy, &server)
         .arg("--rejects")
@@ -177,6 +174,7 @@ fn database_of_the_target_away_during_import_rejects_nothing() {
         );
         program.count_on_stderr(LOADING) >= 3
     });
+    proxy.heal();
     let finished = program.wait().expect_success();
     assert!(finished.stderr.contains("warning"), "{}", finished.stderr);
     assert_accounted(&finished, sample);

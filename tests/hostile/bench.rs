@@ -25,10 +25,15 @@ pub(super) struct Given {
     pub(super) max_retries: &'static str,
 }
 
-/// For what must fail: each case ends within seconds.
+/// For what gets no answer: each case ends within seconds.
 pub(super) const SHORT: Given = Given {
     request_timeout: "1s",
     max_retries: "1",
+};
+/// For what is answered at once by a server that is as busy as it likes.
+const ANSWERED: Given = Given {
+    request_timeout: "20s",
+    ..SHORT
 };
 /// For what must succeed, on a machine that is as busy as it likes.
 pub(super) const LONG: Given = Given {
@@ -130,7 +135,7 @@ impl Bench {
     }
 
     pub(super) fn run(&self, who: Who, treatment: &str) -> Finished {
-        self.run_within(who, treatment, SHORT, LIMIT)
+        self.run_within(who, treatment, given_under(treatment), LIMIT)
     }
 
     pub(super) fn run_within(
@@ -187,10 +192,22 @@ pub(super) type Case = (Who, String, Vec<i32>);
 
 /// Runs cases side by side, and names all that went wrong.
 pub(super) fn run(cases: Vec<Case>) {
-    run_with(cases, WORKERS, SHORT);
+    run_with(cases, WORKERS);
 }
 
-pub(super) fn run_with(cases: Vec<Case>, workers: usize, given: Given) {
+/// What is given to a program that is treated so.
+pub(super) fn given_under(treatment: &str) -> Given {
+    let is_silent = |part: &str| treatment.contains(part);
+    match ["hang", "headers", "wire:", "blank"]
+        .into_iter()
+        .any(is_silent)
+    {
+        true => SHORT,
+        false => ANSWERED,
+    }
+}
+
+pub(super) fn run_with(cases: Vec<Case>, workers: usize) {
     // One at a time: the fake server is slower than the second that its clients are given.
     static ALONE: Mutex<()> = Mutex::new(());
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -206,6 +223,7 @@ pub(super) fn run_with(cases: Vec<Case>, workers: usize, given: Given) {
                     let Some((who, treatment, codes)) = next else {
                         return;
                     };
+                    let given = given_under(&treatment);
                     let finished = bench.run_within(who, &treatment, given, LIMIT);
                     let mut figures = figures.lock().unwrap();
                     let most = figures.entry(who).or_default();

@@ -192,6 +192,16 @@ pub fn load(server: &Server, updates: &str) -> String {
     answer.trim().to_owned()
 }
 
+/// As [`load`], for a server that may fail; whether it took them.
+pub fn try_load(server: &Server, updates: &str) -> bool {
+    let file = file_with(updates);
+    let answer = ask(
+        flags_of(server),
+        &[OsStr::new("load"), file.path().as_ref()],
+    );
+    answer.code == 0
+}
+
 /// Imports lines of canonical relationships in one transaction.
 pub fn load_bulk(server: &Server, relationships: &str) {
     let file = file_with(relationships);

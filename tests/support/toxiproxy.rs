@@ -30,7 +30,7 @@ impl Proxy {
             .expect("toxiproxy can be started");
         let proxy = Self { process, api, port };
         let up = || TcpStream::connect(("127.0.0.1", api)).is_ok();
-        wait_until("toxiproxy answers", Duration::from_secs(10), up);
+        wait_until("toxiproxy answers", Duration::from_secs(60), up);
         let listen = format!("127.0.0.1:{port}");
         proxy.call(
             "POST",

@@ -116,10 +116,10 @@ fn expiring_on(datastore: Datastore) {
     oracle::load(&server, &all.replace("touch", "delete"));
     let (mut complete, mut lost) = (0, 0);
     let mut running: Vec<Running> = Vec::new();
-    let step = Duration::from_millis(u64::from(repeat(200, 70)));
+    let step = Duration::from_millis(u64::from(repeat(500, 70)));
     let start = || {
         // Longer than a busy server needs for its first answer.
-        let flags = ["--since", &since, "--settle", "0s", "--until-quiet", "8s"];
+        let flags = ["--since", &since, "--settle", "0s", "--until-quiet", "30s"];
         watch(&server).args(flags).spawn()
     };
     let refused = |watching: &Running| watching.stderr_so_far().contains("history lost");
@@ -173,6 +173,8 @@ fn lost_in_an_outage(datastore: Datastore) {
         .map(|proxy| {
             watch_by(&proxy.endpoint(), &server)
                 .args(["--since", &since, "--settle", "0s"])
+                // The outage is as long as the server needs to forget.
+                .args(["--max-retries", "1000"])
                 .spawn()
         })
         .collect();
@@ -215,7 +217,7 @@ fn history_lost_in_an_outage_on_mysql_exits_4() {
 
 #[test]
 fn valid_token_is_never_taken_for_lost() {
-    let server = source_with(Datastore::Postgres, &["--datastore-gc-window=60s"]);
+    let server = source_with(Datastore::Postgres, &["--datastore-gc-window=600s"]);
     for case in 0..repeat(4, 50) {
         let folder = folder();
         let there = oracle::dump(&server, oracle::Precision::Seconds);
@@ -244,8 +246,7 @@ fn valid_token_is_never_taken_for_lost() {
         let drain = watch(&server).args(["--since", &since, "--until", &end]);
         let drained = Folded::onto(&there, &drain.run().expect_success().stdout);
         super::wait_for_stdout(&watching, drained.last());
-        watching.signal("TERM");
-        let folded = Folded::onto(&there, &watching.wait().expect_success().stdout);
+        let folded = Folded::onto(&there, &watching.terminate().stdout);
         folded.assert_each_once();
         folded.assert_is(&server);
         drained.assert_is(&server);
@@ -279,9 +280,8 @@ fn heartbeat_keeps_an_idle_watch_within_the_history() {
                 let again = watch(&server).args(["--since", &since, "--until-quiet", "1s"]);
                 assert_lost(again.run(), false);
                 write(&server, "touch", "late");
-                super::wait_for_stdout(&watching, "late");
-                watching.signal("TERM");
-                let folded = Folded::of(&watching.wait().expect_success().stdout);
+                super::wait_for_checkpoint_after(&watching, "late");
+                let folded = Folded::of(&watching.terminate().stdout);
                 assert!(folded.count("checkpoint") >= 10, "one a heartbeat");
                 let lags = &folded.lags;
                 figure(&format!("{datastore:?}: lags of the heartbeat: {lags:?} s"));

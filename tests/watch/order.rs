@@ -7,13 +7,24 @@ use super::{
     writers,
 };
 use crate::cutover::transactions;
-use crate::support::oracle;
+use crate::support::oracle::{self, Writers};
 use crate::support::spicedb::{Datastore, but_for_dead_mysql_servers};
 use crate::support::{folder, repeat, wait_until};
 
 /// Flags of writers; with few resources these are created and deleted again and again.
 fn churning(resources: &str) -> [&str; 6] {
     ["--rate", "10", "--keys", resources, "--updates", "3"]
+}
+
+/// Until some of their transactions are committed after what was sent before, as the server is as busy for them.
+fn wait_for_writes(writers: &Writers) {
+    std::thread::sleep(Duration::from_secs(1));
+    let written = || {
+        let journal = std::fs::read_to_string(writers.journal()).unwrap();
+        journal.lines().count()
+    };
+    let least = written() + 40;
+    wait_until("forty transactions more", PATIENCE, || written() >= least);
 }
 
 #[test]
@@ -26,14 +37,13 @@ fn transactions_overlapping_an_import_on_postgres_come_once() {
         watching.wait_for_stderr(WATCHING, PATIENCE);
         let flags = churning("8");
         let writers = writers(&server, folder.path(), &flags);
-        import_held(&server, "import-", 2_000, Duration::from_millis(2_500));
+        import_held(&server, "import-", 2_000, || wait_for_writes(&writers));
         writers.stop();
         let end = mark(&server);
         let ended = watch(&server).args(["--since", &since, "--until", &end]);
         let again = Folded::of(&ended.run().expect_success().stdout);
         wait_for_stdout(&watching, again.last());
-        watching.signal("TERM");
-        let live = Folded::of(&watching.wait().expect_success().stdout);
+        let live = Folded::of(&watching.terminate().stdout);
         for folded in [&live, &again] {
             folded.assert_each_once();
             folded.assert_is(&server);
@@ -69,20 +79,19 @@ fn import_open_for_3_s_on_mysql_needs_settling() {
                 watching.wait_for_stderr(WATCHING, PATIENCE);
                 watching
             };
-            let (live, settled) = (start("0s"), start("10s"));
+            let (live, settled) = (start("0s"), start("20s"));
             let flags = churning("20");
             let writers = writers(&server, folder.path(), &flags);
-            import_held(&server, "import-", 500, Duration::from_secs(3));
+            import_held(&server, "import-", 500, || wait_for_writes(&writers));
             writers.stop();
             let end = mark(&server);
             for watching in [&live, &settled] {
                 wait_for_stdout(watching, &end);
-                watching.signal("TERM");
             }
-            let settled = Folded::of(&settled.wait().expect_success().stdout);
+            let settled = Folded::of(&settled.terminate().stdout);
             settled.assert_each_once();
             settled.assert_is(&server);
-            let live = Folded::of(&live.wait().expect_success().stdout);
+            let live = Folded::of(&live.terminate().stdout);
             let imported = |folded: &Folded| {
                 let names = folded.relationships.keys();
                 names

@@ -1,13 +1,11 @@
 //! Changes of the schema, in their place; and spools in segments.
 
-use std::time::Duration;
-
 use serde_json::Value;
 
 use super::{Folded, PATIENCE, WATCHING, mark, source, wait_for_stdout, watch, write};
-use crate::support::folder;
 use crate::support::oracle::{self, Writers};
 use crate::support::spicedb::{Datastore, Server};
+use crate::support::{folder, wait_until};
 
 /// Where in a stream a text comes first.
 #[track_caller]
@@ -51,10 +49,9 @@ fn followed_on(datastore: Datastore, settle: &str) {
         "{\"op\":\"touch\",\"resource\":\"item:third\",\"relation\":\"holder\",\
          \"subject\":\"user:u\",\"caveat\":\"always\"}\n",
     );
-    wait_for_stdout(&watching, "third");
+    super::wait_for_checkpoint_after(&watching, "third");
     // A drain gives the same.
-    watching.signal("TERM");
-    let live = watching.wait().expect_success();
+    let live = watching.terminate();
     let folded = Folded::of(&live.stdout);
     folded.assert_is(&server);
     assert_eq!(folded.schemas.len(), 2, "{:#?}", folded.schemas);
@@ -135,10 +132,14 @@ fn segments_never_split_a_revision_and_headers_chain() {
             .arg(&spool)
     };
     let capturing = capture().spawn();
-    let flags = ["--seconds", "2", "--rate", "20"];
-    Writers::start(&server, &folder.path().join("journal"), &flags).finish();
+    let flags = ["--rate", "20"];
+    let writers = Writers::until_stopped(&server, &folder.path().join("journal"), &flags);
+    wait_until("some segments are full", PATIENCE, || {
+        folder.path().join("changes.ndjson.000005").exists()
+    });
+    writers.stop();
     // One revision in several parts is as large as some hundred segments.
-    super::import_held(&server, "import-", 25_000, Duration::ZERO);
+    super::import_held(&server, "import-", 25_000, || ());
     let relation = oracle::WRITERS_SCHEMA.replace(
         "  relation holder",
         "  relation owner: user\n  relation holder",
@@ -146,7 +147,7 @@ fn segments_never_split_a_revision_and_headers_chain() {
     oracle::write_schema(&server, &relation);
     write(&server, "touch", "z");
     let end = mark(&server);
-    crate::support::wait_until("it is captured", PATIENCE, || {
+    wait_until("it is captured", PATIENCE, || {
         String::from_utf8_lossy(&super::spool_of(&spool)).contains("item\",\"objectId\":\"z\"")
     });
     capturing.signal("TERM");

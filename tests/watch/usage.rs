@@ -6,12 +6,12 @@ use serde_json::{Value, json};
 use spice_record::relationship::StructJson;
 
 use super::{Folded, PATIENCE, WATCHING, mark, source, source_with, spool_of, watch, write};
-use crate::support::folder;
 use crate::support::oracle;
 use crate::support::program::Program;
 use crate::support::running::Finished;
 use crate::support::seal;
 use crate::support::spicedb::{Datastore, Server};
+use crate::support::{folder, wait_until};
 
 #[track_caller]
 fn assert_says(program: Program, code: i32, words: &[&str]) -> Finished {
@@ -122,6 +122,10 @@ fn foreign_damaged_or_locked_spool_is_refused() {
         2,
         &["another spice-watch", &pid, "one writer"],
     );
+    wait_until("both are in the spool", PATIENCE, || {
+        let spool = String::from_utf8_lossy(&spool_of(&spool)).into_owned();
+        spool.contains(r#""objectId":"b""#)
+    });
     first.signal("TERM");
     first.wait().expect_success();
     let other = source(Datastore::Memory);

@@ -81,6 +81,9 @@ const GRACE: Duration = Duration::from_secs(24 * 3_600);
 const INTERRUPTED: Duration = Duration::from_secs(2);
 const SIGINT: i32 = 2;
 
+/// How much later a signal may come to this process than to one that it runs.
+const SIGNAL_LAG: Duration = Duration::from_millis(100);
+
 impl Program for Migrate {
     const NAME: &'static str = "spice-migrate";
     /// Programs end with the thread that starts them: it is the main one.
@@ -140,6 +143,17 @@ impl Migrate {
                 outcome = step => Some(outcome),
                 _ = shutdown.requested() => None,
             }
+        };
+        // A terminal signals all programs at once: one that was run may have ended of that before it came here.
+        let outcome = match outcome {
+            Some(Err(_))
+                if tokio::time::timeout(SIGNAL_LAG, shutdown.requested())
+                    .await
+                    .is_ok() =>
+            {
+                None
+            }
+            outcome => outcome,
         };
         match outcome {
             Some(outcome) => outcome.map(|()| Exit::Done),

@@ -132,10 +132,7 @@ impl Program for Watch {
     async fn run(self, shutdown: Shutdown) -> Result<Exit, CommandError> {
         let begun = tokio::select! {
             begun = self.begin() => begun?,
-            number = shutdown.requested() => return Ok(match number {
-                SIGTERM => self.ends_of_sigterm(),
-                _ => Exit::Signal(number),
-            }),
+            number = shutdown.requested() => return Ok(self.ends_of(number)),
         };
         let progress = Progress::start("updates", self.common.log.quiet);
         let Start {
@@ -236,10 +233,7 @@ impl Program for Watch {
             }
             number = patience => {
                 outcome?;
-                tracing::warn!(
-                    "stopped while nobody reads the output: it ends in the middle, without a trailer"
-                );
-                return Ok(Exit::Signal(number));
+                return Ok(self.stopped_early(number));
             }
         }
         progress.clear();
@@ -260,6 +254,28 @@ impl Program for Watch {
 }
 
 impl Watch {
+    /// How it ends after a signal if it cannot write all of its output in time.
+    fn stopped_early(&self, number: i32) -> Exit {
+        match &self.spool {
+            Some(spool) => tracing::warn!(
+                "stopped before everything was in {}, which ends in the middle: the same command resumes",
+                spool.display()
+            ),
+            None => tracing::warn!(
+                "stopped while nobody reads the output: it ends in the middle, without a trailer"
+            ),
+        }
+        self.ends_of(number)
+    }
+
+    /// How it ends if a signal does not let it come to its end.
+    fn ends_of(&self, number: i32) -> Exit {
+        match number {
+            SIGTERM => self.ends_of_sigterm(),
+            _ => Exit::Signal(number),
+        }
+    }
+
     /// Closes a round that a signal interrupted, so that the stream ends where a Watch can resume. If that takes
     /// too long it ends without a trailer.
     async fn end_round(
@@ -314,10 +330,31 @@ impl Watch {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
+    use clap::{CommandFactory as _, Parser as _};
+    use spice_cli::Exit;
+    use spice_cli::shutdown::SIGTERM;
+
+    use super::Watch;
 
     #[test]
     fn flags_are_consistent() {
-        super::Watch::command().debug_assert();
+        Watch::command().debug_assert();
+    }
+
+    #[test]
+    fn spool_that_ends_in_the_middle_can_be_resumed_and_a_stream_cannot() {
+        let ends = |flags: &[&str], signal| {
+            let all = ["spice-watch", "--context", "a"]
+                .into_iter()
+                .chain(flags.iter().copied());
+            Watch::parse_from(all).stopped_early(signal)
+        };
+        let (spool, stream) = (
+            ["--spool", "changes"],
+            ["--since", "GhEKBENPMHYSCWFhYWFhYWFhYQ=="],
+        );
+        assert_eq!(ends(&spool, SIGTERM), Exit::Done);
+        assert_eq!(ends(&spool, 2), Exit::Signal(2));
+        assert_eq!(ends(&stream, SIGTERM), Exit::Signal(SIGTERM));
     }
 }

@@ -218,6 +218,24 @@ impl Contended {
         due.map(|pending| pending.last.clone()).collect()
     }
 
+    /// Those of them that are not as their last update left them, where a read may be wrong: it is asked again at a
+    /// later revision. Behind the last marker nothing was in flight.
+    pub(crate) fn doubtful(
+        &self,
+        due: &[RelationshipUpdate],
+        there: &ByKey<Relationship>,
+        now: jiff::Timestamp,
+    ) -> Vec<RelationshipUpdate> {
+        if !self.must_reread || self.is_last {
+            return Vec::new();
+        }
+        let differs = |last: &&RelationshipUpdate| {
+            let relationship = last.relationship.as_ref();
+            relationship.is_some_and(|one| !leads_to(last, there.get(&key(one)), now))
+        };
+        due.iter().filter(differs).cloned().collect()
+    }
+
     /// Compares what was read with the last updates. Returns the states to emit, because they differ, and how
     /// many differ. At the last end all that collided are emitted, so that spice-apply compares them with the
     /// target.
@@ -263,6 +281,27 @@ impl Contended {
             self.settled = Some(self.ends);
             let window = self.window();
             self.recent.forget_before(self.ends, window);
+        }
+    }
+}
+
+/// Takes what a later read shows of the doubtful ones, where that is what their last updates led to: the snapshot of
+/// the earlier revision was incomplete.
+pub(crate) fn confirm(
+    doubtful: &[RelationshipUpdate],
+    later: &mut ByKey<Relationship>,
+    there: &mut ByKey<Relationship>,
+    now: jiff::Timestamp,
+) {
+    for last in doubtful {
+        let Some(key) = last.relationship.as_ref().map(key) else {
+            continue;
+        };
+        if leads_to(last, later.get(&key), now) {
+            match later.remove(&key) {
+                Some(is) => there.insert(key, is),
+                None => there.remove(&key),
+            };
         }
     }
 }

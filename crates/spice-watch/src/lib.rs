@@ -174,6 +174,7 @@ impl Program for Watch {
             progress: watcher::Progress::new(),
             contended,
             contended_stats: ContendedStats::default(),
+            next_head: None,
             kind,
         };
         let (outcome, written_early) = tokio::select! {

@@ -7,13 +7,13 @@ use authzed::v1::{Consistency, Relationship, RelationshipUpdate};
 use authzed::zedtoken::{self, Revision};
 use prost::Message as _;
 use spice_cli::CommandError;
-use spice_client::lookup;
+use spice_client::lookup::{self, ByKey};
 use spice_client::retry::Retry;
 use spice_record::relationship::Update;
 use spice_spool::Spool;
 use tokio::time::{Duration, Instant};
 
-use crate::contended::Contended;
+use crate::contended::{self, Contended};
 use crate::tail::Tail;
 use crate::watcher::{Ended, SILENCE, StreamError, Until, Watcher};
 use crate::writer::Event;
@@ -127,6 +127,7 @@ impl Watcher {
                 if let Some(contended) = &mut self.contended {
                     contended.begin(seen);
                 }
+                self.next_head = heads.front().map(|(token, _)| token.clone());
                 self.follow(Until::Number(&revision, &token)).await?;
                 check_at = Instant::now() + SILENCE;
             } else if Instant::now() >= check_at {
@@ -229,14 +230,36 @@ impl Watcher {
         token: &str,
         ends_round: bool,
     ) -> Result<Vec<RelationshipUpdate>, CommandError> {
-        let Some(contended) = &mut self.contended else {
+        let Some(contended) = &self.contended else {
             return Ok(Vec::new());
         };
         let due = contended.due(ends_round);
         if due.is_empty() {
             return Ok(Vec::new());
         }
-        let wanted = due.iter();
+        let mut there = self.read_at(&due, token).await?;
+        // A transaction that the end of this round overtook was committed by the next head, half a second later.
+        let now = jiff::Timestamp::now();
+        let doubtful = contended.doubtful(&due, &there, now);
+        if let (Some(next), false) = (&self.next_head, doubtful.is_empty()) {
+            let mut later = self.read_at(&doubtful, next).await?;
+            contended::confirm(&doubtful, &mut later, &mut there, now);
+        }
+        let Some(contended) = &mut self.contended else {
+            return Ok(Vec::new());
+        };
+        let (states, corrected) = contended.compare(&due, &there, now);
+        self.contended_stats.count(due.len(), corrected);
+        Ok(states)
+    }
+
+    /// What there is of the relationships of these updates at exactly a revision.
+    async fn read_at(
+        &self,
+        updates: &[RelationshipUpdate],
+        token: &str,
+    ) -> Result<ByKey<Relationship>, CommandError> {
+        let wanted = updates.iter();
         let wanted: Vec<&Relationship> = wanted
             .filter_map(|update| update.relationship.as_ref())
             .collect();
@@ -245,14 +268,11 @@ impl Watcher {
         let there = there
             .await
             .and_then(|read| read.map_err(CommandError::from));
-        let there = there.map_err(|failure| {
+        there.map_err(|failure| {
             failure.context(format!(
                 "cannot read contended relationships at revision {token}"
             ))
-        })?;
-        let (states, corrected) = contended.compare(&due, &there, jiff::Timestamp::now());
-        self.contended_stats.count(due.len(), corrected);
-        Ok(states)
+        })
     }
 
     /// Emits states that were read.

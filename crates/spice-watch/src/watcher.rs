@@ -77,6 +77,8 @@ pub(crate) struct Watcher {
     /// For sources where the order of revisions is not that of effects.
     pub(crate) contended: Option<Contended>,
     pub(crate) contended_stats: ContendedStats,
+    /// A head that was seen soon after the end of this round.
+    pub(crate) next_head: Option<String>,
     pub(crate) kind: DatastoreKind,
 }
 

@@ -1,6 +1,7 @@
 use std::collections::VecDeque;
 
 use authzed::Code;
+use authzed::v1::consistency::Requirement;
 use authzed::v1::{
     ExportBulkRelationshipsRequest, ReadSchemaRequest, WatchRequest, relationship_update::Operation,
 };
@@ -239,6 +240,51 @@ async fn state_read_wrongly_before_a_stop_is_read_again_from_the_spool() {
     rig.watcher.load_spool_tail(Some(&spool)).await.unwrap();
     assert!(follow_for(&mut rig, SETTLE + 5 * SECOND).await.is_none());
     assert_eq!(rig.emitted(), ["5!a", "5."]);
+}
+
+/// A memory source whose head moves, whose relationship `a` was touched twice through 5, and which shows it at
+/// the revisions that `holds` accepts.
+fn memory(holds: impl Fn(&str) -> bool + Send + 'static) -> Rig {
+    let changes = [
+        transaction(2, &["a"]),
+        transaction(4, &["a"]),
+        checkpoint(9),
+    ];
+    let mut rig = mysql(5, [Reply::messages(changes).silence()]);
+    rig.watcher.contended = Some(Contended::new(SETTLE, true, Instant::now()));
+    let mut looks = 0;
+    rig.server.on(READ_SCHEMA, move |_: ReadSchemaRequest| {
+        looks += 1;
+        Reply::message(&schema_response("one", if looks > 1 { 9 } else { 5 }))
+    });
+    rig.server
+        .on(EXPORT, move |request: ExportBulkRelationshipsRequest| {
+            let at = request.consistency.and_then(|one| one.requirement);
+            let at = match at {
+                Some(Requirement::AtExactSnapshot(at)) => at.token,
+                _ => String::new(),
+            };
+            match holds(&at) {
+                true => Reply::message(&page(&["a"], "c")),
+                false => Reply::empty(),
+            }
+        });
+    rig
+}
+
+/// The transaction at 4 was committed after 5: for ever the snapshot of 5 lacks it, and that of 9 does not.
+#[tokio::test(start_paused = true)]
+async fn snapshot_that_lacks_an_overtaken_transaction_corrects_nothing() {
+    let mut rig = memory(|at| at == token(9));
+    assert!(follow_for(&mut rig, SETTLE + SECOND).await.is_none());
+    assert_eq!(rig.emitted(), ["2+a", "4+a", "5."]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn state_that_a_later_snapshot_shows_as_well_is_corrected() {
+    let mut rig = memory(|_| false);
+    assert!(follow_for(&mut rig, SETTLE + SECOND).await.is_none());
+    assert_eq!(rig.emitted(), ["2+a", "4+a", "5!a", "5."]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -61,6 +61,7 @@ impl Rig {
             progress: Progress::new(),
             contended: None,
             contended_stats: ContendedStats::default(),
+            next_head: None,
             kind: DatastoreKind::Postgres,
         };
         Self {

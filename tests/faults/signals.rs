@@ -24,8 +24,8 @@ const SIGNALS: [(&str, i32); 2] = [("INT", 2), ("TERM", 15)];
 fn signal_ends_import_within_a_second_and_names_its_state() {
     for (name, number) in SIGNALS {
         // The machine may be too busy for the last words within a second, but not every time.
-        let has_said = (0..3).any(|_| import_ends_within_a_second(name, number));
-        assert!(has_said, "nothing was said on SIG{name}");
+        let has_reported = (0..3).any(|_| import_ends_within_a_second(name, number));
+        assert!(has_reported, "nothing was reported on SIG{name}");
     }
 }
 

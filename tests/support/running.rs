@@ -167,8 +167,8 @@ impl Running {
         );
     }
 
-    /// Ends it by SIGTERM, and returns what it wrote in whole lines. A machine may be too busy for the last words
-    /// of a stream within the second that there is for them: then it says so, and the stream is cut.
+    /// Ends it by SIGTERM, and returns what it wrote in complete lines. A machine may be too busy for the last words
+    /// of a stream within the second that there is for them: then it warns, and the stream is cut.
     pub fn terminate(self) -> Finished {
         self.signal("TERM");
         let mut finished = self.wait();

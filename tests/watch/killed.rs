@@ -58,7 +58,7 @@ fn killed_on(datastore: Datastore) {
     let watching = capture(&server, &since, &spool)
         .args(["--spool-segment", "50k"])
         .spawn();
-    wait_until("it went on", PATIENCE, || {
+    wait_until("it continued", PATIENCE, || {
         spool_of(&spool).len() > lengths[0] + (60 << 10)
     });
     watching.kill9();

@@ -22,7 +22,7 @@ use spice_spool::{Polled, Spool, SpoolReader};
 use crate::resume::check_start;
 
 /// What may be read ahead: the backlog that can be coalesced.
-const AHEAD_BYTES: usize = 16 << 20;
+const AHEAD_BYTES: usize = 14 << 20;
 /// What a revision takes in memory beyond its text, however small it is: without this, the peak of
 /// 400,000 revisions of one update was twice that of 5,000 of a thousand (measured, 100 and 51 MiB).
 const STEP_BYTES: usize = 512;

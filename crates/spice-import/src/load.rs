@@ -65,7 +65,23 @@ struct Known {
     is_ambiguous: bool,
 }
 
+/// Measures transactions that begin with so many rows.
+fn throughput(rows: usize, in_flight: &RangeInclusive<usize>) -> Mutex<Throughput> {
+    let [first, most] = Setting::between(rows..=CHUNK_RELATIONSHIPS, in_flight);
+    let bounds = Bounds {
+        first,
+        most,
+        least: MESSAGE_RELATIONSHIPS,
+        together: 2 * CHUNK_RELATIONSHIPS,
+        slow: SLOW,
+        is_bulk: true,
+    };
+    Mutex::new(Throughput::new(bounds, "relationships"))
+}
+
 impl<S: Server> Loader<S> {
+    /// `in_flight`: how many transactions there are at a time, at first and at most. While they are small it is one:
+    /// of several conflicts in a short stream the first is named.
     pub(crate) fn new(
         server: S,
         max_retries: usize,
@@ -74,24 +90,21 @@ impl<S: Server> Loader<S> {
         rejects: Rejects,
         in_flight: &RangeInclusive<usize>,
     ) -> Self {
-        let sizes = MESSAGE_RELATIONSHIPS..=CHUNK_RELATIONSHIPS;
-        let [first, most] = Setting::between(sizes, in_flight);
-        let bounds = Bounds {
-            first,
-            most,
-            least: MESSAGE_RELATIONSHIPS,
-            together: 2 * CHUNK_RELATIONSHIPS,
-            slow: SLOW,
-            is_bulk: true,
-        };
         Self {
             engine: WriteEngine::new(server, max_retries, 1..=1, None),
             on_conflict,
             precision,
             rejects: Mutex::new(rejects),
-            throughput: Mutex::new(Throughput::new(bounds, "relationships")),
+            throughput: throughput(MESSAGE_RELATIONSHIPS, in_flight),
             is_resuming: AtomicBool::new(false),
         }
+    }
+
+    /// As it is once its transactions are large.
+    #[cfg(test)]
+    pub(crate) fn grown(mut self, in_flight: &RangeInclusive<usize>) -> Self {
+        self.throughput = throughput(CHUNK_RELATIONSHIPS, in_flight);
+        self
     }
 
     /// How many rows the next transaction has, and how many are in flight. Where rows are found to be there

@@ -96,14 +96,17 @@ impl Target {
             None if self.kind.takes_calls_in_turn() || in_order => 1,
             None => MOST_IN_FLIGHT,
         };
+        let first = match self.kind.gains_by_concurrency() {
+            true => 2,
+            false => 1,
+        };
         Loader::new(
             self.client.clone(),
             retries,
             on_conflict,
             self.precision(),
             rejects,
-            // One by one at first: of several conflicts in a short stream the first is named.
-            &(1..=jobs),
+            &(first.min(jobs)..=jobs),
         )
     }
 

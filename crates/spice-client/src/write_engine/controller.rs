@@ -44,7 +44,8 @@ pub struct Bounds {
     /// A call that takes longer is not made larger, and one that takes [`STUCK`] times as long is made smaller.
     pub slow: Duration,
     /// A larger call costs nothing but time, as in a bulk import: so it is not tried whether that pays. Calls
-    /// grow until one takes half as long as a slow one, then only their number in flight is tried.
+    /// grow until one takes half as long as a slow one, one at a time; then as many as in the first setting follow,
+    /// and only their number in flight is tried.
     pub is_bulk: bool,
 }
 
@@ -52,8 +53,22 @@ impl Bounds {
     fn start(&self) -> Setting {
         Setting {
             size: self.first.size.clamp(1, self.most.size),
-            in_flight: self.first.in_flight.clamp(1, self.most.in_flight),
+            in_flight: match self.grows() {
+                true => 1,
+                false => self.first.in_flight.clamp(1, self.most.in_flight),
+            },
         }
+    }
+
+    /// Whether calls begin smaller than they may become without a trial.
+    fn grows(&self) -> bool {
+        self.is_bulk && self.first.size < self.most.size
+    }
+
+    /// With how many in flight bulk calls of this size continue at least.
+    fn grown(&self, size: usize) -> usize {
+        let most = self.most.in_flight.min(self.together / size.max(1));
+        self.first.in_flight.min(most)
     }
 }
 
@@ -149,7 +164,7 @@ impl Controller {
             in_time: most.size,
             kept: None,
             trial: None,
-            is_growing: bounds.is_bulk,
+            is_growing: bounds.grows(),
             next: 0,
             failed: 0,
             wait: 0,
@@ -233,6 +248,11 @@ impl Controller {
             if self.is_growing {
                 return;
             }
+            let in_flight = self.bounds.grown(self.setting.size);
+            if in_flight > self.setting.in_flight {
+                self.setting.in_flight = in_flight;
+                return;
+            }
         }
         let rate = round.rate();
         let least = self.bounds.least;
@@ -302,7 +322,7 @@ impl Controller {
 
     /// Forgets what was measured, and looks again soon.
     fn restart(&mut self) {
-        self.is_growing = self.bounds.is_bulk;
+        self.is_growing = self.bounds.grows();
         self.trial = None;
         self.kept = None;
         self.failed = 0;

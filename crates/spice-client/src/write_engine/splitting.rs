@@ -14,7 +14,7 @@ use spice_cli::lock;
 
 use super::Item;
 use super::controller::{Bounds, Setting};
-use super::throughput::{BATCH, Call, Throughput};
+use super::throughput::{Call, TOGETHER, Throughput};
 
 /// SpiceDB's default; the true limit is learned when it is lower.
 const MAX_UPDATES_PER_CALL: usize = 1_000;
@@ -46,7 +46,7 @@ impl CallSizing {
             first,
             most,
             least: LEAST_UPDATES_PER_CALL,
-            together: BATCH,
+            together: TOGETHER,
             slow: SLOW,
             is_bulk: false,
         };

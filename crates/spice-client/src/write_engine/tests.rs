@@ -142,7 +142,7 @@ async fn limit_of_updates_is_learned_from_the_error() {
         .await
         .expect("written");
     assert_eq!(server.sizes()[4..], [100, 100, 100, 1]);
-    assert_eq!(engine.batch(), 400);
+    assert_eq!(engine.batch(), 1_600);
 }
 
 #[tokio::test(start_paused = true)]

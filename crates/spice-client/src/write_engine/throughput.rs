@@ -16,10 +16,12 @@ const CALLS: usize = 3;
 const ROUND: Duration = Duration::from_millis(50);
 /// After this it is over once as many calls have ended as are in flight.
 const LONGEST_ROUND: Duration = Duration::from_secs(2);
-/// How often the calls in flight are replaced by others before all of them are awaited.
-const WAVES: usize = 4;
-/// What is written together is held in memory, what is in flight twice.
-pub const BATCH: usize = 8_000;
+/// How often the calls in flight are replaced by others before all of them are awaited, which costs about one call.
+const WAVES: usize = 16;
+/// What is written together is held in memory.
+const BATCH: usize = 24_000;
+/// What is in flight is held twice.
+pub const TOGETHER: usize = BATCH / 3;
 /// How often a decision is logged.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 

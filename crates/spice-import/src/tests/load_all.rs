@@ -56,6 +56,10 @@ async fn run(
         rejects,
         &(jobs..=jobs),
     );
+    let loader = match jobs {
+        1 => loader,
+        _ => loader.grown(&(jobs..=jobs)),
+    };
     let (sender, receiver) = mpsc::channel(9);
     let mut steps = steps.into_iter();
     let first = steps.next().expect("a step");

@@ -154,6 +154,7 @@ fn bulk_calls_are_large_after_a_few_however_noisy_their_rate_is() {
         let (mut controller, mut noise) = (Controller::new(bulk(2, 4)), Noise(seed));
         let mut rounds = 0;
         while controller.is_growing() {
+            assert_eq!(controller.setting().in_flight, 1);
             round(&mut controller, BULK, &mut noise);
             rounds += 1;
         }
@@ -163,6 +164,7 @@ fn bulk_calls_are_large_after_a_few_however_noisy_their_rate_is() {
             controller.setting()
         );
         assert!(rounds <= 6, "{rounds}");
+        assert_eq!(controller.setting().in_flight, 2, "at once");
     }
 }
 

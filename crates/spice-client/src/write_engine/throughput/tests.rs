@@ -70,7 +70,7 @@ async fn call_of_an_earlier_setting_is_left_out() {
 #[tokio::test(start_paused = true)]
 async fn batch_fills_the_calls_in_flight_for_about_a_second() {
     let mut one = throughput(1);
-    assert_eq!(one.batch(), 400, "four calls");
+    assert_eq!(one.batch(), 1_600, "sixteen calls");
     calls(&mut one, 3, 200).await;
     assert_eq!((one.setting().size, one.batch()), (200, 500));
     let mut slow = throughput(1);

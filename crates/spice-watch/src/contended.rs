@@ -11,7 +11,7 @@
 //! time before that was seen, and what it overlaps began at most another one before. How late we come
 //! to read any of it does not matter.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use authzed::v1::{Relationship, RelationshipUpdate, relationship_update::Operation};
 use prost::Message as _;
@@ -45,6 +45,8 @@ pub(crate) struct Contended {
     /// When the end of the last round, and of this one, was seen as head.
     settled: Option<Instant>,
     ends: Instant,
+    /// Those that were read at another revision than that of this checkpoint.
+    doubted: HashSet<u128>,
     /// Whether nothing comes after this round: then nothing can be read later.
     is_last: bool,
 }
@@ -83,6 +85,7 @@ impl Contended {
             unknown_until: None,
             settled: None,
             ends: now,
+            doubted: HashSet::new(),
             is_last: false,
         }
     }
@@ -220,8 +223,9 @@ impl Contended {
 
     /// Those of them that are not as their last update left them, where a read may be wrong: it is asked again at a
     /// later revision. Behind the last marker nothing was in flight.
+    /// All of them are read again later, however many there are.
     pub(crate) fn doubtful(
-        &self,
+        &mut self,
         due: &[RelationshipUpdate],
         there: &ByKey<Relationship>,
         now: jiff::Timestamp,
@@ -233,7 +237,10 @@ impl Contended {
             let relationship = last.relationship.as_ref();
             relationship.is_some_and(|one| !leads_to(last, there.get(&key(one)), now))
         };
-        due.iter().filter(differs).cloned().collect()
+        let doubtful: Vec<RelationshipUpdate> = due.iter().filter(differs).cloned().collect();
+        let keys = relationships(&doubtful).map(|one| key_digest(one).0);
+        self.doubted = keys.collect();
+        doubtful
     }
 
     /// Compares what was read with the last updates. Returns the states to emit, because they differ, and how
@@ -267,7 +274,9 @@ impl Contended {
             if !is_right || (self.is_last && collided) {
                 states.push(state.clone());
             }
-            if self.must_reread && !was_read_before && !self.later.is_full() {
+            let is_doubted = self.doubted.remove(&digest);
+            let has_room = !was_read_before && !self.later.is_full();
+            if self.must_reread && (is_doubted || has_room) {
                 self.put(digest, state, Some(self.ends + self.settle), collided);
             }
         }

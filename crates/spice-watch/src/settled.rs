@@ -238,12 +238,18 @@ impl Watcher {
             return Ok(Vec::new());
         }
         let mut there = self.read_at(&due, token).await?;
-        // A transaction that the end of this round overtook was committed by the next head, half a second later.
         let now = jiff::Timestamp::now();
-        let doubtful = contended.doubtful(&due, &there, now);
-        if let (Some(next), false) = (&self.next_head, doubtful.is_empty()) {
-            let mut later = self.read_at(&doubtful, next).await?;
-            contended::confirm(&doubtful, &mut later, &mut there, now);
+        // A transaction that the end of this round overtook was committed by the next head, at most 2 s later.
+        if let Some(next) = self.next_head.clone()
+            && let Some(contended) = &mut self.contended
+        {
+            let doubtful = contended.doubtful(&due, &there, now);
+            // Without this answer the first one counts.
+            if !doubtful.is_empty()
+                && let Ok(mut later) = self.read_at(&doubtful, &next).await
+            {
+                contended::confirm(&doubtful, &mut later, &mut there, now);
+            }
         }
         let Some(contended) = &mut self.contended else {
             return Ok(Vec::new());
@@ -322,6 +328,8 @@ impl Watcher {
         if !self.needs_checkpoint() {
             return Ok(());
         }
+        // A stop has no time for a second look.
+        self.next_head = None;
         let token = self.since.clone();
         let revision = match zedtoken::decode(&token) {
             Ok(decoded) => decoded.revision,

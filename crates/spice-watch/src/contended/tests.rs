@@ -139,6 +139,33 @@ fn a_pair_around_a_long_silence_of_the_source_is_read() {
 }
 
 #[test]
+fn what_a_later_revision_confirmed_is_read_again_however_many_there_are() {
+    let all: Vec<Relationship> = (0..=MOST).map(|n| relationship(&n.to_string())).collect();
+    let updates: Vec<RelationshipUpdate> = all.iter().cloned().map(touch).collect();
+    let Source {
+        mut contended,
+        began,
+        there: complete,
+    } = Source::new(true).holds(&all);
+    contended.begin(began);
+    contended.track(&updates);
+    contended.track(&updates);
+    let now = jiff::Timestamp::now();
+    let mut there = complete.clone();
+    there.remove(&key(&all[7]));
+    let mut due = contended.due(true);
+    let doubtful = contended.doubtful(&due, &there, now);
+    assert_eq!(doubtful, [updates[7].clone()]);
+    super::confirm(&doubtful, &mut complete.clone(), &mut there, now);
+    // Nothing has room any more when it comes.
+    due.sort_by_key(|update| *update == updates[7]);
+    assert_eq!(contended.compare(&due, &there, now), (Vec::new(), 0));
+    contended.checkpoint(true);
+    contended.begin(began + SETTLE);
+    assert!(contended.due(true).contains(&updates[7]));
+}
+
+#[test]
 fn only_states_that_differ_from_the_stream_are_corrected() {
     let swapped = limited("a", 1.0);
     let mut source = Source::new(false).holds(&[swapped.clone(), relationship("b")]);

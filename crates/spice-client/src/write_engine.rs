@@ -142,6 +142,7 @@ pub struct WriteEngine<S> {
     server: Mutex<S>,
     max_retries: usize,
     sizing: CallSizing,
+    max_rps: Option<u32>,
     pace: Option<tokio::sync::Mutex<Interval>>,
     /// A call was dropped while it was in flight.
     has_dropped: AtomicBool,
@@ -184,6 +185,7 @@ impl<S: Server> WriteEngine<S> {
             server: Mutex::new(server),
             max_retries,
             sizing: CallSizing::new(&in_flight),
+            max_rps,
             pace,
             has_dropped: AtomicBool::new(false),
             skips: Mutex::default(),
@@ -209,7 +211,9 @@ impl<S: Server> WriteEngine<S> {
 
     /// How many updates are best written together.
     pub fn batch(&self) -> usize {
-        self.sizing.batch()
+        let Setting { size, in_flight } = self.setting();
+        let paced = self.max_rps.map_or(usize::MAX, |rps| rps as usize * size);
+        self.sizing.batch().min(paced.max(2 * size * in_flight))
     }
 
     /// The size of calls, and how many are in flight, as it is now.

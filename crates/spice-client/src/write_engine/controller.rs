@@ -249,7 +249,8 @@ impl Controller {
                 return;
             }
             let in_flight = self.bounds.grown(self.setting.size);
-            if in_flight > self.setting.in_flight {
+            let is_in_time = self.in_time >= self.bounds.most.size;
+            if in_flight > self.setting.in_flight && is_in_time {
                 self.setting.in_flight = in_flight;
                 return;
             }

@@ -146,11 +146,13 @@ impl Migrate {
         };
         // A terminal signals all programs at once: one that was run may have ended of that before it came here.
         let outcome = match outcome {
-            Some(Err(_))
-                if tokio::time::timeout(SIGNAL_LAG, shutdown.requested())
-                    .await
-                    .is_ok() =>
+            Some(Err(failure))
+                if failure.exit == Exit::TryAgain
+                    && tokio::time::timeout(SIGNAL_LAG, shutdown.requested())
+                        .await
+                        .is_ok() =>
             {
+                tracing::info!("{}", failure.message());
                 None
             }
             outcome => outcome,

@@ -146,28 +146,34 @@ fn cut_until_noticed(
 ) -> u32 {
     let mut random = Random::new(u64::from(times));
     let heard = |program: &Running| program.stderr_so_far().matches(notice).count();
-    let first = heard(program);
-    // Also what is noticed late.
-    let noticed = |program: &Running| u32::try_from(heard(program) - first).unwrap().min(times);
+    let (mut noticed, mut before, mut is_counted) = (0, heard(program), true);
     for longest in longest.iter().cycle() {
         let longest = usize::try_from(longest.as_millis()).unwrap();
         // At any moment: this pause is what is tried.
         std::thread::sleep(Duration::from_millis(random.below(longest) as u64));
-        let before = heard(program);
+        let now = heard(program);
+        // The last one, late.
+        noticed += u32::from(!is_counted && now > before);
+        before = now;
+        if noticed == times {
+            break;
+        }
         proxy.cut();
         let began = Instant::now();
         // A cut while nothing is under way is not noticed.
         while heard(program) == before && began.elapsed() < Duration::from_secs(1) {
             if !program.is_running() {
-                return noticed(program);
+                return noticed;
             }
             std::thread::sleep(Duration::from_millis(2));
         }
-        if noticed(program) == times {
+        is_counted = heard(program) > before;
+        noticed += u32::from(is_counted);
+        if noticed == times {
             break;
         }
     }
-    noticed(program)
+    noticed
 }
 
 /// So many KB a second of what the program sends.

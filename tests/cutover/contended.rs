@@ -79,7 +79,9 @@ fn migrate(from: Datastore) -> Moved {
     let writers = Writers::colliding(&migration.from, migration.folder.path(), &flags);
     migration.plan_and_copy();
     let following = migration.follow();
-    std::thread::sleep(COLLIDING);
+    // So long after the first of it has settled.
+    let settling = if from == Datastore::Postgres { 0 } else { 10 };
+    std::thread::sleep(COLLIDING + Duration::from_secs(settling));
     both_ends_agree(&migration);
     let mut cutover = migration.cutover(&[]);
     let summary = writers.stop();

@@ -76,9 +76,9 @@ fn import_of_300_000_and_its_updates_take_bounded_memory() {
         });
     }
     let (both, small_peak) = (peak(&watching), peak(&small));
-    for watching in [watching, small] {
-        watching.terminate();
-    }
+    watching.signal("TERM");
+    watching.wait().expect_success();
+    small.terminate();
     eprintln!(
         "peak RSS of spice-watch: {empty} KiB idle, {import} KiB after an import of 300,000, {both} KiB after \
          200,000 more updates; without the import {small_peak} KiB"

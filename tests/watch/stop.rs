@@ -125,17 +125,22 @@ fn sigterm_ends_within_a_second_on_a_silent_connection() {
     let server = source(Datastore::Memory);
     let since = oracle::head(&server);
     for settle in ["0s", "1s"] {
-        let proxy = Proxy::to(server.endpoint());
-        let watching = super::watch_by(&proxy.endpoint(), &server)
-            .args(["--since", &since, "--settle", settle])
-            .spawn();
-        watching.wait_for_stderr(WATCHING, PATIENCE);
-        proxy.stall();
-        // By now a read of the start, or of the head, waits for its answer.
-        std::thread::sleep(Duration::from_secs(11));
-        let began = Instant::now();
-        watching.terminate();
-        assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
+        // The machine may be too busy for a trailer within a second, but not every time.
+        let has_ended_well = (0..3).any(|_| {
+            let proxy = Proxy::to(server.endpoint());
+            let watching = super::watch_by(&proxy.endpoint(), &server)
+                .args(["--since", &since, "--settle", settle])
+                .spawn();
+            watching.wait_for_stderr(WATCHING, PATIENCE);
+            proxy.stall();
+            // By now a read of the start, or of the head, waits for its answer.
+            std::thread::sleep(Duration::from_secs(11));
+            let began = Instant::now();
+            let finished = watching.terminate();
+            assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
+            finished.code() == Some(0)
+        });
+        assert!(has_ended_well, "with --settle {settle}");
     }
 }
 

@@ -2,8 +2,9 @@
 //!
 //! At the tip of the stream one revision of the source is one call. Under backlog consecutive
 //! revisions are coalesced: only the last update of each relationship is written, and what is more than
-//! one call takes is written by several at the same time. No two of them hold the same relationship,
-//! and the next batch waits for all of them, so no update ever overtakes another one.
+//! one call takes is written by several at the same time. No two of them hold the same relationship. The
+//! next batch begins beside the last of them, but for the relationships that both hold: those wait until
+//! all have ended. So no update ever overtakes another one.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -12,7 +13,7 @@ use spice_cli::byte_channel::Held;
 use spice_record::record::{SpoolOffset, Transaction};
 use spice_record::relationship::{StructJson, Update};
 
-use crate::coalesce::Coalescer;
+use crate::coalesce::{Coalescer, Indices};
 use crate::input::Step;
 
 /// A backlog of fewer revisions than this is written one by one.
@@ -36,6 +37,27 @@ pub(crate) struct Batch {
     pub(crate) ends_at_checkpoint: bool,
     /// The relationships that it held more than once, or that were read at the source (contended).
     pub(crate) contended: HashSet<u128>,
+    /// Under backlog, where each relationship is.
+    pub(crate) indices: Indices,
+}
+
+impl Batch {
+    /// Puts what the batch before this one has as well behind the others; returns how many those are.
+    pub(crate) fn hold_back(&mut self, before: &Indices) -> usize {
+        let common = self
+            .indices
+            .iter()
+            .filter(|(key, _)| before.contains_key(*key));
+        let common: HashSet<usize> = common.map(|(_, index)| *index).collect();
+        if !common.is_empty() {
+            let updates = std::mem::take(&mut self.updates).into_iter().enumerate();
+            let (held_back, mut first): (Vec<_>, Vec<_>) =
+                updates.partition(|(index, _)| common.contains(index));
+            first.extend(held_back);
+            self.updates = first.into_iter().map(|(_, update)| update).collect();
+        }
+        self.updates.len() - common.len()
+    }
 }
 
 /// Takes the next batch from the front of what was read: transactions, or updates. `None` where
@@ -69,6 +91,18 @@ pub(crate) fn next(
         },
         _ => None,
     }
+}
+
+/// Whether so many updates wait in a backlog.
+pub(crate) fn has_backlog(waiting: &VecDeque<Held<Step>>, updates: usize) -> bool {
+    let mut count = 0;
+    waiting.len() > TIP
+        && waiting.iter().any(|step| {
+            if let Step::Transaction(change, _) = &step.message {
+                count += change.updates.len();
+            }
+            count >= updates
+        })
 }
 
 fn one(waiting: &mut VecDeque<Held<Step>>) -> Option<Batch> {
@@ -150,6 +184,7 @@ fn coalesced(
     }
     batch.updates = coalescer.updates;
     batch.contended = coalescer.contended;
+    batch.indices = coalescer.indices;
     batch
 }
 

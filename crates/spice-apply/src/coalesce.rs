@@ -6,37 +6,41 @@ use authzed::v1::{Relationship, RelationshipUpdate, relationship_update::Operati
 use spice_client::lookup::{bare, key};
 use spice_record::digest::key_digest;
 
+/// Where the update of each relationship is, by its key.
+pub(crate) type Indices = HashMap<Vec<u8>, usize>;
+
 /// The last update of each relationship.
 #[derive(Default)]
 pub(crate) struct Coalescer {
     pub(crate) updates: Vec<RelationshipUpdate>,
-    indices: HashMap<Vec<u8>, usize>,
+    pub(crate) indices: Indices,
     pub(crate) contended: HashSet<u128>,
 }
 
 impl Coalescer {
     pub(crate) fn add_as(&mut self, update: RelationshipUpdate, contended: bool) {
         let count = self.updates.len();
-        let key = update.relationship.as_ref().map(key_digest);
-        self.add(update);
-        if contended || self.updates.len() == count {
-            self.contended.extend(key.map(|key| key.0));
+        let index = self.add(update);
+        let is_repeated = self.updates.len() == count;
+        let update = index.and_then(|index| self.updates.get(index));
+        if let Some(relationship) = update.and_then(|update| update.relationship.as_ref())
+            && (contended || is_repeated)
+        {
+            self.contended.insert(key_digest(relationship).0);
         }
     }
 
-    pub(crate) fn add(&mut self, update: RelationshipUpdate) {
-        let Some(relationship) = update.relationship else {
-            return;
-        };
-        let index = self
-            .indices
-            .entry(key(&relationship))
-            .or_insert(self.updates.len());
+    /// Returns where the update is now.
+    pub(crate) fn add(&mut self, update: RelationshipUpdate) -> Option<usize> {
+        let relationship = update.relationship?;
+        let count = self.updates.len();
+        let index = *self.indices.entry(key(&relationship)).or_insert(count);
         let update = idempotent(update.operation, relationship);
-        match self.updates.get_mut(*index) {
+        match self.updates.get_mut(index) {
             Some(earlier) => *earlier = update,
             None => self.updates.push(update),
         }
+        Some(index)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The loop: step after step, batch after batch, and the position behind them.
 
+mod batches;
 mod position_tracker;
 #[cfg(test)]
 mod tests;
@@ -22,7 +23,7 @@ use spice_record::relationship::StructJson;
 use spice_record::{ExpiryPrecision, Header};
 use tokio::time::{sleep, sleep_until};
 
-use self::position_tracker::{Acknowledged, PositionTracker, SyncPoint};
+use self::position_tracker::PositionTracker;
 use crate::ambiguous::AMBIGUITY_WINDOW;
 use crate::batch::{self, Batch};
 use crate::contended::Contended;
@@ -44,7 +45,7 @@ pub(crate) enum Ended {
 pub(crate) type Report = Box<dyn FnMut(Applied) -> Result<(), CommandError>>;
 
 pub(crate) struct Worker<S = Client> {
-    pub(crate) target: Target<S>,
+    pub(crate) target: Arc<Target<S>>,
     pub(crate) until: Option<Revision>,
     pub(crate) progress: Progress,
     pub(crate) report: Report,
@@ -76,7 +77,7 @@ impl<S: Server> Worker<S> {
         progress: Progress,
     ) -> Self {
         Self {
-            target,
+            target: Arc::new(target),
             until: None,
             progress,
             report: Box::new(report::print),
@@ -146,9 +147,7 @@ impl<S: Server> Worker<S> {
 
     async fn work(&mut self, shutdown: &Shutdown) -> Result<Ended, CommandError> {
         loop {
-            while let Ok(step) = self.steps.try_recv() {
-                self.waiting.push_back(step);
-            }
+            self.receive_waiting();
             if let Some(number) = shutdown.signal() {
                 return Ok(Ended::Signal(number));
             }
@@ -168,7 +167,7 @@ impl<S: Server> Worker<S> {
                 if is_timer {
                     return self.run_timers().await.map(|()| false);
                 }
-                self.step().await
+                self.step(shutdown).await
             };
             let done = tokio::select! {
                 done = work => done?,
@@ -184,17 +183,28 @@ impl<S: Server> Worker<S> {
         }
     }
 
+    /// Takes what was read.
+    fn receive_waiting(&mut self) {
+        while let Ok(step) = self.steps.try_recv() {
+            self.waiting.push_back(step);
+        }
+    }
+
+    fn next_batch(&mut self) -> Option<Batch> {
+        let most = self.target.batch();
+        let until = self.until.as_ref();
+        let is_end = |revision: &str| until.is_some_and(|until| reaches(revision, until));
+        batch::next(&mut self.waiting, most, self.no_coalesce, &is_end)
+    }
+
     /// Does what is at the front; `true` at the end.
-    async fn step(&mut self) -> Result<bool, CommandError> {
+    async fn step(&mut self, shutdown: &Shutdown) -> Result<bool, CommandError> {
         if let Some((text, revision)) = self.first_schema.take() {
             self.follow_schema(text, revision).await?;
             return Ok(false);
         }
-        let most = self.target.batch();
-        let until = self.until.as_ref();
-        let is_end = |revision: &str| until.is_some_and(|until| reaches(revision, until));
-        if let Some(batch) = batch::next(&mut self.waiting, most, self.no_coalesce, &is_end) {
-            self.write(batch).await?;
+        if let Some(batch) = self.next_batch() {
+            self.write_batches(batch, shutdown).await?;
             if self
                 .pending_schema
                 .as_ref()
@@ -202,7 +212,6 @@ impl<S: Server> Worker<S> {
             {
                 self.retry_pending_schema().await?;
             }
-            self.save_if_due()?;
             self.settle_ambiguous(false).await?;
             return Ok(false);
         }
@@ -264,80 +273,6 @@ impl<S: Server> Worker<S> {
         self.until
             .as_ref()
             .is_some_and(|until| reaches(revision, until))
-    }
-
-    async fn write(&mut self, batch: Batch) -> Result<(), CommandError> {
-        let Batch {
-            updates,
-            revision,
-            transactions,
-            completes,
-            is_part,
-            metadata,
-            checkpoint,
-            ends_at_checkpoint,
-            contended,
-        } = batch;
-        let count = updates.len() as u64;
-        let token = revision.as_ref().map(|(token, _)| token.as_str());
-        let what = token.map_or_else(|| "update".to_owned(), |token| format!("revision {token}"));
-        let metadata = self.metadata(token, metadata);
-        let one_revision = transactions == 1 && !is_part;
-        let is_compared = self.tracker.only_checkpoints() && self.until.is_some();
-        let compared = is_compared.then(|| updates.clone());
-        let written = self
-            .target
-            .write(updates, one_revision, metadata.as_ref(), &what)
-            .await;
-        let written = written.map_err(|failure| match &self.pending_schema {
-            Some(pending) => failure.context(pending.describe()),
-            None => failure,
-        })?;
-        let calls = written.calls;
-        self.progress.add(count);
-        if let Some(updates) = compared {
-            self.contended.note(&updates, &contended);
-        }
-        let setting = (calls > 1).then(|| self.target.setting());
-        let mut applied = Applied {
-            transactions,
-            updates: count,
-            calls,
-            call_size: setting.map(|setting| setting.size as u64),
-            calls_in_flight: setting.map(|setting| setting.in_flight as u64),
-            split: is_part || (transactions == 1 && calls > 1),
-            coalesced: transactions > calls.max(1),
-            lag: token.and_then(report::lag),
-            at: Some(jiff::Timestamp::now().to_string()),
-            // One of several calls at the same time does not hold the others.
-            target_revision: written.token.filter(|_| calls == 1),
-            ..Applied::default()
-        };
-        let acknowledged = Acknowledged {
-            revision,
-            completes,
-            is_part,
-            checkpoint,
-            ends_at_checkpoint,
-            calls,
-        };
-        match self.tracker.sync_point_of(&acknowledged, self.is_settled()) {
-            SyncPoint::No => {}
-            SyncPoint::OfCall => applied.sync_point = true,
-            SyncPoint::OfHead => {
-                applied.target_revision = Some(self.target.head().await?);
-                applied.sync_point = true;
-            }
-        }
-        let target_revision = applied.target_revision.as_ref();
-        let is_pending = self.pending_schema.is_some();
-        applied.source_revision =
-            self.tracker
-                .acknowledged(acknowledged, target_revision, is_pending);
-        if applied.sync_point {
-            self.tracker.note_sync_point();
-        }
-        (self.report)(applied)
     }
 
     /// Whether the target holds what was written, and nothing else can be applied.

@@ -1,6 +1,6 @@
 //! The target: what becomes of updates that it refuses, and of those whose end is unknown.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use authzed::v1::{RelationshipUpdate, relationship_update::Operation};
 use authzed::{Client, JsonObject};
@@ -9,7 +9,7 @@ use spice_client::lookup::bare;
 use spice_client::retry::Retry;
 use spice_client::server::{Layout, Server};
 use spice_client::write_engine::controller::Setting;
-use spice_client::write_engine::{AfterAmbiguous, Outcome, Policy, Stage, WriteEngine};
+use spice_client::write_engine::{AfterAmbiguous, Outcome, Policy, Stage, Turn, WriteEngine};
 use spice_record::relationship::DisplayRelationship;
 
 use crate::ambiguous::{AMBIGUITY_WINDOW, AmbiguousWrites};
@@ -31,7 +31,7 @@ const NOTHING_THERE: [&str; 4] = [
 pub(crate) struct Target<S = Client> {
     engine: WriteEngine<S>,
     ambiguous: Mutex<AmbiguousWrites>,
-    store: Option<Arc<PositionStore>>,
+    store: OnceLock<Arc<PositionStore>>,
     rejects: Option<Arc<Mutex<Rejects>>>,
     /// The updates are those of a source that is followed.
     is_followed: bool,
@@ -42,15 +42,15 @@ impl<S: Server> Target<S> {
         Self {
             engine,
             ambiguous: Mutex::default(),
-            store: None,
+            store: OnceLock::new(),
             rejects: rejects.map(|rejects| Arc::new(Mutex::new(rejects))),
             is_followed,
         }
     }
 
     /// Ambiguous writes are noted there as well.
-    pub(crate) fn store_ambiguous_in(&mut self, store: Arc<PositionStore>) {
-        self.store = Some(store);
+    pub(crate) fn store_ambiguous_in(&self, store: Arc<PositionStore>) {
+        let _ = self.store.set(store);
     }
 
     pub(crate) fn server(&self) -> S {
@@ -86,7 +86,7 @@ impl<S: Server> Target<S> {
 
     /// A write that may be applied late is noted beside the position.
     fn store_ambiguous(&self) -> Result<(), CommandError> {
-        match &self.store {
+        match self.store.get() {
             Some(store) => store.note_ambiguous(AMBIGUITY_WINDOW),
             None => Ok(()),
         }
@@ -136,16 +136,43 @@ impl<S: Server> Target<S> {
         metadata: Option<&JsonObject>,
         what: &str,
     ) -> Result<Outcome<RelationshipUpdate>, CommandError> {
+        let first = updates.len();
+        let turn = Turn::default();
+        let written = self.write_in_turn(updates, first, one_revision, metadata, what, turn);
+        written.await
+    }
+
+    /// The same, in turn: the first of these updates beside the last calls of the write before this one, one
+    /// revision after all of them.
+    pub(crate) async fn write_in_turn(
+        &self,
+        updates: Vec<RelationshipUpdate>,
+        first: usize,
+        one_revision: bool,
+        metadata: Option<&JsonObject>,
+        what: &str,
+        mut turn: Turn,
+    ) -> Result<Outcome<RelationshipUpdate>, CommandError> {
         let policy = FollowPolicy {
             target: self,
             metadata,
             what,
         };
-        let written = self.engine.write(&policy, updates, one_revision).await?;
-        let verified = self
-            .engine
-            .verify_touches(&policy, Layout::Scattered, written);
-        verified.await
+        let engine = &self.engine;
+        let written = match one_revision {
+            true => {
+                turn.is_alone().await?;
+                engine.write(&policy, updates, true).await?
+            }
+            false => {
+                let written = engine.write_in_turn(&policy, updates, first, &mut turn);
+                written.await?
+            }
+        };
+        let verified = engine.verify_touches(&policy, Layout::Scattered, written);
+        let verified = verified.await?;
+        turn.end();
+        Ok(verified)
     }
 
     fn refused(

@@ -5,6 +5,7 @@
 //! TOUCH that an old server may skip is written as a CREATE or read back. What becomes of a refused
 //! update, and of one whose end is unknown, is the [`Policy`] of the caller.
 
+mod call;
 pub mod controller;
 mod outcome;
 mod row_error;
@@ -13,28 +14,25 @@ mod splitting;
 mod tests;
 pub mod throughput;
 mod touches;
+mod turn;
 
-use std::collections::VecDeque;
 use std::future::Future;
 use std::ops::RangeInclusive;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use authzed::v1::{
-    Relationship, RelationshipUpdate, WriteRelationshipsRequest, relationship_update::Operation,
-};
-use authzed::{Error, JsonObject, Kind};
+use authzed::v1::{Relationship, RelationshipUpdate, relationship_update::Operation};
+use authzed::{Error, JsonObject};
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use spice_cli::{CommandError, lock};
-use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio::time::{Interval, MissedTickBehavior};
 
 use self::controller::Setting;
 pub use self::outcome::Outcome;
 pub use self::row_error::RowErrorTest;
-use self::splitting::{AfterRefusal, CallQueue, CallSizing};
-use crate::lookup::bare;
-use crate::retry::Retry;
+use self::splitting::{CallQueue, CallSizing};
+pub use self::turn::Turn;
 use crate::server::Server;
 use crate::touch::Skips;
 
@@ -116,14 +114,6 @@ pub trait Policy {
     ///
     /// What ends the write.
     fn refused(&self, item: &Self::Item, stage: Stage, error: &Error) -> Result<(), CommandError>;
-}
-
-/// Why the updates of a call are not written.
-enum NotDone {
-    /// The server refuses at least one of them.
-    Refused(Error),
-    /// They were too many for the time it has: from now on calls are smaller.
-    TooSlow,
 }
 
 /// A call that fails after this was too large for the target, whatever its error is: half of the time that
@@ -249,16 +239,55 @@ impl<S: Server> WriteEngine<S> {
         items: Vec<P::Item>,
         is_transaction: bool,
     ) -> Result<Outcome<P::Item>, CommandError> {
-        let is_backlog = !is_transaction && items.len() >= 2 * self.setting().size;
-        let mut queue = CallQueue::new(items, is_transaction, &self.sizing);
+        let queue = CallQueue::new(items, is_transaction, &self.sizing);
+        let is_backlog = !is_transaction && self.is_backlog(&queue);
+        let mut turn = Turn::default();
+        self.write_queue(policy, queue, is_backlog, &mut turn).await
+    }
+
+    /// As [`write`](Self::write), without a transaction, and in turn: the first of these updates are written
+    /// beside the last calls of the write before this one, the others, whose relationships that may have as well,
+    /// once it has ended.
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](Self::write); the write before this one has failed.
+    pub async fn write_in_turn<P: Policy>(
+        &self,
+        policy: &P,
+        items: Vec<P::Item>,
+        first: usize,
+        turn: &mut Turn,
+    ) -> Result<Outcome<P::Item>, CommandError> {
+        turn.has_come().await?;
+        let queue = CallQueue::behind(items, first);
+        let is_backlog = self.is_backlog(&queue);
+        self.write_queue(policy, queue, is_backlog, turn).await
+    }
+
+    /// Whether these are enough to learn from how long their calls take.
+    fn is_backlog<T: Item>(&self, queue: &CallQueue<T>) -> bool {
+        queue.len() >= 2 * self.setting().size
+    }
+
+    async fn write_queue<P: Policy>(
+        &self,
+        policy: &P,
+        mut queue: CallQueue<P::Item>,
+        is_backlog: bool,
+        turn: &mut Turn,
+    ) -> Result<Outcome<P::Item>, CommandError> {
         let mut running = FuturesUnordered::new();
         let mut outcome = Outcome::default();
         let mut failure = None;
         loop {
+            let call_ended = turn.call_ended();
+            failure = failure.or(turn.may_begin_call().err());
             while failure.is_none()
-                && running.len() < self.sizing.calls_in_flight()
+                && turn.in_flight() < self.sizing.calls_in_flight()
                 && let Some(items) = queue.next_call(&self.sizing)
             {
+                let in_flight = turn.begin_call();
                 running.push(async move {
                     // Waiting for its turn is no part of the call.
                     self.pace().await;
@@ -268,13 +297,31 @@ impl<S: Server> WriteEngine<S> {
                         self.sizing
                             .end(call, if ended.is_ok() { items.len() } else { 0 });
                     }
+                    drop(in_flight);
                     ended
                 });
             }
-            match running.next().await {
-                Some(Ok(ended)) => outcome.add(ended),
-                Some(Err(error)) => failure = failure.or(Some(error)),
-                None => break,
+            let waits_for_a_call = failure.is_none() && !queue.is_empty();
+            let is_held_back = failure.is_none() && queue.is_empty() && queue.holds_back();
+            if !waits_for_a_call && !is_held_back && failure.is_none() {
+                turn.all_in_flight();
+            }
+            tokio::select! {
+                biased;
+                Some(ended) = running.next() => match ended {
+                    Ok(ended) => outcome.add(ended),
+                    Err(error) => {
+                        turn.fail();
+                        failure = failure.or(Some(error));
+                    }
+                },
+                // One of the write before this one.
+                () = call_ended, if waits_for_a_call => {}
+                alone = turn.is_alone(), if is_held_back => match alone {
+                    Ok(()) => queue.release(),
+                    Err(error) => failure = Some(error),
+                },
+                else => break,
             }
         }
         match failure {
@@ -289,149 +336,4 @@ impl<S: Server> WriteEngine<S> {
             pace.lock().await.tick().await;
         }
     }
-
-    /// Writes updates with one call, or more where the server takes fewer or refuses some. `is_paced`: the
-    /// first one has had its turn.
-    async fn call<P: Policy>(
-        &self,
-        policy: &P,
-        items: &[P::Item],
-        stage: Stage,
-        mut is_paced: bool,
-    ) -> Result<Outcome<P::Item>, CommandError> {
-        let mut outcome = Outcome::default();
-        let mut parts = VecDeque::from([items]);
-        while let Some(part) = parts.pop_front() {
-            // Other calls may have learned it meanwhile.
-            let limit = self.sizing.limit();
-            if part.len() > limit {
-                let (first, rest) = part.split_at(limit);
-                parts.push_front(rest);
-                parts.push_front(first);
-                continue;
-            }
-            let error = match self.attempt(policy, part, stage, &mut is_paced).await? {
-                Ok(answer) => {
-                    policy.acknowledged(part, stage);
-                    outcome.add(answer);
-                    continue;
-                }
-                Err(NotDone::TooSlow) => {
-                    parts.push_front(part);
-                    continue;
-                }
-                Err(NotDone::Refused(error)) => error,
-            };
-            match self.sizing.after_refusal(part.len(), &error) {
-                AfterRefusal::Smaller => parts.push_front(part),
-                AfterRefusal::Halve => {
-                    let (first, rest) = part.split_at(part.len() / 2);
-                    parts.push_front(rest);
-                    parts.push_front(first);
-                }
-                AfterRefusal::Single => {
-                    for item in part {
-                        policy.refused(item, stage, &error)?;
-                        outcome.refused += 1;
-                    }
-                }
-            }
-        }
-        Ok(outcome)
-    }
-
-    /// One call, repeated while its failure is a passing one; returns, inside, that it lies with the
-    /// updates.
-    async fn attempt<P: Policy>(
-        &self,
-        policy: &P,
-        items: &[P::Item],
-        stage: Stage,
-        is_paced: &mut bool,
-    ) -> Result<Result<Outcome<P::Item>, NotDone>, CommandError> {
-        let mut with_creates = policy.tries_create()
-            && stage != Stage::DeleteSkipped
-            && self.has_skippable_touches(policy, items);
-        let mut retry = Retry::new(self.max_retries);
-        let mut row_errors = RowErrorTest::default();
-        loop {
-            if !std::mem::take(is_paced) {
-                self.pace().await;
-            }
-            let update = |item: &P::Item| {
-                let operation = match with_creates {
-                    true => self.operation_with_creates(policy, item),
-                    false => policy.operation(item),
-                };
-                update(item, operation, stage)
-            };
-            let request = WriteRelationshipsRequest {
-                updates: items.iter().filter_map(update).collect(),
-                optional_transaction_metadata: policy.metadata().cloned(),
-                ..WriteRelationshipsRequest::default()
-            };
-            let (server, began) = (self.server(), Instant::now());
-            let error = match self.in_flight(server.write(request)).await {
-                Ok(written) => {
-                    self.sizing.acknowledged(items.len(), began.elapsed());
-                    let unconfirmed = match stage {
-                        Stage::DeleteSkipped => Vec::new(),
-                        _ => self.unconfirmed(policy, items, &written, with_creates),
-                    };
-                    return Ok(Ok(Outcome {
-                        calls: 1,
-                        token: Some(written.token),
-                        refused: 0,
-                        unconfirmed,
-                    }));
-                }
-                Err(error) => error,
-            };
-            if with_creates && error.kind() == Kind::AlreadyExists {
-                with_creates = false;
-                continue;
-            }
-            let is_late = is_late(&error, began.elapsed());
-            if !is_late && row_errors.is_row_error(&server, &error).await {
-                return Ok(Err(NotDone::Refused(error)));
-            }
-            let is_ambiguous = error.is_ambiguous_for_writes();
-            let after = match is_ambiguous {
-                true => policy.ambiguous(items, stage)?,
-                false => AfterAmbiguous::default(),
-            };
-            if after.reconnect {
-                self.reconnect();
-            }
-            if is_late && let Some(size) = self.sizing.too_slow(items.len()) {
-                tracing::warn!(
-                    "a call of {} updates takes too long: {error}; from now on calls have at most {size}",
-                    items.len()
-                );
-                tokio::time::sleep(after.wait).await;
-                return Ok(Err(NotDone::TooSlow));
-            }
-            if let Err(failure) = retry.pause(error, "writing again").await {
-                if is_ambiguous {
-                    policy.abandoned(items, stage);
-                }
-                return Err(failure.context(format!("a call of size {}", items.len())));
-            }
-            if !after.wait.is_zero() {
-                tokio::time::sleep(after.wait).await;
-            }
-        }
-    }
-}
-
-fn update<T: Item>(item: &T, operation: Operation, stage: Stage) -> Option<RelationshipUpdate> {
-    let relationship = item.relationship()?.clone();
-    let (operation, relationship) = match stage {
-        Stage::DeleteSkipped => (Operation::Delete, bare(relationship)),
-        _ => (operation, relationship),
-    };
-    Some(RelationshipUpdate {
-        operation: operation.into(),
-        relationship: Some(relationship),
-    })
 }

@@ -6,7 +6,7 @@ mod schema;
 mod signals;
 mod sync_points;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -55,6 +55,9 @@ impl Source {
     }
 }
 
+/// The most revisions of a stream.
+const MOST: u64 = 500;
+
 fn place(number: u64) -> SpoolOffset {
     SpoolOffset {
         segment: 0,
@@ -62,7 +65,8 @@ fn place(number: u64) -> SpoolOffset {
     }
 }
 
-/// The updates of a revision: one of its own, and some of relationships that change again and again.
+/// The updates of a revision: one of its own, and some of relationships that change again and again, all the
+/// time or for a while.
 fn updates(number: u64) -> Vec<RelationshipUpdate> {
     let changing = format!("changing{}", number % 5);
     let expiry = i64::from(u32::MAX) - i64::try_from(number).unwrap_or_default();
@@ -72,6 +76,10 @@ fn updates(number: u64) -> Vec<RelationshipUpdate> {
             0 => delete(&changing),
             _ => update(Operation::Touch, expiring(&changing, expiry)),
         },
+        update(
+            Operation::Touch,
+            expiring(&format!("for a while{}", number / 10), expiry),
+        ),
     ];
     if number.is_multiple_of(7) {
         updates.push(delete("never there"));
@@ -139,6 +147,10 @@ struct World {
     reports: Arc<Mutex<Vec<Applied>>>,
     flags: Vec<&'static str>,
     jobs: usize,
+    /// The schema changes after the first revision: that is written by itself.
+    schema_changes: bool,
+    /// At each sync point the target is exactly as the source was there: nothing is replayed.
+    is_exact: bool,
 }
 
 impl World {
@@ -153,12 +165,12 @@ impl World {
         let there = server.clone();
         // Nothing is saved before it is on the target.
         let check = move |position: &Position| {
-            let number = source.number(&position.source_revision, 500);
-            let there = there.relationships();
+            let number = source.number(&position.source_revision, MOST);
+            let there: HashSet<Vec<u8>> = there.relationships().iter().map(key).collect();
             for own in (1..=number).filter(|number| !revisions.contains(number)) {
                 let own = relationship(&format!("own{own:03}"));
                 assert!(
-                    there.contains(&own),
+                    there.contains(&key(&own)),
                     "saved {number} before {own:?} was acknowledged"
                 );
             }
@@ -173,6 +185,8 @@ impl World {
             reports: Arc::default(),
             flags: Vec::new(),
             jobs: 1,
+            schema_changes: false,
+            is_exact: false,
         }
     }
 
@@ -183,7 +197,7 @@ impl World {
     /// The number of the revision that was saved last; 0 for the start.
     fn saved_number(&self) -> u64 {
         let position = self.position().expect("a position");
-        self.source.number(&position.source_revision, 500)
+        self.source.number(&position.source_revision, MOST)
     }
 
     fn header(&self, schema: Option<&str>) -> Header {
@@ -213,7 +227,18 @@ impl World {
             Progress::start("updates", true),
         );
         let reports = Arc::clone(&self.reports);
+        let exact = self.is_exact.then(|| (self.source, self.server.clone()));
         worker.report = Box::new(move |applied| {
+            if let (Some((source, server)), Some(revision)) = (&exact, &applied.source_revision)
+                && applied.sync_point
+            {
+                let number = source.number(revision, MOST);
+                assert_eq!(
+                    server.relationships(),
+                    state_at(number),
+                    "sync point {number}"
+                );
+            }
             lock(&reports).push(applied);
             Ok(())
         });
@@ -230,6 +255,9 @@ impl World {
             send(sender, transaction(self.source, number));
             if self.source == Source::Colliding && number.is_multiple_of(3) {
                 send(sender, checkpoint(self.source, number));
+            }
+            if self.schema_changes && number == 1 {
+                send(sender, schema_change(self.source, 1, "changed"));
             }
         }
         send(sender, Step::End(Some(self.source.revision(through))));

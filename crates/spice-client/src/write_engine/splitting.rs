@@ -135,6 +135,8 @@ pub(super) enum AfterRefusal {
 #[derive(Debug)]
 pub(super) struct CallQueue<T> {
     items: VecDeque<T>,
+    /// What the write before this one has as well.
+    held_back: Vec<T>,
     is_transaction: bool,
 }
 
@@ -145,7 +147,37 @@ impl<T: Item> CallQueue<T> {
         Self {
             is_transaction: is_transaction && items.len() <= sizing.limit(),
             items: items.into(),
+            held_back: Vec::new(),
         }
+    }
+
+    /// Updates without a transaction; only the first ones have calls before [`release`](Self::release).
+    pub(super) fn behind(mut items: Vec<T>, first: usize) -> Self {
+        let held_back = items.split_off(first.min(items.len()));
+        Self {
+            items: items.into(),
+            held_back,
+            is_transaction: false,
+        }
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.items.len() + self.held_back.len()
+    }
+
+    /// Whether nothing waits for a call, but what is held back.
+    pub(super) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    pub(super) fn holds_back(&self) -> bool {
+        !self.held_back.is_empty()
+    }
+
+    /// What was held back has calls from now on.
+    pub(super) fn release(&mut self) {
+        self.items.extend(self.held_back.drain(..));
     }
 
     /// The updates of the next call; `None` at the end. One that is too large by itself is a call.

@@ -2,6 +2,7 @@
 
 mod adaptive;
 mod touches;
+mod turns;
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -142,7 +143,7 @@ async fn limit_of_updates_is_learned_from_the_error() {
         .await
         .expect("written");
     assert_eq!(server.sizes()[4..], [100, 100, 100, 1]);
-    assert_eq!(engine.batch(), 1_600);
+    assert_eq!(engine.batch(), 400);
 }
 
 #[tokio::test(start_paused = true)]

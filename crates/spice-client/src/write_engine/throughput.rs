@@ -14,14 +14,16 @@ use super::controller::{Bounds, Controller, Round, Setting};
 const CALLS: usize = 3;
 /// And takes so long at least: shorter ones measure the scheduler.
 const ROUND: Duration = Duration::from_millis(50);
+/// And so long if its rate is about the one before it.
+const LONG_ROUND: Duration = Duration::from_millis(250);
 /// After this it is over once as many calls have ended as are in flight.
 const LONGEST_ROUND: Duration = Duration::from_secs(2);
-/// How often the calls in flight are replaced by others before all of them are awaited, which costs about one call.
-const WAVES: usize = 16;
-/// What is written together is held in memory.
-const BATCH: usize = 24_000;
+/// How often the calls in flight are replaced by others in one batch.
+const WAVES: usize = 4;
+/// What is written together is held in memory, of two batches.
+const BATCH: usize = 12_000;
 /// What is in flight is held twice.
-pub const TOGETHER: usize = BATCH / 3;
+pub const TOGETHER: usize = 8_000;
 /// How often a decision is logged.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
@@ -164,6 +166,9 @@ impl Throughput {
             busy,
             call: self.time / u32::try_from(self.calls).unwrap_or(u32::MAX),
         };
+        if busy < LONG_ROUND && !self.controller.is_clear(&round) {
+            return;
+        }
         self.controller.observe(&round);
         self.log(&round, setting, now);
         self.begin_round(self.setting() != setting, now);

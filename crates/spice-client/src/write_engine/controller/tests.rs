@@ -99,22 +99,28 @@ impl Noise {
     }
 }
 
-/// One round with the setting; how long it took, and for how many.
+/// One round with the setting, a longer one where that decides nothing; how long it took, and for how many.
 fn round(controller: &mut Controller, target: Target, noise: &mut Noise) -> (usize, f64) {
     let setting = controller.setting();
-    let call = target.call(setting) * noise.next();
-    let each = call / setting.in_flight as f64;
-    let calls = (2 * setting.in_flight)
-        .max(3)
-        .max((0.05 / each).ceil() as usize);
-    let calls = calls.min((2.0 / each).ceil() as usize);
-    let (count, busy) = (calls * setting.size, calls as f64 * each);
-    controller.observe(&Round {
-        count,
-        busy: Duration::from_secs_f64(busy),
-        call: Duration::from_secs_f64(call),
-    });
-    (count, busy)
+    let measure = |seconds: f64, noise: f64| {
+        let call = target.call(setting) * noise;
+        let each = call / setting.in_flight as f64;
+        let calls = (2 * setting.in_flight).max(3);
+        let calls = calls.max((seconds / each).ceil() as usize);
+        let calls = calls.min((2.0 / each).ceil() as usize);
+        Round {
+            count: calls * setting.size,
+            busy: Duration::from_secs_f64(calls as f64 * each),
+            call: Duration::from_secs_f64(call),
+        }
+    };
+    let mut round = measure(0.05, noise.next());
+    if !controller.is_clear(&round) {
+        let mean = (noise.next() + noise.next() + noise.next()) / 3.0;
+        round = measure(0.25, mean);
+    }
+    controller.observe(&round);
+    (round.count, round.busy.as_secs_f64())
 }
 
 /// The rate over so many updates from the start, the search included.
@@ -196,7 +202,7 @@ fn it_comes_near_the_best_setting_of_each_target() {
         ("without statistics", COLD, (4, 32), 0.88),
         ("MySQL", MYSQL, (1, 32), 0.85),
         ("MySQL, 40 ms", MYSQL.at(40.0), (1, 32), 0.85),
-        ("memory", MEMORY, (1, 1), 0.9),
+        ("memory", MEMORY, (1, 1), 0.85),
         ("memory, 40 ms", MEMORY.at(40.0), (1, 1), 0.88),
     ] {
         for seed in 1..=50 {

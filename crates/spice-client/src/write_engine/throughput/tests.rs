@@ -31,17 +31,30 @@ async fn calls(throughput: &mut Throughput, count: usize, milliseconds: u64) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn round_has_three_calls_and_takes_50_ms() {
+async fn first_round_has_three_calls_and_takes_250_ms() {
     let mut one = throughput(1);
     calls(&mut one, 2, 100).await;
     assert_eq!(one.setting().size, 100);
     calls(&mut one, 1, 100).await;
     assert_eq!(one.setting().size, 200, "another size is tried");
     let mut short = throughput(1);
-    calls(&mut short, 49, 1).await;
+    calls(&mut short, 249, 1).await;
     assert_eq!(short.setting().size, 100);
     calls(&mut short, 1, 1).await;
     assert_eq!(short.setting().size, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn round_that_shows_a_clear_difference_takes_50_ms_and_any_other_250() {
+    for (milliseconds, expected) in [(1, 50), (2, 125)] {
+        let mut one = throughput(1);
+        calls(&mut one, 250, 1).await;
+        // Twice as many in a call.
+        calls(&mut one, expected - 1, milliseconds).await;
+        assert_eq!(one.setting().size, 200);
+        calls(&mut one, 1, milliseconds).await;
+        assert_ne!(one.setting().size, 200, "{milliseconds} ms");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -70,9 +83,9 @@ async fn call_of_an_earlier_setting_is_left_out() {
 #[tokio::test(start_paused = true)]
 async fn batch_fills_the_calls_in_flight_for_about_a_second() {
     let mut one = throughput(1);
-    assert_eq!(one.batch(), 1_600, "sixteen calls");
+    assert_eq!(one.batch(), 400, "four calls");
     calls(&mut one, 3, 200).await;
-    assert_eq!((one.setting().size, one.batch()), (200, 500));
+    assert_eq!((one.setting().size, one.batch()), (200, 500), "a second");
     let mut slow = throughput(1);
     calls(&mut slow, 3, 800).await;
     assert_eq!((slow.setting().size, slow.batch()), (50, 125));

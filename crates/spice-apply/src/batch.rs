@@ -37,13 +37,17 @@ pub(crate) struct Batch {
     pub(crate) ends_at_checkpoint: bool,
     /// The relationships that it held more than once, or that were read at the source (contended).
     pub(crate) contended: HashSet<u128>,
-    /// Under backlog, where each relationship is.
+    /// Where each relationship was put; empty for what is not coalesced.
     pub(crate) indices: Indices,
 }
 
 impl Batch {
-    /// Puts what the batch before this one has as well behind the others; returns how many those are.
+    /// Puts what the batch before this one has as well at the end; returns how many updates come before that.
+    /// Of a batch that is not coalesced, none: all of it may be in the one before.
     pub(crate) fn hold_back(&mut self, before: &Indices) -> usize {
+        if self.indices.is_empty() && !before.is_empty() {
+            return 0;
+        }
         let common = self
             .indices
             .iter()

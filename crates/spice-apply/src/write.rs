@@ -104,6 +104,11 @@ impl<S: Server> Target<S> {
         self.engine.batch()
     }
 
+    /// Whether it acknowledges some TOUCHes and does not do them: those are read back behind a write.
+    pub(crate) fn may_skip_touches(&self) -> bool {
+        self.engine.may_skip_touches()
+    }
+
     /// The size of calls, and how many are in flight, as it is now.
     pub(crate) fn setting(&self) -> Setting {
         self.engine.setting()

@@ -282,7 +282,10 @@ impl<S: Server> WriteEngine<S> {
         let mut failure = None;
         loop {
             let call_ended = turn.call_ended();
-            failure = failure.or(turn.may_begin_call().err());
+            // A failure of the next write is none of this one, once all of its calls are in flight.
+            if !queue.is_empty() || queue.holds_back() {
+                failure = failure.or(turn.may_begin_call().err());
+            }
             while failure.is_none()
                 && turn.in_flight() < self.sizing.calls_in_flight()
                 && let Some(items) = queue.next_call(&self.sizing)

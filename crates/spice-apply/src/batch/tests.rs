@@ -420,3 +420,37 @@ proptest! {
         prop_assert_eq!(batch.contended, expected);
     }
 }
+
+#[test]
+fn part_of_a_revision_is_held_back_behind_the_batch_before_it() {
+    let many = (1..=40).map(|revision| step(transaction(revision, vec![touch("x")])));
+    let part = Transaction {
+        part: Some(1),
+        ..transaction(41, vec![delete("x")])
+    };
+    let mut waiting = held(many.chain([step(part)]).collect());
+    let mut before = next(&mut waiting, 1_000, false, NO_END).unwrap();
+    assert_eq!(
+        before.hold_back(&super::Indices::new()),
+        1,
+        "nothing is before it"
+    );
+    let mut part = next(&mut waiting, 1_000, false, NO_END).unwrap();
+    assert!(part.is_part);
+    assert_eq!(part.hold_back(&before.indices), 0);
+}
+
+#[test]
+fn what_both_batches_hold_comes_last() {
+    let batch = |from: u64, ids: [&str; 2]| {
+        let steps = (from..from + 40).map(|revision| {
+            let one = ids[usize::try_from(revision % 2).unwrap()];
+            step(transaction(revision, vec![touch(one)]))
+        });
+        next(&mut held(steps.collect()), 1_000, false, NO_END).unwrap()
+    };
+    let before = batch(1, ["a", "b"]);
+    let mut after = batch(100, ["b", "c"]);
+    assert_eq!(after.hold_back(&before.indices), 1);
+    assert_eq!(texts(&after), ["T c", "T b"]);
+}

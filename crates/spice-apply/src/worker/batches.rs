@@ -26,6 +26,8 @@ struct InFlight {
     transactions: u64,
     /// What is compared with the target at the end, and which of it collided on the source.
     compared: Option<(Vec<RelationshipUpdate>, HashSet<u128>)>,
+    /// Nothing else was in flight as its first call began.
+    began_alone: bool,
     acknowledged: Acknowledged,
 }
 
@@ -50,13 +52,18 @@ impl<S: Server> Worker<S> {
                 let first = batch.hold_back(&indices);
                 (indices, end) = (std::mem::take(&mut batch.indices), end_of(&batch));
                 let next = turn.next();
-                writes.push_back(self.begin(batch, first, std::mem::replace(&mut turn, next)));
+                let turn = std::mem::replace(&mut turn, next);
+                let is_first = writes.is_empty();
+                writes.push_back(self.begin(batch, first, turn, is_first));
             }
             let may_overlap = result.is_ok() && writes.len() < 2 && !indices.is_empty();
             tokio::select! {
                 biased;
                 Some(written) = writes.next() => if result.is_ok() {
                     result = self.acknowledge(written, writes.is_empty()).await;
+                    if result.is_err() {
+                        turn.fail();
+                    }
                 },
                 has_come = turn.has_come(), if may_overlap => {
                     if has_come.is_ok() && shutdown.signal().is_none() && self.may_overlap(&end) {
@@ -76,7 +83,10 @@ impl<S: Server> Worker<S> {
         self.receive_waiting();
         let Setting { size, in_flight } = self.target.setting();
         let is_sync_point_due = self.tracker.sync_point_of(end, true) == SyncPoint::OfHead;
-        self.is_settled() && !is_sync_point_due && has_backlog(&self.waiting, size * in_flight)
+        self.is_settled()
+            && !is_sync_point_due
+            && !self.target.may_skip_touches()
+            && has_backlog(&self.waiting, size * in_flight)
     }
 
     /// The calls of a batch; `first`: how many of its updates need not wait for the batch before it.
@@ -85,6 +95,7 @@ impl<S: Server> Worker<S> {
         batch: Batch,
         first: usize,
         turn: Turn,
+        is_first: bool,
     ) -> impl Future<Output = Written> + use<S> {
         let acknowledged = end_of(&batch);
         let Batch {
@@ -106,6 +117,8 @@ impl<S: Server> Worker<S> {
             updates: updates.len() as u64,
             transactions,
             compared: is_compared.then(|| (updates.clone(), contended)),
+            // One revision waits until it is alone.
+            began_alone: is_first || one_revision,
             acknowledged,
         };
         let target = Arc::clone(&self.target);
@@ -131,10 +144,13 @@ impl<S: Server> Worker<S> {
             updates,
             transactions,
             compared,
+            began_alone,
             mut acknowledged,
         } = in_flight;
         let calls = written.calls;
-        acknowledged.calls = calls;
+        // The revision of a call holds what ended before it began, and only that.
+        let is_only_call = calls == 1 && began_alone && is_alone;
+        acknowledged.is_only_call = is_only_call;
         self.progress.add(updates);
         if let Some((updates, contended)) = compared {
             self.contended.note(&updates, &contended);
@@ -154,8 +170,7 @@ impl<S: Server> Worker<S> {
             coalesced: transactions > calls.max(1),
             lag: token.and_then(report::lag),
             at: Some(jiff::Timestamp::now().to_string()),
-            // One of several calls at the same time does not hold the others.
-            target_revision: written.token.filter(|_| calls == 1 && is_alone),
+            target_revision: written.token.filter(|_| is_only_call),
             ..Applied::default()
         };
         let is_settled = self.is_settled() && is_alone;
@@ -188,6 +203,6 @@ fn end_of(batch: &Batch) -> Acknowledged {
         is_part: batch.is_part,
         checkpoint: batch.checkpoint.clone(),
         ends_at_checkpoint: batch.ends_at_checkpoint,
-        calls: 0,
+        is_only_call: false,
     }
 }

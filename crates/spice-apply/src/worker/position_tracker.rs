@@ -32,8 +32,8 @@ pub(super) struct Acknowledged {
     /// The last checkpoint in it, and whether no revision comes after that.
     pub(super) checkpoint: Option<Place>,
     pub(super) ends_at_checkpoint: bool,
-    /// How many calls it took.
-    pub(super) calls: u64,
+    /// It took one call, and nothing else was in flight from the beginning of that to its end.
+    pub(super) is_only_call: bool,
 }
 
 /// The position, and what is known beside it.

@@ -14,7 +14,7 @@ use super::controller::{Bounds, Controller, Round, Setting};
 const CALLS: usize = 3;
 /// And takes so long at least: shorter ones measure the scheduler.
 const ROUND: Duration = Duration::from_millis(50);
-/// And so long if its rate is about the one before it.
+/// And so long if its rate is about the one that it is compared with, or the first one.
 const LONG_ROUND: Duration = Duration::from_millis(250);
 /// After this it is over once as many calls have ended as are in flight.
 const LONGEST_ROUND: Duration = Duration::from_secs(2);

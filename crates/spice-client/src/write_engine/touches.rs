@@ -12,6 +12,11 @@ use crate::server::{Layout, Server};
 use crate::touch::{self, Skips};
 
 impl<S: Server> WriteEngine<S> {
+    /// Whether the server may skip TOUCHes, as far as that is known yet.
+    pub fn may_skip_touches(&self) -> bool {
+        lock(&self.skips).is_some_and(|skips| skips != Skips::Nothing)
+    }
+
     /// Whether a call of these updates has to have a CREATE in place of a TOUCH that the server may
     /// skip, as far as that is known yet: a CREATE is done, or refused because something is there.
     pub(super) fn has_skippable_touches<P: Policy>(&self, policy: &P, items: &[P::Item]) -> bool {

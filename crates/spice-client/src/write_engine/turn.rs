@@ -31,8 +31,8 @@ struct Calls {
     one_ended: Arc<Notify>,
 }
 
-/// The turn of one write. One that is dropped before its [`end`](Self::end) has failed: the next one makes no
-/// further call then.
+/// The turn of one write. One that is dropped before its [`end`](Self::end) has failed: the next one begins with
+/// nothing more then.
 #[derive(Debug, Default)]
 pub struct Turn {
     before: Option<watch::Receiver<Reached>>,
@@ -91,8 +91,8 @@ impl Turn {
         self.own.send_replace(Reached::Ended);
     }
 
-    /// After a failure none of these writes makes another call.
-    pub(super) fn fail(&self) {
+    /// After a failure none of these writes begins with more of what waits for its calls.
+    pub fn fail(&self) {
         self.calls.has_failed.store(true, Ordering::Relaxed);
     }
 

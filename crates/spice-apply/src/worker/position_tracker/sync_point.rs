@@ -33,7 +33,7 @@ impl PositionTracker {
             .is_some_and(|(_, place)| !self.is_replay(*place));
         if !(batch.completes && is_safe && is_settled && is_new) {
             SyncPoint::No
-        } else if batch.calls == 1 && !batch.is_part {
+        } else if batch.is_only_call && !batch.is_part {
             // One call alone: its revision holds it, and everything that ended before it began.
             SyncPoint::OfCall
         } else if self.is_sync_point_due() {

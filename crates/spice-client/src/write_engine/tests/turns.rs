@@ -108,3 +108,19 @@ async fn write_whose_predecessor_is_dropped_ends() {
     assert!(written.is_err());
     assert!(server.calls().is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn failure_of_the_next_write_leaves_one_whose_calls_are_all_in_flight() {
+    let server = Scripted::new();
+    server.latency(LATENCY);
+    // The third call of the first write, and all of the second one's.
+    let ends = [End::Normal, End::After(LONG), End::Normal];
+    server.writes(ends.into_iter().chain([End::Fails(unavailable())]));
+    let engine = WriteEngine::new(server.clone(), 0, 2..=2, None);
+    let notes = Notes::default();
+    let [earlier, later] = two(&engine, &notes, 300).await;
+    assert!(earlier.is_ok());
+    let later = later.expect_err("it failed by itself");
+    assert_eq!(later.exit, Exit::TryAgain);
+    assert_eq!(lock(&notes.acknowledged).len(), 300);
+}

@@ -83,7 +83,7 @@ pub(crate) fn next(
             Step::Updates(updates) => {
                 let mut coalescer = Coalescer::default();
                 for update in updates {
-                    coalescer.add(update);
+                    coalescer.add(update, false);
                 }
                 Some(Batch {
                     updates: coalescer.updates,
@@ -125,7 +125,7 @@ fn one(waiting: &mut VecDeque<Held<Step>>) -> Option<Batch> {
     let metadata = (metadata.len() == 1).then(|| metadata.pop()).flatten();
     let mut coalescer = Coalescer::default();
     for Update(update) in updates {
-        coalescer.add_as(update, contended);
+        coalescer.add(update, contended);
     }
     Some(Batch {
         updates: coalescer.updates,
@@ -168,7 +168,7 @@ fn coalesced(
             ..
         } = *change;
         for Update(update) in updates {
-            coalescer.add_as(update, contended);
+            coalescer.add(update, contended);
         }
         batch.transactions += 1;
         batch.revision = Some((revision, place));

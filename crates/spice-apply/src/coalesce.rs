@@ -18,29 +18,21 @@ pub(crate) struct Coalescer {
 }
 
 impl Coalescer {
-    pub(crate) fn add_as(&mut self, update: RelationshipUpdate, contended: bool) {
-        let count = self.updates.len();
-        let index = self.add(update);
-        let is_repeated = self.updates.len() == count;
-        let update = index.and_then(|index| self.updates.get(index));
-        if let Some(relationship) = update.and_then(|update| update.relationship.as_ref())
-            && (contended || is_repeated)
-        {
-            self.contended.insert(key_digest(relationship).0);
-        }
-    }
-
-    /// Returns where the update is now.
-    pub(crate) fn add(&mut self, update: RelationshipUpdate) -> Option<usize> {
-        let relationship = update.relationship?;
+    /// `contended`: it is a state that was read at the source.
+    pub(crate) fn add(&mut self, update: RelationshipUpdate, contended: bool) {
+        let Some(relationship) = update.relationship else {
+            return;
+        };
         let count = self.updates.len();
         let index = *self.indices.entry(key(&relationship)).or_insert(count);
+        if contended || index < count {
+            self.contended.insert(key_digest(&relationship).0);
+        }
         let update = idempotent(update.operation, relationship);
         match self.updates.get_mut(index) {
             Some(earlier) => *earlier = update,
             None => self.updates.push(update),
         }
-        Some(index)
     }
 }
 

@@ -39,7 +39,7 @@ impl Coalescer {
 /// Only touches and bare deletes: both can be done again, and a delete that names a caveat is refused
 /// where the target's schema has none of that name. A touch gives every caveat a context: on MySQL one
 /// without would be a change each time, to what is there already (measured, SpiceDB v1.56).
-fn idempotent(operation: i32, mut relationship: Relationship) -> RelationshipUpdate {
+pub(crate) fn idempotent(operation: i32, mut relationship: Relationship) -> RelationshipUpdate {
     let operation = if operation == i32::from(Operation::Delete) {
         relationship = bare(relationship);
         Operation::Delete

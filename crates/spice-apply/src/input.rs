@@ -45,10 +45,12 @@ pub(crate) enum Step {
     /// Once, first; `None` for a stream without a header.
     Header(Option<Box<Header>>),
     Transaction(Box<Transaction>, SpoolOffset),
-    /// Updates that have no revision.
+    /// Updates that have no revision, or come early.
     Updates(Vec<RelationshipUpdate>),
     Schema(Box<SchemaChange>, SpoolOffset),
     Checkpoint(String, SpoolOffset),
+    /// Everything that a live Watch delivered through this revision was written early.
+    EarlyThrough(String),
     /// The stream ended as it should, after everything through this revision.
     End(Option<String>),
     /// The stream was cut: what came before is good.
@@ -298,11 +300,11 @@ fn weight(change: &Change) -> usize {
         .metadata
         .iter()
         .map(|metadata| struct_values(&metadata.0));
-    let updates = change
-        .updates
-        .iter()
-        .map(|Update(update)| weight_of(update));
-    VALUE_BYTES * metadata.sum::<usize>() + updates.sum::<usize>()
+    VALUE_BYTES * metadata.sum::<usize>() + weight_of_updates(&change.updates)
+}
+
+pub(crate) fn weight_of_updates(updates: &[Update]) -> usize {
+    updates.iter().map(|Update(update)| weight_of(update)).sum()
 }
 
 fn weight_of(update: &RelationshipUpdate) -> usize {

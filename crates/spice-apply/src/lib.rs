@@ -8,6 +8,7 @@
 //! | [`mod@write`] | the target: refused and ambiguous updates |
 //! | [`ambiguous`] | writes whose end is unknown, read again later |
 //! | [`contended`] | relationships that collided on the source, compared at the end |
+//! | [`early`] | changes of a live Watch, written before they have settled |
 //! | [`schema`] | follows the source's schema |
 //! | [`resume`] | the position file, and whether a stream continues from there |
 //! | [`rejects`] | the file of refused updates |
@@ -19,6 +20,7 @@ mod ambiguous;
 mod batch;
 mod coalesce;
 mod contended;
+mod early;
 mod input;
 mod rejects;
 mod report;
@@ -36,6 +38,7 @@ use std::time::Duration;
 
 use authzed::{DatastoreKind, zedtoken};
 use clap::CommandFactory as _;
+use spice_cli::byte_channel::Receiver;
 use spice_cli::connection::{CommonArgs, unblocked};
 use spice_cli::log::LogArgs;
 use spice_cli::progress::Progress;
@@ -44,11 +47,12 @@ use spice_cli::values::parse_zedtoken;
 use spice_cli::{CommandError, Exit, Program, Shutdown};
 use spice_client::same_datastore::{datastore_id, refuse_same_datastore};
 use spice_client::write_engine::WriteEngine;
-use spice_record::Integrity;
 use spice_record::record::{Applied, StreamKind};
+use spice_record::{Header, Integrity};
 use spice_spool::Spool;
 use spice_spool::position::PositionFile;
 
+use crate::early::{EarlyStep, Expected};
 use crate::input::{Input, Step};
 use crate::rejects::Rejects;
 use crate::resume::PositionStore;
@@ -90,6 +94,10 @@ pub struct Apply {
     /// has it, or stop.
     #[arg(long, value_name = "MODE", default_value = "apply")]
     schema: SchemaPolicy,
+    /// Also write what comes through this named pipe, before it has settled: a live Watch (spice-watch --settle
+    /// 0s) of a source whose revisions have to settle. What differs is corrected once it has.
+    #[arg(long, value_name = "FIFO", requires = "spool", requires = "position", conflicts_with_all = ["until", "no_coalesce"])]
+    early: Option<PathBuf>,
     /// Delete segments of the spool once all of their changes are on the target.
     #[arg(long, requires = "spool", requires = "position")]
     prune: bool,
@@ -227,6 +235,7 @@ impl Apply {
         let kind = spice_client::datastore::kind_by_form(&connection, &head)?;
         if let (Some(file), Some(position)) = (&file, &position) {
             resume::check_target(file, position, &head)?;
+            resume::check_early(position)?;
         }
         if let (Some(position), Some(until)) = (&position, &until)
             && let Ok(resume) = zedtoken::decode(&position.source_revision)
@@ -245,7 +254,7 @@ impl Apply {
                     Some(revision) if position.sync_point => Some(revision.clone()),
                     _ => Some(head),
                 },
-                sync_point: true,
+                sync_point: position.early_until.is_none(),
                 at: Some(jiff::Timestamp::now().to_string()),
                 ..Applied::default()
             })?;
@@ -326,10 +335,34 @@ impl Apply {
         };
         let store = file.map(|file| PositionStore::new(file, position.clone()));
         worker.resume_from(store, position, header.as_deref(), replay_until)?;
+        if let Some(path) = &self.early {
+            worker.follow_early(Self::open_early(path, header.as_deref())?);
+        }
         Ok(Begun::Work {
             worker,
             has_revisions: header.is_some_and(|header| header.stream == StreamKind::Changes),
         })
+    }
+}
+
+impl Apply {
+    /// The live Watch, of a source whose revisions have to settle.
+    fn open_early(
+        path: &Path,
+        header: Option<&Header>,
+    ) -> Result<Receiver<EarlyStep>, CommandError> {
+        let revision = header.and_then(|header| header.revision.as_deref());
+        let kind = revision.map(DatastoreKind::of_token);
+        if !kind.is_some_and(DatastoreKind::needs_settling) {
+            return Err(CommandError::usage(
+                "--early: the revisions of this source do not have to settle: what comes is written at once",
+            ));
+        }
+        let expected = Expected {
+            source: revision.and_then(datastore_id),
+            filter: header.and_then(|header| header.filter.clone()),
+        };
+        early::open(path, expected)
     }
 }
 

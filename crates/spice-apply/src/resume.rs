@@ -12,6 +12,7 @@ use spice_spool::Spool;
 use spice_spool::position::PositionFile;
 
 use crate::ambiguous::AMBIGUITY_WINDOW;
+use crate::early;
 
 /// Where a position is saved durably.
 pub(crate) trait PositionSink: Send + Sync {
@@ -67,6 +68,41 @@ impl PositionStore {
         position.ambiguous_until = Some(from_now(window));
         self.sink.save(position)
     }
+
+    /// Notes beside the saved position that the target may hold changes through this revision, before their
+    /// place in the stream.
+    ///
+    /// # Errors
+    ///
+    /// Exit 1 if it cannot be written.
+    pub(crate) fn note_early(&self, until: &str) -> Result<(), CommandError> {
+        let mut saved = lock(&self.saved);
+        let Some(position) = saved.as_mut() else {
+            return Ok(());
+        };
+        position.early_until = Some(until.to_owned());
+        self.sink.save(position)
+    }
+}
+
+/// Refuses a position that has passed what was written early, not all of which came in the settled stream.
+///
+/// # Errors
+///
+/// Exit 1.
+pub(crate) fn check_early(position: &Position) -> Result<(), CommandError> {
+    let until = position.early_until.as_deref();
+    match until.is_some_and(|until| includes(&position.source_revision, until)) {
+        true => Err(early::never_settled()),
+        false => Ok(()),
+    }
+}
+
+/// Whether everything through the one revision is included in the other.
+pub(crate) fn includes(token: &str, other: &str) -> bool {
+    let decoded = |token| zedtoken::decode(token).ok();
+    let both = decoded(token).zip(decoded(other));
+    both.is_some_and(|(this, other)| this.revision.sees(&other.revision) == Some(true))
 }
 
 /// Deletes the segments of a spool before a position that was saved.

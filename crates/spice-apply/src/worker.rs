@@ -1,6 +1,7 @@
 //! The loop: step after step, batch after batch, and the position behind them.
 
 mod batches;
+mod early;
 mod position_tracker;
 #[cfg(test)]
 mod tests;
@@ -23,10 +24,12 @@ use spice_record::relationship::StructJson;
 use spice_record::{ExpiryPrecision, Header};
 use tokio::time::{sleep, sleep_until};
 
+use self::early::Early;
 use self::position_tracker::PositionTracker;
 use crate::ambiguous::AMBIGUITY_WINDOW;
 use crate::batch::{self, Batch};
 use crate::contended::Contended;
+use crate::early::KeptFile;
 use crate::input::Step;
 use crate::report;
 use crate::resume::PositionStore;
@@ -65,6 +68,9 @@ pub(crate) struct Worker<S = Client> {
     /// A schema of the stream's header, to be written before anything else.
     first_schema: Option<(String, String)>,
     contended: Contended,
+    early: Early,
+    /// Beside the position.
+    kept_early: Option<KeptFile>,
 }
 
 impl<S: Server> Worker<S> {
@@ -94,6 +100,8 @@ impl<S: Server> Worker<S> {
             newest_schema: None,
             first_schema: None,
             contended: Contended::default(),
+            early: Early::default(),
+            kept_early: args.position.as_deref().map(KeptFile::beside),
         }
     }
 
@@ -114,6 +122,10 @@ impl<S: Server> Worker<S> {
             tracing::info!("resuming after revision {}", saved.source_revision);
         }
         self.first_schema = self.tracker.resume_from(saved, header, replay_until);
+        if let Some(position) = self.tracker.position() {
+            let kept = self.kept_early.take();
+            self.early.resume_from(kept, &position.source_revision);
+        }
         // At once: an ambiguous write has to be noted beside a position.
         self.save()
     }
@@ -149,19 +161,28 @@ impl<S: Server> Worker<S> {
         loop {
             self.receive_waiting();
             if let Some(number) = shutdown.signal() {
+                self.keep_early();
                 return Ok(Ended::Signal(number));
             }
             let mut is_timer = false;
             if self.waiting.is_empty() && self.first_schema.is_none() {
                 let timer = self.next_timer();
                 tokio::select! {
-                    number = shutdown.requested() => return Ok(Ended::Signal(number)),
+                    number = shutdown.requested() => {
+                        self.keep_early();
+                        return Ok(Ended::Signal(number));
+                    }
                     step = self.steps.recv() => match step {
-                        Some(step) => self.waiting.push_back(step),
+                        Some(step) => self.queue(step),
                         None => return Err(CommandError::new(Exit::Failed, "the reading thread ended")),
                     },
+                    Some(step) = self.early.recv() => self.queue_early(step),
                     () = sleep_until(timer) => is_timer = true,
                 }
+            }
+            // Of the live Watch not everything is written.
+            if !is_timer && self.waiting.is_empty() && self.first_schema.is_none() {
+                continue;
             }
             let work = async {
                 if is_timer {
@@ -186,15 +207,18 @@ impl<S: Server> Worker<S> {
     /// Takes what was read.
     fn receive_waiting(&mut self) {
         while let Ok(step) = self.steps.try_recv() {
-            self.waiting.push_back(step);
+            self.queue(step);
         }
+        self.receive_early();
     }
 
-    fn next_batch(&mut self) -> Option<Batch> {
+    fn next_batch(&mut self) -> Result<Option<Batch>, CommandError> {
+        self.note_early()?;
         let most = self.target.batch();
         let until = self.until.as_ref();
         let is_end = |revision: &str| until.is_some_and(|until| reaches(revision, until));
-        batch::next(&mut self.waiting, most, self.no_coalesce, &is_end)
+        let batch = batch::next(&mut self.waiting, most, self.no_coalesce, &is_end);
+        Ok(batch)
     }
 
     /// Does what is at the front; `true` at the end.
@@ -203,7 +227,7 @@ impl<S: Server> Worker<S> {
             self.follow_schema(text, revision).await?;
             return Ok(false);
         }
-        if let Some(batch) = self.next_batch() {
+        if let Some(batch) = self.next_batch()? {
             self.write_batches(batch, shutdown).await?;
             if self
                 .pending_schema
@@ -225,6 +249,7 @@ impl<S: Server> Worker<S> {
                     .schema_change(&change.revision, place, is_pending);
                 Ok(false)
             }
+            Some(Step::EarlyThrough(revision)) => self.report_early(revision).map(|()| false),
             Some(Step::End(revision)) => {
                 self.tracker.stream_ended(self.pending_schema.is_some());
                 let reached = revision.as_deref().is_some_and(|end| self.reaches(end));
@@ -255,6 +280,7 @@ impl<S: Server> Worker<S> {
     ) -> Result<bool, CommandError> {
         let is_pending = self.pending_schema.is_some();
         let has_written = self.tracker.checkpoint(revision, place, is_pending);
+        self.confirm_early()?;
         if self.reaches(revision) {
             self.finish().await?;
             return Ok(true);
@@ -273,6 +299,11 @@ impl<S: Server> Worker<S> {
         self.until
             .as_ref()
             .is_some_and(|until| reaches(revision, until))
+    }
+
+    /// Whether what collided on the source is compared with the target at the end.
+    fn is_compared(&self) -> bool {
+        self.tracker.only_checkpoints() && self.until.is_some()
     }
 
     /// Whether the target holds what was written, and nothing else can be applied.
@@ -325,6 +356,7 @@ impl<S: Server> Worker<S> {
             // That can show that a schema is not as it should be.
             self.settle_ambiguous(true).await?;
         }
+        self.confirm_early()?;
         self.compare_contended().await?;
         if self.tracker.position().is_some() {
             self.make_sync_point().await?;

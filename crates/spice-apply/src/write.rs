@@ -33,6 +33,8 @@ pub(crate) struct Target<S = Client> {
     ambiguous: Mutex<AmbiguousWrites>,
     store: OnceLock<Arc<PositionStore>>,
     rejects: Option<Arc<Mutex<Rejects>>>,
+    /// Early updates that were refused since this was asked last.
+    refused_early: Mutex<Vec<RelationshipUpdate>>,
     /// The updates are those of a source that is followed.
     is_followed: bool,
 }
@@ -44,6 +46,7 @@ impl<S: Server> Target<S> {
             ambiguous: Mutex::default(),
             store: OnceLock::new(),
             rejects: rejects.map(|rejects| Arc::new(Mutex::new(rejects))),
+            refused_early: Mutex::default(),
             is_followed,
         }
     }
@@ -123,6 +126,11 @@ impl<S: Server> Target<S> {
         self.rejects.clone()
     }
 
+    /// Early updates that were refused since this was asked last.
+    pub(crate) fn take_refused_early(&self) -> Vec<RelationshipUpdate> {
+        std::mem::take(&mut lock(&self.refused_early))
+    }
+
     /// Makes the rejects durable.
     pub(crate) fn sync_rejects(&self) -> Result<(), CommandError> {
         match &self.rejects {
@@ -143,7 +151,12 @@ impl<S: Server> Target<S> {
     ) -> Result<Outcome<RelationshipUpdate>, CommandError> {
         let first = updates.len();
         let turn = Turn::default();
-        let written = self.write_in_turn(updates, first, one_revision, metadata, what, turn);
+        let origin = Origin {
+            metadata,
+            what,
+            is_early: false,
+        };
+        let written = self.write_in_turn(updates, first, one_revision, origin, turn);
         written.await
     }
 
@@ -154,14 +167,12 @@ impl<S: Server> Target<S> {
         updates: Vec<RelationshipUpdate>,
         first: usize,
         one_revision: bool,
-        metadata: Option<&JsonObject>,
-        what: &str,
+        origin: Origin<'_>,
         mut turn: Turn,
     ) -> Result<Outcome<RelationshipUpdate>, CommandError> {
         let policy = FollowPolicy {
             target: self,
-            metadata,
-            what,
+            origin,
         };
         let engine = &self.engine;
         let written = match one_revision {
@@ -222,11 +233,20 @@ impl<S: Server> Target<S> {
     }
 }
 
+/// What updates belong to.
+#[derive(Clone, Copy)]
+pub(crate) struct Origin<'a> {
+    pub(crate) metadata: Option<&'a JsonObject>,
+    /// For messages.
+    pub(crate) what: &'a str,
+    /// They come again in their place: what is refused now may be taken there.
+    pub(crate) is_early: bool,
+}
+
 /// What an apply does with refused and ambiguous updates.
 struct FollowPolicy<'a, S> {
     target: &'a Target<S>,
-    metadata: Option<&'a JsonObject>,
-    what: &'a str,
+    origin: Origin<'a>,
 }
 
 impl<S: Server> Policy for FollowPolicy<'_, S> {
@@ -237,7 +257,7 @@ impl<S: Server> Policy for FollowPolicy<'_, S> {
     }
 
     fn metadata(&self) -> Option<&JsonObject> {
-        self.metadata
+        self.origin.metadata
     }
 
     fn tries_create(&self) -> bool {
@@ -274,7 +294,13 @@ impl<S: Server> Policy for FollowPolicy<'_, S> {
         error: &authzed::Error,
     ) -> Result<(), CommandError> {
         for update in &as_written(std::slice::from_ref(update), stage) {
-            self.target.refused(update, error, self.what)?;
+            if self.origin.is_early {
+                // Of one whose end was unknown before nothing is to be looked for.
+                self.target.ambiguous().settle(std::slice::from_ref(update));
+                lock(&self.target.refused_early).push(update.clone());
+                continue;
+            }
+            self.target.refused(update, error, self.origin.what)?;
         }
         Ok(())
     }

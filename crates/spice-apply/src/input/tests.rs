@@ -117,6 +117,7 @@ fn text(step: &Step) -> String {
         Step::Updates(updates) => format!("updates {}", updates.len()),
         Step::Schema(..) => "schema".to_owned(),
         Step::Checkpoint(token, _) => format!("checkpoint {:?}", number(token)),
+        Step::EarlyThrough(token) => format!("early through {:?}", number(token)),
         Step::End(through) => format!("end {:?}", through.as_deref().and_then(number)),
         Step::Cut(failure) => format!("cut {:?}", failure.exit),
         Step::Failed(failure) => format!("failed {:?}", failure.exit),

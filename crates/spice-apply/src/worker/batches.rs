@@ -19,6 +19,7 @@ use super::position_tracker::{Acknowledged, SyncPoint};
 use crate::batch::{Batch, has_backlog};
 use crate::coalesce::Indices;
 use crate::report;
+use crate::write::Origin;
 
 /// What is known of a batch while it is written.
 struct InFlight {
@@ -26,6 +27,8 @@ struct InFlight {
     transactions: u64,
     /// What is compared with the target at the end, and which of it collided on the source.
     compared: Option<(Vec<RelationshipUpdate>, HashSet<u128>)>,
+    /// What of it was written early.
+    early: Option<Vec<RelationshipUpdate>>,
     /// Nothing else was in flight as its first call began.
     began_alone: bool,
     acknowledged: Acknowledged,
@@ -67,7 +70,10 @@ impl<S: Server> Worker<S> {
                 },
                 has_come = turn.has_come(), if may_overlap => {
                     if has_come.is_ok() && shutdown.signal().is_none() && self.may_overlap(&end) {
-                        batch = self.next_batch();
+                        match self.next_batch() {
+                            Ok(next) => batch = next,
+                            Err(failure) => result = Err(failure),
+                        }
                     }
                     if batch.is_none() {
                         indices.clear();
@@ -111,11 +117,14 @@ impl<S: Server> Worker<S> {
             .map(|(token, _)| token.as_str());
         let what = token.map_or_else(|| "update".to_owned(), |token| format!("revision {token}"));
         let metadata = self.metadata(token, metadata);
-        let one_revision = transactions == 1 && !acknowledged.is_part;
-        let is_compared = self.tracker.only_checkpoints() && self.until.is_some();
+        // Of a revision that was written early nothing may be left.
+        let one_revision = transactions == 1 && !acknowledged.is_part && !updates.is_empty();
+        let is_compared = self.is_compared();
+        let is_early = token.is_none() && self.tracker.position().is_some();
         let in_flight = InFlight {
             updates: updates.len() as u64,
             transactions,
+            early: is_early.then(|| updates.clone()),
             compared: is_compared.then(|| (updates.clone(), contended)),
             // One revision waits until it is alone.
             began_alone: is_first || one_revision,
@@ -123,8 +132,12 @@ impl<S: Server> Worker<S> {
         };
         let target = Arc::clone(&self.target);
         async move {
-            let metadata = metadata.as_ref();
-            let written = target.write_in_turn(updates, first, one_revision, metadata, &what, turn);
+            let origin = Origin {
+                metadata: metadata.as_ref(),
+                what: &what,
+                is_early,
+            };
+            let written = target.write_in_turn(updates, first, one_revision, origin, turn);
             let written = written.await;
             (in_flight, written)
         }
@@ -144,9 +157,13 @@ impl<S: Server> Worker<S> {
             updates,
             transactions,
             compared,
+            early,
             began_alone,
             mut acknowledged,
         } = in_flight;
+        if let Some(updates) = early {
+            self.acknowledge_early(&updates);
+        }
         let calls = written.calls;
         // The revision of a call holds what ended before it began, and only that.
         let is_only_call = calls == 1 && began_alone && is_alone;
@@ -190,6 +207,7 @@ impl<S: Server> Worker<S> {
         if applied.sync_point {
             self.tracker.note_sync_point();
         }
+        self.confirm_early()?;
         (self.report)(applied)?;
         self.save_if_due()
     }

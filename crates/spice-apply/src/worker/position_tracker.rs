@@ -10,6 +10,8 @@ use spice_record::digest::{Digest, digest_text};
 use spice_record::record::{Position, SpoolOffset, StreamKind};
 use tokio::time::{Duration, Instant};
 
+use crate::resume::includes;
+
 /// The position is saved at most this late.
 const SAVE_EVERY: Duration = Duration::from_millis(100);
 
@@ -148,6 +150,8 @@ impl PositionTracker {
         let (token, place) = batch.revision.filter(|_| batch.completes)?;
         if let (Some(position), Some(revision)) = (&mut self.position, target_revision) {
             position.target_revision = Some(revision.clone());
+            // It holds more than the source's revision does, until that advances.
+            position.sync_point = false;
         }
         if !self.only_checkpoints {
             self.advance(&token, place, is_schema_pending);
@@ -216,6 +220,45 @@ impl PositionTracker {
             self.has_advanced = true;
             self.note_unsaved();
         }
+    }
+
+    /// What is written next is early, through this revision; `false` where so much is noted: a process before this
+    /// one may have come further.
+    pub(super) fn note_early(&mut self, until: &str) -> bool {
+        let Some(position) = &mut self.position else {
+            return false;
+        };
+        let noted = position.early_until.as_deref();
+        if noted.is_some_and(|noted| includes(noted, until)) {
+            return false;
+        }
+        position.early_until = Some(until.to_owned());
+        self.note_unsaved();
+        true
+    }
+
+    /// Whether the position has passed all that was written early, and that is noted.
+    pub(super) fn has_passed_early(&self, newest: Option<&str>) -> bool {
+        self.position.as_ref().is_some_and(|position| {
+            let at = &position.source_revision;
+            let early_until = position.early_until.as_deref();
+            early_until.is_some_and(|until| includes(at, until))
+                && newest.is_none_or(|newest| includes(at, newest))
+        })
+    }
+
+    /// The target holds everything through the position, and no more.
+    pub(super) fn clear_early(&mut self) {
+        if let Some(position) = &mut self.position {
+            position.early_until = None;
+            self.note_unsaved();
+        }
+    }
+
+    /// Whether the target may hold more than everything through the position.
+    fn is_ahead(&self) -> bool {
+        let position = self.position.as_ref();
+        position.is_some_and(|position| position.early_until.is_some())
     }
 
     /// Something of the position is to be saved.

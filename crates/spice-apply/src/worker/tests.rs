@@ -2,10 +2,12 @@
 //! that resumes there leaves out.
 
 mod crash;
+mod early;
 mod schema;
 mod signals;
 mod sync_points;
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -151,6 +153,8 @@ struct World {
     schema_changes: bool,
     /// At each sync point the target is exactly as the source was there: nothing is replayed.
     is_exact: bool,
+    /// The last revision that a process before may have applied.
+    replays_through: Cell<Option<u64>>,
 }
 
 impl World {
@@ -187,6 +191,7 @@ impl World {
             jobs: 1,
             schema_changes: false,
             is_exact: false,
+            replays_through: Cell::new(None),
         }
     }
 
@@ -244,7 +249,9 @@ impl World {
         });
         let position = self.position();
         let store = PositionStore::new(self.saved.clone(), position.clone());
-        let resumed = worker.resume_from(Some(store), position, Some(header), None);
+        let replays_through = self.replays_through.get();
+        let replay_until = replays_through.map(|number| place(number + 1));
+        let resumed = worker.resume_from(Some(store), position, Some(header), replay_until);
         resumed.expect("resumed");
         (worker, sender)
     }

@@ -74,6 +74,9 @@ pub struct Applied {
     /// both ends, exported at these two revisions, must agree.
     #[serde(default, skip_serializing_if = "is_false")]
     pub sync_point: bool,
+    /// What a live Watch has delivered through this revision of the source was written early, before it had settled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub early_revision: Option<String>,
     /// Revisions of the source.
     #[serde(default)]
     pub transactions: u64,
@@ -138,6 +141,10 @@ pub struct Position {
     /// nothing is to be written again before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ambiguous_until: Option<String>,
+    /// The target may hold changes after `source_revision`, through this one: they were written early, before they
+    /// had settled. Until the position has passed it, both ends cannot be compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub early_until: Option<String>,
     /// Digest of the text of the newest schema of the stream that the target has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<Digest>,

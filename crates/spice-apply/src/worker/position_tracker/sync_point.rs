@@ -31,7 +31,7 @@ impl PositionTracker {
             .revision
             .as_ref()
             .is_some_and(|(_, place)| !self.is_replay(*place));
-        if !(batch.completes && is_safe && is_settled && is_new) {
+        if !(batch.completes && is_safe && is_settled && is_new) || self.is_ahead() {
             SyncPoint::No
         } else if batch.is_only_call && !batch.is_part {
             // One call alone: its revision holds it, and everything that ended before it began.
@@ -65,7 +65,7 @@ impl PositionTracker {
     pub(in crate::worker) fn begin_sync_point(&mut self, is_settled: bool) -> bool {
         self.synced_at = Instant::now();
         // All that there is was read, so this is no replay any more.
-        let may = is_settled && self.since_checkpoint.is_none();
+        let may = is_settled && self.since_checkpoint.is_none() && !self.is_ahead();
         self.has_advanced &= !may;
         may
     }

@@ -1,0 +1,206 @@
+//! Writes what a live Watch delivers before it has settled, and leaves out of the settled stream what the target
+//! has of it already.
+
+use authzed::v1::RelationshipUpdate;
+use spice_cli::CommandError;
+use spice_cli::byte_channel::{Held, Receiver};
+use spice_client::server::Server;
+use spice_record::digest::Digest;
+use spice_record::record::Applied;
+
+use super::Worker;
+use crate::coalesce::Coalescer;
+use crate::early::{self, EarlyChanges, EarlyStep, KeptFile};
+use crate::input::Step;
+
+/// So many updates are written together.
+const TOGETHER: usize = 2_000;
+/// With so many waiting no more are received.
+const MOST_WAITING: usize = 4 * TOGETHER;
+
+/// The early changes of a worker, and where they come from.
+#[derive(Default)]
+pub(super) struct Early {
+    pub(super) changes: EarlyChanges,
+    steps: Option<Receiver<EarlyStep>>,
+    /// The schema of the source, as the live Watch has it.
+    schema: Option<Digest>,
+    kept: Option<KeptFile>,
+}
+
+impl Early {
+    /// Continues where the process before this one has stopped, at a position.
+    pub(super) fn resume_from(&mut self, kept: Option<KeptFile>, position: &str) {
+        let changes = kept.as_ref().map(|kept| kept.take(position));
+        self.changes = changes.unwrap_or_default();
+        self.changes.settled(position);
+        self.kept = kept;
+    }
+
+    /// The next step of the live Watch; never, where none is followed.
+    pub(super) async fn recv(&mut self) -> Option<Held<EarlyStep>> {
+        match &mut self.steps {
+            Some(steps) => steps.recv().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn is_used(&self) -> bool {
+        self.steps.is_some() || !self.changes.is_empty()
+    }
+}
+
+impl<S: Server> Worker<S> {
+    /// Follows a live Watch as well.
+    pub(crate) fn follow_early(&mut self, steps: Receiver<EarlyStep>) {
+        self.early.steps = Some(steps);
+    }
+
+    /// Takes a step of the settled stream, without the updates that were written early.
+    pub(super) fn queue(&mut self, mut step: Held<Step>) {
+        if self.early.is_used() {
+            match &mut step.message {
+                Step::Transaction(change, _) => {
+                    let updates = std::mem::take(&mut change.updates);
+                    let changes = &mut self.early.changes;
+                    changes.settled(&change.revision);
+                    let divided = changes.divide(&change.revision, change.contended, updates);
+                    change.updates = divided.to_write;
+                    // Beside a live Watch there is no end before which they would be compared.
+                    if self.early.steps.is_none() && self.is_compared() {
+                        let mut coalescer = Coalescer::default();
+                        for update in divided.already_there {
+                            coalescer.add(update.0, change.contended);
+                        }
+                        self.contended
+                            .note(&coalescer.updates, &coalescer.contended);
+                    }
+                }
+                Step::Checkpoint(revision, _) => self.early.changes.settled(revision),
+                _ => {}
+            }
+        }
+        self.waiting.push_back(step);
+    }
+
+    /// Takes what the live Watch has delivered, unless much of it waits.
+    pub(super) fn receive_early(&mut self) {
+        while let Some(steps) = &mut self.early.steps {
+            let waiting = self.waiting.iter().map(|step| match &step.message {
+                Step::Updates(updates) => updates.len(),
+                _ => 0,
+            });
+            if waiting.sum::<usize>() >= MOST_WAITING {
+                return;
+            }
+            let Ok(step) = steps.try_recv() else {
+                return;
+            };
+            self.queue_early(step);
+        }
+    }
+
+    /// Takes a step of the live Watch. Updates that follow each other are written together.
+    pub(super) fn queue_early(&mut self, step: Held<EarlyStep>) {
+        let mut updates = Vec::new();
+        let step = step.map(|step| match step {
+            EarlyStep::Schema(schema) => {
+                self.early.schema = schema;
+                None
+            }
+            // What it has may need a schema that comes in its place in the settled stream.
+            EarlyStep::Updates(..) if !self.has_early_schema() => None,
+            EarlyStep::Updates(revision, all) => {
+                updates = self.early.changes.take(&revision, all);
+                None
+            }
+            EarlyStep::Through(revision) => Some(revision),
+        });
+        if step.message.is_none() && updates.is_empty() {
+            return;
+        }
+        // What comes behind it reaches further.
+        let back = self.waiting.back().map(|step| &step.message);
+        if matches!(back, Some(Step::EarlyThrough(_))) {
+            self.waiting.pop_back();
+        }
+        if let Some(Step::Updates(before)) = self.waiting.back_mut().map(|step| &mut step.message)
+            && before.len() + updates.len() <= TOGETHER
+            && step.message.is_none()
+        {
+            before.append(&mut updates);
+            return;
+        }
+        self.waiting.push_back(step.map(|through| match through {
+            Some(revision) => Step::EarlyThrough(revision),
+            None => Step::Updates(updates),
+        }));
+    }
+
+    /// Whether the target has the schema that the source has.
+    fn has_early_schema(&self) -> bool {
+        let position = self.tracker.position();
+        self.pending_schema.is_none()
+            && position.is_some_and(|position| position.schema == self.early.schema)
+    }
+
+    /// An early batch was written, but for what was refused: the settled stream has that.
+    pub(super) fn acknowledge_early(&mut self, updates: &[RelationshipUpdate]) {
+        self.early.changes.acknowledged(updates);
+        let refused = self.target.take_refused_early();
+        if !refused.is_empty() {
+            tracing::debug!(
+                "early: the target refuses {} updates for now",
+                refused.len()
+            );
+            self.early.changes.forget(&refused);
+        }
+    }
+
+    /// Before anything is written early: a process that resumes must know that the target is ahead.
+    pub(super) fn note_early(&mut self) -> Result<(), CommandError> {
+        let front = self.waiting.front().map(|step| &step.message);
+        let Some(newest) = self.early.changes.newest() else {
+            return Ok(());
+        };
+        if !matches!(front, Some(Step::Updates(_))) || !self.tracker.note_early(newest) {
+            return Ok(());
+        }
+        match &self.store {
+            Some(store) => store.note_early(newest),
+            None => Ok(()),
+        }
+    }
+
+    /// Everything that the live Watch has delivered through a revision is on the target.
+    pub(super) fn report_early(&mut self, revision: String) -> Result<(), CommandError> {
+        (self.report)(Applied {
+            early_revision: Some(revision),
+            at: Some(jiff::Timestamp::now().to_string()),
+            ..Applied::default()
+        })
+    }
+
+    /// Once the position has passed what was written early, all of it has to have come in the settled stream.
+    pub(super) fn confirm_early(&mut self) -> Result<(), CommandError> {
+        if !self.tracker.has_passed_early(self.early.changes.newest()) {
+            return Ok(());
+        }
+        if self.early.changes.is_empty() {
+            self.tracker.clear_early();
+            return Ok(());
+        }
+        Err(early::never_settled())
+    }
+
+    /// Keeps what is unconfirmed for the process that resumes. Nothing is in flight.
+    pub(super) fn keep_early(&mut self) {
+        let (Some(kept), Some(position)) = (&self.early.kept, self.tracker.position()) else {
+            return;
+        };
+        if !self.target.ambiguous().is_empty() || self.target.has_dropped() {
+            return;
+        }
+        kept.save(&position.source_revision, &self.early.changes);
+    }
+}

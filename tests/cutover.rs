@@ -2,6 +2,7 @@
 
 mod answers;
 mod contended;
+mod early;
 mod fence;
 mod gateway;
 mod printed;

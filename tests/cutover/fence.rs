@@ -160,7 +160,7 @@ fn cutover_before_plan_copy_or_follow_is_refused() {
 }
 
 /// Signals the spice-apply that a process has started.
-fn stop_applying(parent: u32, signal: &str) {
+pub(super) fn stop_applying(parent: u32, signal: &str) {
     let found = children(parent).into_iter().filter(|pid| {
         let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
         name.trim() == "spice-apply"

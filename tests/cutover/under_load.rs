@@ -240,3 +240,40 @@ fn memory_to_postgres_under_load_drains_what_had_to_settle() {
     };
     is_as_short_as_the_target_allows(&migrate_often(&load, repeat(1, 5)));
 }
+
+/// With the settle time that a source of this kind has by default, so many seconds of changes have not settled
+/// when the fence is confirmed: they were written early. A soak measures both targets.
+fn is_short_at_the_default_settle_time(from: Datastore, targets: [Datastore; 2]) {
+    for to in targets.into_iter().take(repeat(1, 2) as usize) {
+        let load = Load {
+            from,
+            to,
+            flags: &["--rate", "5", "--updates", "110"],
+            settle: None,
+            is_warm: to == Datastore::Postgres,
+        };
+        let all = migrate_often(&load, repeat(1, 5));
+        let worst = all[all.len() - 1].downtime;
+        assert!(worst <= 1.5 * slack(), "{all:?}");
+    }
+}
+
+#[test]
+fn mysql_at_the_default_settle_time_under_load_drains_in_a_moment() {
+    but_for_dead_mysql_servers(|| {
+        is_short_at_the_default_settle_time(
+            Datastore::MySql,
+            [Datastore::Postgres, Datastore::MySql],
+        );
+    });
+}
+
+#[test]
+fn memory_at_the_default_settle_time_under_load_drains_in_a_moment() {
+    but_for_dead_mysql_servers(|| {
+        is_short_at_the_default_settle_time(
+            Datastore::Memory,
+            [Datastore::MySql, Datastore::Postgres],
+        );
+    });
+}

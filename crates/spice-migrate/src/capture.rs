@@ -83,7 +83,7 @@ pub(crate) fn capture<'a>(
 }
 
 /// Leaves the start where spice-watch looks for one after which nothing of its own comes.
-fn keep_start(session: &Session, file: &Path, since: &str) -> Outcome {
+pub(crate) fn keep_start(session: &Session, file: &Path, since: &str) -> Outcome {
     let applied = Applied {
         source_revision: Some(since.to_owned()),
         target_revision: Some(since.to_owned()),

@@ -181,6 +181,13 @@ pub(crate) enum Since<'a> {
 pub(crate) struct Skip(pub(crate) Option<String>);
 
 impl Command {
+    fn since(self, since: Since<'_>) -> Self {
+        match since {
+            Since::Revision(revision) => self.flag("--since", revision),
+            Since::Back(file, skip) => self.flag("--since-file", file).skip(Some(skip)),
+        }
+    }
+
     fn skip(self, skip: Option<&Skip>) -> Self {
         match skip {
             None => self,
@@ -208,11 +215,9 @@ impl Watch<'_> {
 
     /// Until it is stopped.
     pub(crate) fn capture(&self, since: Since<'_>, heartbeat: &Span) -> Command {
-        let command = match since {
-            Since::Revision(revision) => self.command().flag("--since", revision),
-            Since::Back(file, skip) => self.command().flag("--since-file", file).skip(Some(skip)),
-        };
-        command.flag("--heartbeat", heartbeat.text())
+        self.command()
+            .since(since)
+            .flag("--heartbeat", heartbeat.text())
     }
 
     /// Until everything through a marker is in the spool.
@@ -227,6 +232,14 @@ impl Watch<'_> {
             .skip(skip)
             .quiet()
     }
+}
+
+/// All changes after a revision as they come, to stdout, until it is stopped.
+pub(crate) fn watch_live(context: &str, since: Since<'_>) -> Command {
+    Command::at("spice-watch", context)
+        .since(since)
+        .flag("--settle", "0s")
+        .quiet()
 }
 
 /// Whether a server's changes can be watched.

@@ -411,8 +411,13 @@ fn forget_changes(session: &Session) -> Outcome {
 
 fn of_a_copy(session: &Session) -> Outcome<Vec<PathBuf>> {
     let mut files = spool_files(session)?;
-    files
-        .extend(["position", "differences.ndjson", "checks.ndjson"].map(|name| session.file(name)));
+    let others = [
+        "position",
+        "position.early",
+        "differences.ndjson",
+        "checks.ndjson",
+    ];
+    files.extend(others.map(|name| session.file(name)));
     Ok(files)
 }
 

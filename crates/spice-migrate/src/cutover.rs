@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::cli::{self, OnSchema};
 use crate::commands::Apply;
 use crate::drain::{Drain, Marker};
+use crate::early::Early;
 use crate::ends::{self, Ends};
 use crate::phase::{Phase, Step, Switch, SyncPoint};
 use crate::records;
@@ -248,7 +249,9 @@ impl Cutover<'_> {
             )
             .hint(format!("{remedy}; then run: {}", session.words.same())));
         }
+        let early = Early::begin(session, self.ends).await;
         self.wait_for_the_fence().await?;
+        drop(early);
         let at = Instant::now();
         self.is_still_verified(at)?;
         Ok(at)

@@ -3,6 +3,7 @@
 use crate::capture;
 use crate::cli::{self, OnSchema};
 use crate::commands::{self, Apply};
+use crate::early;
 use crate::ends;
 use crate::phase::{Phase, Step};
 use crate::process::Ended;
@@ -47,6 +48,7 @@ pub(crate) async fn run(session: &Session, flags: &cli::Follow) -> Outcome {
         &session.spool_file(),
         &session.position_file(),
     )
+    .flag_if("--early", early::pipe(session))
     .arg_if("--prune", flags.prune);
     let applied = session.append(&session.applied_file())?;
     let mut apply = Kept::new(&session.runner, apply, Some(applied));

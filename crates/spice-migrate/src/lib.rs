@@ -29,6 +29,7 @@ mod copy;
 mod cutover;
 mod cutover_compare;
 mod drain;
+mod early;
 mod ends;
 mod folder;
 mod follow;

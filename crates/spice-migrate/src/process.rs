@@ -302,6 +302,11 @@ impl Child {
         (ended, output.and_then(Result::ok).unwrap_or_default())
     }
 
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        !locked(&self.runner).contains_key(&self.pid.as_raw_nonzero().get())
+    }
+
     /// Sends a signal, unless it has ended.
     pub(crate) fn signal(&self, signal: Signal) {
         let live = locked(&self.runner);

@@ -16,6 +16,9 @@ const TAIL: u64 = 1_000_000;
 /// What is in each line with a sync point, and in no other one of an apply.
 pub(crate) const SYNC_POINT: &str = r#""syncPoint":true"#;
 
+/// How a record of early changes begins.
+const EARLY: &str = r#"{"applied":{"earlyRevision":"#;
+
 /// The record in one line.
 pub(crate) fn parse(line: &[u8]) -> Option<Record> {
     serde_json::from_slice(line).ok()
@@ -74,6 +77,20 @@ pub(crate) fn last_pair(applied: &Path) -> Option<Pair> {
     })
 }
 
+/// Through which revision of the source an apply has written early, in the last of its records that have one.
+pub(crate) fn last_early(applied: &Path) -> Option<String> {
+    let bytes = tail(applied, TAIL).ok()?;
+    let is_early = |line: &&[u8]| {
+        let start = line.get(..EARLY.len());
+        start == Some(EARLY.as_bytes())
+    };
+    let line = bytes.split(|byte| *byte == b'\n').rfind(is_early)?;
+    match parse(line)? {
+        Record::Applied(applied) => applied.early_revision,
+        _ => None,
+    }
+}
+
 /// When an apply wrote last.
 pub(crate) fn last_write(applied: &Path) -> Option<String> {
     let bytes = tail(applied, TAIL).ok()?;
@@ -105,7 +122,29 @@ pub(crate) fn count(path: &Path, start: &[u8]) -> io::Result<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::{last_pair, last_write};
+    use spice_record::Record;
+    use spice_record::record::Applied;
+
+    use super::{last_early, last_pair, last_write};
+
+    #[test]
+    fn newest_early_record_is_found_among_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("applied.ndjson");
+        let line = |early: Option<&str>| {
+            let applied = Applied {
+                early_revision: early.map(str::to_owned),
+                at: Some("2026-01-01T00:00:00Z".to_owned()),
+                ..Applied::default()
+            };
+            serde_json::to_string(&Record::Applied(Box::new(applied))).unwrap() + "\n"
+        };
+        std::fs::write(&file, line(None)).unwrap();
+        assert_eq!(last_early(&file), None);
+        let lines = [line(Some("r1")), line(Some("r2")), line(None)].concat();
+        std::fs::write(&file, lines + "{\"applied\":{\"earlyRev").unwrap();
+        assert_eq!(last_early(&file).as_deref(), Some("r2"));
+    }
 
     #[test]
     fn newest_pair_counts_and_a_torn_line_does_not() {

@@ -113,6 +113,7 @@ fn archive(session: &Session) -> Outcome {
     files.extend(
         [
             "position",
+            "position.early",
             "applied.ndjson",
             "differences.ndjson",
             "checks.ndjson",

@@ -160,6 +160,11 @@ impl Session {
         self.file("applied.ndjson")
     }
 
+    /// The pipe through which changes come before they have settled.
+    pub(crate) fn early_file(&self) -> PathBuf {
+        self.file("early")
+    }
+
     /// A file that is removed when this run ends.
     pub(crate) fn temporary(&self, name: &str) -> Outcome<PathBuf> {
         let mut work = self.work.borrow_mut();

@@ -1,5 +1,6 @@
 //! What comes from the suite's shared crates: the only file of this crate that names them.
 
+pub(crate) use authzed::zedtoken;
 pub(crate) use spice_cli::display::escape;
 pub(crate) use spice_cli::log::{LogArgs, also_to};
 pub(crate) use spice_cli::run::PARENT_VARIABLE;

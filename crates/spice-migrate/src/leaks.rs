@@ -1,7 +1,7 @@
 //! What others have written to the source behind the fence, as the spool has it.
 
 use std::fs::File;
-use std::io::{self, BufReader, Seek as _, SeekFrom};
+use std::io::{self, BufRead, BufReader, Seek as _, SeekFrom};
 
 use spice_record::record::is_applied_from;
 use spice_record::{Record, RecordReader};
@@ -42,7 +42,8 @@ pub(crate) fn count(session: &Session, drained: SpoolEnd, markers: &[&str]) -> O
         } else {
             0
         };
-        let found = by_others(&spool, segment, offset, markers, &target).map_err(failed)?;
+        let records = records(&spool, segment, offset).map_err(failed)?;
+        let found = by_others(records, markers, &target).map_err(failed)?;
         if let Some(first) = found.first() {
             tracing::info!("after the fence: {}", escape(first));
         }
@@ -51,15 +52,25 @@ pub(crate) fn count(session: &Session, drained: SpoolEnd, markers: &[&str]) -> O
     Ok(count)
 }
 
-/// The changes in a segment without what spice-watch itself adds at a marker, states of relationships that
-/// collided, and without what `reverse` has brought from the target.
-fn by_others(
+/// How many changes of others a stream of changes after the first marker holds. The first one is shown.
+pub(crate) fn count_in(session: &Session, changes: &[u8], markers: &[&str]) -> Outcome<usize> {
+    let target = session.state()?.target.datastore_id.unwrap_or_default();
+    let found = by_others(RecordReader::new(changes, "spice-watch"), markers, &target);
+    let found = found.map_err(|error| {
+        CommandError::new(Exit::Failed, error).hint(format!("run: {}", session.words.same()))
+    })?;
+    if let Some(first) = found.first() {
+        tracing::info!("after the fence: {}", escape(first));
+    }
+    Ok(found.len())
+}
+
+/// The records of a segment from an offset on.
+fn records(
     spool: &Spool,
     segment: u64,
     offset: u64,
-    markers: &[&str],
-    target: &str,
-) -> Result<Vec<String>, String> {
+) -> Result<RecordReader<BufReader<File>>, String> {
     let open = || -> io::Result<File> {
         let mut file = File::open(spool.segment(segment))?;
         file.seek(SeekFrom::Start(offset))?;
@@ -67,7 +78,16 @@ fn by_others(
     };
     let file = open().map_err(|error| error.to_string())?;
     let name = spool.segment(segment).display().to_string();
-    let mut records = RecordReader::new(BufReader::new(file), name);
+    Ok(RecordReader::new(BufReader::new(file), name))
+}
+
+/// The changes in records without what spice-watch itself adds at a marker, states of relationships that
+/// collided, and without what `reverse` has brought from the target.
+fn by_others(
+    mut records: RecordReader<impl BufRead>,
+    markers: &[&str],
+    target: &str,
+) -> Result<Vec<String>, String> {
     let mut found = Vec::new();
     while let Some(record) = records.next_record().map_err(|error| error.to_string())? {
         let is_change = match &record {
@@ -106,7 +126,7 @@ pub(crate) fn end(session: &Session) -> Outcome<SpoolEnd> {
 mod tests {
     use serde_json::json;
 
-    use super::{Spool, by_others};
+    use super::{Spool, by_others, records};
 
     #[test]
     fn what_reverse_brought_back_is_no_leak() {
@@ -123,7 +143,12 @@ mod tests {
         ];
         std::fs::write(&path, lines.map(|line| format!("{line}\n")).concat()).unwrap();
         let leaked = |target: &str| {
-            let found = by_others(&Spool::new(&path), 0, 0, &["marker"], target).unwrap();
+            let found = by_others(
+                records(&Spool::new(&path), 0, 0).unwrap(),
+                &["marker"],
+                target,
+            )
+            .unwrap();
             let revisions = ["reversed", "third", "mixed", "late"];
             let is_found = |revision: &&str| found.iter().any(|line| line.contains(*revision));
             revisions.into_iter().filter(is_found).collect::<Vec<_>>()

@@ -114,6 +114,18 @@ impl AmbiguousWrites {
         }
     }
 
+    /// This one, whose end may be unknown, is not there now. Another one of the same relationship may be applied late.
+    pub(crate) fn settle_one(&mut self, update: &RelationshipUpdate) {
+        if let Some(key) = update.relationship.as_ref().map(key)
+            && self
+                .relationships
+                .get(&key)
+                .is_some_and(|write| write.update == *update)
+        {
+            self.relationships.remove(&key);
+        }
+    }
+
     /// These are not there, and never will be.
     pub(crate) fn settle(&mut self, updates: &[RelationshipUpdate]) {
         for relationship in updates

@@ -9,8 +9,8 @@
 mod kept;
 mod reader;
 
-use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hasher as _;
 
 use authzed::v1::RelationshipUpdate;
@@ -30,13 +30,22 @@ pub(crate) use self::reader::{EarlyStep, Expected, open};
 const MOST: usize = 100_000;
 
 /// What was written to a relationship early.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 struct Written {
     revision: Revision,
     /// Of the update. It needs no key of its own: what it is compared with has the same revision.
     fingerprint: u64,
-    /// The target has it. Until then the settled stream leaves nothing out for it.
+    /// The target has it.
     is_acknowledged: bool,
+    /// Until then: the last settled update that was left out for it, and its revision.
+    left_out: Option<Box<LeftOut>>,
+}
+
+/// A settled update that is to be written after all, if the target refuses the early one.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct LeftOut {
+    pub(crate) revision: String,
+    pub(crate) update: RelationshipUpdate,
 }
 
 /// What was written early, and has not come in the settled stream yet.
@@ -62,6 +71,16 @@ impl EarlyChanges {
     /// Whether everything that was written early has come in the settled stream.
     pub(crate) fn is_empty(&self) -> bool {
         self.unconfirmed.is_empty()
+    }
+
+    /// Whether everything early through a settled revision has come in the settled stream.
+    pub(crate) fn is_confirmed_through(&self, token: &str) -> bool {
+        let settled = decode(token);
+        let has_settled = |written: &Written| {
+            let settled = settled.as_ref();
+            settled.is_some_and(|settled| !is_after(&written.revision, settled))
+        };
+        !self.unconfirmed.values().any(has_settled)
     }
 
     /// The newest revision of which something was written early.
@@ -92,10 +111,15 @@ impl EarlyChanges {
             let Some(key) = key_of(&update) else {
                 continue;
             };
-            let is_known = match self.unconfirmed.get(&key) {
-                Some(written) if is_after(&written.revision, &revision) => continue,
-                written => written.is_some(),
-            };
+            let before = self.unconfirmed.get_mut(&key);
+            if before
+                .as_ref()
+                .is_some_and(|written| is_after(&written.revision, &revision))
+            {
+                continue;
+            }
+            let is_known = before.is_some();
+            let left_out = before.and_then(|written| written.left_out.take());
             if !is_known && self.unconfirmed.len() >= MOST {
                 continue;
             }
@@ -103,6 +127,7 @@ impl EarlyChanges {
                 revision: revision.clone(),
                 fingerprint: fingerprint(&update),
                 is_acknowledged: false,
+                left_out,
             };
             self.unconfirmed.insert(key, written);
             taken.push(update);
@@ -120,7 +145,9 @@ impl EarlyChanges {
         let mut divided = Divided::default();
         for update in updates {
             let is_there = match (&revision, key_of(&update.0)) {
-                (Some(revision), Some(key)) => self.is_there(revision, contended, &key, &update.0),
+                (Some(revision), Some(key)) => {
+                    self.is_there((token, revision), contended, &key, &update.0)
+                }
                 _ => false,
             };
             match is_there {
@@ -133,15 +160,21 @@ impl EarlyChanges {
 
     fn is_there(
         &mut self,
-        revision: &Revision,
+        (token, revision): (&str, &Revision),
         contended: bool,
         key: &[u8],
         update: &RelationshipUpdate,
     ) -> bool {
-        let Some(written) = self.unconfirmed.get(key) else {
+        let Some(written) = self.unconfirmed.get_mut(key) else {
             return false;
         };
-        if written.is_acknowledged && is_after(&written.revision, revision) {
+        if is_after(&written.revision, revision) {
+            if !written.is_acknowledged {
+                written.left_out = Some(Box::new(LeftOut {
+                    revision: token.to_owned(),
+                    update: update.clone(),
+                }));
+            }
             return true;
         }
         let is_same = !contended
@@ -152,23 +185,32 @@ impl EarlyChanges {
         is_same
     }
 
-    /// These were taken, and the target has them.
-    pub(crate) fn acknowledged(&mut self, updates: &[RelationshipUpdate]) {
+    /// These were taken, and the target has them; those that are `waiting` were taken after them.
+    pub(crate) fn acknowledged<'a>(
+        &mut self,
+        updates: &[RelationshipUpdate],
+        waiting: impl Iterator<Item = &'a RelationshipUpdate>,
+    ) {
+        let later: HashSet<Vec<u8>> = waiting.filter_map(key_of).collect();
         for update in updates {
             if let Some(key) = key_of(update)
+                && !later.contains(&key)
                 && let Some(written) = self.unconfirmed.get_mut(&key)
                 && written.fingerprint == fingerprint(update)
             {
                 written.is_acknowledged = true;
+                written.left_out = None;
             }
         }
     }
 
-    /// The target refuses these now: the settled stream has them in their place.
-    pub(crate) fn forget(&mut self, updates: &[RelationshipUpdate]) {
-        for key in updates.iter().filter_map(key_of) {
-            self.unconfirmed.remove(&key);
-        }
+    /// The target refuses these now: the settled stream has them in their place. Returns what was left out for them.
+    pub(crate) fn forget(&mut self, updates: &[RelationshipUpdate]) -> Vec<LeftOut> {
+        let written = updates.iter().filter_map(key_of);
+        let written = written.filter_map(|key| self.unconfirmed.remove(&key));
+        written
+            .filter_map(|written| written.left_out.map(|left_out| *left_out))
+            .collect()
     }
 }
 

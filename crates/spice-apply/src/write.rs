@@ -296,7 +296,7 @@ impl<S: Server> Policy for FollowPolicy<'_, S> {
         for update in &as_written(std::slice::from_ref(update), stage) {
             if self.origin.is_early {
                 // Of one whose end was unknown before nothing is to be looked for.
-                self.target.ambiguous().settle(std::slice::from_ref(update));
+                self.target.ambiguous().settle_one(update);
                 lock(&self.target.refused_early).push(update.clone());
                 continue;
             }

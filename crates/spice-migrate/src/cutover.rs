@@ -250,8 +250,12 @@ impl Cutover<'_> {
             .hint(format!("{remedy}; then run: {}", session.words.same())));
         }
         let early = Early::begin(session, self.ends).await;
-        self.wait_for_the_fence().await?;
-        drop(early);
+        let fenced = self.wait_for_the_fence().await;
+        match (&fenced, early) {
+            (Err(_), Some(early)) => early.end().await,
+            (_, early) => drop(early),
+        }
+        fenced?;
         let at = Instant::now();
         self.is_still_verified(at)?;
         Ok(at)

@@ -24,6 +24,10 @@ use crate::suite::{CommandError, PositionFile, zedtoken};
 
 /// How long the target may take to come close before the fence is asked for regardless.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// A target through which a marker comes within this time is close.
+const CLOSE: Duration = Duration::from_millis(700);
+/// How long the Watch may take to end.
+const ENDING: Duration = Duration::from_secs(1);
 /// How often is looked whether it has.
 const EVERY: Duration = Duration::from_millis(100);
 
@@ -98,24 +102,11 @@ impl Early {
         let early = Self {
             watch: watch.map_err(text)?,
         };
-        let command = commands::mark(source).quiet();
-        let marker = session.runner.spawn_silent(&command, Output::Kept);
-        let (ended, marker) = marker.map_err(text)?.finish().await;
-        if ended != Ended::Code(0) {
-            return Err(format!("{source} takes no marker"));
-        }
-        let marker = String::from_utf8_lossy(&marker).trim().to_owned();
         tracing::info!(
             "bringing over what was written to {source} in the last {} s, before it has settled",
             settling(&state).as_secs()
         );
-        while !reached(session, &marker) {
-            if early.watch.has_ended() {
-                return Err(format!(
-                    "the live Watch has ended: see {}",
-                    session.file("cutover.log").display()
-                ));
-            }
+        while !early.is_close(session, source, began).await? {
             if began.elapsed() > PATIENCE {
                 tracing::info!(
                     "{} is not close after {} s; what is left is applied behind the fence",
@@ -124,9 +115,46 @@ impl Early {
                 );
                 break;
             }
-            tokio::time::sleep(EVERY).await;
         }
         Ok(early)
+    }
+
+    /// Writes a marker, and waits until it has come through; whether that took no longer than an operator notices.
+    async fn is_close(
+        &self,
+        session: &Session,
+        source: &str,
+        began: Instant,
+    ) -> Result<bool, String> {
+        let text = |failure: CommandError| failure.message().to_owned();
+        let command = commands::mark(source).quiet();
+        let marker = session.runner.spawn_silent(&command, Output::Kept);
+        let (ended, marker) = marker.map_err(text)?.finish().await;
+        if ended != Ended::Code(0) {
+            return Err(format!("{source} takes no marker"));
+        }
+        let marker = String::from_utf8_lossy(&marker).trim().to_owned();
+        let marked = Instant::now();
+        while !reached(session, &marker) {
+            if self.watch.has_ended() {
+                return Err(format!(
+                    "the live Watch has ended: see {}",
+                    session.file("cutover.log").display()
+                ));
+            }
+            if began.elapsed() > PATIENCE {
+                return Ok(false);
+            }
+            tokio::time::sleep(EVERY).await;
+        }
+        Ok(marked.elapsed() <= CLOSE)
+    }
+}
+
+impl Early {
+    /// Ends the Watch, so that another one can begin.
+    pub(crate) async fn end(mut self) {
+        let _ = tokio::time::timeout(ENDING, self.watch.terminate()).await;
     }
 }
 

@@ -53,6 +53,9 @@ impl KeptFile {
         };
         // What cannot be removed could be taken again, after other writes.
         let removed = std::fs::remove_file(&self.0);
+        if removed.is_err() {
+            let _ = private().truncate(true).open(&self.0);
+        }
         let parsed = removed.ok().and_then(|()| parse(position, &text));
         parsed.unwrap_or_default()
     }
@@ -95,6 +98,7 @@ fn parse(position: &str, text: &str) -> Option<EarlyChanges> {
             revision: Revision::Integer(fields.next()?.parse().ok()?),
             fingerprint: fields.next()?.parse().ok()?,
             is_acknowledged: true,
+            left_out: None,
         };
         let key = STANDARD.decode(fields.next()?).ok()?;
         early.unconfirmed.insert(key, written);

@@ -26,7 +26,7 @@ fn early() -> EarlyChanges {
 /// How many of these are written early, and acknowledged.
 fn take(early: &mut EarlyChanges, number: u64, some: &[RelationshipUpdate]) -> usize {
     let taken = early.take(&revision(number), updates(some));
-    early.acknowledged(&taken);
+    early.acknowledged(&taken, [].iter());
     taken.len()
 }
 
@@ -67,14 +67,31 @@ fn what_was_written_early_is_not_written_again_and_confirmed_once() {
 }
 
 #[test]
-fn nothing_is_left_out_for_what_is_not_acknowledged() {
+fn what_is_left_out_for_a_refused_update_comes_back() {
     let mut early = early();
     early.take(&revision(110), updates(&[touch("a"), touch("b")]));
-    // It has been overtaken by the settled stream, which has the rest as well.
-    assert_eq!(
-        divide(&mut early, 105, &[delete("a")]),
-        [text(&delete("a"))]
-    );
+    for (number, update) in [(104, touch("a")), (105, delete("a"))] {
+        assert!(divide(&mut early, number, &[update]).is_empty());
+    }
+    // Another one of the same relationship changes nothing about that.
+    let waiting = early.take(&revision(112), updates(&[touch("a")]));
+    let left_out = early.forget(&[touch("a"), touch("b")]);
+    let left_out: Vec<_> = left_out
+        .iter()
+        .map(|one| (one.revision.clone(), text(&one.update)))
+        .collect();
+    assert_eq!(left_out, [(revision(105), text(&delete("a")))]);
+    assert_eq!(waiting.len(), 1);
+    // Of what was acknowledged nothing comes back.
+    take(&mut early, 120, &[touch("c")]);
+    divide(&mut early, 115, &[delete("c")]);
+    assert!(early.forget(&[touch("c")]).is_empty());
+}
+
+#[test]
+fn what_is_not_acknowledged_confirms_nothing() {
+    let mut early = early();
+    early.take(&revision(110), updates(&[touch("a"), touch("b")]));
     assert_eq!(
         divide(&mut early, 110, &[touch("a"), touch("b")]),
         [text(&touch("a")), text(&touch("b"))]
@@ -83,15 +100,42 @@ fn nothing_is_left_out_for_what_is_not_acknowledged() {
     // The acknowledgement of an update that another one has replaced.
     early.take(&revision(120), updates(&[touch("a")]));
     early.take(&revision(121), updates(&[delete("a")]));
-    early.acknowledged(&[touch("a")]);
-    assert_eq!(divide(&mut early, 120, &[touch("a")]), [text(&touch("a"))]);
+    early.acknowledged(&[touch("a")], [].iter());
+    assert_eq!(
+        divide(&mut early, 121, &[delete("a")]),
+        [text(&delete("a"))]
+    );
+}
+
+/// A relationship that changes to and fro: the last update is not there with the first.
+#[test]
+fn acknowledgement_is_of_nothing_that_waits() {
+    let mut early = early();
+    let first = early.take(&revision(109), updates(&[touch("a"), touch("b")]));
+    let mut waiting = early.take(&revision(110), updates(&[delete("a")]));
+    waiting.extend(early.take(&revision(111), updates(&[touch("a")])));
+    early.acknowledged(&first, waiting.iter());
+    assert!(divide(&mut early, 109, &[touch("b")]).is_empty());
+    assert_eq!(divide(&mut early, 111, &[touch("a")]), [text(&touch("a"))]);
+}
+
+#[test]
+fn only_what_has_settled_must_have_come() {
+    let mut early = early();
+    take(&mut early, 110, &[touch("a")]);
+    take(&mut early, 120, &[touch("b")]);
+    assert!(early.is_confirmed_through(&revision(109)));
+    assert!(!early.is_confirmed_through(&revision(110)));
+    divide(&mut early, 110, &[touch("a")]);
+    assert!(early.is_confirmed_through(&revision(119)));
+    assert!(!early.is_confirmed_through(&revision(120)));
 }
 
 #[test]
 fn what_is_refused_comes_with_the_settled_stream() {
     let mut early = early();
     let taken = early.take(&revision(110), updates(&[touch("a"), touch("b")]));
-    early.acknowledged(&taken);
+    early.acknowledged(&taken, [].iter());
     early.forget(&[touch("a")]);
     assert_eq!(
         divide(&mut early, 110, &[touch("a"), touch("b")]),

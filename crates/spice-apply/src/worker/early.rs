@@ -7,6 +7,7 @@ use spice_cli::byte_channel::{Held, Receiver};
 use spice_client::server::Server;
 use spice_record::digest::Digest;
 use spice_record::record::Applied;
+use spice_record::relationship::Update;
 
 use super::Worker;
 use crate::coalesce::Coalescer;
@@ -106,6 +107,12 @@ impl<S: Server> Worker<S> {
         let step = step.map(|step| match step {
             EarlyStep::Schema(schema) => {
                 self.early.schema = schema;
+                if !self.has_early_schema() {
+                    tracing::info!(
+                        "early: the source has another schema than the target: until that has settled, nothing is \
+                         written early"
+                    );
+                }
                 None
             }
             // What it has may need a schema that comes in its place in the settled stream.
@@ -119,17 +126,26 @@ impl<S: Server> Worker<S> {
         if step.message.is_none() && updates.is_empty() {
             return;
         }
-        // What comes behind it reaches further.
-        let back = self.waiting.back().map(|step| &step.message);
-        if matches!(back, Some(Step::EarlyThrough(_))) {
-            self.waiting.pop_back();
-        }
-        if let Some(Step::Updates(before)) = self.waiting.back_mut().map(|step| &mut step.message)
-            && before.len() + updates.len() <= TOGETHER
-            && step.message.is_none()
-        {
-            before.append(&mut updates);
-            return;
+        let count = self.waiting.len();
+        let is_through = |step: Option<&Held<Step>>| {
+            step.is_some_and(|step| matches!(step.message, Step::EarlyThrough(_)))
+        };
+        let has_through = is_through(self.waiting.back());
+        if step.message.is_some() {
+            // It reaches further.
+            if has_through {
+                self.waiting.pop_back();
+            }
+        } else {
+            let last = count.checked_sub(1 + usize::from(has_through));
+            let before = last.and_then(|last| self.waiting.get_mut(last));
+            if let Some(Step::Updates(before)) = before.map(|step| &mut step.message)
+                && before.len() + updates.len() <= TOGETHER
+            {
+                before.append(&mut updates);
+                self.waiting.truncate(count - usize::from(has_through));
+                return;
+            }
         }
         self.waiting.push_back(step.map(|through| match through {
             Some(revision) => Step::EarlyThrough(revision),
@@ -145,15 +161,38 @@ impl<S: Server> Worker<S> {
     }
 
     /// An early batch was written, but for what was refused: the settled stream has that.
+    ///
+    /// What was left out for a refused one is written after all. Its transaction still waits behind this batch, unless
+    /// another early update of the same relationship was written before it.
     pub(super) fn acknowledge_early(&mut self, updates: &[RelationshipUpdate]) {
-        self.early.changes.acknowledged(updates);
+        let waiting = self.waiting.iter().flat_map(|step| match &step.message {
+            Step::Updates(updates) => updates.as_slice(),
+            _ => &[],
+        });
+        self.early.changes.acknowledged(updates, waiting);
         let refused = self.target.take_refused_early();
         if !refused.is_empty() {
             tracing::debug!(
                 "early: the target refuses {} updates for now",
                 refused.len()
             );
-            self.early.changes.forget(&refused);
+            for left_out in self.early.changes.forget(&refused) {
+                let place =
+                    self.waiting
+                        .iter_mut()
+                        .rev()
+                        .find_map(|step| match &mut step.message {
+                            Step::Transaction(change, _)
+                                if change.revision == left_out.revision =>
+                            {
+                                Some(change)
+                            }
+                            _ => None,
+                        });
+                if let Some(change) = place {
+                    change.updates.push(Update(left_out.update));
+                }
+            }
         }
     }
 
@@ -183,14 +222,21 @@ impl<S: Server> Worker<S> {
 
     /// Once the position has passed what was written early, all of it has to have come in the settled stream.
     pub(super) fn confirm_early(&mut self) -> Result<(), CommandError> {
-        if !self.tracker.has_passed_early(self.early.changes.newest()) {
-            return Ok(());
+        match self.is_early_confirmed() {
+            Some(false) => Err(early::never_settled()),
+            Some(true) | None => Ok(()),
         }
-        if self.early.changes.is_empty() {
+    }
+
+    /// Notes that the target is no longer ahead, where the position has passed what was written early; `false` where
+    /// something of that never came.
+    pub(super) fn is_early_confirmed(&mut self) -> Option<bool> {
+        let position = self.tracker.passed_early()?;
+        let is_confirmed = self.early.changes.is_confirmed_through(position);
+        if is_confirmed {
             self.tracker.clear_early();
-            return Ok(());
         }
-        Err(early::never_settled())
+        Some(is_confirmed)
     }
 
     /// Keeps what is unconfirmed for the process that resumes. Nothing is in flight.

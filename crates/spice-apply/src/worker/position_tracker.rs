@@ -237,14 +237,12 @@ impl PositionTracker {
         true
     }
 
-    /// Whether the position has passed all that was written early, and that is noted.
-    pub(super) fn has_passed_early(&self, newest: Option<&str>) -> bool {
-        self.position.as_ref().is_some_and(|position| {
-            let at = &position.source_revision;
-            let early_until = position.early_until.as_deref();
-            early_until.is_some_and(|until| includes(at, until))
-                && newest.is_none_or(|newest| includes(at, newest))
-        })
+    /// The source's revision, where it has passed all that is noted as written early.
+    pub(super) fn passed_early(&self) -> Option<&str> {
+        let position = self.position.as_ref()?;
+        let at = position.source_revision.as_str();
+        let until = position.early_until.as_deref()?;
+        includes(at, until).then_some(at)
     }
 
     /// The target holds everything through the position, and no more.

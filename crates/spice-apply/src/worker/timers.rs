@@ -185,9 +185,7 @@ impl<S: Server> Worker<S> {
     /// Saves the position, unless a write before it is ambiguous: that has to be replayed.
     pub(super) fn save(&mut self) -> Result<(), CommandError> {
         // Else it would be taken for one that was never confirmed.
-        if self.early.changes.is_empty() && self.tracker.has_passed_early(None) {
-            self.tracker.clear_early();
-        }
+        self.is_early_confirmed();
         let (Some(store), Some(position)) = (&self.store, self.tracker.position()) else {
             return Ok(());
         };

@@ -120,6 +120,41 @@ async fn change_that_never_settles_is_an_error() {
     assert_eq!(failure.exit, Exit::Failed);
 }
 
+/// The position passes what was written early while more is there: a process that is killed then has lost nothing.
+#[tokio::test(start_paused = true)]
+async fn position_that_has_passed_early_changes_is_sound_while_more_wait() {
+    let world = exact();
+    let (mut worker, sender) = world.worker();
+    let early_sender = live(&mut worker);
+    send_early(&early_sender, early(3));
+    let (shutdown, _signal) = Shutdown::simulated();
+    {
+        let running = worker.run(&shutdown);
+        tokio::pin!(running);
+        let soon = Duration::from_secs(1);
+        assert!(tokio::time::timeout(soon, &mut running).await.is_err());
+    }
+    world.feed_settled(&sender, 0, 6);
+    worker.receive_waiting();
+    send_early(&early_sender, early(9));
+    worker.receive_waiting();
+    for _ in 0..8 {
+        worker.step(&shutdown).await.expect("no error");
+        worker.tracker.note_unsaved();
+        worker.save().expect("saved");
+        let position = world.position().expect("a position");
+        assert!(
+            crate::resume::check_early(&position).is_ok(),
+            "{position:?}"
+        );
+        if world.saved_number() < 9 && position.early_until.is_none() {
+            let there = world.server.relationships();
+            assert!(!there.contains(&super::relationship("own009")));
+        }
+    }
+    assert_eq!(world.saved_number(), 6);
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_the_target_refuses_early_is_written_in_its_place() {
     let world = World::new(SOURCE);

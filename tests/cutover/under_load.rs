@@ -248,7 +248,10 @@ fn is_short_at_the_default_settle_time(from: Datastore, targets: [Datastore; 2])
         let load = Load {
             from,
             to,
-            flags: &["--rate", "5", "--updates", "110"],
+            flags: match repeat(0, 1) {
+                0 => &["--rate", "2", "--updates", "110"],
+                _ => &["--rate", "5", "--updates", "110"],
+            },
             settle: None,
             is_warm: to == Datastore::Postgres,
         };

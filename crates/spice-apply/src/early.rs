@@ -37,8 +37,6 @@ struct Written {
     fingerprint: u64,
     /// The target has it.
     is_acknowledged: bool,
-    /// Until then: the last settled update that was left out for it, and its revision.
-    left_out: Option<Box<LeftOut>>,
 }
 
 /// A settled update that is to be written after all, if the target refuses the early one.
@@ -53,6 +51,8 @@ pub(crate) struct LeftOut {
 pub(crate) struct EarlyChanges {
     /// By the complete key of the relationship: a digest could be forged to make a revocation be left out.
     unconfirmed: HashMap<Vec<u8>, Written>,
+    /// The last settled update of a relationship that was left out for one that is not acknowledged.
+    left_out: HashMap<Vec<u8>, LeftOut>,
     /// Through where the settled stream was read.
     settled: Option<Revision>,
     /// The newest revision of which something was written early.
@@ -111,15 +111,10 @@ impl EarlyChanges {
             let Some(key) = key_of(&update) else {
                 continue;
             };
-            let before = self.unconfirmed.get_mut(&key);
-            if before
-                .as_ref()
-                .is_some_and(|written| is_after(&written.revision, &revision))
-            {
-                continue;
-            }
-            let is_known = before.is_some();
-            let left_out = before.and_then(|written| written.left_out.take());
+            let is_known = match self.unconfirmed.get(&key) {
+                Some(written) if is_after(&written.revision, &revision) => continue,
+                written => written.is_some(),
+            };
             if !is_known && self.unconfirmed.len() >= MOST {
                 continue;
             }
@@ -127,12 +122,12 @@ impl EarlyChanges {
                 revision: revision.clone(),
                 fingerprint: fingerprint(&update),
                 is_acknowledged: false,
-                left_out,
             };
             self.unconfirmed.insert(key, written);
             taken.push(update);
         }
-        if !taken.is_empty() {
+        let newest = self.newest.as_ref();
+        if !taken.is_empty() && newest.is_none_or(|(_, newest)| is_after(&revision, newest)) {
             self.newest = Some((token.to_owned(), revision));
         }
         taken
@@ -165,15 +160,16 @@ impl EarlyChanges {
         key: &[u8],
         update: &RelationshipUpdate,
     ) -> bool {
-        let Some(written) = self.unconfirmed.get_mut(key) else {
+        let Some(written) = self.unconfirmed.get(key) else {
             return false;
         };
         if is_after(&written.revision, revision) {
             if !written.is_acknowledged {
-                written.left_out = Some(Box::new(LeftOut {
+                let left_out = LeftOut {
                     revision: token.to_owned(),
                     update: update.clone(),
-                }));
+                };
+                self.left_out.insert(key.to_vec(), left_out);
             }
             return true;
         }
@@ -193,24 +189,26 @@ impl EarlyChanges {
     ) {
         let later: HashSet<Vec<u8>> = waiting.filter_map(key_of).collect();
         for update in updates {
-            if let Some(key) = key_of(update)
-                && !later.contains(&key)
-                && let Some(written) = self.unconfirmed.get_mut(&key)
+            let Some(key) = key_of(update).filter(|key| !later.contains(key)) else {
+                continue;
+            };
+            self.left_out.remove(&key);
+            if let Some(written) = self.unconfirmed.get_mut(&key)
                 && written.fingerprint == fingerprint(update)
             {
                 written.is_acknowledged = true;
-                written.left_out = None;
             }
         }
     }
 
     /// The target refuses these now: the settled stream has them in their place. Returns what was left out for them.
     pub(crate) fn forget(&mut self, updates: &[RelationshipUpdate]) -> Vec<LeftOut> {
-        let written = updates.iter().filter_map(key_of);
-        let written = written.filter_map(|key| self.unconfirmed.remove(&key));
-        written
-            .filter_map(|written| written.left_out.map(|left_out| *left_out))
-            .collect()
+        let mut left_out = Vec::new();
+        for key in updates.iter().filter_map(key_of) {
+            self.unconfirmed.remove(&key);
+            left_out.extend(self.left_out.remove(&key));
+        }
+        left_out
     }
 }
 

@@ -249,7 +249,9 @@ impl Cutover<'_> {
             )
             .hint(format!("{remedy}; then run: {}", session.words.same())));
         }
+        let began = Instant::now();
         let early = Early::begin(session, self.ends).await;
+        let grace = GRACE + began.elapsed(Instant::now());
         let fenced = self.wait_for_the_fence().await;
         match (&fenced, early) {
             (Err(_), Some(early)) => early.end().await,
@@ -257,7 +259,7 @@ impl Cutover<'_> {
         }
         fenced?;
         let at = Instant::now();
-        self.is_still_verified(at)?;
+        self.is_still_verified(at, grace)?;
         Ok(at)
     }
 
@@ -272,7 +274,7 @@ impl Cutover<'_> {
     }
 
     /// The verdict was young when this began, and somebody may have been waited for, for long.
-    fn is_still_verified(&self, now: Instant) -> Outcome {
+    fn is_still_verified(&self, now: Instant, grace: Duration) -> Outcome {
         let session = self.session;
         if self.flags.fence_command.is_some() {
             return Ok(());
@@ -281,7 +283,7 @@ impl Cutover<'_> {
             return Ok(());
         };
         let mut policy = self.flags.safety.policy(&state);
-        policy.grace = GRACE;
+        policy.grace = grace;
         let Err(found) = is_verified(state.proved_at(), &policy, now) else {
             return Ok(());
         };

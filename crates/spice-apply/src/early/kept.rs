@@ -98,7 +98,6 @@ fn parse(position: &str, text: &str) -> Option<EarlyChanges> {
             revision: Revision::Integer(fields.next()?.parse().ok()?),
             fingerprint: fields.next()?.parse().ok()?,
             is_acknowledged: true,
-            left_out: None,
         };
         let key = STANDARD.decode(fields.next()?).ok()?;
         early.unconfirmed.insert(key, written);

@@ -165,35 +165,23 @@ impl<S: Server> Worker<S> {
     /// What was left out for a refused one is written after all. Its transaction still waits behind this batch, unless
     /// another early update of the same relationship was written before it.
     pub(super) fn acknowledge_early(&mut self, updates: &[RelationshipUpdate]) {
+        let refused = self.target.take_refused_early();
+        for left_out in self.early.changes.forget(&refused) {
+            let revision = left_out.revision.as_str();
+            let changes = self.waiting.iter_mut().rev();
+            let mut changes = changes.filter_map(|step| match &mut step.message {
+                Step::Transaction(change, _) => Some(change),
+                _ => None,
+            });
+            if let Some(change) = changes.find(|change| change.revision == revision) {
+                change.updates.push(Update(left_out.update));
+            }
+        }
         let waiting = self.waiting.iter().flat_map(|step| match &step.message {
             Step::Updates(updates) => updates.as_slice(),
             _ => &[],
         });
         self.early.changes.acknowledged(updates, waiting);
-        let refused = self.target.take_refused_early();
-        if !refused.is_empty() {
-            tracing::debug!(
-                "early: the target refuses {} updates for now",
-                refused.len()
-            );
-            for left_out in self.early.changes.forget(&refused) {
-                let place =
-                    self.waiting
-                        .iter_mut()
-                        .rev()
-                        .find_map(|step| match &mut step.message {
-                            Step::Transaction(change, _)
-                                if change.revision == left_out.revision =>
-                            {
-                                Some(change)
-                            }
-                            _ => None,
-                        });
-                if let Some(change) = place {
-                    change.updates.push(Update(left_out.update));
-                }
-            }
-        }
     }
 
     /// Before anything is written early: a process that resumes must know that the target is ahead.

@@ -4,11 +4,13 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use authzed::v1::relationship_update::Operation;
 use proptest::prelude::*;
 use spice_cli::byte_channel::{Sender, channel};
 use spice_cli::shutdown::SIGTERM;
 use spice_cli::{Exit, Shutdown};
 use spice_client::scripted::touch;
+use spice_record::record::Transaction;
 use spice_record::relationship::Update;
 
 use super::{Ended, Scripted, Source, Step, Worker, World, checkpoint, send, transaction, updates};
@@ -183,6 +185,47 @@ async fn what_the_target_refuses_early_is_written_in_its_place() {
     world.expect_state(3, "once it has settled");
     signal(SIGTERM, true);
     running.await.expect("stopped");
+}
+
+/// A revocation is left out for a later grant, which the target refuses, now and in its place.
+#[tokio::test(start_paused = true)]
+async fn what_was_left_out_for_a_refused_update_is_written() {
+    for equal_comes_too in [false, true] {
+        let world = World::without(SOURCE, &[1, 2]);
+        world.server.put([super::relationship("x")]);
+        world.server.latency(Duration::from_millis(10));
+        let grant = super::update(Operation::Touch, super::expiring("x", 4_000_000_000));
+        let refused = grant.clone();
+        world.server.refuses(move |update| {
+            (*update == refused).then(|| spice_client::scripted::refused("INVALID_SUBJECT_TYPE"))
+        });
+        let (mut worker, sender) = world.worker();
+        let early_sender = live(&mut worker);
+        let step = |number, update| {
+            let change = Transaction {
+                revision: SOURCE.revision(number),
+                updates: vec![Update(update)],
+                ..Transaction::default()
+            };
+            Step::Transaction(Box::new(change), super::place(number))
+        };
+        let updates = vec![Update(grant.clone())];
+        send_early(
+            &early_sender,
+            EarlyStep::Updates(SOURCE.revision(2), updates),
+        );
+        worker.receive_waiting();
+        send(&sender, step(1, spice_client::scripted::delete("x")));
+        if equal_comes_too {
+            send(&sender, step(2, grant.clone()));
+        }
+        worker.receive_waiting();
+        let (shutdown, _signal) = Shutdown::simulated();
+        let soon = Duration::from_secs(2);
+        let ended = tokio::time::timeout(soon, worker.run(&shutdown)).await;
+        assert_eq!(ended.is_ok(), equal_comes_too, "{ended:?}");
+        assert!(world.server.relationships().is_empty(), "{equal_comes_too}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -27,8 +27,13 @@ fn following(from: Datastore, to: Datastore) -> (Migration, crate::support::runn
 
 /// The target holds what the writers have written, and what was there before.
 fn holds_the_journal(migration: &Migration, journal: &Path) {
+    holds_the_journal_and(migration, journal, &[relationship("first")]);
+}
+
+/// The target holds what the writers have written, and these.
+pub(super) fn holds_the_journal_and(migration: &Migration, journal: &Path, others: &[String]) {
     let mut expected = oracle::expected(journal, Precision::Microseconds);
-    expected.push(relationship("first"));
+    expected.extend_from_slice(others);
     expected.sort();
     let there = oracle::dump(&migration.to, Precision::Microseconds);
     oracle::assert_same_lines("the journal", &expected, "the target", &there);

@@ -1,6 +1,8 @@
 //! `plan`: checks both ends, writes to neither, and prints the steps.
 
 use std::io::Write as _;
+use std::path::Path;
+use std::time::Duration;
 
 use crate::cli::{self, OnConflict};
 use crate::commands;
@@ -8,6 +10,7 @@ use crate::ends::{self, Between, Ends};
 use crate::phase::{Phase, Procedure, Refusal, Step, allows};
 use crate::plan_text::{self, Text};
 use crate::process::{Ended, Input, Output};
+use crate::records;
 use crate::session::Session;
 use crate::state::State;
 use crate::suite::{CommandError, Exit, Outcome};
@@ -176,9 +179,18 @@ fn keep(session: &Session, text: &str) -> Outcome {
 async fn look_at_watch(session: &Session, ends: &Ends) -> Outcome {
     let source = &ends.source.context;
     let command = commands::watch_probe(source, &ends.head);
-    let child = session.runner.spawn(&command, Input::None, Output::Null)?;
+    let file = session.temporary("watched.ndjson")?;
+    let output = Output::File(session.append(&file)?);
+    let mut child = session.runner.spawn(&command, Input::None, output)?;
+    let ended = tokio::select! {
+        ended = child.wait() => ended,
+        () = reports_a_change(&file) => {
+            child.terminate().await;
+            return Ok(());
+        }
+    };
     let fenced = ends::fenced_plan(session, source, &ends.target.context);
-    match child.finish().await.0 {
+    match ended {
         Ended::Code(0) => Ok(()),
         Ended::Code(1) => Err(CommandError::new(
             Exit::Failed,
@@ -195,5 +207,12 @@ async fn look_at_watch(session: &Session, ends: &Ends) -> Outcome {
             let what = format!("the changes of {source} cannot be watched");
             Err(session.failed("spice-watch", ended, &what))
         }
+    }
+}
+
+/// Waits until a Watch has reported a change: a source that is written all the time is never quiet.
+async fn reports_a_change(file: &Path) {
+    while !records::count(file, br#"{"transaction""#).is_ok_and(|count| count > 0) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

@@ -100,6 +100,14 @@ pub fn decode(token: &str) -> Result<DecodedToken, DecodeError> {
     }
 }
 
+/// Whether the state at the revision of one token includes the change that made the other's, as
+/// [`Revision::sees`] decides; `false` also where that is unknown, or one is no token.
+#[must_use]
+pub fn includes(token: &str, other: &str) -> bool {
+    let both = decode(token).ok().zip(decode(other).ok());
+    both.is_some_and(|(token, other)| token.revision.sees(&other.revision) == Some(true))
+}
+
 /// What a token is the base64 of. It is not part of the API, so it is not in `proto/`.
 mod wire {
     /// A token in one of its versions.
@@ -144,6 +152,17 @@ mod tests {
             v1: Some(v1),
         };
         STANDARD.encode(token.encode_to_vec())
+    }
+
+    #[test]
+    fn token_includes_itself_and_what_came_before_and_nothing_unknown() {
+        let [earlier, later] = ["9", "10"].map(|revision| token(revision, "abcd1234", b""));
+        assert!(includes(&later, &earlier) && includes(&later, &later));
+        assert!(!includes(&earlier, &later));
+        let of_unknown_form = token("x", "abcd1234", b"");
+        for unknown in [of_unknown_form.as_str(), "no token", ""] {
+            assert!(!includes(&later, unknown) && !includes(unknown, &later));
+        }
     }
 
     #[test]

@@ -92,17 +92,10 @@ impl PositionStore {
 /// Exit 1.
 pub(crate) fn check_early(position: &Position) -> Result<(), CommandError> {
     let until = position.early_until.as_deref();
-    match until.is_some_and(|until| includes(&position.source_revision, until)) {
+    match until.is_some_and(|until| zedtoken::includes(&position.source_revision, until)) {
         true => Err(early::never_settled()),
         false => Ok(()),
     }
-}
-
-/// Whether everything through the one revision is included in the other.
-pub(crate) fn includes(token: &str, other: &str) -> bool {
-    let decoded = |token| zedtoken::decode(token).ok();
-    let both = decoded(token).zip(decoded(other));
-    both.is_some_and(|(this, other)| this.revision.sees(&other.revision) == Some(true))
 }
 
 /// Deletes the segments of a spool before a position that was saved.

@@ -149,9 +149,7 @@ impl Early {
         }
         Ok(marked.elapsed() <= CLOSE)
     }
-}
 
-impl Early {
     /// Ends the Watch, so that another one can begin.
     pub(crate) async fn end(mut self) {
         let _ = tokio::time::timeout(ENDING, self.watch.terminate()).await;
@@ -167,10 +165,8 @@ impl Drop for Early {
 
 /// Whether follow has written everything through a revision early.
 fn reached(session: &Session, marker: &str) -> bool {
-    let decoded = |token: &str| Some(zedtoken::decode(token).ok()?.revision);
     let through = records::last_early(&session.applied_file());
-    let both = through.as_deref().and_then(decoded).zip(decoded(marker));
-    both.is_some_and(|(through, marker)| through.sees(&marker) == Some(true))
+    through.is_some_and(|through| zedtoken::includes(&through, marker))
 }
 
 /// Opens the pipe for writing; an error where nobody reads it.

@@ -4,13 +4,12 @@
 //! advances past a revision once all of it was acknowledged, and past a schema once the target has it.
 
 use authzed::DatastoreKind;
+use authzed::zedtoken::includes;
 use spice_client::same_datastore::datastore_id;
 use spice_record::Header;
 use spice_record::digest::{Digest, digest_text};
 use spice_record::record::{Position, SpoolOffset, StreamKind};
 use tokio::time::{Duration, Instant};
-
-use crate::resume::includes;
 
 /// The position is saved at most this late.
 const SAVE_EVERY: Duration = Duration::from_millis(100);

@@ -343,9 +343,7 @@ impl Apply {
             has_revisions: header.is_some_and(|header| header.stream == StreamKind::Changes),
         })
     }
-}
 
-impl Apply {
     /// The live Watch, of a source whose revisions have to settle.
     fn open_early(
         path: &Path,

@@ -69,8 +69,6 @@ pub(crate) struct Worker<S = Client> {
     first_schema: Option<(String, String)>,
     contended: Contended,
     early: Early,
-    /// Beside the position.
-    kept_early: Option<KeptFile>,
 }
 
 impl<S: Server> Worker<S> {
@@ -100,8 +98,7 @@ impl<S: Server> Worker<S> {
             newest_schema: None,
             first_schema: None,
             contended: Contended::default(),
-            early: Early::default(),
-            kept_early: args.position.as_deref().map(KeptFile::beside),
+            early: Early::new(args.position.as_deref().map(KeptFile::beside)),
         }
     }
 
@@ -123,8 +120,7 @@ impl<S: Server> Worker<S> {
         }
         self.first_schema = self.tracker.resume_from(saved, header, replay_until);
         if let Some(position) = self.tracker.position() {
-            let kept = self.kept_early.take();
-            self.early.resume_from(kept, &position.source_revision);
+            self.early.resume_from(&position.source_revision);
         }
         // At once: an ambiguous write has to be noted beside a position.
         self.save()
@@ -217,8 +213,12 @@ impl<S: Server> Worker<S> {
         let most = self.target.batch();
         let until = self.until.as_ref();
         let is_end = |revision: &str| until.is_some_and(|until| reaches(revision, until));
-        let batch = batch::next(&mut self.waiting, most, self.no_coalesce, &is_end);
-        Ok(batch)
+        Ok(batch::next(
+            &mut self.waiting,
+            most,
+            self.no_coalesce,
+            &is_end,
+        ))
     }
 
     /// Does what is at the front; `true` at the end.

@@ -44,10 +44,7 @@ pub(crate) fn count(session: &Session, drained: SpoolEnd, markers: &[&str]) -> O
         };
         let records = records(&spool, segment, offset).map_err(failed)?;
         let found = by_others(records, markers, &target).map_err(failed)?;
-        if let Some(first) = found.first() {
-            tracing::info!("after the fence: {}", escape(first));
-        }
-        count += found.len();
+        count += shown(&found);
     }
     Ok(count)
 }
@@ -59,10 +56,15 @@ pub(crate) fn count_in(session: &Session, changes: &[u8], markers: &[&str]) -> O
     let found = found.map_err(|error| {
         CommandError::new(Exit::Failed, error).hint(format!("run: {}", session.words.same()))
     })?;
+    Ok(shown(&found))
+}
+
+/// Shows the first of these changes; returns how many they are.
+fn shown(found: &[String]) -> usize {
     if let Some(first) = found.first() {
         tracing::info!("after the fence: {}", escape(first));
     }
-    Ok(found.len())
+    found.len()
 }
 
 /// The records of a segment from an offset on.

@@ -57,7 +57,7 @@ impl<S: Server> Worker<S> {
                 let next = turn.next();
                 let turn = std::mem::replace(&mut turn, next);
                 let is_first = writes.is_empty();
-                writes.push_back(self.begin(batch, first, turn, is_first));
+                writes.push_back(self.begin(batch, end.clone(), first, turn, is_first));
             }
             let may_overlap = result.is_ok() && writes.len() < 2 && !indices.is_empty();
             tokio::select! {
@@ -95,15 +95,15 @@ impl<S: Server> Worker<S> {
             && has_backlog(&self.waiting, size * in_flight)
     }
 
-    /// The calls of a batch; `first`: how many of its updates need not wait for the batch before it.
+    /// The calls of a batch, after which so much is acknowledged; `first`: how many of its updates need not wait for the batch before it.
     fn begin(
         &mut self,
         batch: Batch,
+        acknowledged: Acknowledged,
         first: usize,
         turn: Turn,
         is_first: bool,
     ) -> impl Future<Output = Written> + use<S> {
-        let acknowledged = end_of(&batch);
         let Batch {
             updates,
             transactions,

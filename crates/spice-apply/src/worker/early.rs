@@ -1,6 +1,8 @@
 //! Writes what a live Watch delivers before it has settled, and leaves out of the settled stream what the target
 //! has of it already.
 
+use std::collections::VecDeque;
+
 use authzed::v1::RelationshipUpdate;
 use spice_cli::CommandError;
 use spice_cli::byte_channel::{Held, Receiver};
@@ -20,22 +22,32 @@ const TOGETHER: usize = 2_000;
 const MOST_WAITING: usize = 4 * TOGETHER;
 
 /// The early changes of a worker, and where they come from.
-#[derive(Default)]
 pub(super) struct Early {
     pub(super) changes: EarlyChanges,
     steps: Option<Receiver<EarlyStep>>,
     /// The schema of the source, as the live Watch has it.
     schema: Option<Digest>,
+    /// Beside the position, if there is one.
     kept: Option<KeptFile>,
 }
 
 impl Early {
+    /// Nothing was written early, and no live Watch is followed.
+    pub(super) fn new(kept: Option<KeptFile>) -> Self {
+        Self {
+            changes: EarlyChanges::default(),
+            steps: None,
+            schema: None,
+            kept,
+        }
+    }
+
     /// Continues where the process before this one has stopped, at a position.
-    pub(super) fn resume_from(&mut self, kept: Option<KeptFile>, position: &str) {
-        let changes = kept.as_ref().map(|kept| kept.take(position));
-        self.changes = changes.unwrap_or_default();
+    pub(super) fn resume_from(&mut self, position: &str) {
+        if let Some(kept) = &self.kept {
+            self.changes = kept.take(position);
+        }
         self.changes.settled(position);
-        self.kept = kept;
     }
 
     /// The next step of the live Watch; never, where none is followed.
@@ -86,17 +98,14 @@ impl<S: Server> Worker<S> {
 
     /// Takes what the live Watch has delivered, unless much of it waits.
     pub(super) fn receive_early(&mut self) {
-        while let Some(steps) = &mut self.early.steps {
-            let waiting = self.waiting.iter().map(|step| match &step.message {
-                Step::Updates(updates) => updates.len(),
-                _ => 0,
-            });
-            if waiting.sum::<usize>() >= MOST_WAITING {
-                return;
+        let mut waiting = updates_in(&self.waiting).count();
+        while waiting < MOST_WAITING
+            && let Some(steps) = &mut self.early.steps
+            && let Ok(step) = steps.try_recv()
+        {
+            if let EarlyStep::Updates(_, updates) = &step.message {
+                waiting += updates.len();
             }
-            let Ok(step) = steps.try_recv() else {
-                return;
-            };
             self.queue_early(step);
         }
     }
@@ -127,10 +136,8 @@ impl<S: Server> Worker<S> {
             return;
         }
         let count = self.waiting.len();
-        let is_through = |step: Option<&Held<Step>>| {
-            step.is_some_and(|step| matches!(step.message, Step::EarlyThrough(_)))
-        };
-        let has_through = is_through(self.waiting.back());
+        let back = self.waiting.back().map(|step| &step.message);
+        let has_through = matches!(back, Some(Step::EarlyThrough(_)));
         if step.message.is_some() {
             // It reaches further.
             if has_through {
@@ -177,10 +184,7 @@ impl<S: Server> Worker<S> {
                 change.updates.push(Update(left_out.update));
             }
         }
-        let waiting = self.waiting.iter().flat_map(|step| match &step.message {
-            Step::Updates(updates) => updates.as_slice(),
-            _ => &[],
-        });
+        let waiting = updates_in(&self.waiting);
         self.early.changes.acknowledged(updates, waiting);
     }
 
@@ -237,4 +241,12 @@ impl<S: Server> Worker<S> {
         }
         kept.save(&position.source_revision, &self.early.changes);
     }
+}
+
+/// The updates without a place in the settled stream: the early ones.
+fn updates_in(waiting: &VecDeque<Held<Step>>) -> impl Iterator<Item = &RelationshipUpdate> {
+    waiting.iter().flat_map(|step| match &step.message {
+        Step::Updates(updates) => updates.as_slice(),
+        _ => &[],
+    })
 }

@@ -415,8 +415,8 @@ impl World {
             .expect("a position")
             .source_revision
             .clone();
-        let kept = Some(KeptFile::beside(position));
-        worker.early.resume_from(kept, &at);
+        worker.early = super::super::Early::new(Some(KeptFile::beside(position)));
+        worker.early.resume_from(&at);
         (worker, sender)
     }
 }

@@ -11,6 +11,7 @@ use std::str::FromStr;
 use authzed::v1::Relationship;
 use prost_types::value::Kind;
 use prost_types::{Struct, Value};
+use serde::de::{self, Visitor};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -76,13 +77,19 @@ impl FromStr for Digest {
 
     /// Takes exactly the form that is written: a digest with a flipped case bit is a damaged one.
     fn from_str(text: &str) -> Result<Self, String> {
-        let digit = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
-        if text.len() != 32 || !text.bytes().all(digit) {
-            return Err(format!("expected 32 lower-case hex digits, got {text:?}"));
-        }
-        u128::from_str_radix(text, 16)
+        let value = |digit: u8| match digit {
+            b'0'..=b'9' => Some(digit - b'0'),
+            b'a'..=b'f' => Some(digit - b'a' + 10),
+            _ => None,
+        };
+        let push = |digest: u128, digit| Some(digest << 4 | u128::from(value(digit)?));
+        let digest = match text.len() {
+            32 => text.bytes().try_fold(0, push),
+            _ => None,
+        };
+        digest
             .map(Self)
-            .map_err(|e| e.to_string())
+            .ok_or_else(|| format!("expected 32 lower-case hex digits, got {text:?}"))
     }
 }
 
@@ -94,9 +101,21 @@ impl Serialize for Digest {
 
 impl<'de> Deserialize<'de> for Digest {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        deserializer.deserialize_str(DigestVisitor)
+    }
+}
+
+struct DigestVisitor;
+
+impl Visitor<'_> for DigestVisitor {
+    type Value = Digest;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Digest, E> {
+        text.parse().map_err(E::custom)
     }
 }
 

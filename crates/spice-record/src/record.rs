@@ -187,12 +187,25 @@ struct Kind(&'static str);
 
 impl<'de> Deserialize<'de> for Kind {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        deserializer.deserialize_str(KindVisitor)
+    }
+}
+
+struct KindVisitor;
+
+impl Visitor<'_> for KindVisitor {
+    type Value = Kind;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Kind, E> {
         KINDS
             .iter()
             .find(|kind| **kind == text)
-            .map(|kind| Self(kind))
-            .ok_or_else(|| de::Error::unknown_variant(&text, KINDS))
+            .map(|kind| Kind(kind))
+            .ok_or_else(|| E::unknown_variant(text, KINDS))
     }
 }
 

@@ -1,7 +1,7 @@
 //! How large a call is, and how many are in flight: the setting that the target was seen to take best.
 //!
-//! It starts small and looks for a better setting by trying a neighbour: twice the size, twice the calls in
-//! flight, or half of either. What pays is kept and tried again in the same direction, what does not is
+//! It starts small, with one call alone, and looks for a better setting by trying a neighbour: twice the size, twice
+//! the calls in flight, or half of either. What pays is kept and tried again in the same direction, what does not is
 //! taken back. Then it stays with the setting for longer and longer before it looks again: statistics
 //! arrive, caches fill. It knows nothing of servers and clocks: whoever drives it
 //! ([`Throughput`](super::throughput::Throughput)) reports to it what a round of calls brought.
@@ -53,10 +53,23 @@ impl Bounds {
     fn start(&self) -> Setting {
         Setting {
             size: self.first.size.clamp(1, self.most.size),
-            in_flight: match self.grows() {
+            in_flight: match self.starts_alone() {
                 true => 1,
-                false => self.first.in_flight.clamp(1, self.most.in_flight),
+                false => self.in_flight(),
             },
+        }
+    }
+
+    /// With how many calls in flight the search begins.
+    fn in_flight(&self) -> usize {
+        self.first.in_flight.clamp(1, self.most.in_flight)
+    }
+
+    /// Whether the first call is alone.
+    fn starts_alone(&self) -> bool {
+        match self.is_bulk {
+            true => self.grows(),
+            false => self.in_flight() > 1,
         }
     }
 
@@ -114,6 +127,8 @@ const TOO_MANY_FROM: usize = 16;
 /// A step to a neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Move {
+    /// From one call alone to as many as the search begins with.
+    Start,
     MoreInFlight,
     LargerCalls,
     SmallerCalls,
@@ -145,8 +160,8 @@ pub struct Controller {
     /// The rate of the setting that was kept last, if it has been measured.
     kept: Option<f64>,
     trial: Option<Trial>,
-    /// Whether bulk calls grow still.
-    is_growing: bool,
+    /// Whether calls are alone and one decides: the first one of all, and bulk calls that grow still.
+    is_starting: bool,
     /// The place in [`MOVES`] of the move that is tried next.
     next: usize,
     /// How many moves in a row have failed.
@@ -171,7 +186,7 @@ impl Controller {
             in_time: most.size,
             kept: None,
             trial: None,
-            is_growing: bounds.grows(),
+            is_starting: bounds.starts_alone(),
             next: 0,
             failed: 0,
             wait: 0,
@@ -191,10 +206,10 @@ impl Controller {
         self.bounds.most.size.min(self.in_time)
     }
 
-    /// Whether calls grow still: then one is enough to decide.
+    /// Whether one call is enough to decide.
     #[must_use]
-    pub fn is_growing(&self) -> bool {
-        self.is_growing
+    pub fn is_starting(&self) -> bool {
+        self.is_starting
     }
 
     /// Relationships in a second with this setting, once that was measured.
@@ -255,24 +270,18 @@ impl Controller {
         // The first rate of a setting is what others are compared with, and the first calls of all are slow.
         let change = self.kept.map_or(1.0, |kept| round.rate() / kept);
         let is_similar = (1.0 / CLEAR..=CLEAR).contains(&change);
-        self.is_growing || !is_similar || self.is_slow(round, STUCK)
+        self.is_starting || !is_similar || self.is_slow(round, STUCK)
     }
 
     /// What the calls of the current setting brought; it may have another setting now.
     pub fn observe(&mut self, round: &Round) {
-        if self.is_growing {
-            self.is_growing = self.grow(round);
-            if self.is_growing {
-                return;
-            }
-            let in_flight = self.bounds.grown(self.setting.size);
-            let is_in_time = self.in_time >= self.bounds.most.size;
-            if in_flight > self.setting.in_flight && is_in_time {
-                self.setting.in_flight = in_flight;
+        let rate = round.rate();
+        if self.is_starting {
+            self.is_starting = self.grow(round);
+            if self.is_starting || self.start_in_flight(rate) {
                 return;
             }
         }
-        let rate = round.rate();
         let least = self.bounds.least;
         let is_stuck = self.is_slow(round, STUCK) && self.setting.size > least;
         match self.trial.take() {
@@ -296,6 +305,7 @@ impl Controller {
                     // What was right may be what is wrong now.
                     self.setting = self.bounds.start();
                     self.restart();
+                    self.is_starting = self.bounds.starts_alone();
                     return;
                 }
                 if rate > kept * ROSE {
@@ -324,8 +334,34 @@ impl Controller {
         self.try_next(round);
     }
 
+    /// The calls that were alone, with this rate, are followed by as many in flight as the search begins with;
+    /// whether that is more. Those of a bulk import are not in each other's way. Others must not be slower together
+    /// than one was alone, or they are alone again: on a slow target they make each other begin again.
+    fn start_in_flight(&mut self, rate: f64) -> bool {
+        let from = self.setting;
+        let is_bulk = self.bounds.is_bulk;
+        let in_flight = match is_bulk {
+            true if self.in_time < self.bounds.most.size => return false,
+            true => self.bounds.grown(from.size),
+            false => self.bounds.in_flight(),
+        };
+        if in_flight <= from.in_flight {
+            return false;
+        }
+        self.setting.in_flight = in_flight;
+        if !is_bulk {
+            self.kept = Some(rate);
+            let tried = Move::Start;
+            self.trial = Some(Trial { tried, from });
+        }
+        true
+    }
+
     /// Makes bulk calls larger; whether that was worth it.
     fn grow(&mut self, round: &Round) -> bool {
+        if !self.bounds.grows() {
+            return false;
+        }
         let Setting { size, in_flight } = self.setting;
         let half = self.bounds.slow.as_secs_f64() / 2.0;
         let in_half = size as f64 * half / round.call.as_secs_f64().max(1e-6);
@@ -340,7 +376,7 @@ impl Controller {
 
     /// Forgets what was measured, and looks again soon.
     fn restart(&mut self) {
-        self.is_growing = self.bounds.grows();
+        self.is_starting = self.bounds.grows();
         self.trial = None;
         self.kept = None;
         self.failed = 0;
@@ -353,7 +389,7 @@ impl Controller {
         match tried {
             Move::MoreInFlight => rate > kept * MORE_IN_FLIGHT_PAYS,
             Move::LargerCalls => rate > kept * PAYS,
-            Move::SmallerCalls | Move::FewerInFlight => rate >= kept,
+            Move::Start | Move::SmallerCalls | Move::FewerInFlight => rate >= kept,
         }
     }
 
@@ -384,6 +420,7 @@ impl Controller {
             ..self.bounds.most
         };
         let to = match tried {
+            Move::Start => self.setting,
             Move::LargerCalls | Move::SmallerCalls if self.bounds.is_bulk => self.setting,
             Move::MoreInFlight => Setting {
                 in_flight: (in_flight * 2).min(most.in_flight),

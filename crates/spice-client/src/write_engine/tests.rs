@@ -326,14 +326,15 @@ async fn calls_in_flight_are_bounded_and_all_are_awaited() {
 async fn after_a_failure_calls_in_flight_end_and_none_is_started() {
     let (server, notes) = (Scripted::new(), Notes::default());
     let read_only = Error::simulated(Code::Unavailable, Some("SERVICE_READ_ONLY"), &[], "");
-    server.writes([End::Fails(read_only), End::After(Duration::from_secs(5))]);
+    let [first, second] = [Duration::ZERO, Duration::from_secs(5)].map(End::After);
+    server.writes([first, End::Fails(read_only), second]);
     let engine = WriteEngine::new(server.clone(), 3, 2..=2, None);
     engine
         .write(&notes, touches(1_000), false)
         .await
         .expect_err("read-only");
-    assert_eq!(server.sizes(), [100, 100]);
-    assert_eq!(server.relationships().len(), 100, "the second was awaited");
+    assert_eq!(server.sizes(), [100, 100, 100], "one alone, then two");
+    assert_eq!(server.relationships().len(), 200, "the other was awaited");
     assert!(!engine.has_dropped());
 }
 

@@ -154,7 +154,7 @@ impl Throughput {
         self.count += count;
         self.time += now - call.began;
         let setting = self.setting();
-        let is_complete = match self.controller.is_growing() {
+        let is_complete = match self.controller.is_starting() {
             true => self.calls >= setting.in_flight,
             false => self.calls >= CALLS.max(2 * setting.in_flight) && busy >= ROUND,
         };

@@ -1,7 +1,7 @@
 //! A migration made of what `--print` prints, pasted into bash step by step.
 
 use super::{Migration, PATIENCE, delete, relationship, touch};
-use crate::support::oracle::{self, Precision};
+use crate::support::oracle::{self, Precision, Writers};
 use crate::support::program::Program;
 use crate::support::spicedb::Datastore;
 use crate::support::wait_until;
@@ -17,6 +17,21 @@ impl Migration {
             .args(["-c", &script])
             .timeout(PATIENCE)
     }
+}
+
+#[test]
+fn pasted_plan_ends_beside_writers_that_never_pause() {
+    let migration = Migration::between(Datastore::Memory, Datastore::Memory);
+    let journal = migration.folder.path().join("journal");
+    let flags = ["--writers", "4", "--rate", "40", "--updates", "1"];
+    let writers = Writers::until_stopped(&migration.from, &journal, &flags);
+    wait_until("they write", PATIENCE, || {
+        std::fs::read_to_string(&journal).is_ok_and(|text| text.lines().count() > 20)
+    });
+    let (from, to) = (migration.from.context(), migration.to.context());
+    let plan = ["plan", "--from", from, "--to", to];
+    migration.printed(&plan).run().expect_success();
+    writers.stop();
 }
 
 #[test]

@@ -109,7 +109,11 @@ impl Script {
             let head = command(&commands::head(self.source(), Some("0s")), 2);
             let probe = commands::watch_probe(self.source(), &variable("head"));
             lines.push(format!("head=$({head})"));
-            lines.push(format!("{} >/dev/null", command(&probe, 0)));
+            // A source that is written all the time is never quiet: one change is enough.
+            lines.push(format!(
+                "{{ {} || [ $? = 141 ]; }} |\n  head -n 2 >/dev/null",
+                command(&probe, 2)
+            ));
         }
         lines.push(self.header(At::Settled(Some("0s"))));
         let policy = flags.on_conflict.map(OnConflict::name);

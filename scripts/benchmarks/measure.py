@@ -21,6 +21,8 @@ class Bench:
 
     def __init__(self, options, servers, folder):
         self.options, self.servers, self.folder = options, servers, folder
+        # Of each program, the most memory of any of its runs, in MiB.
+        self.peaks = {}
         self.environment = {
             "PATH": f"{PROGRAMS}:{os.environ['PATH']}",
             "HOME": str(folder),
@@ -51,6 +53,8 @@ class Bench:
                 log = (self.folder / f"{place}.log").read_text()[-2000:]
                 sys.exit(f"bench: {commands[place][0]} ended with {process.returncode}:\n{log}")
             usages.append((usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024))
+            program = commands[place][0]
+            self.peaks[program] = max(usages[-1][1], self.peaks.get(program, 0))
         return time.monotonic() - began, usages
 
     def wall(self, *commands):

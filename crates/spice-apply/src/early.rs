@@ -204,8 +204,15 @@ impl EarlyChanges {
     /// The target refuses these now: the settled stream has them in their place. Returns what was left out for them.
     pub(crate) fn forget(&mut self, updates: &[RelationshipUpdate]) -> Vec<LeftOut> {
         let mut left_out = Vec::new();
-        for key in updates.iter().filter_map(key_of) {
-            self.unconfirmed.remove(&key);
+        for update in updates {
+            let Some(key) = key_of(update) else {
+                continue;
+            };
+            // Not that of a later one, which is written still.
+            let written = self.unconfirmed.get(&key);
+            if written.is_some_and(|written| written.fingerprint == fingerprint(update)) {
+                self.unconfirmed.remove(&key);
+            }
             left_out.extend(self.left_out.remove(&key));
         }
         left_out

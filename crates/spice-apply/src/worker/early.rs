@@ -203,7 +203,8 @@ impl<S: Server> Worker<S> {
         }
     }
 
-    /// Everything that the live Watch has delivered through a revision is on the target.
+    /// Everything that the live Watch has delivered through a revision is on the target, but for what was refused,
+    /// and what the settled stream has to bring: too many at a time, or of another schema.
     pub(super) fn report_early(&mut self, revision: String) -> Result<(), CommandError> {
         (self.report)(Applied {
             early_revision: Some(revision),

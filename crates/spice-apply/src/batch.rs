@@ -153,7 +153,8 @@ fn coalesced(
         let fits = match waiting.front().map(|step| &step.message) {
             Some(Step::Transaction(change, _)) => {
                 let updates = coalescer.updates.len() + change.updates.len();
-                change.part.is_none() && (updates <= most || batch.transactions == 0)
+                // Two at least: of a single one nothing is learned, for it remains one call.
+                change.part.is_none() && (updates <= most || batch.transactions < 2)
             }
             _ => false,
         };

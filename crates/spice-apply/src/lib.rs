@@ -385,7 +385,7 @@ fn stopped(number: i32, is_resumable: bool) -> Exit {
     }
 }
 
-/// With how many calls in flight a backlog is begun, and how many there are at most.
+/// How many calls are in flight in a backlog after the first call, and how many there are at most.
 ///
 /// The start is what was best on the same machine: MariaDB takes longer for 4,500 updates in 4 calls at the
 /// same time (6.4 to 9.5 s) than in one (3.5 to 4.5 s), PostgreSQL gains by it. Where that is far away,

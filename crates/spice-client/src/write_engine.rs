@@ -158,7 +158,7 @@ impl Drop for InFlightGuard<'_> {
 }
 
 impl<S: Server> WriteEngine<S> {
-    /// `in_flight`: with how many calls in flight it starts, and how many there are at most. `max_rps`: how
+    /// `in_flight`: how many calls are in flight after the first one, and at most. `max_rps`: how
     /// many are made in a second at most.
     pub fn new(
         server: S,
@@ -240,7 +240,7 @@ impl<S: Server> WriteEngine<S> {
         is_transaction: bool,
     ) -> Result<Outcome<P::Item>, CommandError> {
         let queue = CallQueue::new(items, is_transaction, &self.sizing);
-        let is_backlog = !is_transaction && self.is_backlog(&queue);
+        let is_backlog = !queue.is_transaction() && self.is_backlog(&queue);
         let mut turn = Turn::default();
         self.write_queue(policy, queue, is_backlog, &mut turn).await
     }
@@ -265,9 +265,9 @@ impl<S: Server> WriteEngine<S> {
         self.write_queue(policy, queue, is_backlog, turn).await
     }
 
-    /// Whether these are enough to learn from how long their calls take.
+    /// Whether these are enough to learn from how long their calls take: one is full.
     fn is_backlog<T: Item>(&self, queue: &CallQueue<T>) -> bool {
-        queue.len() >= 2 * self.setting().size
+        queue.len() >= self.setting().size
     }
 
     async fn write_queue<P: Policy>(
@@ -288,13 +288,13 @@ impl<S: Server> WriteEngine<S> {
             }
             while failure.is_none()
                 && turn.in_flight() < self.sizing.calls_in_flight()
-                && let Some(items) = queue.next_call(&self.sizing)
+                && let Some((items, is_heavy)) = queue.next_call(&self.sizing)
             {
                 let in_flight = turn.begin_call();
                 running.push(async move {
                     // Waiting for its turn is no part of the call.
                     self.pace().await;
-                    let call = self.sizing.begin(items.len(), is_backlog);
+                    let call = self.sizing.begin(items.len(), is_heavy, is_backlog);
                     let ended = self.call(policy, &items, Stage::Write, true).await;
                     if let Some(call) = call {
                         self.sizing

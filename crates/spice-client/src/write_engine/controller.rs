@@ -33,7 +33,7 @@ impl Setting {
 /// Between which settings the controller chooses.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Where it starts.
+    /// The size of the first calls, and how many are in flight once one has shown what it brings alone.
     pub first: Setting,
     /// The largest of either.
     pub most: Setting,
@@ -276,14 +276,14 @@ impl Controller {
     /// What the calls of the current setting brought; it may have another setting now.
     pub fn observe(&mut self, round: &Round) {
         let rate = round.rate();
+        let least = self.bounds.least;
+        let is_stuck = self.is_slow(round, STUCK) && self.setting.size > least;
         if self.is_starting {
             self.is_starting = self.grow(round);
-            if self.is_starting || self.start_in_flight(rate) {
+            if self.is_starting || (!is_stuck && self.start_in_flight(rate)) {
                 return;
             }
         }
-        let least = self.bounds.least;
-        let is_stuck = self.is_slow(round, STUCK) && self.setting.size > least;
         match self.trial.take() {
             Some(Trial { tried, .. }) if self.pays(tried, rate) && !is_stuck => {
                 self.kept = Some(rate);
@@ -319,11 +319,9 @@ impl Controller {
             self.restart();
             return;
         }
+        self.wait = self.wait.saturating_sub(1);
         if self.wait > 0 {
-            self.wait -= 1;
-            if self.wait > 0 {
-                return;
-            }
+            return;
         }
         if self.failed >= MOVES.len() {
             self.failed = 0;
@@ -334,18 +332,17 @@ impl Controller {
         self.try_next(round);
     }
 
-    /// The calls that were alone, with this rate, are followed by as many in flight as the search begins with;
-    /// whether that is more. Those of a bulk import are not in each other's way. Others must not be slower together
-    /// than one was alone, or they are alone again: on a slow target they make each other begin again.
+    /// What was alone, with this rate, is followed by as many in flight as the search begins with; whether that is
+    /// more. Unless it is a bulk import, they are alone again if they are slower: they make each other begin again.
     fn start_in_flight(&mut self, rate: f64) -> bool {
         let from = self.setting;
         let is_bulk = self.bounds.is_bulk;
+        let is_in_time = self.in_time >= self.bounds.most.size;
         let in_flight = match is_bulk {
-            true if self.in_time < self.bounds.most.size => return false,
             true => self.bounds.grown(from.size),
             false => self.bounds.in_flight(),
         };
-        if in_flight <= from.in_flight {
+        if in_flight <= from.in_flight || (is_bulk && !is_in_time) {
             return false;
         }
         self.setting.in_flight = in_flight;
@@ -376,7 +373,9 @@ impl Controller {
 
     /// Forgets what was measured, and looks again soon.
     fn restart(&mut self) {
-        self.is_starting = self.bounds.grows();
+        if self.bounds.is_bulk {
+            self.is_starting = self.bounds.grows();
+        }
         self.trial = None;
         self.kept = None;
         self.failed = 0;

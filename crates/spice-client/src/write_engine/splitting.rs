@@ -23,8 +23,9 @@ const MAX_UPDATES_PER_CALL: usize = 1_000;
 const FIRST_UPDATES_PER_CALL: usize = 100;
 /// Calls of fewer pay nowhere.
 const LEAST_UPDATES_PER_CALL: usize = 10;
-/// A call that takes longer is not made larger. Four times as long is made smaller: it ends within 5 s.
-const SLOW: Duration = Duration::from_secs(1);
+/// A call that takes longer is not made larger; one that takes four times as long is made smaller. Most calls
+/// end before the program has to, after a signal.
+const SLOW: Duration = Duration::from_millis(500);
 /// A server takes no request above 4 MiB.
 const BYTES_PER_CALL: usize = 3 << 20;
 /// What an update takes in a request beside its relationship, in bytes.
@@ -38,7 +39,7 @@ pub(super) struct CallSizing {
 }
 
 impl CallSizing {
-    /// `in_flight`: with how many calls in flight it starts, and how many there are at most.
+    /// `in_flight`: how many calls are in flight after the first one, and at most.
     pub(super) fn new(in_flight: &RangeInclusive<usize>) -> Self {
         let sizes = FIRST_UPDATES_PER_CALL..=MAX_UPDATES_PER_CALL;
         let [first, most] = Setting::between(sizes, in_flight);
@@ -83,9 +84,11 @@ impl CallSizing {
     }
 
     /// A call with so many updates begins, of a write of many; `None` where it is no measure of the setting.
-    pub(super) fn begin(&self, updates: usize, is_backlog: bool) -> Option<Call> {
+    /// `is_heavy`: no more went into it.
+    pub(super) fn begin(&self, updates: usize, is_heavy: bool, is_backlog: bool) -> Option<Call> {
         let mut throughput = lock(&self.throughput);
-        (is_backlog && updates == throughput.setting().size).then(|| throughput.begin())
+        let is_full = is_heavy || updates == throughput.setting().size;
+        (is_backlog && is_full).then(|| throughput.begin())
     }
 
     /// It has ended: so many updates are acknowledged.
@@ -166,6 +169,11 @@ impl<T: Item> CallQueue<T> {
         self.items.len() + self.held_back.len()
     }
 
+    /// Whether these are a transaction of the source that remains one call.
+    pub(super) fn is_transaction(&self) -> bool {
+        self.is_transaction
+    }
+
     /// Whether nothing waits for a call, but what is held back.
     pub(super) fn is_empty(&self) -> bool {
         self.items.is_empty()
@@ -180,8 +188,9 @@ impl<T: Item> CallQueue<T> {
         self.items.extend(self.held_back.drain(..));
     }
 
-    /// The updates of the next call; `None` at the end. One that is too large by itself is a call.
-    pub(super) fn next_call(&mut self, sizing: &CallSizing) -> Option<Vec<T>> {
+    /// The updates of the next call, and whether their bytes are all that it can hold; `None` at the end. One that is
+    /// too large by itself is a call.
+    pub(super) fn next_call(&mut self, sizing: &CallSizing) -> Option<(Vec<T>, bool)> {
         let limit = sizing.updates_per_call(self.is_transaction);
         let (mut call, mut bytes) = (Vec::new(), 0);
         while let Some(item) = self.items.front() {
@@ -192,7 +201,7 @@ impl<T: Item> CallQueue<T> {
             }
             call.extend(self.items.pop_front());
         }
-        Some(call).filter(|call| !call.is_empty())
+        (!call.is_empty()).then_some((call, bytes > BYTES_PER_CALL))
     }
 }
 
@@ -212,7 +221,8 @@ mod tests {
         let mut queue = CallQueue::new(items.clone(), is_transaction, &sizing);
         let mut calls = Vec::new();
         let mut sent = Vec::new();
-        while let Some(call) = queue.next_call(&sizing) {
+        while let Some((call, is_heavy)) = queue.next_call(&sizing) {
+            assert!(!is_heavy);
             calls.push(call.len());
             sent.extend(call);
         }
@@ -260,10 +270,10 @@ mod tests {
         ];
         let mut queue = CallQueue::new(items, true, &sizing);
         let mut calls = Vec::new();
-        while let Some(call) = queue.next_call(&sizing) {
-            calls.push(call.len());
+        while let Some((call, is_heavy)) = queue.next_call(&sizing) {
+            calls.push((call.len(), is_heavy));
         }
-        assert_eq!(calls, [2, 1, 1, 1]);
+        assert_eq!(calls, [(2, true), (1, true), (1, true), (1, false)]);
     }
 
     #[test]

@@ -64,6 +64,35 @@ async fn target_far_away_gets_more_calls_in_flight() {
     assert!(server.max_in_flight() <= 16);
 }
 
+/// Of updates that do not divide the size of a call, of heavy ones, and of a transaction that is no single call.
+#[tokio::test(start_paused = true)]
+async fn any_backlog_leads_to_more_calls_in_flight() {
+    let heavy = |count: usize| {
+        let mut updates = touches(count);
+        for update in &mut updates {
+            let relationship = update.relationship.as_mut().expect("one");
+            relationship.relation = "r".repeat(40 << 10);
+        }
+        updates
+    };
+    for (updates, is_transaction) in [
+        (touches(101), false),
+        (heavy(100), false),
+        (touches(1_500), true),
+    ] {
+        let (server, notes) = (Scripted::new(), Notes::default());
+        server.latency(Duration::from_millis(40));
+        let engine = WriteEngine::new(server.clone(), 3, 4..=8, None);
+        for _ in 0..3 {
+            engine
+                .write(&notes, updates.clone(), is_transaction)
+                .await
+                .expect("written");
+        }
+        assert!(engine.setting().in_flight >= 4, "{} updates", updates.len());
+    }
+}
+
 /// Batches are small where a target is slow, and are measured all the same.
 #[tokio::test(start_paused = true)]
 async fn target_that_becomes_fast_is_made_use_of() {

@@ -4,7 +4,8 @@
 //! delivered, and applied, before it (measured, SpiceDB v1.56). So a target that has everything of the
 //! spool through a revision holds more than the source's snapshot at that revision: exactly the
 //! relationships of spool records at or before it that it does not see. What differs among these is set
-//! aside, to be compared again at a later pair.
+//! aside, to be compared again at a later pair. So is what a side holds twice, as a snapshot of PostgreSQL or MySQL
+//! can: the report adds that.
 
 use std::collections::HashSet;
 use std::path::Path;

@@ -208,8 +208,8 @@ pub(crate) fn duplicate_error(side: Side, relationship: &Relationship) -> Comman
         format!("{side:?} holds {} twice", DisplayRelationship(relationship)),
     )
     .hint(
-        "no complete snapshot does: the stream was assembled by hand, or taken on PostgreSQL at a \
-         revision that overlaps a deletion; export at another revision",
+        "no complete snapshot does: the stream was assembled by hand, or taken on PostgreSQL or MySQL at a \
+         revision that other transactions overlapped; export at another revision",
     )
 }
 

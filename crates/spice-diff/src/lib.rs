@@ -131,7 +131,7 @@ impl Diff {
         } = report.finish()?;
         let [a, b] = read.relationships;
         if deferred > 0 {
-            tracing::info!("{deferred} differ that B's revision does not see: set aside");
+            tracing::info!("{deferred} cannot be compared at these revisions: set aside");
         }
         if missing + changed + extra == 0 {
             tracing::info!("equal ({precision}): {a} relationships in A, {b} in B");

@@ -38,7 +38,8 @@ enum Sink {
     Summary(Output),
 }
 
-/// What cannot be compared yet, and the file for what differs of it.
+/// What cannot be compared yet, and the file for what differs of it: what B's revision does not see, and what a side
+/// holds twice.
 struct Deferred {
     unseen: Keys,
     file: std::fs::File,
@@ -87,12 +88,12 @@ impl Report {
         let mut counts = Counts::default();
         let (count, operation, relationship) = match difference {
             Difference::Duplicate(side, relationship) => {
-                return match &mut self.deferred {
-                    Some(deferred) if deferred.unseen.contains(&key_digest(&relationship).0) => {
-                        deferred.keep(touch(relationship))
-                    }
-                    _ => Err(join::duplicate_error(side, &relationship)),
+                let Some(deferred) = &mut self.deferred else {
+                    return Err(join::duplicate_error(side, &relationship));
                 };
+                // Of the other copy nothing is known either.
+                deferred.unseen.insert(key_digest(&relationship).0);
+                return deferred.keep(touch(relationship));
             }
             Difference::Missing(b) => (&mut counts.missing, Operation::Touch, b),
             Difference::Changed(b) => (&mut counts.changed, Operation::Touch, b),
@@ -232,4 +233,58 @@ fn summary(relations: &BTreeMap<String, Counts>, total: Counts) -> String {
         format!("{name:width$}  {missing:>9}  {changed:>9}  {extra:>9}")
     }));
     lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use authzed::v1::{ObjectReference, SubjectReference};
+
+    use super::*;
+    use crate::row::Side;
+
+    fn relationship(id: &str) -> Relationship {
+        let object = |object_type: &str, id: &str| ObjectReference {
+            object_type: object_type.to_owned(),
+            object_id: id.to_owned(),
+        };
+        Relationship {
+            resource: Some(object("document", id)),
+            relation: "viewer".to_owned(),
+            subject: Some(SubjectReference {
+                object: Some(object("user", "ann")),
+                ..SubjectReference::default()
+            }),
+            ..Relationship::default()
+        }
+    }
+
+    fn report(deferred: Option<Deferred>) -> Report {
+        Report {
+            sink: Sink::Summary(Output::create(None, None).expect("stdout")),
+            deletes: true,
+            relations: BTreeMap::new(),
+            deferred,
+        }
+    }
+
+    #[test]
+    fn what_a_side_holds_twice_is_set_aside_with_its_other_copy() {
+        let differences = |report: &mut Report| -> Result<(), CommandError> {
+            report.write(Difference::Duplicate(Side::B, relationship("twice")))?;
+            report.write(Difference::Changed(relationship("twice")))?;
+            report.write(Difference::Missing(relationship("once")))
+        };
+        let mut live = report(Some(Deferred {
+            unseen: Keys::new(),
+            file: tempfile::tempfile().expect("a file"),
+            name: "aside".to_owned(),
+            count: 0,
+        }));
+        differences(&mut live).expect("set aside");
+        let counts = live.relations["document#viewer"];
+        assert_eq!((counts.missing, counts.changed), (1, 0));
+        assert_eq!(live.deferred.map(|deferred| deferred.count), Some(2));
+        let refused = differences(&mut report(None)).expect_err("no snapshot holds one twice");
+        assert_eq!(refused.exit, Exit::BadData);
+    }
 }

@@ -95,7 +95,8 @@ pub struct Apply {
     #[arg(long, value_name = "MODE", default_value = "apply")]
     schema: SchemaPolicy,
     /// Also write what comes through this named pipe, before it has settled: a live Watch (spice-watch --settle
-    /// 0s) of a source whose revisions have to settle. What differs is corrected once it has.
+    /// 0s) of a source whose revisions have to settle. What differs is corrected once it has. Needs --spool and
+    /// --position; not with --until or --no-coalesce.
     #[arg(long, value_name = "FIFO", requires = "spool", requires = "position", conflicts_with_all = ["until", "no_coalesce"])]
     early: Option<PathBuf>,
     /// Delete segments of the spool once all of their changes are on the target.

@@ -78,7 +78,7 @@ impl ChunkBuilder {
     }
 }
 
-/// The relationships of one transaction.
+/// Relationships that are read ahead together, and loaded in one transaction or more.
 #[derive(Clone, Default)]
 pub(crate) struct Chunk {
     messages: Vec<EncodedRelationships>,

@@ -3,7 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`input`] | the thread that reads and checks the stream, and cuts it into chunks |
-//! | [`chunk`] | the relationships of one transaction, encoded |
+//! | [`chunk`] | relationships that are read ahead, encoded |
 //! | [`load`] | loads one chunk: bulk import, then what it refuses row by row |
 //! | [`load::reconcile`] | conflict policies: what becomes of rows that are there already |
 //! | [`dry_run`] | only looks up what is there |
@@ -67,7 +67,7 @@ pub struct Import {
     #[arg(long, value_name = "FILE")]
     rejects: Option<PathBuf>,
     /// How many transactions to load at the same time at most [default: as many as are found to pay, up to
-    /// 4; 1 on memory].
+    /// 4; 1 on memory, with --partial and with --no-trailer].
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=64))]
     jobs: Option<u16>,
     /// Take a stream from which relationships were filtered out: its header and trailer are needed,

@@ -30,7 +30,7 @@ mod tests;
 
 /// A stream is ended before the target ends it (after 30 s); the rest goes into the next one.
 const STREAM_TIME: Duration = Duration::from_secs(20);
-/// A transaction that takes longer is not made larger.
+/// Transactions grow while the next one is expected to end within half of this.
 const SLOW: Duration = Duration::from_secs(2);
 /// How often a connection breaks under the same rows before they are sent in halves.
 const BREAKS: usize = 2;

@@ -88,7 +88,8 @@ pub(crate) struct Settle {
 /// `--jobs` of what reads and loads.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct Jobs {
-    /// How many streams to read, and transactions to load, at the same time [default: 1].
+    /// How many streams to read at the same time, and how many transactions to load at most [default: 1 stream, and
+    /// that of spice-import].
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) jobs: Option<u64>,
 }

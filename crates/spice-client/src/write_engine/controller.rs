@@ -43,9 +43,9 @@ pub struct Bounds {
     pub together: usize,
     /// A call that takes longer is not made larger, and one that takes [`STUCK`] times as long is made smaller.
     pub slow: Duration,
-    /// A larger call costs nothing but time, as in a bulk import: so it is not tried whether that pays. Calls
-    /// grow until one takes half as long as a slow one, one at a time; then as many as in the first setting follow,
-    /// and only their number in flight is tried.
+    /// A larger call costs nothing but time, as in a bulk import: so it is not tried whether that pays. Calls grow,
+    /// one at a time, while the next one is expected to end within half of `slow`; then as many as in the first
+    /// setting follow, and only their number in flight is tried.
     pub is_bulk: bool,
 }
 

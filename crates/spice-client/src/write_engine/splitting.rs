@@ -1,8 +1,8 @@
 //! How the updates of a write are divided into calls.
 //!
 //! Before each call it is asked how large that is and how many may be in flight; both follow what earlier
-//! calls brought ([`Throughput`]). One transaction of the source stays one call, if the server takes so
-//! many updates.
+//! calls brought ([`Throughput`]). A transaction of the source that is written alone stays one call, if the server
+//! takes so many updates; in a backlog transactions are merged first.
 
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
@@ -83,8 +83,8 @@ impl CallSizing {
         self.setting().in_flight
     }
 
-    /// A call with so many updates begins, of a write of many; `None` where it is no measure of the setting.
-    /// `is_heavy`: no more went into it.
+    /// A call with so many updates begins, of a write with one full call at least; `None` where it is no measure of
+    /// the setting. `is_heavy`: its bytes are all that it can hold.
     pub(super) fn begin(&self, updates: usize, is_heavy: bool, is_backlog: bool) -> Option<Call> {
         let mut throughput = lock(&self.throughput);
         let is_full = is_heavy || updates == throughput.setting().size;

@@ -1,7 +1,7 @@
 //! What calls bring, round by round, for the [`Controller`].
 //!
-//! A round is some calls of one setting. Only calls that are as large as the setting asks are counted, and
-//! only the time in which one of them is in flight: a writer that waits for its input learns nothing from
+//! A round is some calls of one setting. Only calls that are about as large as the setting asks, or that their bytes
+//! fill, are counted, and only the time in which one of them is in flight: a writer that waits for its input learns nothing from
 //! that. Calls that were begun with an earlier setting are left out.
 
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::controller::{Bounds, Controller, Round, Setting};
 
-/// A round has so many calls at least, and as many as are in flight twice.
+/// A round has so many calls at least, and as many as are in flight twice, unless one alone decides.
 const CALLS: usize = 3;
 /// And takes so long at least: shorter ones measure the scheduler.
 const ROUND: Duration = Duration::from_millis(50);

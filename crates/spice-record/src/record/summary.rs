@@ -86,17 +86,16 @@ pub struct Applied {
     /// WriteRelationships calls.
     #[serde(default)]
     pub calls: u64,
-    /// Of several calls: updates that one had at last, and how many calls were in flight at most, as were found to be
-    /// best.
+    /// Of several calls: updates that one has, and how many calls are in flight, by the setting as they ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub call_size: Option<u64>,
     /// See `call_size`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calls_in_flight: Option<u64>,
-    /// One revision of the source became several of the target.
+    /// One revision of the source, or a part of it, became several of the target.
     #[serde(default, skip_serializing_if = "is_false")]
     pub split: bool,
-    /// Several revisions of the source became fewer of the target.
+    /// The source has more revisions of it than the target.
     #[serde(default, skip_serializing_if = "is_false")]
     pub coalesced: bool,
     /// Seconds from the commit on the source to that on the target, by the clocks of both; absent

@@ -15,7 +15,7 @@ APART = 0.05
 
 
 def tip(bench):
-    """Milliseconds from a change out of the source's Watch to the same one out of the target's: spice-apply, and the target."""
+    """Milliseconds from a change out of the source's Watch to the same one out of the target's."""
     with bench.servers.target("memory") as target, contextlib.ExitStack() as programs:
         schema = bench.save("schema.ndjson", *bench.sample(0))
         bench.wall(["spice-import", "--context", target, "--schema", "write", schema])

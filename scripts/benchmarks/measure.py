@@ -94,7 +94,7 @@ class Bench:
         pairs = []
         for number in range(self.options.rounds):
             pairs.append((ours(), other()))
-            # Databases make overlapping calls begin again, and give up after some times: raw clients do not repeat them.
+            # Databases make overlapping calls begin again, and give up in the end: raw clients do not repeat them.
             failures = 0
             while not math.isfinite(pairs[-1][1]):
                 failures += 1

@@ -1,8 +1,8 @@
 //! What calls bring, round by round, for the [`Controller`].
 //!
-//! A round is some calls of one setting. Only calls that are about as large as the setting asks, or that their bytes
-//! fill, are counted, and only the time in which one of them is in flight: a writer that waits for its input learns nothing from
-//! that. Calls that were begun with an earlier setting are left out.
+//! A round is some calls of one setting. Only calls that are about as large as the setting asks, or that their
+//! bytes fill, are counted, and only the time in which one of them is in flight: a writer that waits for its
+//! input learns nothing from that. Calls that were begun with an earlier setting are left out.
 
 use std::time::Duration;
 

@@ -250,10 +250,11 @@ fn the_largest_relationships_take_as_little_memory() {
         json!({ "values": values })
     };
     let mut peak = (0, String::new());
-    // What --max-memory of spice-diff grants comes on top.
+    // What --max-memory of spice-diff grants comes on top. How much an import has read ahead depends on the target:
+    // 66 MiB was seen once.
     let mut run = |what: &str, granted_mib: u64, program: Program| {
         let finished = program.run();
-        assert_harmless(what, &finished, LIMIT_KIB + (granted_mib << 10));
+        assert_harmless(what, &finished, LIMIT_KIB + ((8 + granted_mib) << 10));
         if finished.peak_kib > peak.0 {
             peak = (finished.peak_kib, what.to_owned());
         }

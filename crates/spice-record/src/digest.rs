@@ -11,9 +11,10 @@ use std::str::FromStr;
 use authzed::v1::Relationship;
 use prost_types::value::Kind;
 use prost_types::{Struct, Value};
-use serde::de::{self, Visitor};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
+
+use crate::object::from_string;
 
 /// How much of an expiry takes part in a digest.
 ///
@@ -101,21 +102,7 @@ impl Serialize for Digest {
 
 impl<'de> Deserialize<'de> for Digest {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(DigestVisitor)
-    }
-}
-
-struct DigestVisitor;
-
-impl Visitor<'_> for DigestVisitor {
-    type Value = Digest;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string")
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Digest, E> {
-        text.parse().map_err(E::custom)
+        from_string(deserializer)
     }
 }
 

@@ -1,10 +1,14 @@
-//! Objects are read from JSON objects only.
+//! Objects are read from JSON objects only, and values from strings without a copy.
 //!
 //! Serde's derived structs also take an array with the fields in their order, so a damaged or foreign
 //! line could be read as something that it does not say. A struct that is derived with
 //! `#[serde(remote = "Self")]` and named in [`objects!`] refuses that.
 
-use serde::de::{Deserializer, Visitor};
+use std::fmt::{self, Display};
+use std::marker::PhantomData;
+use std::str::FromStr;
+
+use serde::de::{self, Deserializer, Visitor};
 use serde::forward_to_deserialize_any;
 
 /// A deserializer that reads a struct as a map, which an array is not.
@@ -29,6 +33,29 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for ObjectOnly<D> {
     forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option
         unit unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+    }
+}
+
+/// Reads a value from the string that it is written as, without a copy of that.
+pub(crate) fn from_string<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err: Display>,
+{
+    deserializer.deserialize_str(StringVisitor(PhantomData))
+}
+
+struct StringVisitor<T>(PhantomData<T>);
+
+impl<T: FromStr<Err: Display>> Visitor<'_> for StringVisitor<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+        text.parse().map_err(E::custom)
     }
 }
 

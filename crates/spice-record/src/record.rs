@@ -1,12 +1,14 @@
 //! The kinds of line in a stream, and their fields.
 
 use std::fmt;
+use std::str::FromStr;
 
 use authzed::JsonObject;
 use authzed::v1::Relationship;
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
+use crate::object::from_string;
 use crate::relationship::relationship_json;
 
 pub(crate) mod change;
@@ -187,25 +189,19 @@ struct Kind(&'static str);
 
 impl<'de> Deserialize<'de> for Kind {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(KindVisitor)
+        from_string(deserializer)
     }
 }
 
-struct KindVisitor;
+impl FromStr for Kind {
+    type Err = de::value::Error;
 
-impl Visitor<'_> for KindVisitor {
-    type Value = Kind;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string")
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Kind, E> {
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
         KINDS
             .iter()
             .find(|kind| **kind == text)
-            .map(|kind| Kind(kind))
-            .ok_or_else(|| E::unknown_variant(text, KINDS))
+            .map(|kind| Self(kind))
+            .ok_or_else(|| de::Error::unknown_variant(text, KINDS))
     }
 }
 

@@ -14,7 +14,7 @@ async fn call_that_fails_late_is_halved_whatever_its_error() {
     for error in [unavailable(), deadline(), internal()] {
         let (server, notes) = (Scripted::new(), Notes::default());
         // Slow enough that none is made larger again.
-        server.latency(Duration::from_secs(5));
+        server.latency(Duration::from_secs(2));
         server.writes([
             End::FailsAfter(Duration::from_secs(20), error.clone()),
             End::FailsAfter(Duration::from_secs(20), error),

@@ -38,7 +38,7 @@ def tip(bench):
             return start("spice-watch", "--context", end, "--since", head.strip(), "--settle", "0s")
 
         apply = start("spice-apply", "--context", target, stdin=subprocess.PIPE)
-        # The same delivery: two Watches of PostgreSQL report a change up to 100 ms apart.
+        # The same delivery: two Watches of PostgreSQL report a change up to a second apart.
         ends = [Arrivals(watch("source").stdout, apply.stdin), Arrivals(watch(target).stdout)]
         time.sleep(2)
         one = bench.folder / "one.ndjson"

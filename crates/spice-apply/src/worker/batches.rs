@@ -95,7 +95,8 @@ impl<S: Server> Worker<S> {
             && has_backlog(&self.waiting, size * in_flight)
     }
 
-    /// The calls of a batch, after which so much is acknowledged; `first`: how many of its updates need not wait for the batch before it.
+    /// The calls of a batch, after which so much is acknowledged; `first`: how many of its updates need not wait for
+    /// the batch before it.
     fn begin(
         &mut self,
         batch: Batch,

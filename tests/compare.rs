@@ -155,6 +155,44 @@ fn planted_differences_are_all_found_and_no_other() {
 }
 
 #[test]
+fn only_what_any_file_of_keys_names_is_compared() {
+    let folder = folder();
+    let sample = Sample::rich(1_000);
+    let (a, b, planted) = plant(sample, 2);
+    let a = sealed(folder.path(), "a", sample, &a);
+    let b = sealed(folder.path(), "b", sample, &b);
+    let complete = diff(&a, &b).run().expect_code(3);
+    let mut updates = complete.json_lines();
+    updates.retain(|line| line.get("update").is_some());
+    let by_hand = |name: &str, updates: &[Value]| -> PathBuf {
+        let lines = updates.iter().map(|line| {
+            let mut line = line.clone();
+            line["update"].as_object_mut().unwrap().remove("checksum");
+            format!("{line}\n")
+        });
+        let path = folder.path().join(name);
+        std::fs::write(&path, lines.collect::<String>()).unwrap();
+        path
+    };
+    let stream = folder.path().join("stream");
+    std::fs::write(&stream, &complete.stdout).unwrap();
+    let [first, second] = [
+        by_hand("first", &updates[..3]),
+        by_hand("second", &updates[5..]),
+    ];
+    let named = |files: &[&Path]| {
+        let flags = files
+            .iter()
+            .flat_map(|file| [Path::new("--keys-from"), file]);
+        found(&diff(&a, &b).args(flags).run().expect_code(3).json_lines())
+    };
+    let without = found(&[&updates[..3], &updates[5..]].concat());
+    assert_eq!(without.len(), planted.len() - 2);
+    assert_eq!(named(&[&first, &second]), without);
+    assert_eq!(named(&[&first, &stream]), planted);
+}
+
+#[test]
 fn exports_in_another_order_are_equal() {
     let folder = folder();
     let sample = Sample::portable(5_000);

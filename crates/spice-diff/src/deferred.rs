@@ -8,7 +8,7 @@
 //! can: the report adds that.
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use authzed::zedtoken::{self, Revision};
 use spice_cli::{CommandError, Exit, stdio};
@@ -69,12 +69,20 @@ pub(crate) fn unseen(spool: &Path, revision: &str) -> Result<Keys, CommandError>
     Ok(keys)
 }
 
-/// The relationships of an update stream, or of updates line by line.
+/// The relationships of these files: update streams, or updates line by line.
 ///
 /// # Errors
 ///
-/// Exit 1 where it cannot be read, 65 for other records.
-pub(crate) fn named(path: &Path) -> Result<Keys, CommandError> {
+/// Exit 1 where one cannot be read, 65 for other records.
+pub(crate) fn named(files: &[PathBuf]) -> Result<Keys, CommandError> {
+    let mut keys = Keys::new();
+    for path in files {
+        add_named(path, &mut keys)?;
+    }
+    Ok(keys)
+}
+
+fn add_named(path: &Path, keys: &mut Keys) -> Result<(), CommandError> {
     let (input, name) = stdio::open(path)?;
     let mut records = RecordReader::new(input, name);
     let mut updates = match records.next_record()? {
@@ -87,11 +95,10 @@ pub(crate) fn named(path: &Path) -> Result<Keys, CommandError> {
         Some(other) => return Err(records.unexpected("updates", &other).into()),
         None => return Err(records.stream_fault("empty: no updates").into()),
     };
-    let mut keys = Keys::new();
     while let Some(update) = updates.next_update()? {
         keys.extend(key_of(&Update(update)));
     }
-    Ok(keys)
+    Ok(())
 }
 
 fn keys_of(change: &Transaction) -> impl Iterator<Item = u128> {

@@ -53,9 +53,9 @@ pub struct Diff {
     #[arg(long, value_name = "FILE", requires = "spool")]
     deferred: Option<PathBuf>,
     /// Compare only the relationships that a file of updates names, which are kept in memory, beside
-    /// --max-memory.
+    /// --max-memory. May be given several times.
     #[arg(long, value_name = "FILE")]
-    keys_from: Option<PathBuf>,
+    keys_from: Vec<PathBuf>,
     /// How much memory this may take, at least 21 MiB; what does not fit goes to temporary files. The
     /// keys that --keys-from and --deferred look up come on top.
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_size)]
@@ -110,7 +110,10 @@ impl Program for Diff {
 
 impl Diff {
     fn compare(&self) -> Result<Exit, CommandError> {
-        let only = self.keys_from.as_deref().map(deferred::named).transpose()?;
+        let only = match self.keys_from.as_slice() {
+            [] => None,
+            files => Some(deferred::named(files)?),
+        };
         // What the reading threads have allocated stays with their arenas when it is freed, and what comes
         // back from the files is allocated again: twice the table, at worst (measured, glibc).
         let memory = (self.max_memory.saturating_sub(BESIDE) / 2).max(LEAST_MEMORY);

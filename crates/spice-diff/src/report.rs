@@ -52,7 +52,9 @@ impl Report {
         let deferred = match (&args.spool, &args.deferred) {
             (Some(spool), Some(file)) => {
                 let inputs = [&args.a, &args.b, spool].map(PathBuf::as_path);
-                let inputs = inputs.into_iter().chain(args.keys_from.as_deref());
+                let inputs = inputs
+                    .into_iter()
+                    .chain(args.keys_from.iter().map(PathBuf::as_path));
                 Some(Deferred::begin(
                     spool,
                     file,

@@ -1,7 +1,7 @@
 //! The command lines of the suite's programs: the only place that knows their flags.
 
 use std::ffi::{OsStr, OsString};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::time::Span;
 
@@ -318,17 +318,12 @@ pub(crate) fn diff(a: impl AsRef<OsStr>, b: impl AsRef<OsStr>) -> Command {
 }
 
 /// The flags of a comparison while both ends are written; before the two files.
-pub(crate) fn diff_live(
-    as_of: &str,
-    spool: &Path,
-    deferred: &Path,
-    only: Option<&Path>,
-) -> Command {
-    Command::new("spice-diff")
+pub(crate) fn diff_live(as_of: &str, spool: &Path, deferred: &Path, only: &[PathBuf]) -> Command {
+    let diff = Command::new("spice-diff")
         .flag("--as-of", as_of)
         .flag("--spool", spool)
-        .flag("--deferred", deferred)
-        .flag_if(ONLY, only)
+        .flag("--deferred", deferred);
+    only.iter().fold(diff, |diff, file| diff.flag(ONLY, file))
 }
 
 /// The answers of a server at a revision.

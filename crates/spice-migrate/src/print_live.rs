@@ -51,7 +51,7 @@ impl Script {
         lines.push(format!("rm -f {}", path(&deferred)));
         lines.push("as_of=$(date -u -d '+90 sec' +%Y-%m-%dT%H:%M:%SZ)".to_owned());
         let spool = self.file("changes.ndjson");
-        let diff = commands::diff_live(&variable("as_of"), &spool, &deferred, None);
+        let diff = commands::diff_live(&variable("as_of"), &spool, &deferred, &[]);
         lines.push(format!(
             "{} \\\n{} >{}",
             command(&diff, 0),

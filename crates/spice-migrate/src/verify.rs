@@ -27,8 +27,8 @@ use crate::time::Instant;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// So often what cannot be compared yet is looked at again.
 const ROUNDS: u32 = 20;
-/// So often a memory source is read before a difference counts.
-const MEMORY_ROUNDS: u32 = 4;
+/// So often a source that has to settle is read before a difference counts.
+const DOUBTFUL_ROUNDS: u32 = 4;
 /// The first guess of how long a comparison takes.
 const FIRST_GUESS: Duration = Duration::from_secs(30);
 /// How many differences are shown.
@@ -166,8 +166,8 @@ impl Verification<'_> {
         let session = self.session;
         let (source, target) = (&self.ends.source.context, &self.ends.target.context);
         let mut first: Option<Pair> = None;
-        let (mut took, mut round, mut only, mut deferred_count) =
-            (FIRST_GUESS, 1, None::<PathBuf>, 0);
+        let (mut took, mut round, mut open) = (FIRST_GUESS, 1, 0);
+        let mut only = Vec::<PathBuf>::new();
         loop {
             let pair = self.next_pair().await?;
             let revisions = &pair.sync_point;
@@ -178,11 +178,9 @@ impl Verification<'_> {
                 first = Some(pair.clone());
             }
             let until = Instant::now().after(2 * took + FIRST_GUESS);
-            let again = match only {
-                Some(_) => {
-                    format!(": {deferred_count} relationships that could not be compared before")
-                }
-                None => String::new(),
+            let again = match only.is_empty() {
+                true => String::new(),
+                false => format!(": {open} relationships that could not be compared before"),
             };
             tracing::info!(
                 "comparing {target} at {} with {source} at {}{again}",
@@ -191,9 +189,7 @@ impl Verification<'_> {
             );
             let began = Clock::now();
             let deferred = session.temporary(&format!("aside.{round}"))?;
-            let differs = self
-                .compare(revisions, until, &deferred, only.as_deref())
-                .await?;
+            let differs = self.compare(revisions, until, &deferred, &only).await?;
             took = began.elapsed();
             if Instant::now() >= until {
                 // Some may have expired in between.
@@ -203,40 +199,42 @@ impl Verification<'_> {
                 let _ = remove(&deferred);
                 continue;
             }
+            open = records::count(&deferred, b"{")
+                .map_err(|error| session.cannot_write(&deferred, &error))?;
+            only.clear();
+            if open > 0 {
+                only.push(deferred);
+            }
             if differs {
-                // In memory a snapshot can lack a transaction that was overtaken (docs/reliability.md): what is
-                // different must be so at later pairs as well.
-                if round >= MEMORY_ROUNDS || !self.ends.source.kind.is("memory") {
+                // In memory a snapshot can lack a transaction that was overtaken, and that of a MySQL can hold a
+                // relationship twice (docs/reliability.md): what is different must be so at later pairs as well.
+                if round >= DOUBTFUL_ROUNDS || !self.ends.source.kind.needs_settling() {
                     return Err(self.different(revisions)?);
                 }
-                self.undecided(
-                    "differences, which a snapshot of an in-memory datastore may invent",
-                    revisions,
-                )?;
+                self.undecided("differences, which a single snapshot may invent", revisions)?;
                 let differences = session.file("differences.ndjson");
-                deferred_count = self.count(&differences)?;
+                open += self.count(&differences)?;
                 let kept = session.temporary(&format!("only.{round}"))?;
                 std::fs::copy(&differences, &kept)
                     .map_err(|error| session.cannot_write(&kept, &error))?;
-                (round, only) = (round + 1, Some(kept));
+                only.push(kept);
+                round += 1;
                 continue;
             }
-            deferred_count = records::count(&deferred, b"{")
-                .map_err(|error| session.cannot_write(&deferred, &error))?;
-            if deferred_count == 0 {
+            if open == 0 {
                 return self.proved(first, revisions, round);
             }
             if round >= ROUNDS {
                 return Err(CommandError::new(
                     Exit::TryAgain,
                     format!(
-                        "{deferred_count} relationships are written all the time, and could not be \
+                        "{open} relationships are written all the time, and could not be \
                          compared in {round} rounds"
                     ),
                 )
                 .hint(format!("run: {}", session.words.same())));
             }
-            (round, only) = (round + 1, Some(deferred));
+            round += 1;
         }
     }
 
@@ -270,7 +268,7 @@ impl Verification<'_> {
         at: &SyncPoint,
         as_of: Instant,
         deferred: &Path,
-        only: Option<&Path>,
+        only: &[PathBuf],
     ) -> Outcome<bool> {
         let session = self.session;
         let path = session.file("differences.ndjson");

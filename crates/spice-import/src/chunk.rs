@@ -11,7 +11,7 @@ use spice_client::write_engine::Item;
 use spice_client::write_engine::controller::Setting;
 
 /// The largest transaction: all of it is held for a retry, and larger ones gain nothing.
-pub(crate) const CHUNK_RELATIONSHIPS: usize = 50_000;
+pub(crate) const CHUNK_RELATIONSHIPS: usize = 40_000;
 const CHUNK_BYTES: usize = 6 << 20;
 /// What transactions at the same time hold together.
 const IN_FLIGHT_BYTES: usize = 12 << 20;

@@ -33,7 +33,7 @@ pub(crate) struct Totals {
     pub(crate) below_seconds: u64,
 }
 
-/// Opens the input and starts to read. One chunk waits while another is loaded.
+/// Opens the input and starts to read. One chunk is read, or waits, while others are loaded.
 pub(crate) fn start(path: PathBuf, integrity: Integrity) -> mpsc::Receiver<Step> {
     let (sender, receiver) = mpsc::channel(1);
     tokio::task::spawn_blocking(move || {
@@ -61,6 +61,12 @@ fn read(
         return Ok(None);
     }
     let (mut below_micros, mut below_seconds) = (0, 0);
+    let runtime = tokio::runtime::Handle::current();
+    // A chunk that waits is as much memory as one that is loaded: the next one is read once it is taken.
+    let room = || runtime.block_on(sender.reserve()).ok();
+    let Some(mut permit) = room() else {
+        return Ok(None);
+    };
     let mut chunk = ChunkBuilder::default();
     while let Some(relationship) = stream.next_relationship()? {
         if let Some(expiry) = &relationship.optional_expires_at {
@@ -70,16 +76,17 @@ fn read(
         chunk.push(stream.line(), &relationship);
         if chunk.is_full()
             && let Some(full) = chunk.take()
-            && sender.blocking_send(Step::Chunk(full)).is_err()
         {
-            return Ok(None);
+            permit.send(Step::Chunk(full));
+            match room() {
+                Some(free) => permit = free,
+                None => return Ok(None),
+            }
         }
     }
     // The last rows are delivered only now that the trailer is verified.
-    if let Some(last) = chunk.take()
-        && sender.blocking_send(Step::Chunk(last)).is_err()
-    {
-        return Ok(None);
+    if let Some(last) = chunk.take() {
+        permit.send(Step::Chunk(last));
     }
     let precision = stream.precision().unwrap_or_default();
     let sum = stream.sum();

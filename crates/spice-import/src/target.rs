@@ -97,7 +97,7 @@ impl Target {
             None => MOST_IN_FLIGHT,
         };
         let first = match self.kind.gains_by_concurrency() {
-            true => 2,
+            true => 4,
             false => 1,
         };
         Loader::new(

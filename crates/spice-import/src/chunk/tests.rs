@@ -2,7 +2,7 @@
 
 use spice_client::scripted::{expiring, relationship};
 
-use super::{Chunk, ChunkBuilder, MESSAGE_BYTES, Row};
+use super::{CHUNK_RELATIONSHIPS, Chunk, ChunkBuilder, MESSAGE_BYTES, Row};
 
 fn row(line: u64) -> Row {
     Row {
@@ -57,11 +57,12 @@ fn a_builder_begins_again_after_each_chunk() {
 fn a_chunk_is_full_by_rows_or_by_bytes() {
     let mut builder = ChunkBuilder::default();
     let small = row(1).relationship;
-    for line in 1..50_000 {
+    let rows = CHUNK_RELATIONSHIPS as u64;
+    for line in 1..rows {
         builder.push(line, &small);
     }
     assert!(!builder.is_full());
-    builder.push(50_000, &small);
+    builder.push(rows, &small);
     assert!(builder.is_full());
     let mut large = small.clone();
     large.relation = "r".repeat(1 << 20);

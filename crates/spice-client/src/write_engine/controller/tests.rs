@@ -166,20 +166,17 @@ fn bulk(start: usize, most: usize) -> Bounds {
 #[test]
 fn bulk_calls_are_large_after_a_few_however_noisy_their_rate_is() {
     for seed in 1..50 {
-        let (mut controller, mut noise) = (Controller::new(bulk(2, 4)), Noise(seed));
+        let (mut controller, mut noise) = (Controller::new(bulk(4, 4)), Noise(seed));
         let mut rounds = 0;
         while controller.is_starting() {
             assert_eq!(controller.setting().in_flight, 1);
             round(&mut controller, BULK, &mut noise);
             rounds += 1;
         }
-        assert!(
-            controller.setting().size > 30_000,
-            "{:?}",
-            controller.setting()
-        );
+        let Setting { size, in_flight } = controller.setting();
+        assert!(size > 30_000, "{size}");
         assert!(rounds <= 6, "{rounds}");
-        assert_eq!(controller.setting().in_flight, 2, "at once");
+        assert_eq!(in_flight, 100_000 / size, "at once, as many as are held");
     }
 }
 
@@ -189,7 +186,9 @@ fn bulk_calls_of_a_slow_target_take_no_longer_than_is_slow() {
         update: 1e-3,
         ..BULK
     };
-    let (mut controller, mut noise) = (Controller::new(bulk(2, 4)), Noise(7));
+    let (mut controller, mut noise) = (Controller::new(bulk(4, 4)), Noise(7));
+    round(&mut controller, slow, &mut noise);
+    assert_eq!(controller.setting().in_flight, 4, "they are small enough");
     for _ in 0..40 {
         round(&mut controller, slow, &mut noise);
         assert!(

@@ -22,7 +22,7 @@ use spice_spool::{Polled, Spool, SpoolReader};
 use crate::resume::check_start;
 
 /// What may be read ahead: the backlog that can be coalesced.
-const AHEAD_BYTES: usize = 14 << 20;
+const AHEAD_BYTES: usize = 8 << 20;
 /// What a revision takes in memory beyond its text, however small it is: without this, the peak of
 /// 400,000 revisions of one update was twice that of 5,000 of a thousand (measured, 100 and 51 MiB).
 const STEP_BYTES: usize = 512;
@@ -314,7 +314,11 @@ fn weight_of(update: &RelationshipUpdate) -> usize {
 
 fn step(change: Change, place: SpoolOffset) -> Step {
     match change {
-        Change::Transaction(change) => Step::Transaction(change, place),
+        Change::Transaction(mut change) => {
+            // The parser leaves room for four; most have one.
+            change.updates.shrink_to_fit();
+            Step::Transaction(change, place)
+        }
         Change::Schema(change) => Step::Schema(change, place),
         Change::Checkpoint(checkpoint) => Step::Checkpoint(checkpoint.revision, place),
     }

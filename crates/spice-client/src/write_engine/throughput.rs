@@ -21,7 +21,7 @@ const LONGEST_ROUND: Duration = Duration::from_secs(2);
 /// How often the calls in flight are replaced by others in one batch.
 const WAVES: usize = 4;
 /// What is written together is held in memory, of two batches.
-const BATCH: usize = 12_000;
+const BATCH: usize = 10_000;
 /// What is in flight is held twice.
 pub const TOGETHER: usize = 8_000;
 /// How often a decision is logged.

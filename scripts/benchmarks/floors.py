@@ -125,13 +125,20 @@ def slow(bench):
 
 
 def growth(bench):
-    """Time for a relationship of a copy of 100,000, and of 2,000,000."""
-    large, small = 2_000_000, 100_000
-    samples = {count: bench.save(f"{count}.ndjson", *bench.sample(count)) for count in (large, small)}
+    """Time for a relationship of a load of 2,000,000 and of 100,000, of ours and of the floor: databases slow down."""
+    counts = large, small = 2_000_000, 100_000
+    samples = {count: bench.save(f"{count}.ndjson", *bench.sample(count)) for count in counts}
+    schema = bench.save("schema.ndjson", *bench.sample(0))
 
-    def microseconds(count):
-        with bench.servers.target(bench.options.target) as target:
-            return bench.wall(["spice-import", "--context", target, samples[count]]) / count * 1e6
+    def ours(count):
+        with bench.servers.target(bench.options.target):
+            return bench.wall(["spice-import", "--context", "target", samples[count]])
 
-    pairs = bench.rounds("growth", lambda: microseconds(large), lambda: microseconds(small))
-    yield Row.of("import, us for each of 2,000,000", "100,000", pairs)
+    def floor(count):
+        with empty_target(bench, 0, schema) as target:
+            return bench.floor(loads(target, samples[count], "50000", "4"))
+
+    for name, work in (("import", ours), ("floor", floor)):
+        microseconds = lambda count: work(count) / count * 1e6
+        pairs = bench.rounds(f"growth of {name}", lambda: microseconds(large), lambda: microseconds(small))
+        yield Row.of(f"{name}, us for each of 2,000,000", "each of 100,000", pairs)

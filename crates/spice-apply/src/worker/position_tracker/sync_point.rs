@@ -6,9 +6,11 @@ use super::{Acknowledged, PositionTracker};
 
 /// After a batch of several calls only reading the head gives a revision that holds all of them.
 pub(in crate::worker) const SYNC_POINT_EVERY: Duration = Duration::from_secs(2);
-/// At least every ten seconds there must be a sync point. Where it costs most it is made no earlier than this: a
-/// backlog is interrupted until nothing is in flight, for checkpoints alone the head is read.
-const SYNC_POINT_AT_LATEST: Duration = Duration::from_secs(8);
+/// A backlog is interrupted for one no earlier: it waits until nothing is in flight. With that time, which is a few
+/// batches, there must be a sync point every ten seconds.
+const SYNC_POINT_IN_BACKLOG: Duration = Duration::from_secs(6);
+/// Checkpoints alone are reported this often.
+const IDLE_SYNC_POINT_EVERY: Duration = Duration::from_secs(8);
 
 /// How a batch becomes a sync point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,13 +54,13 @@ impl PositionTracker {
 
     /// Whether it is due even if a backlog has to be interrupted.
     pub(in crate::worker) fn is_sync_point_overdue(&self) -> bool {
-        self.synced_at.elapsed() >= SYNC_POINT_AT_LATEST
+        self.synced_at.elapsed() >= SYNC_POINT_IN_BACKLOG
     }
 
     /// When a sync point is due while there is nothing to read.
     pub(in crate::worker) fn idle_sync_point_at(&self) -> Option<Instant> {
         self.has_advanced
-            .then(|| self.synced_at + SYNC_POINT_AT_LATEST)
+            .then(|| self.synced_at + IDLE_SYNC_POINT_EVERY)
     }
 
     /// A batch is a sync point.

@@ -10,6 +10,7 @@ use authzed::v1::RelationshipUpdate;
 use futures::stream::{FuturesOrdered, StreamExt as _};
 use spice_cli::{CommandError, Shutdown};
 use spice_client::server::Server;
+use spice_client::write_engine::controller::Setting;
 use spice_client::write_engine::{Outcome, Turn};
 use spice_record::record::Applied;
 
@@ -86,12 +87,12 @@ impl<S: Server> Worker<S> {
     /// Whether a batch may begin beside the one that ends there, and is worth it.
     fn may_overlap(&mut self, end: &Acknowledged) -> bool {
         self.receive_waiting();
-        let is_sync_point_due = self.tracker.is_sync_point_overdue()
-            && self.tracker.sync_point_of(end, true) == SyncPoint::OfHead;
+        let Setting { size, in_flight } = self.target.setting();
+        let is_sync_point_due = self.tracker.sync_point_of(end, true) == SyncPoint::OfHead;
         self.is_settled()
             && !is_sync_point_due
             && !self.target.may_skip_touches()
-            && has_backlog(&self.waiting, self.target.setting().size)
+            && has_backlog(&self.waiting, size * in_flight)
     }
 
     /// The calls of a batch, after which so much is acknowledged; `first`: how many of its updates need not wait for

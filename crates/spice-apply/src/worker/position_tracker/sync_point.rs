@@ -6,12 +6,8 @@ use super::{Acknowledged, PositionTracker};
 
 /// After a batch of several calls only reading the head gives a revision that holds all of them.
 pub(in crate::worker) const SYNC_POINT_EVERY: Duration = Duration::from_secs(2);
-/// A backlog is interrupted for one no earlier: it waits until nothing is in flight. With that time, which is a few
-/// batches, there must be a sync point every ten seconds.
-const SYNC_POINT_IN_BACKLOG: Duration = Duration::from_secs(6);
-/// Checkpoints alone are reported this often.
+/// Checkpoints alone are reported this often; at least every ten seconds there must be a sync point.
 const IDLE_SYNC_POINT_EVERY: Duration = Duration::from_secs(8);
-
 /// How a batch becomes a sync point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::worker) enum SyncPoint {
@@ -50,11 +46,6 @@ impl PositionTracker {
     /// Whether a sync point by reading the head is due again.
     pub(in crate::worker) fn is_sync_point_due(&self) -> bool {
         self.synced_at.elapsed() >= SYNC_POINT_EVERY
-    }
-
-    /// Whether it is due even if a backlog has to be interrupted.
-    pub(in crate::worker) fn is_sync_point_overdue(&self) -> bool {
-        self.synced_at.elapsed() >= SYNC_POINT_IN_BACKLOG
     }
 
     /// When a sync point is due while there is nothing to read.

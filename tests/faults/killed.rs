@@ -32,7 +32,7 @@ fn killed_import_is_completed_by_the_same_command() {
         });
         let mut program = import(&server).timeout(PATIENCE).input_later().spawn();
         let mut stdin = program.take_stdin();
-        // From before the first transaction to within the last; after 50,000 lines one is begun.
+        // From before the first transaction to within the last; after 40,000 lines one is begun.
         let fed = random.below(stream.len());
         let fed = stream.len() - fed * 2 / 3;
         stdin.write_all(&stream[..fed]).unwrap();

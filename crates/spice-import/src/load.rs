@@ -80,8 +80,8 @@ fn throughput(rows: usize, in_flight: &RangeInclusive<usize>) -> Mutex<Throughpu
 }
 
 impl<S: Server> Loader<S> {
-    /// `in_flight`: how many transactions there are at a time, at first and at most. While they are small it is one:
-    /// of several conflicts in a short stream the first is named.
+    /// `in_flight`: how many transactions there are at a time, once they have stopped to grow, and at most. Before that
+    /// it is one: of several conflicts in a short stream the first is named.
     pub(crate) fn new(
         server: S,
         max_retries: usize,

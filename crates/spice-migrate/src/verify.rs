@@ -17,7 +17,7 @@ use crate::phase::{Step, SyncPoint};
 use crate::process::{Ended, Input, Output, pipe, pipe_at_a_path};
 use crate::records::{self, Pair};
 use crate::session::Session;
-use crate::state::{Found, Verdict};
+use crate::state::{Found, Kind, Verdict};
 use crate::status::heartbeat;
 use crate::store::remove;
 use crate::suite::{CommandError, Exit, Outcome, escape};
@@ -27,8 +27,10 @@ use crate::time::Instant;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// So often what cannot be compared yet is looked at again.
 const ROUNDS: u32 = 20;
-/// So often a source that has to settle is read before a difference counts.
+/// So often a source that has to settle must show a difference before it counts.
 const DOUBTFUL_ROUNDS: u32 = 4;
+/// A snapshot of such a source invents a few differences; more are not doubted.
+const MOST_DOUBTFUL: usize = 10_000;
 /// The first guess of how long a comparison takes.
 const FIRST_GUESS: Duration = Duration::from_secs(30);
 /// How many differences are shown.
@@ -117,6 +119,11 @@ struct Proved {
     rounds: u32,
 }
 
+/// Whether so many differences, seen in so many rounds in a row, may not be there.
+fn is_doubtful(source: &Kind, count: usize, rounds: u32) -> bool {
+    source.needs_settling() && count <= MOST_DOUBTFUL && rounds < DOUBTFUL_ROUNDS
+}
+
 impl Verification<'_> {
     /// Waits for a pair of revisions that is newer than this call.
     pub(crate) async fn next_pair(&self) -> Outcome<Pair> {
@@ -167,7 +174,7 @@ impl Verification<'_> {
         let (source, target) = (&self.ends.source.context, &self.ends.target.context);
         let mut first: Option<Pair> = None;
         let (mut took, mut round, mut open) = (FIRST_GUESS, 1, 0);
-        let mut only = Vec::<PathBuf>::new();
+        let (mut only, mut doubted) = (Vec::<PathBuf>::new(), 0);
         loop {
             let pair = self.next_pair().await?;
             let revisions = &pair.sync_point;
@@ -208,19 +215,26 @@ impl Verification<'_> {
             if differs {
                 // In memory a snapshot can lack a transaction that was overtaken, and that of a MySQL can hold a
                 // relationship twice (docs/reliability.md): what is different must be so at later pairs as well.
-                if round >= DOUBTFUL_ROUNDS || !self.ends.source.kind.needs_settling() {
+                doubted += 1;
+                let differences = session.file("differences.ndjson");
+                let count = self.count(&differences)?;
+                if !is_doubtful(&self.ends.source.kind, count, doubted) {
                     return Err(self.different(revisions)?);
                 }
                 self.undecided("differences, which a single snapshot may invent", revisions)?;
-                let differences = session.file("differences.ndjson");
-                open += self.count(&differences)?;
+                tracing::info!(
+                    "{count} differences, which a single snapshot of {} may invent: comparing these again",
+                    self.ends.source.kind
+                );
                 let kept = session.temporary(&format!("only.{round}"))?;
                 std::fs::copy(&differences, &kept)
                     .map_err(|error| session.cannot_write(&kept, &error))?;
                 only.push(kept);
+                open += count;
                 round += 1;
                 continue;
             }
+            doubted = 0;
             if open == 0 {
                 return self.proved(first, revisions, round);
             }
@@ -393,5 +407,24 @@ impl Verification<'_> {
             at.source_revision, at.target_revision
         );
         self.verdict(Found::Undecided, what, Instant::now())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Kind, MOST_DOUBTFUL, is_doubtful};
+
+    #[test]
+    fn differences_of_a_settling_source_count_once_they_were_seen_again() {
+        for (kind, count, rounds, expected) in [
+            ("postgres", 1, 1, false),
+            ("mysql", 1, 1, true),
+            ("memory", MOST_DOUBTFUL, 3, true),
+            ("mysql", 1, 4, false),
+            ("mysql", MOST_DOUBTFUL + 1, 1, false),
+        ] {
+            let found = is_doubtful(&Kind(kind.to_owned()), count, rounds);
+            assert_eq!(found, expected, "{kind}, {count}, {rounds}");
+        }
     }
 }

@@ -219,7 +219,7 @@ impl Verification<'_> {
                 let differences = session.file("differences.ndjson");
                 let count = self.count(&differences)?;
                 if !is_doubtful(&self.ends.source.kind, count, doubted) {
-                    return Err(self.different(revisions)?);
+                    return Err(self.different(count, revisions)?);
                 }
                 self.undecided("differences, which a single snapshot may invent", revisions)?;
                 tracing::info!(
@@ -352,11 +352,10 @@ impl Verification<'_> {
         }
     }
 
-    /// Both ends differ at these revisions.
-    fn different(&self, at: &SyncPoint) -> Outcome<CommandError> {
+    /// Both ends differ in so many relationships at these revisions.
+    fn different(&self, count: usize, at: &SyncPoint) -> Outcome<CommandError> {
         let session = self.session;
         let path = session.file("differences.ndjson");
-        let count = self.count(&path)?;
         let what = format!(
             "{count} at {} and {}",
             at.source_revision, at.target_revision

@@ -13,7 +13,7 @@ use crate::support::pipe::Pipe;
 use crate::support::program::Program;
 use crate::support::spicedb::{Datastore, Server, rows};
 use crate::support::toxiproxy::Proxy;
-use crate::support::{AT_ONCE, Random, figure, folder, repeat, wait_until};
+use crate::support::{AT_ONCE, Random, figure, folder, repeat, wait_for, wait_until};
 
 /// 4 writers, each with 20 transactions a second, until they are stopped.
 fn load(source: &Server, folder: &Path) -> Writers {
@@ -242,9 +242,14 @@ fn target_restarted_cut_and_stalled_under_load_ends_equal() {
                 follow.stderr_so_far()
             );
             let seen = follow.stdout_so_far().len();
-            wait_until("it follows again", PATIENCE, || {
-                follow.stdout_so_far().len() > seen + 2_000
-            });
+            let follows = || follow.stdout_so_far().len() > seen + 2_000;
+            if !wait_for(PATIENCE, follows) {
+                panic!(
+                    "round {round}, fault {fault}: it does not follow again\n{}\nspice-watch: {}",
+                    follow.stderr_so_far(),
+                    capture.running.stderr_so_far()
+                );
+            }
             // A graceful end may fall between two calls.
             noticed += usize::from(retries(&follow.stderr_so_far()) > before);
         }

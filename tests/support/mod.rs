@@ -39,12 +39,20 @@ pub fn folder() -> tempfile::TempDir {
 pub const AT_ONCE: Duration = Duration::from_secs(20);
 
 /// Waits until `check` holds, looking every few milliseconds; panics with `what` after `limit`.
-pub fn wait_until(what: &str, limit: Duration, mut check: impl FnMut() -> bool) {
+pub fn wait_until(what: &str, limit: Duration, check: impl FnMut() -> bool) {
+    assert!(wait_for(limit, check), "waited {limit:?} in vain: {what}");
+}
+
+/// Whether that came about within so long.
+pub fn wait_for(limit: Duration, mut check: impl FnMut() -> bool) -> bool {
     let began = Instant::now();
     while !check() {
-        assert!(began.elapsed() < limit, "waited {limit:?} in vain: {what}");
+        if began.elapsed() >= limit {
+            return false;
+        }
         std::thread::sleep(Duration::from_millis(5));
     }
+    true
 }
 
 /// Runs a command of the bench and returns its stdout; panics with its stderr when it fails.

@@ -11,7 +11,7 @@ use super::{Capture, PATIENCE, applied, apply, ends, mark};
 use crate::cutover::transactions;
 use crate::support::oracle::{self, Precision, Writers};
 use crate::support::spicedb::{Datastore, Server, rows};
-use crate::support::{figure, repeat, wait_until};
+use crate::support::{AT_ONCE, figure, repeat, wait_until};
 
 /// Resources in updates of the spool at or before a place that a revision of the source does not see:
 /// PostgreSQL gives overlapping transactions one after the other.
@@ -86,8 +86,8 @@ fn pairs_agree_under_load(datastore: Datastore) {
         longest = longest.max(at(two[1]).duration_since(at(two[0])).unsigned_abs());
     }
     figure(&format!("{} pairs, at most {longest:?} apart", pairs.len()));
-    // One is due every 10 s.
-    assert!(longest < PATIENCE, "{longest:?}");
+    // One is due every 10 s; the rest is for a busy machine.
+    assert!(longest < AT_ONCE, "{longest:?}");
     let idle = pairs.last().unwrap();
     assert_eq!(idle["updates"], 0, "a pair while only checkpoints came");
     let spool = std::fs::read_to_string(&capture.spool).unwrap();

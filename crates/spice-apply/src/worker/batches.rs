@@ -10,9 +10,9 @@ use authzed::v1::RelationshipUpdate;
 use futures::stream::{FuturesOrdered, StreamExt as _};
 use spice_cli::{CommandError, Shutdown};
 use spice_client::server::Server;
-use spice_client::write_engine::controller::Setting;
 use spice_client::write_engine::{Outcome, Turn};
 use spice_record::record::Applied;
+use tokio::time::Instant;
 
 use super::Worker;
 use super::position_tracker::{Acknowledged, SyncPoint};
@@ -47,13 +47,15 @@ impl<S: Server> Worker<S> {
         let mut writes = FuturesOrdered::new();
         let mut turn = Turn::default();
         let mut result = Ok(());
-        // What the last batch holds, and where it ends.
+        // What the last batch holds, where it ends, and when it began.
         let (mut indices, mut end) = (Indices::new(), Acknowledged::default());
+        let mut began = Instant::now();
         let mut batch = Some(first);
         loop {
             if let Some(mut batch) = batch.take() {
                 let first = batch.hold_back(&indices);
                 (indices, end) = (std::mem::take(&mut batch.indices), end_of(&batch));
+                began = Instant::now();
                 let next = turn.next();
                 let turn = std::mem::replace(&mut turn, next);
                 let is_first = writes.is_empty();
@@ -69,7 +71,7 @@ impl<S: Server> Worker<S> {
                     }
                 },
                 has_come = turn.has_come(), if may_overlap => {
-                    if has_come.is_ok() && shutdown.signal().is_none() && self.may_overlap(&end) {
+                    if has_come.is_ok() && shutdown.signal().is_none() && self.may_overlap(&end, began) {
                         match self.next_batch() {
                             Ok(next) => batch = next,
                             Err(failure) => result = Err(failure),
@@ -84,15 +86,16 @@ impl<S: Server> Worker<S> {
         }
     }
 
-    /// Whether a batch may begin beside the one that ends there, and is worth it.
-    fn may_overlap(&mut self, end: &Acknowledged) -> bool {
+    /// Whether a batch may begin beside the one that began then and ends there, and is worth it: a call is full.
+    fn may_overlap(&mut self, end: &Acknowledged, began: Instant) -> bool {
         self.receive_waiting();
-        let Setting { size, in_flight } = self.target.setting();
-        let is_sync_point_due = self.tracker.sync_point_of(end, true) == SyncPoint::OfHead;
+        let size = self.target.setting().size;
+        let is_sync_point_due = self.tracker.is_sync_point_overdue(began.elapsed())
+            && self.tracker.sync_point_of(end, true) == SyncPoint::OfHead;
         self.is_settled()
             && !is_sync_point_due
             && !self.target.may_skip_touches()
-            && has_backlog(&self.waiting, size * in_flight)
+            && has_backlog(&self.waiting, size)
     }
 
     /// The calls of a batch, after which so much is acknowledged; `first`: how many of its updates need not wait for

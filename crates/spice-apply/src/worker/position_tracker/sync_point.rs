@@ -6,8 +6,12 @@ use super::{Acknowledged, PositionTracker};
 
 /// After a batch of several calls only reading the head gives a revision that holds all of them.
 pub(in crate::worker) const SYNC_POINT_EVERY: Duration = Duration::from_secs(2);
-/// Checkpoints alone are reported this often; at least every ten seconds there must be a sync point.
+/// A backlog is interrupted for one, until nothing is in flight, as late as this allows: then there is one every ten
+/// seconds.
+const SYNC_POINT_WITHIN: Duration = Duration::from_secs(8);
+/// Checkpoints alone are reported this often.
 const IDLE_SYNC_POINT_EVERY: Duration = Duration::from_secs(8);
+
 /// How a batch becomes a sync point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::worker) enum SyncPoint {
@@ -46,6 +50,11 @@ impl PositionTracker {
     /// Whether a sync point by reading the head is due again.
     pub(in crate::worker) fn is_sync_point_due(&self) -> bool {
         self.synced_at.elapsed() >= SYNC_POINT_EVERY
+    }
+
+    /// Whether it would come too late behind one batch more, which takes about so long.
+    pub(in crate::worker) fn is_sync_point_overdue(&self, batch: Duration) -> bool {
+        self.synced_at.elapsed() + batch >= SYNC_POINT_WITHIN
     }
 
     /// When a sync point is due while there is nothing to read.

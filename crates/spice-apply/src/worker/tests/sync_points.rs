@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use spice_cli::{Shutdown, lock};
-use spice_client::scripted::{Call, relationship};
+use spice_client::scripted::{Call, relationship, touch};
 use spice_record::record::{Applied, Transaction};
 use spice_record::relationship::Update;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-use super::{Source, World, checkpoint, place, send, transaction};
+use super::{MOST, Source, World, checkpoint, place, send, transaction};
 use crate::input::Step;
 
 /// Runs the worker for so long, while nothing more comes.
@@ -59,11 +59,11 @@ async fn one_call_alone_is_a_sync_point_at_its_own_revision() {
 
 /// A revision that takes several calls.
 fn large(world: &World, number: u64) -> Step {
-    let updates = (0..1_500).map(|id| spice_client::scripted::touch(&format!("large{id}")));
+    let updates = (0..1_500).map(|id| touch(&format!("large{id}")));
     let change = Transaction {
         revision: world.source.revision(number),
         updates: updates
-            .chain([spice_client::scripted::touch(&format!("own{number:03}"))])
+            .chain([touch(&format!("own{number:03}"))])
             .map(Update)
             .collect(),
         ..Transaction::default()
@@ -93,6 +93,64 @@ async fn several_calls_are_a_sync_point_once_the_head_is_read() {
         Some(spice_client::scripted::token(1_016))
     );
     assert!(world.position().is_some_and(|position| position.sync_point));
+}
+
+/// A backlog of small transactions, with calls that take so long: the longest time without a sync point in 40 s, and
+/// how many there were.
+async fn sync_points_of_a_backlog(call: Duration) -> (Duration, usize) {
+    let world = World {
+        jobs: 1,
+        is_exact: false,
+        ..World::new(Source::Ordered)
+    };
+    world.server.latency(call);
+    let (mut worker, sender) = world.worker();
+    // What it saves is compared with another stream.
+    worker.store = None;
+    for number in 1..=MOST {
+        let updates = (0..300).map(|id| Update(touch(&format!("backlog{number}_{id}"))));
+        let change = Transaction {
+            revision: world.source.revision(number),
+            updates: updates.collect(),
+            ..Transaction::default()
+        };
+        send(&sender, Step::Transaction(Box::new(change), place(number)));
+    }
+    let count = || {
+        lock(&world.reports)
+            .iter()
+            .filter(|one| one.sync_point)
+            .count()
+    };
+    let observe = async {
+        let (mut last, mut longest, mut seen) = (Instant::now(), Duration::ZERO, 0);
+        for _ in 0..400 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            longest = longest.max(last.elapsed());
+            if count() > seen {
+                (last, seen) = (Instant::now(), count());
+            }
+        }
+        (longest, seen)
+    };
+    let (shutdown, _signal) = Shutdown::simulated();
+    tokio::select! {
+        ended = worker.run(&shutdown) => panic!("the backlog ended: {ended:?}"),
+        found = observe => found,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn backlog_is_interrupted_for_a_sync_point_in_time_and_no_earlier() {
+    // At 1.9 s a call two revisions take longer than that: then there is one behind every two.
+    for (millis, within, counts) in [(300, 10, 4..=7), (900, 10, 4..=8), (1_900, 14, 2..=4)] {
+        let (longest, count) = sync_points_of_a_backlog(Duration::from_millis(millis)).await;
+        assert!(
+            longest < Duration::from_secs(within),
+            "{millis} ms: {longest:?}"
+        );
+        assert!(counts.contains(&count), "{millis} ms: {count}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,6 +11,7 @@ use super::{Capture, PATIENCE, applied, apply, apply_by, ends, mark, position, w
 use crate::support::oracle::{self, Precision, Writers};
 use crate::support::pipe::Pipe;
 use crate::support::program::Program;
+use crate::support::running::Running;
 use crate::support::spicedb::{Datastore, Server, rows};
 use crate::support::toxiproxy::Proxy;
 use crate::support::{AT_ONCE, Random, figure, folder, repeat, wait_for, wait_until};
@@ -168,10 +169,7 @@ fn killed_watch_or_apply_in_a_pipe_resumes_at_the_position() {
         // At any moment: this pause is what is tried.
         std::thread::sleep(Duration::from_millis(random.below(900) as u64));
         running[(case % 2) as usize].kill9();
-        let ended: Vec<_> = running
-            .into_iter()
-            .map(crate::support::running::Running::wait)
-            .collect();
+        let ended: Vec<_> = running.into_iter().map(Running::wait).collect();
         match case % 2 {
             0 => assert_eq!(ended[1].code(), Some(75), "{}", ended[1].stderr),
             _ => assert_eq!(ended[1].signal(), Some(9)),
@@ -242,8 +240,9 @@ fn target_restarted_cut_and_stalled_under_load_ends_equal() {
                 follow.stderr_so_far()
             );
             let seen = follow.stdout_so_far().len();
-            let follows = || follow.stdout_so_far().len() > seen + 2_000;
-            if !wait_for(PATIENCE, follows) {
+            let follows = |follow: &Running| follow.stdout_so_far().len() > seen + 2_000;
+            wait_for(PATIENCE, || follows(&follow) || !follow.is_running());
+            if !follows(&follow) {
                 panic!(
                     "round {round}, fault {fault}: it does not follow again\n{}\nspice-watch: {}",
                     follow.stderr_so_far(),

@@ -30,6 +30,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 
 use self::controller::Setting;
 pub use self::outcome::Outcome;
+use self::row_error::InternalErrors;
 pub use self::row_error::RowErrorTest;
 use self::splitting::{CallQueue, CallSizing};
 pub use self::turn::Turn;
@@ -140,6 +141,7 @@ pub struct WriteEngine<S> {
     skips: Mutex<Option<Skips>>,
     /// How many it has skipped.
     skipped: AtomicU64,
+    internal_errors: InternalErrors,
 }
 
 /// A call in flight. If it is dropped before its end, which a signal does, that is noted.
@@ -180,6 +182,7 @@ impl<S: Server> WriteEngine<S> {
             has_dropped: AtomicBool::new(false),
             skips: Mutex::default(),
             skipped: AtomicU64::new(0),
+            internal_errors: InternalErrors::default(),
         }
     }
 
@@ -197,6 +200,11 @@ impl<S: Server> WriteEngine<S> {
     /// How often a call is repeated.
     pub fn max_retries(&self) -> usize {
         self.max_retries
+    }
+
+    /// For a sequence of attempts at the same rows.
+    pub fn row_error_test(&self) -> RowErrorTest<'_> {
+        RowErrorTest::new(&self.internal_errors, self.max_retries)
     }
 
     /// How many updates are best written together.

@@ -14,7 +14,7 @@ use spice_client::retry::Retry;
 use spice_client::server::Server;
 use spice_client::write_engine::controller::{Bounds, Setting};
 use spice_client::write_engine::throughput::Throughput;
-use spice_client::write_engine::{RowErrorTest, WriteEngine, is_late};
+use spice_client::write_engine::{WriteEngine, is_late};
 use spice_record::ExpiryPrecision;
 use tokio::time::{Duration, Instant};
 
@@ -253,10 +253,10 @@ impl<S: Server> Loader<S> {
         }
         let max_retries = self.engine.max_retries();
         let mut retry = Retry::new(max_retries);
-        let mut row_errors = match attempt.known.bisecting && chunk.len() > 1 {
-            true => RowErrorTest::impatient(),
-            false => RowErrorTest::default(),
-        };
+        let mut row_errors = self.engine.row_error_test();
+        if attempt.known.bisecting && chunk.len() > 1 {
+            row_errors = row_errors.impatient();
+        }
         let mut breaks = 0;
         loop {
             // The rest of the messages is left out once the stream has been open for long.
@@ -268,6 +268,7 @@ impl<S: Server> Loader<S> {
             let error = match server.import(futures::stream::iter(in_time)).await {
                 Ok(loaded) => {
                     lock(&self.throughput).acknowledged(chunk.len(), started.elapsed());
+                    row_errors.succeeded();
                     return imported(chunk, loaded);
                 }
                 Err(error) => error,

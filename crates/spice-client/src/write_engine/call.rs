@@ -8,7 +8,7 @@ use spice_cli::CommandError;
 use tokio::time::Instant;
 
 use super::splitting::AfterRefusal;
-use super::{AfterAmbiguous, Item, Outcome, Policy, RowErrorTest, Stage, WriteEngine, is_late};
+use super::{AfterAmbiguous, Item, Outcome, Policy, Stage, WriteEngine, is_late};
 use crate::lookup::bare;
 use crate::retry::Retry;
 use crate::server::Server;
@@ -85,7 +85,7 @@ impl<S: Server> WriteEngine<S> {
             && stage != Stage::DeleteSkipped
             && self.has_skippable_touches(policy, items);
         let mut retry = Retry::new(self.max_retries);
-        let mut row_errors = RowErrorTest::default();
+        let mut row_errors = self.row_error_test();
         loop {
             if !std::mem::take(is_paced) {
                 self.pace().await;
@@ -106,6 +106,7 @@ impl<S: Server> WriteEngine<S> {
             let error = match self.in_flight(server.write(request)).await {
                 Ok(written) => {
                     self.sizing.acknowledged(items.len(), began.elapsed());
+                    row_errors.succeeded();
                     let unconfirmed = match stage {
                         Stage::DeleteSkipped => Vec::new(),
                         _ => self.unconfirmed(policy, items, &written, with_creates),

@@ -1,6 +1,7 @@
 //! The engine against a scripted server, with the clock paused.
 
 mod adaptive;
+mod row_errors;
 mod touches;
 mod turns;
 
@@ -281,31 +282,6 @@ async fn ambiguous_end_is_reported_before_the_next_attempt() {
     ];
     assert_eq!(server.calls(), expected);
     assert!(started.elapsed() >= Duration::from_secs(30));
-}
-
-#[tokio::test(start_paused = true)]
-async fn internal_error_is_the_rows_fault_if_markers_are_taken() {
-    let (server, notes) = (Scripted::new(), Notes::default());
-    refuse(&server, &["0002"], &internal());
-    let outcome = write(&server, &notes, touches(4)).await.expect("written");
-    assert_eq!((outcome.refused, server.relationships().len()), (1, 3));
-    assert_eq!(*lock(&notes.refused), ["T 0002"]);
-    let markers = server
-        .calls()
-        .iter()
-        .filter(|call| **call == Call::Marker)
-        .count();
-    assert_eq!(markers, 9, "three attempts at 4, 2 and 1 rows");
-}
-
-#[tokio::test(start_paused = true)]
-async fn internal_error_is_the_servers_fault_if_markers_fail() {
-    let (server, notes) = (Scripted::new(), Notes::default());
-    server.writes(vec![End::Fails(internal()); 3]);
-    server.markers(vec![Err(internal()); 3]);
-    let outcome = write(&server, &notes, touches(4)).await.expect("written");
-    assert_eq!((outcome.refused, outcome.calls), (0, 1));
-    assert!(lock(&notes.refused).is_empty());
 }
 
 #[tokio::test(start_paused = true)]

@@ -122,7 +122,7 @@ async fn one_row_under_which_the_connection_breaks_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_internal_error_is_blamed_on_rows_after_three_attempts() {
+async fn an_internal_error_is_blamed_on_rows_after_all_attempts() {
     let server = Scripted::new();
     super::refuse(&server, &["row00003"], &internal());
     let (loader, folder) = collecting(&server, OnConflict::Fail);
@@ -131,7 +131,7 @@ async fn an_internal_error_is_blamed_on_rows_after_three_attempts() {
     assert_eq!((stats.loaded, stats.rejected), (7, 1));
     assert_eq!(rejected(&folder), ["row00003"]);
     // While it is bisected no repetition costs a delay.
-    assert_eq!(server.sizes(), [8, 8, 8, 4, 2, 2, 1, 1, 1, 1, 4]);
+    assert_eq!(server.sizes(), [8, 8, 8, 8, 4, 2, 2, 1, 1, 1, 1, 1, 4]);
 }
 
 #[tokio::test(start_paused = true)]

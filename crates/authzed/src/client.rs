@@ -3,6 +3,7 @@
 mod learn_offers;
 mod reflection;
 mod schema;
+mod shared_channel;
 
 use std::fmt;
 use std::future::Future;
@@ -14,8 +15,8 @@ use futures::Stream;
 use prost::Message;
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::Status;
-use tonic::transport::Channel;
 
+use self::shared_channel::SharedChannel;
 use crate::call::{self, Rpc, Transport};
 use crate::config::Config;
 use crate::diagnose;
@@ -38,11 +39,12 @@ pub use self::schema::Schema;
 ///
 /// It is opened by the first call, and again when it was lost or has come of age (servers end each
 /// connection after `--grpc-max-conn-age`, 30 seconds, when its streams have ended). A call that was
-/// not sent because of that is made again; nothing else is retried here.
+/// not sent because of that is made again; nothing else is retried here. After a call without an answer in time the
+/// next ones take another connection.
 #[derive(Clone)]
 pub struct Client {
     target: Arc<Target>,
-    channel: Channel,
+    channel: SharedChannel,
     unknown: UnknownFields,
     transaction: usize,
     offers: Offers,
@@ -136,7 +138,7 @@ impl Client {
 
     fn on(target: Target) -> Self {
         Self {
-            channel: target.open(),
+            channel: SharedChannel::open(&target),
             target: Arc::new(target),
             unknown: UnknownFields::default(),
             transaction: TRANSACTION,
@@ -150,7 +152,7 @@ impl Client {
     #[must_use]
     pub fn reconnect(&self) -> Self {
         Self {
-            channel: self.target.open(),
+            channel: SharedChannel::open(&self.target),
             ..self.clone()
         }
     }
@@ -342,7 +344,7 @@ impl Client {
 
     /// The connection with the token added to each request.
     pub(crate) fn transport(&self) -> Transport {
-        let channel = GrpcOnly(self.channel.clone());
+        let channel = GrpcOnly(self.channel.get());
         Transport::new(channel, self.target.auth.clone())
     }
 
@@ -374,10 +376,18 @@ impl Client {
         limit: Duration,
         call: impl Future<Output = Result<T, Status>>,
     ) -> Result<T, Error> {
-        match timeout(limit, call).await {
+        let began = Instant::now();
+        let result = match timeout(limit, call).await {
             Ok(result) => result.map_err(|status| self.error(rpc, status)),
             Err(_) => Err(self.deadline(rpc)),
+        };
+        if result
+            .as_ref()
+            .is_err_and(|error| error.kind() == Kind::Deadline)
+        {
+            self.channel.gave_no_answer(&self.target, began);
         }
+        result
     }
 
     /// A call with a stream of answers.

@@ -104,6 +104,25 @@ async fn requests_are_decoded_and_silence_times_out() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn after_a_call_without_an_answer_the_next_one_takes_another_connection() {
+    let server = Server::new();
+    server.on(READ_SCHEMA, |_: ReadSchemaRequest| Reply::silent());
+    let client = server.client();
+    server.script(WATCH, [Reply::message(&checkpoint(1)).silence()]);
+    let mut watch = client.watch(WatchRequest::default());
+    assert_eq!(watch.message().await.unwrap().unwrap(), checkpoint(1));
+    for _ in 0..3 {
+        let clone = client.clone();
+        let both = tokio::join!(client.read_schema(), clone.read_schema());
+        assert_eq!(both.0.unwrap_err().kind(), Kind::Deadline);
+        assert_eq!(both.1.unwrap_err().kind(), Kind::Deadline);
+    }
+    let connections = server.connections_of(READ_SCHEMA);
+    assert_eq!(connections, [1, 1, 2, 2, 3, 3], "one for both");
+    assert!(server.cancelled(WATCH).is_empty(), "it has its own");
+}
+
+#[tokio::test(start_paused = true)]
 async fn messages_of_an_import_reach_the_handler_as_one() {
     use authzed::RelationshipsEncoder;
     use authzed::v1::{ImportBulkRelationshipsRequest, ImportBulkRelationshipsResponse};

@@ -74,6 +74,19 @@ def digest(bench):
     yield Row.of("export into digest", "export alone", pairs)
 
 
+def diff(bench):
+    """What spice-diff adds to two exports at once."""
+    export = ["spice-export", "--context", "source", *SETTLED]
+    exports = [f"<({' '.join(export)})" for _ in range(2)]
+    both = f"{' '.join(export)} --output /dev/null & {' '.join(export)} --output /dev/null && wait $!"
+    pairs = bench.rounds(
+        "diff",
+        lambda: bench.wall(["bash", "-c", f"spice-diff {' '.join(exports)}"]),
+        lambda: bench.wall(["bash", "-c", both]),
+    )
+    yield Row.of("diff of two exports", "both exports alone", pairs)
+
+
 def repair(bench):
     """A target that has drifted (missing, changed and extra relationships in equal parts) is made equal again."""
     options = bench.options

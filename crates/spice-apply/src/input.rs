@@ -408,8 +408,8 @@ fn damaged(error: ReadError) -> CommandError {
 /// A producer that died: every complete record that it wrote is applied, and the same command resumes.
 fn cut(fault: ReadError) -> CommandError {
     CommandError::from(fault).with_exit(Exit::TryAgain).hint(
-        "what came before is on the target and the position is saved: run the same command again, with \
-         spice-watch --since-file POSITION",
+        "what came before is on the target, and saved in the position if there is one: run the same command \
+         again, with spice-watch --since-file POSITION",
     )
 }
 

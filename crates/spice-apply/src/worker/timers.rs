@@ -187,6 +187,8 @@ impl<S: Server> Worker<S> {
         // Else it would be taken for one that was never confirmed.
         self.is_early_confirmed();
         let (Some(store), Some(position)) = (&self.store, self.tracker.position()) else {
+            // Else it would be due at once, for ever.
+            self.tracker.note_saved();
             return Ok(());
         };
         if !self.target.ambiguous().is_empty() {

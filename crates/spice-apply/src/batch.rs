@@ -65,11 +65,12 @@ impl Batch {
 }
 
 /// Takes the next batch from the front of what was read: transactions, or updates. `None` where
-/// something else is there. A checkpoint that `is_end` is not taken.
+/// something else is there. A checkpoint that `is_end` is not taken. `ends_at_checkpoint`: the first other one ends it.
 pub(crate) fn next(
     waiting: &mut VecDeque<Held<Step>>,
     most: usize,
     no_coalesce: bool,
+    ends_at_checkpoint: bool,
     is_end: &dyn Fn(&str) -> bool,
 ) -> Option<Batch> {
     match &waiting.front()?.message {
@@ -78,7 +79,7 @@ pub(crate) fn next(
         {
             one(waiting)
         }
-        Step::Transaction(..) => Some(coalesced(waiting, most, is_end)),
+        Step::Transaction(..) => Some(coalesced(waiting, most, ends_at_checkpoint, is_end)),
         Step::Updates(_) => match waiting.pop_front()?.message {
             Step::Updates(updates) => {
                 let mut coalescer = Coalescer::default();
@@ -142,6 +143,7 @@ fn one(waiting: &mut VecDeque<Held<Step>>) -> Option<Batch> {
 fn coalesced(
     waiting: &mut VecDeque<Held<Step>>,
     most: usize,
+    ends_at_checkpoint: bool,
     is_end: &dyn Fn(&str) -> bool,
 ) -> Batch {
     let mut batch = Batch {
@@ -185,6 +187,9 @@ fn coalesced(
         {
             batch.checkpoint = Some((revision, place));
             batch.ends_at_checkpoint = true;
+            if ends_at_checkpoint {
+                break;
+            }
         }
     }
     batch.updates = coalescer.updates;

@@ -22,7 +22,7 @@ use spice_record::digest::digest_text;
 use spice_record::record::{Applied, Position, SpoolOffset};
 use spice_record::relationship::StructJson;
 use spice_record::{ExpiryPrecision, Header};
-use tokio::time::{sleep, sleep_until};
+use tokio::time::{Duration, sleep, sleep_until};
 
 use self::early::Early;
 use self::position_tracker::PositionTracker;
@@ -69,6 +69,8 @@ pub(crate) struct Worker<S = Client> {
     first_schema: Option<(String, String)>,
     contended: Contended,
     early: Early,
+    /// How long the last batch took.
+    batch_time: Duration,
 }
 
 impl<S: Server> Worker<S> {
@@ -98,6 +100,7 @@ impl<S: Server> Worker<S> {
             newest_schema: None,
             first_schema: None,
             contended: Contended::default(),
+            batch_time: Duration::ZERO,
             early: Early::new(args.position.as_deref().map(KeptFile::beside)),
         }
     }
@@ -217,6 +220,7 @@ impl<S: Server> Worker<S> {
             &mut self.waiting,
             most,
             self.no_coalesce,
+            self.tracker.must_end_at_checkpoint(),
             &is_end,
         ))
     }

@@ -12,7 +12,7 @@ use spice_record::digest::key_digest;
 use spice_record::record::{SpoolOffset, Transaction};
 use spice_record::relationship::Update;
 
-use super::{Batch, TIP, next};
+use super::{Batch, TIP};
 use crate::input::Step;
 
 /// The steps as they are received.
@@ -48,6 +48,15 @@ fn checkpoint(revision: u64) -> Step {
 }
 
 const NO_END: &dyn Fn(&str) -> bool = &|_| false;
+
+fn next(
+    waiting: &mut VecDeque<Held<Step>>,
+    most: usize,
+    no_coalesce: bool,
+    is_end: &dyn Fn(&str) -> bool,
+) -> Option<Batch> {
+    super::next(waiting, most, no_coalesce, false, is_end)
+}
 
 fn texts(batch: &Batch) -> Vec<String> {
     batch.updates.iter().map(text).collect()

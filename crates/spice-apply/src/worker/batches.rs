@@ -29,6 +29,7 @@ struct InFlight {
     compared: Option<(Vec<RelationshipUpdate>, HashSet<u128>)>,
     /// What of it was written early.
     early: Option<Vec<RelationshipUpdate>>,
+    began: Instant,
     /// Nothing else was in flight as its first call began.
     began_alone: bool,
     acknowledged: Acknowledged,
@@ -90,7 +91,9 @@ impl<S: Server> Worker<S> {
     fn may_overlap(&mut self, end: &Acknowledged, began: Instant) -> bool {
         self.receive_waiting();
         let size = self.target.setting().size;
-        let is_sync_point_due = self.tracker.is_sync_point_overdue(began.elapsed())
+        let is_sync_point_due = self
+            .tracker
+            .is_sync_point_overdue(began.elapsed(), self.batch_time)
             && self.tracker.sync_point_of(end, true) == SyncPoint::OfHead;
         self.is_settled()
             && !is_sync_point_due
@@ -130,6 +133,7 @@ impl<S: Server> Worker<S> {
             transactions,
             early: is_early.then(|| updates.clone()),
             compared: is_compared.then(|| (updates.clone(), contended)),
+            began: Instant::now(),
             // One revision waits until it is alone.
             began_alone: is_first || one_revision,
             acknowledged,
@@ -162,9 +166,11 @@ impl<S: Server> Worker<S> {
             transactions,
             compared,
             early,
+            began,
             began_alone,
             mut acknowledged,
         } = in_flight;
+        self.batch_time = began.elapsed();
         if let Some(updates) = early {
             self.acknowledge_early(&updates);
         }

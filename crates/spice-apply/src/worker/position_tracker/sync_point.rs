@@ -9,6 +9,8 @@ pub(in crate::worker) const SYNC_POINT_EVERY: Duration = Duration::from_secs(2);
 /// A backlog is interrupted for one, until nothing is in flight, as late as this allows: then there is one every ten
 /// seconds.
 const SYNC_POINT_WITHIN: Duration = Duration::from_secs(8);
+/// Of a source whose transactions are complete only at a checkpoint, batches end at one from then on.
+const END_AT_CHECKPOINT_AFTER: Duration = Duration::from_secs(5);
 /// Checkpoints alone are reported this often.
 const IDLE_SYNC_POINT_EVERY: Duration = Duration::from_secs(8);
 
@@ -52,9 +54,20 @@ impl PositionTracker {
         self.synced_at.elapsed() >= SYNC_POINT_EVERY
     }
 
-    /// Whether it would come too late behind one batch more, which takes about so long.
-    pub(in crate::worker) fn is_sync_point_overdue(&self, batch: Duration) -> bool {
-        self.synced_at.elapsed() + batch >= SYNC_POINT_WITHIN
+    /// Whether it would come too late behind one batch more. `running`: how long the current one has taken; `last`:
+    /// how long the one before it took in all.
+    pub(in crate::worker) fn is_sync_point_overdue(
+        &self,
+        running: Duration,
+        last: Duration,
+    ) -> bool {
+        let rest = last.saturating_sub(running);
+        self.synced_at.elapsed() + rest + last.max(running) >= SYNC_POINT_WITHIN
+    }
+
+    /// Whether the next batch has to end at a checkpoint, to be a sync point.
+    pub(in crate::worker) fn must_end_at_checkpoint(&self) -> bool {
+        self.only_checkpoints && self.synced_at.elapsed() >= END_AT_CHECKPOINT_AFTER
     }
 
     /// When a sync point is due while there is nothing to read.

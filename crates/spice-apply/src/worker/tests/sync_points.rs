@@ -41,6 +41,18 @@ async fn the_position_is_saved_within_100_ms() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn without_a_position_file_it_waits_for_the_stream() {
+    let world = World::new(Source::Ordered);
+    let (mut worker, sender) = world.worker();
+    worker.store = None;
+    send(&sender, transaction(world.source, 1));
+    let (shutdown, _signal) = Shutdown::simulated();
+    // The clock only moves on while it waits.
+    let idle = timeout(Duration::from_secs(60), worker.run(&shutdown));
+    assert!(idle.await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_call_alone_is_a_sync_point_at_its_own_revision() {
     let world = World::new(Source::Ordered);
     let reports = idle(
@@ -95,26 +107,33 @@ async fn several_calls_are_a_sync_point_once_the_head_is_read() {
     assert!(world.position().is_some_and(|position| position.sync_point));
 }
 
-/// A backlog of small transactions, with calls that take so long: the longest time without a sync point in 40 s, and
-/// how many there were.
-async fn sync_points_of_a_backlog(call: Duration) -> (Duration, usize) {
+/// A backlog of transactions of so many updates, with a checkpoint behind every 23rd, and calls that take so long: the
+/// longest time without a sync point in 40 s, and how many there were.
+async fn sync_points_of_a_backlog(
+    source: Source,
+    updates: usize,
+    call: Duration,
+) -> (Duration, usize) {
     let world = World {
         jobs: 1,
         is_exact: false,
-        ..World::new(Source::Ordered)
+        ..World::new(source)
     };
     world.server.latency(call);
     let (mut worker, sender) = world.worker();
     // What it saves is compared with another stream.
     worker.store = None;
     for number in 1..=MOST {
-        let updates = (0..300).map(|id| Update(touch(&format!("backlog{number}_{id}"))));
+        let updates = (0..updates).map(|id| Update(touch(&format!("backlog{number}_{id}"))));
         let change = Transaction {
             revision: world.source.revision(number),
             updates: updates.collect(),
             ..Transaction::default()
         };
         send(&sender, Step::Transaction(Box::new(change), place(number)));
+        if number.is_multiple_of(23) {
+            send(&sender, checkpoint(world.source, number));
+        }
     }
     let count = || {
         lock(&world.reports)
@@ -142,14 +161,29 @@ async fn sync_points_of_a_backlog(call: Duration) -> (Duration, usize) {
 
 #[tokio::test(start_paused = true)]
 async fn backlog_is_interrupted_for_a_sync_point_in_time_and_no_earlier() {
-    // At 1.9 s a call two revisions take longer than that: then there is one behind every two.
-    for (millis, within, counts) in [(300, 10, 4..=7), (900, 10, 4..=8), (1_900, 14, 2..=4)] {
-        let (longest, count) = sync_points_of_a_backlog(Duration::from_millis(millis)).await;
-        assert!(
-            longest < Duration::from_secs(within),
-            "{millis} ms: {longest:?}"
-        );
-        assert!(counts.contains(&count), "{millis} ms: {count}");
+    // With 300 updates and 1.9 s a call two revisions take longer than that: then there is one behind every two.
+    for (updates, millis, within, counts) in [
+        (300, 300, 10, 4..=8),
+        (300, 900, 10, 4..=8),
+        (300, 1_900, 14, 2..=4),
+        (100, 1_300, 10, 4..=8),
+    ] {
+        let call = Duration::from_millis(millis);
+        let (longest, count) = sync_points_of_a_backlog(Source::Ordered, updates, call).await;
+        let what = format!("{updates} updates, {millis} ms: {longest:?}, {count}");
+        assert!(longest < Duration::from_secs(within), "{what}");
+        assert!(counts.contains(&count), "{what}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn backlog_of_a_colliding_source_is_interrupted_at_a_checkpoint() {
+    for millis in [200, 300] {
+        let call = Duration::from_millis(millis);
+        let (longest, count) = sync_points_of_a_backlog(Source::Colliding, 300, call).await;
+        let what = format!("{millis} ms: {longest:?}, {count}");
+        assert!(longest < Duration::from_secs(15), "{what}");
+        assert!((3..=8).contains(&count), "{what}");
     }
 }
 

@@ -204,14 +204,15 @@ impl<S: Server> WriteEngine<S> {
 
     /// For a sequence of attempts at the same rows.
     pub fn row_error_test(&self) -> RowErrorTest<'_> {
-        RowErrorTest::new(&self.internal_errors, self.max_retries)
+        RowErrorTest::new(&self.internal_errors)
     }
 
     /// How many updates are best written together.
     pub fn batch(&self) -> usize {
-        let Setting { size, in_flight } = self.setting();
-        let paced = self.max_rps.map_or(usize::MAX, |rps| rps as usize * size);
-        self.sizing.batch().min(paced.max(2 * size * in_flight))
+        // Of paced calls those of a second.
+        let calls = self.max_rps.map_or(usize::MAX, |rps| rps.max(2) as usize);
+        let paced = calls.saturating_mul(self.setting().size);
+        self.sizing.batch().min(paced)
     }
 
     /// The size of calls, and how many are in flight, as it is now.

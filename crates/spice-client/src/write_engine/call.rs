@@ -33,6 +33,8 @@ impl<S: Server> WriteEngine<S> {
     ) -> Result<Outcome<P::Item>, CommandError> {
         let mut outcome = Outcome::default();
         let mut parts = VecDeque::from([items]);
+        // A refused one is being searched.
+        let mut is_searching = false;
         while let Some(part) = parts.pop_front() {
             // Other calls may have learned it meanwhile.
             let limit = self.sizing.limit();
@@ -42,7 +44,10 @@ impl<S: Server> WriteEngine<S> {
                 parts.push_front(first);
                 continue;
             }
-            let error = match self.attempt(policy, part, stage, &mut is_paced).await? {
+            let error = match self
+                .attempt(policy, part, stage, is_searching, &mut is_paced)
+                .await?
+            {
                 Ok(answer) => {
                     policy.acknowledged(part, stage);
                     outcome.add(answer);
@@ -57,6 +62,7 @@ impl<S: Server> WriteEngine<S> {
             match self.sizing.after_refusal(part.len(), &error) {
                 AfterRefusal::Smaller => parts.push_front(part),
                 AfterRefusal::Halve => {
+                    is_searching = true;
                     let (first, rest) = part.split_at(part.len() / 2);
                     parts.push_front(rest);
                     parts.push_front(first);
@@ -79,6 +85,7 @@ impl<S: Server> WriteEngine<S> {
         policy: &P,
         items: &[P::Item],
         stage: Stage,
+        is_searching: bool,
         is_paced: &mut bool,
     ) -> Result<Result<Outcome<P::Item>, NotDone>, CommandError> {
         let mut with_creates = policy.tries_create()
@@ -86,6 +93,9 @@ impl<S: Server> WriteEngine<S> {
             && self.has_skippable_touches(policy, items);
         let mut retry = Retry::new(self.max_retries);
         let mut row_errors = self.row_error_test();
+        if is_searching && items.len() > 1 {
+            row_errors = row_errors.impatient();
+        }
         loop {
             if !std::mem::take(is_paced) {
                 self.pace().await;

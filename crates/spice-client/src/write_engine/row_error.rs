@@ -10,34 +10,28 @@ use tokio::time::Instant;
 use crate::server::Server;
 
 /// How often an internal error is blamed on the server before it is blamed on the rows: for 6 to 12 s, by the
-/// pauses between the attempts.
+/// pauses between the attempts. With fewer retries it never is.
 const RETRIES: usize = 6;
-/// How often once they have lasted for so long: then it is no database that is restarting.
-const RETRIES_OF_LASTING: usize = 2;
-const LASTING: Duration = Duration::from_secs(5);
-/// Errors that are further apart say nothing about each other.
-const APART: Duration = Duration::from_secs(60);
+/// How often once other rows were blamed, and no such error has passed since.
+const RETRIES_AFTER_BLAME: usize = 2;
+/// For so long.
+const BLAMED: Duration = Duration::from_secs(60);
 
-/// The internal errors of a server that takes markers beside them.
+/// When rows were last blamed for an internal error.
 #[derive(Debug, Default)]
-pub(super) struct InternalErrors(Mutex<Option<Lasting>>);
-
-#[derive(Clone, Copy, Debug)]
-struct Lasting {
-    since: Instant,
-    last: Instant,
-}
+pub(super) struct InternalErrors(Mutex<Option<Instant>>);
 
 impl InternalErrors {
-    /// Another one. Returns for how long they have come.
-    fn note(&self) -> Duration {
-        let (mut lasting, now) = (lock(&self.0), Instant::now());
-        let since = match *lasting {
-            Some(lasting) if now - lasting.last <= APART => lasting.since,
-            _ => now,
-        };
-        *lasting = Some(Lasting { since, last: now });
-        now - since
+    /// How often they are blamed on the server.
+    fn retries(&self) -> usize {
+        match *lock(&self.0) {
+            Some(blamed) if blamed.elapsed() < BLAMED => RETRIES_AFTER_BLAME,
+            _ => RETRIES,
+        }
+    }
+
+    fn blame(&self) {
+        *lock(&self.0) = Some(Instant::now());
     }
 
     /// One of them was the server's.
@@ -53,16 +47,15 @@ pub struct RowErrorTest<'a> {
     errors: &'a InternalErrors,
     /// How many attempts ended with one.
     failed: usize,
-    retries: usize,
+    is_impatient: bool,
 }
 
 impl<'a> RowErrorTest<'a> {
-    /// `max_retries`: how often the caller repeats a call.
-    pub(super) fn new(errors: &'a InternalErrors, max_retries: usize) -> Self {
+    pub(super) fn new(errors: &'a InternalErrors) -> Self {
         Self {
             errors,
             failed: 0,
-            retries: RETRIES.min(max_retries),
+            is_impatient: false,
         }
     }
 
@@ -70,7 +63,10 @@ impl<'a> RowErrorTest<'a> {
     /// among which a refused one is being searched: each repetition would cost a delay.
     #[must_use]
     pub fn impatient(self) -> Self {
-        Self { retries: 0, ..self }
+        Self {
+            is_impatient: true,
+            ..self
+        }
     }
 
     /// Whether another attempt is in vain because of what the rows hold.
@@ -87,15 +83,17 @@ impl<'a> RowErrorTest<'a> {
             }
             Kind::Internal if server.write_marker().await.is_err() => {
                 self.errors.forget();
+                self.failed = 0;
                 false
             }
+            Kind::Internal if self.is_impatient => true,
             Kind::Internal => {
-                let retries = match self.errors.note() >= LASTING {
-                    true => self.retries.min(RETRIES_OF_LASTING),
-                    false => self.retries,
-                };
                 self.failed += 1;
-                self.failed > retries
+                let is_blamed = self.failed > self.errors.retries();
+                if is_blamed {
+                    self.errors.blame();
+                }
+                is_blamed
             }
             _ => false,
         }

@@ -16,22 +16,38 @@ use crate::chunk::{Chunk, Row};
 use crate::rejects::Rejects;
 use crate::stats::Stats;
 
+/// How often a call is repeated.
+const RETRIES: usize = 3;
+
 /// A loader whose refused rows go to a file, which lives as long as the folder.
 fn collecting(server: &Scripted, policy: OnConflict) -> (Loader<Scripted>, tempfile::TempDir) {
+    collecting_after(RETRIES, server, policy)
+}
+
+fn collecting_after(
+    max_retries: usize,
+    server: &Scripted,
+    policy: OnConflict,
+) -> (Loader<Scripted>, tempfile::TempDir) {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("rejects");
     let rejects = Rejects::open(Some(&path), Path::new("-"), "skip").expect("opened");
-    (loader_with(server, policy, rejects), folder)
+    (loader_with(max_retries, server, policy, rejects), folder)
 }
 
 fn loader(server: &Scripted, policy: OnConflict) -> Loader<Scripted> {
-    loader_with(server, policy, Rejects::default())
+    loader_with(RETRIES, server, policy, Rejects::default())
 }
 
-fn loader_with(server: &Scripted, policy: OnConflict, rejects: Rejects) -> Loader<Scripted> {
+fn loader_with(
+    max_retries: usize,
+    server: &Scripted,
+    policy: OnConflict,
+    rejects: Rejects,
+) -> Loader<Scripted> {
     Loader::new(
         server.clone(),
-        3,
+        max_retries,
         policy,
         ExpiryPrecision::Micros,
         rejects,

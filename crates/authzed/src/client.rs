@@ -3,7 +3,7 @@
 mod learn_offers;
 mod reflection;
 mod schema;
-mod shared_channel;
+pub(crate) mod shared_channel;
 
 use std::fmt;
 use std::future::Future;
@@ -137,9 +137,10 @@ impl Client {
     }
 
     fn on(target: Target) -> Self {
+        let target = Arc::new(target);
         Self {
             channel: SharedChannel::open(&target),
-            target: Arc::new(target),
+            target,
             unknown: UnknownFields::default(),
             transaction: TRANSACTION,
             offers: Offers::ALL,
@@ -385,7 +386,7 @@ impl Client {
             .as_ref()
             .is_err_and(|error| error.kind() == Kind::Deadline)
         {
-            self.channel.gave_no_answer(&self.target, began);
+            self.channel.gave_no_answer(began);
         }
         result
     }
@@ -397,7 +398,7 @@ impl Client {
         A: Answer,
     {
         let call = call::open(self.transport(), rpc, message, None, self.unknown.clone());
-        ResponseStream::new(rpc.name(), self.name(), call)
+        ResponseStream::new(rpc.name(), self.name(), call).on(self.channel.clone())
     }
 
     pub(crate) fn name(&self) -> Arc<str> {

@@ -10,6 +10,7 @@ use futures::Stream;
 use tokio::time::{Instant, timeout};
 use tonic::{Response, Status, Streaming};
 
+use crate::client::shared_channel::SharedChannel;
 use crate::error::Error;
 
 type Opening<T> =
@@ -29,6 +30,8 @@ pub struct ResponseStream<T> {
     patience: Option<Patience<T>>,
     /// The server must not end it.
     unending: bool,
+    /// What it was opened on, and when.
+    channel: Option<(SharedChannel, Instant)>,
 }
 
 /// How long a stream may bring nothing that moves it on.
@@ -56,7 +59,14 @@ impl<T> ResponseStream<T> {
             endpoint,
             patience: None,
             unending: false,
+            channel: None,
         }
+    }
+
+    /// With the connection that is replaced if nothing comes in time.
+    pub(crate) fn on(mut self, channel: SharedChannel) -> Self {
+        self.channel = Some((channel, Instant::now()));
+        self
     }
 
     /// With an end to the waiting: for the first response, and from one that moves the stream on to
@@ -99,6 +109,9 @@ impl<T> ResponseStream<T> {
         let began = Instant::now();
         let Ok(message) = timeout(left, message).await else {
             self.state = State::Ended;
+            if let Some((channel, opened)) = &self.channel {
+                channel.gave_no_answer(*opened);
+            }
             return Err(Error::deadline(self.rpc, &self.endpoint));
         };
         if let Some(patience) = &mut self.patience {

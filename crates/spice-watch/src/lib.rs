@@ -156,9 +156,10 @@ impl Program for Watch {
         if let Some(header) = header {
             emitter.send(Event::Header(Box::new(header)), 1).await?;
         }
+        // On a connection of its own: that of the Watch is the one that is asked whether it still answers.
         let heartbeat = self
             .heartbeat
-            .map(|every| Heartbeat::start(client.clone(), every));
+            .map(|every| Heartbeat::start(client.reconnect(), every));
         let counted = client.clone();
         let mut watcher = Watcher {
             client,

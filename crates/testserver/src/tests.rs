@@ -119,6 +119,13 @@ async fn after_a_call_without_an_answer_the_next_one_takes_another_connection() 
     }
     let connections = server.connections_of(READ_SCHEMA);
     assert_eq!(connections, [1, 1, 2, 2, 3, 3], "one for both");
+    server.on(EXPORT, |_: ExportBulkRelationshipsRequest| Reply::silent());
+    for _ in 0..2 {
+        let mut export = client.export(ExportBulkRelationshipsRequest::default());
+        let error = export.message().await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Deadline);
+    }
+    assert_eq!(server.connections_of(EXPORT), [4, 5]);
     assert!(server.cancelled(WATCH).is_empty(), "it has its own");
 }
 

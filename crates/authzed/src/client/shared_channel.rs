@@ -1,6 +1,6 @@
 //! The connection of a client and its clones.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 use tonic::transport::Channel;
@@ -9,7 +9,10 @@ use crate::endpoint::Target;
 
 /// A connection that can be replaced for all who share it. Calls in flight keep the one they began on.
 #[derive(Clone)]
-pub(super) struct SharedChannel(Arc<Mutex<Opened>>);
+pub(crate) struct SharedChannel {
+    target: Arc<Target>,
+    opened: Arc<Mutex<Opened>>,
+}
 
 struct Opened {
     channel: Channel,
@@ -17,25 +20,36 @@ struct Opened {
 }
 
 impl SharedChannel {
-    pub(super) fn open(target: &Target) -> Self {
-        let (channel, at) = (target.open(), Instant::now());
-        Self(Arc::new(Mutex::new(Opened { channel, at })))
+    pub(super) fn open(target: &Arc<Target>) -> Self {
+        Self {
+            target: Arc::clone(target),
+            opened: Arc::new(Mutex::new(Opened::now(target))),
+        }
     }
 
     pub(super) fn get(&self) -> Channel {
-        let opened = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        opened.channel.clone()
+        self.lock().channel.clone()
     }
 
     /// A call that began then had no answer in time. Something on the way may hold the connection open and pass on
     /// nothing: only a new one tells.
-    pub(super) fn gave_no_answer(&self, target: &Target, call_began: Instant) {
-        let mut opened = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn gave_no_answer(&self, call_began: Instant) {
+        let mut opened = self.lock();
         if opened.at <= call_began {
-            *opened = Opened {
-                channel: target.open(),
-                at: Instant::now(),
-            };
+            *opened = Opened::now(&self.target);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Opened> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Opened {
+    fn now(target: &Target) -> Self {
+        Self {
+            channel: target.open(),
+            at: Instant::now(),
         }
     }
 }

@@ -100,25 +100,33 @@ impl Throughput {
 
     /// As [`Controller::limit`].
     pub fn limit(&mut self, size: usize) {
-        self.adjust(|controller| controller.limit(size));
+        self.adjust("the server takes no more in a call", |controller| {
+            controller.limit(size);
+        });
     }
 
     /// As [`Controller::too_slow`].
     pub fn too_slow(&mut self, size: usize) -> Option<usize> {
-        self.adjust(|controller| controller.too_slow(size))
+        self.adjust("a call took too long", |controller| {
+            controller.too_slow(size)
+        })
     }
 
     /// A call of any size was acknowledged, as [`Controller::acknowledged`].
     pub fn acknowledged(&mut self, size: usize, after: Duration) {
-        self.adjust(|controller| controller.acknowledged(size, after));
+        self.adjust("calls of that size are quick", |controller| {
+            controller.acknowledged(size, after);
+        });
     }
 
     /// Reports something to the controller. Another setting begins a round of its own.
-    fn adjust<T>(&mut self, report: impl FnOnce(&mut Controller) -> T) -> T {
+    fn adjust<T>(&mut self, why: &str, report: impl FnOnce(&mut Controller) -> T) -> T {
         let before = self.setting();
         let answer = report(&mut self.controller);
         if self.setting() != before {
-            self.begin_round(true, Instant::now());
+            let now = Instant::now();
+            self.log(now, || why.to_owned());
+            self.begin_round(true, now);
         }
         answer
     }
@@ -170,7 +178,16 @@ impl Throughput {
             return;
         }
         self.controller.observe(&round);
-        self.log(&round, setting, now);
+        let what = self.what;
+        self.log(now, || {
+            format!(
+                "calls of {} {what} with {} in flight took {} ms, {:.0} {what} a second",
+                setting.size,
+                setting.in_flight,
+                round.call.as_millis(),
+                round.rate(),
+            )
+        });
         self.begin_round(self.setting() != setting, now);
     }
 
@@ -205,7 +222,8 @@ impl Throughput {
         (self.calls, self.count, self.time) = (0, 0, Duration::ZERO);
     }
 
-    fn log(&mut self, round: &Round, measured: Setting, now: Instant) {
+    /// Says why the setting is what it is, where it has changed and not too often.
+    fn log(&mut self, now: Instant, why: impl FnOnce() -> String) {
         let setting = self.setting();
         let is_due = self
             .logged
@@ -213,13 +231,8 @@ impl Throughput {
         if is_due {
             self.logged = Some((now, setting));
             tracing::debug!(
-                "calls of {} {} with {} in flight took {} ms, {:.0} {} a second; next: calls of {}, {} in flight",
-                measured.size,
-                self.what,
-                measured.in_flight,
-                round.call.as_millis(),
-                round.rate(),
-                self.what,
+                "{}; next: calls of {}, {} in flight",
+                why(),
                 setting.size,
                 setting.in_flight
             );

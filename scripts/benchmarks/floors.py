@@ -113,7 +113,7 @@ def slow(bench):
         "catch-up": (["spice-apply", str(updates)], "write", "--updates", ("100", "500")),
     }
     for way, (command, work, flag, sizes) in ways.items():
-        name = f"{way}, slow target"
+        name = f"{way}, slow target, {count:,}"
         grid = [(size, flight) for size in sizes for flight in ("1", "4")]
         raw = lambda size, flight: target(
             lambda flags: bench.floor([*flags, work, flag, size, "--in-flight", flight, command[-1]])

@@ -54,10 +54,12 @@ def store(rows):
 
 
 def check(rows):
-    """The rows that are worse than stored, as lines for people."""
+    """The rows that are worse than stored, or not stored, as lines for people."""
     before, worse = stored(), []
     for row in rows:
-        if row.name in before and row.ratio < before[row.name].ratio * (1 - WORSE):
+        if row.name not in before:
+            worse.append(f"{row.name}: nothing is stored to compare it with")
+        elif row.ratio < before[row.name].ratio * (1 - WORSE):
             worse.append(f"{row.name}: {row.ratio:.2f} of {row.against}, stored {before[row.name].ratio:.2f}")
     return worse
 

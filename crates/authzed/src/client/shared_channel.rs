@@ -32,7 +32,7 @@ impl SharedChannel {
     }
 
     /// A call that began then had no answer in time. Something on the way may hold the connection open and pass on
-    /// nothing: only a new one tells.
+    /// nothing: only a new one shows that.
     pub(crate) fn gave_no_answer(&self, call_began: Instant) {
         let mut opened = self.lock();
         if opened.at <= call_began {

@@ -222,7 +222,7 @@ impl Throughput {
         (self.calls, self.count, self.time) = (0, 0, Duration::ZERO);
     }
 
-    /// Says why the setting is what it is, where it has changed and not too often.
+    /// Reports why the setting is what it is, where it has changed, and not too often.
     fn log(&mut self, now: Instant, why: impl FnOnce() -> String) {
         let setting = self.setting();
         let is_due = self

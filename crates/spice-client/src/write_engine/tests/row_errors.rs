@@ -85,7 +85,7 @@ async fn once_a_row_was_blamed_each_other_one_costs_three_attempts() {
     let (refused, others) = write_each(&engine, touches(4).split_off(1)).await;
     assert_eq!((refused, markers(&server)), (3, 7 + 3 * 3));
     assert!(others < Duration::from_secs(2), "{others:?}");
-    // One that passes was the server's: the next ones may be, too.
+    // One that passes was the server's: the next ones may also be.
     server.writes([End::Fails(internal())]);
     assert_eq!(write_each(&engine, vec![touch("good")]).await.0, 0);
     let (refused, again) = write_each(&engine, touches(1)).await;

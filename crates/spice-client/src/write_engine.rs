@@ -202,9 +202,10 @@ impl<S: Server> WriteEngine<S> {
         self.max_retries
     }
 
-    /// For a sequence of attempts at the same rows.
-    pub fn row_error_test(&self) -> RowErrorTest<'_> {
-        RowErrorTest::new(&self.internal_errors)
+    /// For a sequence of attempts at so many rows. `is_searching`: a refused one is being searched. While there is more
+    /// than one, each repetition would only cost a delay.
+    pub fn row_error_test(&self, rows: usize, is_searching: bool) -> RowErrorTest<'_> {
+        RowErrorTest::new(&self.internal_errors, is_searching && rows > 1)
     }
 
     /// How many updates are best written together.

@@ -253,10 +253,9 @@ impl<S: Server> Loader<S> {
         }
         let max_retries = self.engine.max_retries();
         let mut retry = Retry::new(max_retries);
-        let mut row_errors = self.engine.row_error_test();
-        if attempt.known.bisecting && chunk.len() > 1 {
-            row_errors = row_errors.impatient();
-        }
+        let mut row_errors = self
+            .engine
+            .row_error_test(chunk.len(), attempt.known.bisecting);
         let mut breaks = 0;
         loop {
             // The rest of the messages is left out once the stream has been open for long.

@@ -92,10 +92,7 @@ impl<S: Server> WriteEngine<S> {
             && stage != Stage::DeleteSkipped
             && self.has_skippable_touches(policy, items);
         let mut retry = Retry::new(self.max_retries);
-        let mut row_errors = self.row_error_test();
-        if is_searching && items.len() > 1 {
-            row_errors = row_errors.impatient();
-        }
+        let mut row_errors = self.row_error_test(items.len(), is_searching);
         loop {
             if !std::mem::take(is_paced) {
                 self.pace().await;

@@ -51,21 +51,12 @@ pub struct RowErrorTest<'a> {
 }
 
 impl<'a> RowErrorTest<'a> {
-    pub(super) fn new(errors: &'a InternalErrors) -> Self {
+    /// `is_impatient`: blame an internal error on the rows at once, if the server takes a marker.
+    pub(super) fn new(errors: &'a InternalErrors, is_impatient: bool) -> Self {
         Self {
             errors,
             failed: 0,
-            is_impatient: false,
-        }
-    }
-
-    /// Blames an internal error on the rows at once, if the server takes a marker. For rows
-    /// among which a refused one is being searched: each repetition would cost a delay.
-    #[must_use]
-    pub fn impatient(self) -> Self {
-        Self {
-            is_impatient: true,
-            ..self
+            is_impatient,
         }
     }
 

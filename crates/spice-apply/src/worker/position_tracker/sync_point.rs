@@ -6,13 +6,11 @@ use super::{Acknowledged, PositionTracker};
 
 /// After a batch of several calls only reading the head gives a revision that holds all of them.
 pub(in crate::worker) const SYNC_POINT_EVERY: Duration = Duration::from_secs(2);
-/// A backlog is interrupted for one, until nothing is in flight, as late as this allows: then there is one every ten
-/// seconds.
+/// There is to be one every ten seconds. Where it costs most it is made as late as this allows: a backlog is
+/// interrupted until nothing is in flight, for checkpoints alone the head is read.
 const SYNC_POINT_WITHIN: Duration = Duration::from_secs(8);
 /// Of a source whose transactions are complete only at a checkpoint, batches end at one from then on.
 const END_AT_CHECKPOINT_AFTER: Duration = Duration::from_secs(5);
-/// Checkpoints alone are reported this often.
-const IDLE_SYNC_POINT_EVERY: Duration = Duration::from_secs(8);
 
 /// How a batch becomes a sync point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +71,7 @@ impl PositionTracker {
     /// When a sync point is due while there is nothing to read.
     pub(in crate::worker) fn idle_sync_point_at(&self) -> Option<Instant> {
         self.has_advanced
-            .then(|| self.synced_at + IDLE_SYNC_POINT_EVERY)
+            .then(|| self.synced_at + SYNC_POINT_WITHIN)
     }
 
     /// A batch is a sync point.

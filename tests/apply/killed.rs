@@ -242,13 +242,12 @@ fn target_restarted_cut_and_stalled_under_load_ends_equal() {
             let seen = follow.stdout_so_far().len();
             let follows = |follow: &Running| follow.stdout_so_far().len() > seen + 2_000;
             wait_for(PATIENCE, || follows(&follow) || !follow.is_running());
-            if !follows(&follow) {
-                panic!(
-                    "round {round}, fault {fault}: it does not follow again\n{}\nspice-watch: {}",
-                    follow.stderr_so_far(),
-                    capture.running.stderr_so_far()
-                );
-            }
+            assert!(
+                follows(&follow),
+                "round {round}, fault {fault}: it does not follow again\n{}\nspice-watch: {}",
+                follow.stderr_so_far(),
+                capture.running.stderr_so_far()
+            );
             // A graceful end may fall between two calls.
             noticed += usize::from(retries(&follow.stderr_so_far()) > before);
         }

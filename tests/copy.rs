@@ -300,3 +300,16 @@ fn stream_through_zstd_and_a_file_is_the_same() {
     import(&to).arg(&path).run().expect_success();
     oracle::assert_same_relationships(&server, &to, Precision::Nanoseconds);
 }
+
+#[test]
+fn stream_through_gzip_and_a_pipe_is_the_same() {
+    let server = holding(Sample::rich(2_000), Datastore::Memory);
+    let exported = export(&server).arg("--gzip=9").run().expect_success();
+    assert_eq!(exported.stdout[..2], [0x1f, 0x8b]);
+    let gzip = Program::at(std::path::Path::new("gzip")).arg("-dc");
+    let plain = gzip.input(exported.stdout.clone()).run().expect_success();
+    assert_eq!(plain.text().lines().count(), 2_002);
+    let to = Server::start(Datastore::Memory);
+    import(&to).input(exported.stdout).run().expect_success();
+    oracle::assert_same_relationships(&server, &to, Precision::Nanoseconds);
+}

@@ -3,8 +3,11 @@
 mod changes;
 mod unwritten;
 
+use std::io::{Read as _, Write as _};
 use std::time::Duration;
 
+use flate2::read::MultiGzDecoder;
+use flate2::write::GzEncoder;
 use testdata::Sample;
 
 use crate::copy::{export, holding, import, stream_of};
@@ -51,11 +54,26 @@ fn in_parallel(cases: usize, check: impl Fn(usize) + Sync) {
     });
 }
 
-fn packed(stream: &[u8]) -> Vec<u8> {
+fn zstd_of(stream: &[u8]) -> Vec<u8> {
     let mut encoder = zstd::Encoder::new(Vec::new(), 3).unwrap();
     encoder.include_checksum(true).unwrap();
-    std::io::Write::write_all(&mut encoder, stream).unwrap();
+    encoder.write_all(stream).unwrap();
     encoder.finish().unwrap()
+}
+
+fn gzip_of(stream: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(stream).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// A stream in each form that it may have.
+fn forms(stream: &[u8]) -> [(&'static str, Vec<u8>); 3] {
+    [
+        ("plain", stream.to_vec()),
+        ("zstd", zstd_of(stream)),
+        ("gzip", gzip_of(stream)),
+    ]
 }
 
 fn lines(stream: &[u8]) -> Vec<&[u8]> {
@@ -65,8 +83,12 @@ fn lines(stream: &[u8]) -> Vec<&[u8]> {
 #[test]
 fn whole_stream_is_accepted() {
     let stream = stream_of(Sample::rich(2_000));
-    assert_eq!(checked(&stream).0, 0);
-    assert_eq!(checked(&packed(&stream)).0, 0);
+    for (name, stream) in forms(&stream) {
+        assert_eq!(checked(&stream).0, 0, "{name}");
+    }
+    let (first, second) = stream.split_at(stream.len() / 2);
+    let members = [gzip_of(first), gzip_of(second)].concat();
+    assert_eq!(checked(&members).0, 0, "gzip of two members");
 }
 
 #[test]
@@ -81,7 +103,7 @@ fn cut_at_any_record_boundary_is_refused() {
 #[test]
 fn cut_at_random_bytes_is_refused() {
     let stream = stream_of(Sample::rich(2_000));
-    for (name, stream) in [("plain", stream.clone()), ("zstd", packed(&stream))] {
+    for (name, stream) in forms(&stream) {
         let mut random = Random::new(1);
         let cuts: Vec<usize> = (0..1_000).map(|_| random.below(stream.len())).collect();
         in_parallel(cuts.len(), |case| {
@@ -97,7 +119,7 @@ fn cut_at_random_bytes_is_refused() {
 fn flipped_bit_anywhere_is_refused() {
     let stream = stream_of(Sample::rich(50));
     let header = lines(&stream)[0].len();
-    for (name, stream) in [("plain", stream.clone()), ("zstd", packed(&stream))] {
+    for (name, stream) in forms(&stream) {
         let mut random = Random::new(2);
         let place = |random: &mut Random, case: usize| match case % 4 {
             // The header is one line, and as much in danger as all the others.
@@ -113,7 +135,7 @@ fn flipped_bit_anywhere_is_refused() {
             damaged[place] ^= bit;
             let (code, stderr) = checked(&damaged);
             // A `z` for a `Z` at the end of a time, or `\u00C3` for `\u00c3`, means the same; and not
-            // every bit of a zstd block means something.
+            // every bit of a zstd block or of a gzip header means something.
             let harmless = code == 0 && says_the_same(&stream, &damaged);
             assert!(
                 code == 65 || harmless,
@@ -123,9 +145,25 @@ fn flipped_bit_anywhere_is_refused() {
     }
 }
 
+#[test]
+fn what_follows_compressed_data_is_refused() {
+    let stream = stream_of(Sample::rich(50));
+    for packed in [gzip_of(&stream), zstd_of(&stream)] {
+        for rest in [&b"\0"[..], b"\n", &[0; 512], &stream] {
+            assert_refused(&[&packed[..], rest].concat(), "something after its end");
+        }
+    }
+}
+
 fn says_the_same(a: &[u8], b: &[u8]) -> bool {
     let parse = |stream: &[u8]| -> Vec<serde_json::Value> {
-        let unpacked = zstd::decode_all(stream).unwrap_or_else(|_| stream.to_vec());
+        let mut unpacked = Vec::new();
+        let is_gzip = MultiGzDecoder::new(stream)
+            .read_to_end(&mut unpacked)
+            .is_ok();
+        if !is_gzip {
+            unpacked = zstd::decode_all(stream).unwrap_or_else(|_| stream.to_vec());
+        }
         let text = String::from_utf8_lossy(&unpacked).to_string();
         let lines = text
             .lines()

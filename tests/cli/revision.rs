@@ -41,13 +41,14 @@ fn token(finished: &Finished) -> String {
 }
 
 #[test]
-fn snapshot_says_its_revision_from_a_file_stdin_and_zstd() {
+fn snapshot_says_its_revision_packed_or_not() {
     let server = holding(Sample::portable(2_000), Datastore::Memory);
     let folder = crate::support::folder();
-    let (plain, packed) = (folder.path().join("plain"), folder.path().join("packed"));
+    let [plain, packed, gzip] = ["plain", "packed", "gzip"].map(|name| folder.path().join(name));
     for (path, flags) in [
         (&plain, &["--output"][..]),
         (&packed, &["--zstd", "--output"]),
+        (&gzip, &["--gzip", "--output"]),
     ] {
         run(export(&server).args(flags).arg(path)).expect_success();
         let bytes = std::fs::read(path).unwrap();

@@ -74,7 +74,7 @@ fn terminal_without_anything_to_read_gives_help_and_no_hang() {
 
 #[test]
 fn flags_that_make_no_sense_are_named_with_the_right_form() {
-    let cases: [(&str, &[&str], &[&str]); 16] = [
+    let cases: [(&str, &[&str], &[&str]); 18] = [
         (
             "spice-export",
             &["--nosuch"],
@@ -113,6 +113,12 @@ fn flags_that_make_no_sense_are_named_with_the_right_form() {
         ),
         ("spice-import", &["--jobs", "0"], &["--jobs", "1..=64"]),
         ("spice-export", &["--zstd=20"], &["--zstd", "1..=19"]),
+        ("spice-export", &["--gzip=10"], &["--gzip", "1..=9"]),
+        (
+            "spice-export",
+            &["--gzip", "--zstd"],
+            &["--gzip", "--zstd", "cannot be used with"],
+        ),
         ("spice-export", &["--at", ""], &["--at", "spice-revision"]),
         (
             "spice-export",

@@ -188,7 +188,7 @@ fn full_disk_ends_export_and_leaves_no_file() {
     };
     let server = holding(Sample::rich(60_000), Datastore::Memory);
     let path = disk.path().join("backup.ndjson");
-    for flags in [&[][..], &["--zstd=1"]] {
+    for flags in [&[][..], &["--zstd=1"], &["--gzip=1"]] {
         let finished = export(&server)
             .args(flags)
             .arg("--output")

@@ -64,7 +64,7 @@ use crate::write::Target;
 #[derive(Clone, Debug, clap::Parser)]
 #[command(name = "spice-apply", version = spice_cli::VERSION, before_help = EXAMPLES)]
 pub struct Apply {
-    /// The stream, plain or zstd.
+    /// The stream, plain, zstd or gzip.
     #[arg(value_name = "FILE", default_value = "-", conflicts_with = "spool")]
     file: PathBuf,
     /// Follow a spool as spice-watch --spool writes it.

@@ -44,7 +44,8 @@ use crate::write::Writer;
 #[derive(Clone, Debug, clap::Parser)]
 #[command(name = "spice-check", version = spice_cli::VERSION, before_help = EXAMPLES)]
 pub struct Check {
-    /// A snapshot stream to draw questions from, or a stream of checks to ask again; plain or zstd.
+    /// A snapshot stream to draw questions from, or a stream of checks to ask again; plain, zstd
+    /// or gzip.
     #[arg(value_name = "FILE", default_value = "-")]
     file: PathBuf,
     /// Ask at exactly this revision of the server (a zedtoken) [default: the snapshot's].

@@ -11,7 +11,8 @@
 //! | [`token_command`] | the command that prints the preshared key |
 //! | [`compare`] | `--as-of`, `--expiry-precision`: which relationships are compared, and how closely |
 //! | [`values`] | sizes, durations and zedtokens as flags take them |
-//! | [`stdio`], [`mod@zstd`] | stdin, stdout and files as streams, packed or not |
+//! | [`stdio`] | stdin, stdout and files as streams |
+//! | [`compression`], [`mod@zstd`], [`gzip`] | streams that are compressed: input recognised, output chosen |
 //! | [`byte_channel`] | a channel between two tasks that is bounded in bytes |
 //! | [`shutdown`] | SIGINT, SIGTERM, SIGHUP, SIGUSR1, and a reader of stdout that leaves |
 //! | [`cleanup`] | what must not outlive the process |
@@ -26,12 +27,14 @@
 pub mod byte_channel;
 pub mod cleanup;
 pub mod compare;
+pub mod compression;
 pub mod connection;
 pub mod display;
 pub mod error;
 pub mod exit;
 pub mod files;
 pub mod fsync;
+pub mod gzip;
 pub mod log;
 pub mod progress;
 pub mod run;

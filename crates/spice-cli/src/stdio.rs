@@ -10,14 +10,16 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tempfile::NamedTempFile;
 
 use crate::cleanup::{self, Registered};
+use crate::compression::{Compression, Writer, decompressed};
 use crate::error::CommandError;
 use crate::exit::Exit;
 use crate::files::trusted_path;
 use crate::shutdown;
-use crate::zstd::{Encoder, encoder, unpacked};
 
 pub(crate) const BUFFER_BYTES: usize = 256 << 10;
-/// Opens a file, or stdin for `-`; zstd is recognised and unpacked. Also returns the name for messages.
+
+/// Opens a file, or stdin for `-`; zstd and gzip are recognised and decompressed. Also returns the name
+/// for messages.
 ///
 /// # Errors
 ///
@@ -32,7 +34,7 @@ pub fn open(path: &Path) -> Result<(Box<dyn BufRead + Send>, String), CommandErr
         })?;
         Box::new(file)
     };
-    let reader = unpacked(input)
+    let reader = decompressed(input)
         .map_err(|error| CommandError::new(Exit::Failed, format!("cannot read {name}: {error}")))?;
     Ok((reader, name))
 }
@@ -74,7 +76,7 @@ pub fn stdout_is_pipe() -> bool {
 
 /// Where a stream goes: stdout, or a file that appears under its name only when it is complete.
 pub struct Output {
-    writer: Packing,
+    writer: Writer<BufWriter<File>>,
     target: Option<Target>,
 }
 
@@ -85,19 +87,17 @@ struct Target {
     unfinished: Registered,
 }
 
-enum Packing {
-    Plain(BufWriter<File>),
-    Zstd(Box<Encoder<BufWriter<File>>>),
-}
-
 impl Output {
-    /// Opens stdout (`None` or `-`) or a file beside its final name; packs with zstd at a level. May wait
-    /// for the reader of a named pipe.
+    /// Opens stdout (`None` or `-`) or a file beside its final name, and compresses as chosen. May
+    /// wait for the reader of a named pipe.
     ///
     /// # Errors
     ///
     /// Exit 1 if the file's folder cannot be written.
-    pub fn create(path: Option<&Path>, zstd: Option<i32>) -> Result<Self, CommandError> {
+    pub fn create(
+        path: Option<&Path>,
+        compression: Option<Compression>,
+    ) -> Result<Self, CommandError> {
         let path = path.filter(|path| *path != Path::new("-"));
         let failed = |error: io::Error| match path {
             Some(path) => CommandError::new(
@@ -145,10 +145,7 @@ impl Output {
             }
         };
         let buffered = BufWriter::with_capacity(BUFFER_BYTES, file);
-        let writer = match zstd {
-            None => Packing::Plain(buffered),
-            Some(level) => Packing::Zstd(Box::new(encoder(buffered, level).map_err(failed)?)),
-        };
+        let writer = Writer::new(buffered, compression).map_err(failed)?;
         Ok(Self { writer, target })
     }
 
@@ -158,10 +155,7 @@ impl Output {
     ///
     /// The operating system's.
     pub fn finish(self) -> io::Result<()> {
-        let buffered = match self.writer {
-            Packing::Plain(buffered) => buffered,
-            Packing::Zstd(encoder) => encoder.finish()?,
-        };
+        let buffered = self.writer.finish()?;
         let file = buffered
             .into_inner()
             .map_err(io::IntoInnerError::into_error)?;
@@ -183,17 +177,11 @@ impl Output {
 
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match &mut self.writer {
-            Packing::Plain(writer) => writer.write(bytes),
-            Packing::Zstd(writer) => writer.write(bytes),
-        }
+        self.writer.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        match &mut self.writer {
-            Packing::Plain(writer) => writer.flush(),
-            Packing::Zstd(writer) => writer.flush(),
-        }
+        self.writer.flush()
     }
 }
 

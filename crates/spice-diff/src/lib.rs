@@ -29,7 +29,7 @@ use crate::spill::Folder;
 #[derive(Clone, Debug, clap::Parser)]
 #[command(name = "spice-diff", version = spice_cli::VERSION, before_help = EXAMPLES)]
 pub struct Diff {
-    /// The snapshot stream to be changed, plain or zstd: what a target holds; - is stdin.
+    /// The snapshot stream to be changed, plain, zstd or gzip: what a target holds; - is stdin.
     #[arg(value_name = "A")]
     a: PathBuf,
     /// The one to be reached: what the source holds.

@@ -20,7 +20,8 @@ use spice_record::{
 #[derive(Clone, Debug, clap::Parser)]
 #[command(name = "spice-digest", version = spice_cli::VERSION, before_help = EXAMPLES)]
 pub struct Digest {
-    /// Snapshot streams, plain or zstd, of which the sum is printed: the shards of one export, for example.
+    /// Snapshot streams, plain, zstd or gzip, of which the sum is printed: the shards of one export, for
+    /// example.
     #[arg(value_name = "FILE", default_value = "-")]
     files: Vec<PathBuf>,
     /// Print one record instead of a table.

@@ -14,12 +14,13 @@ mod write;
 
 use std::path::{Path, PathBuf};
 
+use spice_cli::compression::CompressionArgs;
 use spice_cli::connection::{CommonArgs, unblocked};
 use spice_cli::log::LogArgs;
 use spice_cli::progress::Progress;
 use spice_cli::stdio::Output;
 use spice_cli::values::parse_zedtoken;
-use spice_cli::{CommandError, Exit, Program, Shutdown, Stdout, zstd};
+use spice_cli::{CommandError, Exit, Program, Shutdown, Stdout};
 use spice_client::settle::SettleArgs;
 use spice_client::unknown_fields;
 use spice_client::unknown_fields::UnknownFieldsArgs;
@@ -60,16 +61,8 @@ pub struct Export {
     /// Write to a file, which gets its name only when it is complete.
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Compress with zstd, at a level from 1 to 19.
-    #[arg(
-        long,
-        value_name = "LEVEL",
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = zstd::DEFAULT_LEVEL,
-        value_parser = clap::value_parser!(i32).range(zstd::LEVELS)
-    )]
-    zstd: Option<i32>,
+    #[command(flatten)]
+    compression: CompressionArgs,
     #[command(flatten)]
     common: CommonArgs,
 }
@@ -97,9 +90,9 @@ impl Program for Export {
     }
 
     async fn run(self, shutdown: Shutdown) -> Result<Exit, CommandError> {
-        let (path, zstd) = (self.output.clone(), self.zstd);
+        let (path, compression) = (self.output.clone(), self.compression.chosen());
         let output = tokio::select! {
-            output = unblocked(move || Output::create(path.as_deref(), zstd)) => output?,
+            output = unblocked(move || Output::create(path.as_deref(), compression)) => output?,
             number = shutdown.requested() => return Ok(Exit::Signal(number)),
         };
         let progress = Progress::start("relationships exported", self.common.log.quiet);

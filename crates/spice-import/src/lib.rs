@@ -51,7 +51,7 @@ use crate::target::Target;
 #[derive(Clone, Debug, clap::Parser)]
 #[command(name = "spice-import", version = spice_cli::VERSION, before_help = EXAMPLES)]
 pub struct Import {
-    /// The stream, plain or zstd.
+    /// The stream, plain, zstd or gzip.
     #[arg(value_name = "FILE", default_value = "-")]
     file: PathBuf,
     /// What to do about the schema [default: write it where the target has none, else it must be

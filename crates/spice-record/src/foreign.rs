@@ -6,9 +6,17 @@
 /// Enough of the beginning for each of the forms.
 const BEGINNING: usize = 256;
 
-/// Formats with a fixed beginning, and what to do with each.
-const SIGNATURES: [(&[u8], &str); 9] = [
-    (b"\x1f\x8b", "gzip: unpack it with gzip -dc"),
+/// Formats with a fixed beginning, and what to do with each. gzip and zstd come here only from within
+/// compressed data, or from where none is taken, such as a spool.
+const SIGNATURES: [(&[u8], &str); 10] = [
+    (
+        b"\x1f\x8b",
+        "gzip in the place of its text: unpack it with gzip -dc",
+    ),
+    (
+        b"\x28\xb5\x2f\xfd",
+        "zstd in the place of its text: unpack it with zstd -dc",
+    ),
     (b"BZh", "bzip2: unpack it with bzip2 -dc"),
     (b"\xfd7zXZ\0", "xz: unpack it with xz -dc"),
     (b"PK\x03\x04", "a zip archive: unpack it with unzip -p"),
@@ -93,7 +101,10 @@ mod tests {
     #[test]
     fn what_people_feed_is_named() {
         for (input, named) in [
-            (&b"\x1f\x8b\x08\0"[..], "gzip"),
+            (&b"\x1f\x8b\x08\0"[..], "gzip -dc"),
+            (b"\x28\xb5\x2f\xfd\x04", "zstd -dc"),
+            (b"BZh91AY", "bzip2 -dc"),
+            (b"\xfd7zXZ\0\0", "xz -dc"),
             (b"\xef\xbb\xbf{\"header\":{}}", "byte order mark"),
             (b"\xff\xfe{\0", "UTF-16"),
             (b"{\0\"\0h\0", "UTF-16"),

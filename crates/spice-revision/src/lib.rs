@@ -20,7 +20,7 @@ use spice_spool::find_revision;
 #[command(name = "spice-revision", version = spice_cli::VERSION, before_help = EXAMPLES)]
 pub struct Revision {
     /// A snapshot or change stream, a spool, an imported or applied summary, or a position file;
-    /// plain or zstd [default: stdin]. Of a snapshot only the header is read: spice-digest proves that
+    /// plain, zstd or gzip [default: stdin]. Of a snapshot only the header is read: spice-digest proves that
     /// it is complete.
     #[arg(value_name = "FILE", conflicts_with_all = ["head", "mark"])]
     file: Option<PathBuf>,

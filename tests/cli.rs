@@ -4,6 +4,7 @@
 mod connect;
 mod contexts;
 mod denied;
+mod endpoints;
 mod export;
 mod numbers;
 mod revision;

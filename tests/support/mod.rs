@@ -15,6 +15,7 @@ pub mod oracle;
 pub mod pipe;
 pub mod program;
 pub mod refusing;
+pub mod relay;
 pub mod running;
 pub mod seal;
 pub mod spicedb;

@@ -8,7 +8,8 @@ use secrecy::SecretString;
 /// How to reach a server. [`Config::new`] has the defaults.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// `host:port` or `[v6 address]:port`, without a scheme.
+    /// As [`ServerAddress::parse`](crate::ServerAddress::parse) takes it. A scheme must not contradict
+    /// `security`.
     pub endpoint: String,
     /// The preshared key, sent with each call. `None` sends none.
     pub token: Option<SecretString>,

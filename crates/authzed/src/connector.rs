@@ -1,8 +1,9 @@
-//! Opens the byte stream below HTTP/2: TCP and, where it is asked for, TLS.
+//! Opens the byte stream below HTTP/2: TCP or a Unix socket and, where it is asked for, TLS.
 
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,12 +12,12 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::client::TlsStream;
 use tonic::transport::Uri;
 
-use crate::endpoint::Address;
+use crate::address::Socket;
 use crate::error::{CONNECT_TIMEOUT, ConnectError};
 use crate::tls;
 
@@ -26,16 +27,16 @@ const DEAD_AFTER: Duration = Duration::from_secs(30);
 /// Connects to one address, always in the same way.
 #[derive(Clone)]
 pub(crate) struct Connector {
-    address: Address,
+    socket: Socket,
     tls: Option<tls::Connector>,
     #[cfg(feature = "testing")]
     pub(crate) in_memory: Option<crate::testing::OpenStream>,
 }
 
 impl Connector {
-    pub(crate) fn new(address: Address, tls: Option<tls::Connector>) -> Self {
+    pub(crate) fn new(socket: Socket, tls: Option<tls::Connector>) -> Self {
         Self {
-            address,
+            socket,
             tls,
             #[cfg(feature = "testing")]
             in_memory: None,
@@ -48,11 +49,11 @@ impl Connector {
         if let Some(open) = &self.in_memory {
             return crate::testing::open_stream(open.as_ref());
         }
-        let tcp = self.dial(deadline).await?;
+        let stream = self.dial(deadline).await?;
         let Some(tls) = &self.tls else {
-            return Ok(Io::Plain(tcp));
+            return Ok(stream);
         };
-        let stream = timeout_at(deadline, tls.handshake(tcp))
+        let stream = timeout_at(deadline, tls.handshake(stream))
             .await
             .map_err(|_| ConnectError::TimedOut("TLS handshake"))?
             .map_err(ConnectError::from_handshake)?;
@@ -62,31 +63,43 @@ impl Connector {
         Ok(Io::Tls(Box::new(stream)))
     }
 
-    /// Connects without TLS: tries the addresses of the name in turn; one that does not answer gets
-    /// its share of the time.
-    pub(crate) async fn dial(&self, deadline: Instant) -> Result<TcpStream, ConnectError> {
-        let Address { host, port } = &self.address;
-        let lookup = tokio::net::lookup_host((host.as_str(), *port));
-        let found: Vec<SocketAddr> = timeout_at(deadline, lookup)
-            .await
-            .map_err(|_| ConnectError::TimedOut("name lookup"))?
-            .map_err(|error| ConnectError::Resolve(Arc::new(error)))?
-            .collect();
-
-        let mut failure = ConnectError::NoAddress;
-        for (address, left) in found.iter().zip((1..=found.len() as u32).rev()) {
-            let share = deadline.saturating_duration_since(Instant::now()) / left;
-            failure = match timeout(share, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => match configure(&stream) {
-                    Ok(()) => return Ok(stream),
-                    Err(error) => ConnectError::Dial(*address, Arc::new(error)),
-                },
-                Ok(Err(error)) => ConnectError::Dial(*address, Arc::new(error)),
-                Err(_) => ConnectError::TimedOut("connecting"),
-            };
+    /// Connects without TLS.
+    pub(crate) async fn dial(&self, deadline: Instant) -> Result<Io, ConnectError> {
+        match &self.socket {
+            Socket::Tcp { host, port } => dial_tcp(host, *port, deadline).await.map(Io::Tcp),
+            Socket::Unix(path) => dial_unix(path, deadline).await.map(Io::Unix),
         }
-        Err(failure)
     }
+}
+
+/// Tries the addresses of the name in turn; one that does not answer gets its share of the time.
+async fn dial_tcp(host: &str, port: u16, deadline: Instant) -> Result<TcpStream, ConnectError> {
+    let found: Vec<SocketAddr> = timeout_at(deadline, tokio::net::lookup_host((host, port)))
+        .await
+        .map_err(|_| ConnectError::TimedOut("name lookup"))?
+        .map_err(|error| ConnectError::Resolve(Arc::new(error)))?
+        .collect();
+
+    let mut failure = ConnectError::NoAddress;
+    for (address, left) in found.iter().zip((1..=found.len() as u32).rev()) {
+        let share = deadline.saturating_duration_since(Instant::now()) / left;
+        failure = match timeout(share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => match configure(&stream) {
+                Ok(()) => return Ok(stream),
+                Err(error) => ConnectError::Dial(*address, Arc::new(error)),
+            },
+            Ok(Err(error)) => ConnectError::Dial(*address, Arc::new(error)),
+            Err(_) => ConnectError::TimedOut("connecting"),
+        };
+    }
+    Err(failure)
+}
+
+async fn dial_unix(path: &Path, deadline: Instant) -> Result<UnixStream, ConnectError> {
+    timeout_at(deadline, UnixStream::connect(path))
+        .await
+        .map_err(|_| ConnectError::TimedOut("connecting"))?
+        .map_err(|error| ConnectError::DialUnix(path.to_owned(), Arc::new(error)))
 }
 
 impl tower::Service<Uri> for Connector {
@@ -122,8 +135,9 @@ fn configure(stream: &TcpStream) -> io::Result<()> {
 /// A connection with or without TLS.
 #[derive(Debug)]
 pub(crate) enum Io {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    Tls(Box<TlsStream<Io>>),
     #[cfg(feature = "testing")]
     InMemory(tokio::io::DuplexStream),
 }
@@ -135,7 +149,8 @@ impl AsyncRead for Io {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
             Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
             #[cfg(feature = "testing")]
             Self::InMemory(stream) => Pin::new(stream).poll_read(context, buffer),
@@ -150,7 +165,8 @@ impl AsyncWrite for Io {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
             #[cfg(feature = "testing")]
             Self::InMemory(stream) => Pin::new(stream).poll_write(context, bytes),
@@ -163,7 +179,8 @@ impl AsyncWrite for Io {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(context, slices),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
             #[cfg(feature = "testing")]
             Self::InMemory(stream) => Pin::new(stream).poll_write_vectored(context, slices),
@@ -172,7 +189,8 @@ impl AsyncWrite for Io {
 
     fn is_write_vectored(&self) -> bool {
         match self {
-            Self::Plain(stream) => stream.is_write_vectored(),
+            Self::Tcp(stream) => stream.is_write_vectored(),
+            Self::Unix(stream) => stream.is_write_vectored(),
             Self::Tls(stream) => stream.is_write_vectored(),
             #[cfg(feature = "testing")]
             Self::InMemory(stream) => stream.is_write_vectored(),
@@ -181,7 +199,8 @@ impl AsyncWrite for Io {
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Self::Tcp(stream) => Pin::new(stream).poll_flush(context),
+            Self::Unix(stream) => Pin::new(stream).poll_flush(context),
             Self::Tls(stream) => Pin::new(stream).poll_flush(context),
             #[cfg(feature = "testing")]
             Self::InMemory(stream) => Pin::new(stream).poll_flush(context),
@@ -190,7 +209,8 @@ impl AsyncWrite for Io {
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(context),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
             #[cfg(feature = "testing")]
             Self::InMemory(stream) => Pin::new(stream).poll_shutdown(context),

@@ -116,7 +116,7 @@ async fn refusal(target: &Target, deadline: Instant) -> Option<Found> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, UnixListener};
 
     use super::*;
     use crate::{Client, config::Config};
@@ -126,6 +126,26 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut config = Config::new(listener.local_addr().unwrap().to_string());
         config.security = security;
+        let server = async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let _ = stream.read(&mut [0; 1024]).await;
+                stream.write_all(answer).await.ok();
+            }
+        };
+        let server = tokio::spawn(server);
+        let error = Client::connect(&config).await.unwrap_err();
+        server.abort();
+        error
+    }
+
+    /// The same server on a Unix socket.
+    async fn contact_socket(answer: &'static [u8]) -> Error {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        let mut config = Config::new(format!("unix:{}", path.display()));
+        config.security = Security::Plaintext;
         let server = async move {
             loop {
                 let (mut stream, _) = listener.accept().await.unwrap();
@@ -190,5 +210,26 @@ mod tests {
         let error = Client::connect(&Config::new(&address)).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Unreachable);
         assert_eq!(error.message(), format!("cannot connect to {address}"));
+    }
+
+    #[tokio::test]
+    async fn unix_sockets_are_diagnosed() {
+        let tls = contact_socket(ALERT).await;
+        assert_eq!(tls.cause(), Some(Cause::ServerWithTls), "{tls}");
+        let other = contact_socket(BAD_REQUEST).await;
+        assert_eq!(other.cause(), Some(Cause::NotGrpc), "{other}");
+    }
+
+    #[tokio::test]
+    async fn where_no_socket_is_the_path_is_named() {
+        let mut config = Config::new("unix:/nosuch/spicedb.sock");
+        config.security = Security::Plaintext;
+        let error = Client::connect(&config).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Unreachable);
+        let text = error.to_string();
+        assert!(
+            text.contains("cannot connect to the socket /nosuch/spicedb.sock: No such file"),
+            "{text}"
+        );
     }
 }

@@ -1,6 +1,5 @@
 //! The endpoint of a server: its address, the HTTP/2 settings, the token of each call.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use tonic::service::Interceptor;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Request, Status};
 
+use crate::address::{ServerAddress, Socket, bracketed, unbracketed};
 use crate::config::{Config, Security};
 use crate::connector::Connector;
 use crate::error::{Error, Kind};
@@ -27,18 +27,29 @@ pub(crate) struct Target {
 
 impl Target {
     pub(crate) fn new(config: &Config) -> Result<Self, Error> {
-        let name: Arc<str> = config.endpoint.as_str().into();
+        let name: Arc<str> = shown(&config.endpoint).into();
         let invalid = |message: String| Error::new(Kind::Config, "connect", &name, message);
 
-        let address = Address::parse(&config.endpoint).map_err(invalid)?;
-        let authority = config
-            .hostname_override
-            .as_deref()
-            .unwrap_or(&config.endpoint);
-        let server_name = match &config.hostname_override {
-            Some(host) => host_of(host),
-            None => &address.host,
+        let ServerAddress { socket, tls } =
+            ServerAddress::parse(&config.endpoint).map_err(invalid)?;
+        match (&config.security, tls) {
+            (Security::Plaintext, Some(true)) => {
+                let message = "the endpoint requires TLS, and TLS is switched off";
+                return Err(invalid(message.to_owned()));
+            }
+            (Security::Tls(_), Some(false)) => {
+                let message = "the endpoint excludes TLS, and TLS is asked for";
+                return Err(invalid(message.to_owned()));
+            }
+            _ => {}
+        }
+        let authority = match (&config.hostname_override, &socket) {
+            (Some(host), _) => host.clone(),
+            (None, Socket::Tcp { .. }) => socket.to_string(),
+            // As gRPC's other clients do.
+            (None, Socket::Unix(_)) => "localhost".to_owned(),
         };
+        let server_name = host_of(&authority);
         let tls = match &config.security {
             Security::Plaintext => None,
             Security::Tls(tls) => Some(tls::Connector::new(tls, server_name).map_err(invalid)?),
@@ -56,7 +67,7 @@ impl Target {
             auth: Auth::new(config.token.as_ref()).map_err(invalid)?,
             security: config.security.clone(),
             request_timeout: config.request_timeout,
-            connector: Connector::new(address, tls),
+            connector: Connector::new(socket, tls),
             endpoint,
             name,
         })
@@ -98,6 +109,14 @@ fn endpoint(origin: Uri) -> Endpoint {
         .http2_max_header_list_size(HEADER_BYTES)
 }
 
+/// An endpoint as errors may name it: without what may be a password.
+fn shown(endpoint: &str) -> &str {
+    match endpoint.rsplit_once('@') {
+        Some((_, rest)) if !endpoint.starts_with("unix:") => rest,
+        _ => endpoint,
+    }
+}
+
 /// Adds the token to each call.
 #[derive(Clone)]
 pub(crate) struct Auth(Option<MetadataValue<Ascii>>);
@@ -127,50 +146,6 @@ impl Interceptor for Auth {
     }
 }
 
-/// Where to connect to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Address {
-    /// A name or an IP address, without brackets.
-    pub(crate) host: String,
-    pub(crate) port: u16,
-}
-
-impl Address {
-    pub(crate) fn parse(endpoint: &str) -> Result<Self, String> {
-        if let Some((scheme, rest)) = endpoint.split_once("://") {
-            return Err(format!(
-                "the endpoint is given without {scheme}://, as {}",
-                rest.trim_end_matches('/')
-            ));
-        }
-        let (host, port) = endpoint
-            .rsplit_once(':')
-            .filter(|(host, _)| !host.is_empty() && (!host.contains(':') || bracketed(host)))
-            .ok_or_else(|| {
-                format!("{endpoint:?} is not host:port, such as localhost:50051 or [::1]:50051")
-            })?;
-        let port = port
-            .parse()
-            .ok()
-            .filter(|port| *port != 0)
-            .ok_or_else(|| format!("{port:?} in {endpoint:?} is no port number"))?;
-        Ok(Self {
-            host: unbracketed(host).to_owned(),
-            port,
-        })
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
-    }
-}
-
 /// The host of an authority with or without a port.
 fn host_of(authority: &str) -> &str {
     match authority.rsplit_once(':') {
@@ -184,57 +159,10 @@ fn host_of(authority: &str) -> &str {
     }
 }
 
-fn bracketed(host: &str) -> bool {
-    host.starts_with('[') && host.ends_with(']')
-}
-
-fn unbracketed(host: &str) -> &str {
-    host.strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'))
-        .unwrap_or(host)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn endpoints_are_host_and_port() {
-        let address = |host: &str, port| {
-            Ok(Address {
-                host: host.to_owned(),
-                port,
-            })
-        };
-        assert_eq!(
-            Address::parse("localhost:50051"),
-            address("localhost", 50051)
-        );
-        assert_eq!(Address::parse("10.0.0.1:443"), address("10.0.0.1", 443));
-        assert_eq!(Address::parse("[::1]:50051"), address("::1", 50051));
-        let text = |endpoint| Address::parse(endpoint).map(|address| address.to_string());
-        assert_eq!(text("[::1]:50051").unwrap(), "[::1]:50051");
-        for wrong in [
-            "localhost",
-            ":50051",
-            "::1:50051",
-            "localhost:",
-            "localhost:x",
-            "a:0",
-            "a:99999",
-        ] {
-            assert!(Address::parse(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn a_scheme_is_named_in_the_error() {
-        let error = Address::parse("grpc://localhost:50051/").unwrap_err();
-        assert!(
-            error.contains("without grpc://, as localhost:50051"),
-            "{error}"
-        );
-    }
+    use crate::config::TlsConfig;
 
     #[test]
     fn the_server_name_has_no_port() {
@@ -244,6 +172,30 @@ mod tests {
         for authority in ["::1", "[::1]", "[::1]:443"] {
             assert_eq!(host_of(authority), "::1");
         }
+    }
+
+    #[test]
+    fn scheme_that_contradicts_the_security_is_refused() {
+        for (endpoint, security) in [
+            ("https://db.example", Security::Plaintext),
+            ("http://db.example", Security::Tls(TlsConfig::default())),
+            ("unix:/run/db.sock", Security::Tls(TlsConfig::default())),
+        ] {
+            let mut config = Config::new(endpoint);
+            config.security = security;
+            let error = crate::Client::new(&config).unwrap_err();
+            assert_eq!(error.kind(), Kind::Config, "{endpoint}");
+            assert!(error.message().contains("TLS"), "{error}");
+        }
+    }
+
+    #[test]
+    fn password_in_an_endpoint_is_never_shown() {
+        let config = Config::new("https://me:hunter2@db.example");
+        let error = crate::Client::new(&config).unwrap_err();
+        assert_eq!(error.endpoint(), "db.example");
+        assert!(!format!("{error} {error:?}").contains("hunter2"));
+        assert_eq!(shown("unix:/run/a@b.sock"), "unix:/run/a@b.sock");
     }
 
     #[tokio::test]

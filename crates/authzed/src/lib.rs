@@ -16,6 +16,7 @@
 #![warn(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod address;
 mod config;
 mod consistency;
 mod datastore;
@@ -49,6 +50,7 @@ mod tls;
 #[cfg(feature = "client")]
 mod wire;
 
+pub use address::{ServerAddress, Socket};
 pub use config::{Config, Identity, Security, TlsConfig};
 pub use datastore::{DatastoreKind, HeadObserver};
 pub use error::{Cause, Error, Kind, reason_of};

@@ -1,9 +1,10 @@
 //! `--context`, `--endpoint`, ...: the settings of one connection, checked together.
 
-use std::net::IpAddr;
+mod security;
+
 use std::time::Duration;
 
-use authzed::{Config, DatastoreKind, Identity, Security, TlsConfig};
+use authzed::{Config, DatastoreKind, Security, ServerAddress};
 
 use crate::error::CommandError;
 use crate::exit::Exit;
@@ -12,6 +13,10 @@ use crate::{VERSION, log};
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_RETRIES: usize = 10;
+
+/// The forms of an endpoint.
+const FORMS: &str = "host:50051, https://host (TLS, port 443), http://host (no TLS, port 80), \
+                     dns:///host:50051 or unix:/path";
 
 /// Which server, and how to reach it.
 #[derive(Clone, Debug, clap::Args)]
@@ -82,57 +87,11 @@ impl ConnectionArgs {
         if self.settings.token.is_some() {
             tracing::warn!("--token can be read by everybody on this machine: use --token-file");
         }
-        let tls_only = [
-            ("--certificate-path", settings.certificate_path.is_some()),
-            ("--no-verify-ca", settings.no_verify_ca),
-            (
-                "--client-certificate-path",
-                settings.client_certificate_path.is_some(),
-            ),
-            ("--client-key-path", settings.client_key_path.is_some()),
-        ];
-        if settings.insecure
-            && let Some((flag, _)) = tls_only.into_iter().find(|(_, given)| *given)
-        {
-            return Err(CommandError::usage(format!(
-                "--insecure means no TLS, {flag} means TLS: drop one"
-            )));
-        }
-        if settings.no_verify_ca && settings.certificate_path.is_some() {
-            return Err(CommandError::usage(
-                "--no-verify-ca takes any certificate, --certificate-path only those of its authorities: \
-                 drop one",
-            ));
-        }
-        if settings.no_verify_ca {
-            tracing::warn!(
-                "--no-verify-ca: the server's certificate is not verified, so anybody on the way can read \
-                 the token and change what is sent"
-            );
-        }
-        let identity = match (&settings.client_certificate_path, &settings.client_key_path) {
-            (Some(certificate), Some(key)) => Some(Identity {
-                certificate_path: certificate.clone(),
-                key_path: key.clone(),
-            }),
-            (None, None) => None,
-            _ => {
-                return Err(CommandError::usage(
-                    "--client-certificate-path and --client-key-path go together",
-                ));
-            }
-        };
-        let security = if settings.insecure {
-            Security::Plaintext
-        } else {
-            Security::Tls(TlsConfig {
-                ca_path: settings.certificate_path.clone(),
-                verify: !settings.no_verify_ca,
-                identity,
-            })
-        };
+        let address = ServerAddress::parse(&endpoint)
+            .map_err(|problem| CommandError::usage(format!("--endpoint: {problem}")).hint(FORMS))?;
+        let security = security::decide(&settings, &address)?;
         let token = settings::token(&settings)?;
-        if settings.insecure && token.is_some() && !is_loopback(&endpoint) {
+        if matches!(security, Security::Plaintext) && token.is_some() && !address.socket.is_local() {
             tracing::warn!(
                 "the token is sent to {endpoint} without TLS: anybody on the way can read it"
             );
@@ -153,7 +112,7 @@ impl ConnectionArgs {
 }
 
 impl Connection {
-    /// Host and port.
+    /// The server, as the user named it.
     #[must_use]
     pub fn endpoint(&self) -> &str {
         &self.config.endpoint
@@ -181,16 +140,6 @@ where
 {
     let done = tokio::task::spawn_blocking(work).await;
     Ok(done.map_err(|error| CommandError::new(Exit::Failed, error.to_string()))??)
-}
-
-/// Whether an endpoint is on this machine. A name that would have to be looked up is not known to be.
-fn is_loopback(endpoint: &str) -> bool {
-    let host = endpoint.rsplit_once(':').map_or(endpoint, |(host, _)| host);
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost")
-        || host
-            .parse::<IpAddr>()
-            .is_ok_and(|address| address.is_loopback())
 }
 
 /// What every program has: messages and one server.
@@ -249,37 +198,26 @@ mod tests {
     }
 
     #[test]
+    fn endpoint_that_is_none_is_refused_with_the_forms() {
+        for (endpoint, part) in [
+            ("a", "is not host:port"),
+            ("grpc://a:1", "without grpc://, as a:1"),
+            ("unix:a", "absolute path"),
+        ] {
+            let failure = plain(&["--endpoint", endpoint]).unwrap_err();
+            assert_eq!(failure.exit, Exit::Usage);
+            let message = failure.message();
+            assert!(message.starts_with("--endpoint: ") && message.contains(part), "{failure:?}");
+            assert!(failure.hint_text().contains("https://host"), "{failure:?}");
+        }
+    }
+
+    #[test]
     fn without_an_endpoint_both_ways_to_name_one_are_given() {
         let failure = plain(&[]).unwrap_err();
         assert_eq!(failure.exit, Exit::Usage);
         assert!(failure.message().contains("--context"), "{failure:?}");
         assert!(failure.message().contains("--endpoint"), "{failure:?}");
-    }
-
-    #[test]
-    fn contradicting_flags_are_refused_by_name() {
-        for (flags, part) in [
-            (&["--insecure", "--no-verify-ca"][..], "--no-verify-ca"),
-            (
-                &["--insecure", "--certificate-path", "c"],
-                "--certificate-path",
-            ),
-            (
-                &["--insecure", "--client-key-path", "k"],
-                "--client-key-path",
-            ),
-            (
-                &["--no-verify-ca", "--certificate-path", "c"],
-                "--certificate-path",
-            ),
-            (&["--client-key-path", "k"], "go together"),
-            (&["--client-certificate-path", "c"], "go together"),
-        ] {
-            let flags: Vec<&str> = [&["--endpoint", "a:1"], flags].concat();
-            let failure = plain(&flags).unwrap_err();
-            assert_eq!(failure.exit, Exit::Usage);
-            assert!(failure.message().contains(part), "{failure:?}");
-        }
     }
 
     #[test]
@@ -327,27 +265,5 @@ mod tests {
             unblocked::<(), _>(work).await.unwrap_err().exit,
             Exit::Usage
         );
-    }
-
-    #[test]
-    fn only_this_machine_is_loopback() {
-        for endpoint in [
-            "localhost:50051",
-            "127.0.0.1:1",
-            "127.8.9.1:1",
-            "[::1]:50051",
-            "LocalHost:1",
-        ] {
-            assert!(is_loopback(endpoint), "{endpoint}");
-        }
-        for endpoint in [
-            "spicedb:50051",
-            "10.0.0.1:1",
-            "[::2]:1",
-            "localhost.example.com:1",
-            "128.0.0.1:1",
-        ] {
-            assert!(!is_loopback(endpoint), "{endpoint}");
-        }
     }
 }

@@ -21,7 +21,8 @@ use crate::values::parse_timeout;
 #[derive(Clone, Debug, Default, Deserialize, clap::Args)]
 #[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
 pub struct Settings {
-    /// Host and port of the server, such as localhost:50051.
+    /// The server: host:port, https://host (TLS, port 443), http://host (no TLS, port 80), dns:///host:port
+    /// or unix:/path.
     #[arg(long, value_name = "HOST:PORT")]
     pub endpoint: Option<String>,
     /// Read the preshared key from a file.

@@ -1,7 +1,8 @@
-//! Errors of connecting: name lookup, TCP, TLS.
+//! Errors of connecting: name lookup, TCP, Unix sockets, TLS.
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ pub(crate) enum ConnectError {
     NoAddress,
     #[error("cannot connect to {0}")]
     Dial(SocketAddr, #[source] Arc<io::Error>),
+    #[error("cannot connect to the socket {}", .0.display())]
+    DialUnix(PathBuf, #[source] Arc<io::Error>),
     #[error("{0} took longer than {time} seconds", time = CONNECT_TIMEOUT.as_secs())]
     TimedOut(&'static str),
     #[error("TLS handshake failed")]
@@ -47,13 +50,15 @@ impl ConnectError {
             | Self::Resolve(_)
             | Self::NoAddress
             | Self::Dial(..)
+            | Self::DialUnix(..)
             | Self::TimedOut(_) => Kind::Unreachable,
         };
         let error = Error::new(kind, "connect", endpoint, self.to_string());
         match self {
-            Self::Resolve(source) | Self::Dial(_, source) | Self::TlsCut(source) => {
-                error.with_source(Arc::clone(source))
-            }
+            Self::Resolve(source)
+            | Self::Dial(_, source)
+            | Self::DialUnix(_, source)
+            | Self::TlsCut(source) => error.with_source(Arc::clone(source)),
             Self::Tls(source) => error
                 .with_cause(cause_of(source))
                 .with_source(source.clone()),

@@ -20,8 +20,10 @@ pub fn for_error(error: &Error) -> Option<Cow<'static, str>> {
 
 fn of_cause(cause: Cause) -> &'static str {
     match cause {
-        Cause::ServerWithoutTls => "to connect without TLS: --insecure",
-        Cause::ServerWithTls => "drop --insecure",
+        Cause::ServerWithoutTls => "to connect without TLS: --insecure, or http:// for https://",
+        Cause::ServerWithTls => {
+            "drop --insecure, or write https:// for http://; a Unix socket cannot be used with TLS"
+        }
         Cause::UnknownAuthority => {
             "name its authority with --certificate-path, or trust everyone with --no-verify-ca"
         }

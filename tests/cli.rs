@@ -7,6 +7,7 @@ mod denied;
 mod endpoints;
 mod export;
 mod numbers;
+mod proxies;
 mod revision;
 mod signals;
 mod stdout;

@@ -22,7 +22,7 @@ fn assert_asked(finished: Finished, server: &Server) -> Finished {
 }
 
 /// A contexts file with this text, readable for its owner alone.
-fn contexts(folder: &Path, text: &str) -> PathBuf {
+pub(super) fn contexts(folder: &Path, text: &str) -> PathBuf {
     let path = folder.join("contexts.toml");
     std::fs::write(&path, text).unwrap();
     set_mode(&path, 0o600);

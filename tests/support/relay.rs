@@ -88,6 +88,8 @@ pub enum Answer {
     ConnectWith(String, &'static str),
     /// Sends this and ends the connection.
     Text(&'static str),
+    /// Sends nothing.
+    Silence,
 }
 
 impl HttpProxy {
@@ -127,6 +129,7 @@ fn serve(mut stream: TcpStream, answer: Answer, seen: &Mutex<Vec<String>>) -> io
     seen.lock().unwrap().push(request.clone());
     let upstream = match answer {
         Answer::Text(text) => return stream.write_all(text.as_bytes()),
+        Answer::Silence => return io::copy(&mut stream, &mut io::sink()).map(drop),
         Answer::ConnectWith(_, credentials)
             if !request.contains(&format!("Proxy-Authorization: Basic {credentials}\r\n")) =>
         {

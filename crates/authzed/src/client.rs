@@ -105,7 +105,10 @@ impl Client {
             Ok(Err(error)) if error.http_status().is_some() => return Err(error),
             Ok(Err(error)) => error,
             Err(_) => {
-                let message = format!("no answer within {} seconds", FIRST_CONTACT.as_secs());
+                let proxy = self.target.connector.proxy();
+                let by =
+                    proxy.map_or_else(String::new, |proxy| format!(" through the proxy {proxy}"));
+                let message = format!("no answer{by} within {} seconds", FIRST_CONTACT.as_secs());
                 return Err(Error::new(
                     Kind::Unreachable,
                     "connect",

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+use crate::proxy::Proxy;
+
 /// How to reach a server. [`Config::new`] has the defaults.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -15,6 +17,8 @@ pub struct Config {
     pub token: Option<SecretString>,
     /// TLS or not.
     pub security: Security,
+    /// The proxy that makes the connections. A Unix socket has none.
+    pub proxy: Option<Proxy>,
     /// The host name to ask for and to expect in the certificate, in place of the endpoint's.
     pub hostname_override: Option<String>,
     /// How long to wait for the answer of a call that is no stream. Writes wait for
@@ -31,6 +35,7 @@ impl Config {
             endpoint: endpoint.into(),
             token: None,
             security: Security::Tls(TlsConfig::default()),
+            proxy: None,
             hostname_override: None,
             request_timeout: Duration::from_secs(60),
             user_agent: concat!("authzed-rs/", env!("CARGO_PKG_VERSION")).to_owned(),

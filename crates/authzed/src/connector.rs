@@ -19,7 +19,8 @@ use tonic::transport::Uri;
 
 use crate::address::Socket;
 use crate::error::{CONNECT_TIMEOUT, ConnectError};
-use crate::tls;
+use crate::proxy::Proxy;
+use crate::{tls, tunnel};
 
 /// A peer that does not acknowledge for this long is gone, whether we send or only wait.
 const DEAD_AFTER: Duration = Duration::from_secs(30);
@@ -28,19 +29,26 @@ const DEAD_AFTER: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub(crate) struct Connector {
     socket: Socket,
+    proxy: Option<Proxy>,
     tls: Option<tls::Connector>,
     #[cfg(feature = "testing")]
     pub(crate) in_memory: Option<crate::testing::OpenStream>,
 }
 
 impl Connector {
-    pub(crate) fn new(socket: Socket, tls: Option<tls::Connector>) -> Self {
+    pub(crate) fn new(socket: Socket, proxy: Option<Proxy>, tls: Option<tls::Connector>) -> Self {
         Self {
             socket,
+            proxy,
             tls,
             #[cfg(feature = "testing")]
             in_memory: None,
         }
+    }
+
+    /// The proxy through which it connects.
+    pub(crate) fn proxy(&self) -> Option<&Proxy> {
+        self.proxy.as_ref()
     }
 
     /// Connects as configured.
@@ -63,13 +71,30 @@ impl Connector {
         Ok(Io::Tls(Box::new(stream)))
     }
 
-    /// Connects without TLS.
+    /// Connects without TLS, through the proxy where there is one.
     pub(crate) async fn dial(&self, deadline: Instant) -> Result<Io, ConnectError> {
-        match &self.socket {
-            Socket::Tcp { host, port } => dial_tcp(host, *port, deadline).await.map(Io::Tcp),
-            Socket::Unix(path) => dial_unix(path, deadline).await.map(Io::Unix),
+        match &self.proxy {
+            None => dial(&self.socket, deadline).await,
+            Some(proxy) => dial_by(proxy, &self.socket, deadline)
+                .await
+                .map_err(|error| ConnectError::ByProxy(proxy.to_string(), Box::new(error))),
         }
     }
+}
+
+async fn dial(socket: &Socket, deadline: Instant) -> Result<Io, ConnectError> {
+    match socket {
+        Socket::Tcp { host, port } => dial_tcp(host, *port, deadline).await.map(Io::Tcp),
+        Socket::Unix(path) => dial_unix(path, deadline).await.map(Io::Unix),
+    }
+}
+
+async fn dial_by(proxy: &Proxy, server: &Socket, deadline: Instant) -> Result<Io, ConnectError> {
+    let mut stream = dial(proxy.socket(), deadline).await?;
+    timeout_at(deadline, tunnel::open(&mut stream, proxy, server))
+        .await
+        .map_err(|_| ConnectError::TimedOut("its answer"))??;
+    Ok(stream)
 }
 
 /// Tries the addresses of the name in turn; one that does not answer gets its share of the time.

@@ -50,6 +50,7 @@ impl Target {
             (None, Socket::Unix(_)) => "localhost".to_owned(),
         };
         let server_name = host_of(&authority);
+        let proxy = config.proxy.clone().filter(|_| !socket.is_unix());
         let tls = match &config.security {
             Security::Plaintext => None,
             Security::Tls(tls) => Some(tls::Connector::new(tls, server_name).map_err(invalid)?),
@@ -67,7 +68,7 @@ impl Target {
             auth: Auth::new(config.token.as_ref()).map_err(invalid)?,
             security: config.security.clone(),
             request_timeout: config.request_timeout,
-            connector: Connector::new(socket, tls),
+            connector: Connector::new(socket, proxy, tls),
             endpoint,
             name,
         })

@@ -23,6 +23,7 @@ mod datastore;
 mod error;
 mod generated;
 mod json_object;
+mod proxy;
 pub mod zedtoken;
 
 #[cfg(feature = "client")]
@@ -48,6 +49,8 @@ mod testing;
 #[cfg(feature = "client")]
 mod tls;
 #[cfg(feature = "client")]
+mod tunnel;
+#[cfg(feature = "client")]
 mod wire;
 
 pub use address::{ServerAddress, Socket};
@@ -57,6 +60,7 @@ pub use error::{Cause, Error, Kind, reason_of};
 pub use generated::{FILE_DESCRIPTOR_SET, rpc, v1};
 pub use json_object::{JsonObject, MAX_DEPTH};
 pub use prost_types::Timestamp;
+pub use proxy::Proxy;
 pub use secrecy::SecretString;
 
 #[cfg(feature = "client")]

@@ -4,12 +4,12 @@ mod security;
 
 use std::time::Duration;
 
-use authzed::{Config, DatastoreKind, Security, ServerAddress};
+use authzed::{Config, DatastoreKind, Proxy, Security, ServerAddress};
 
 use crate::error::CommandError;
 use crate::exit::Exit;
 use crate::settings::{self, Settings};
-use crate::{VERSION, log};
+use crate::{VERSION, log, proxy};
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_RETRIES: usize = 10;
@@ -90,6 +90,13 @@ impl ConnectionArgs {
         let address = ServerAddress::parse(&endpoint)
             .map_err(|problem| CommandError::usage(format!("--endpoint: {problem}")).hint(FORMS))?;
         let security = security::decide(&settings, &address)?;
+        let proxy = proxy::choose(settings.proxy.as_ref(), &address.socket, settings::variable)?;
+        if self.settings.proxy.is_some() && proxy.as_ref().is_some_and(Proxy::has_credentials) {
+            tracing::warn!(
+                "the password in --proxy can be read by everybody on this machine: use proxy in a context, or \
+                 HTTPS_PROXY"
+            );
+        }
         let token = settings::token(&settings)?;
         if matches!(security, Security::Plaintext) && token.is_some() && !address.socket.is_local() {
             tracing::warn!(
@@ -101,6 +108,7 @@ impl ConnectionArgs {
                 endpoint,
                 token,
                 security,
+                proxy,
                 hostname_override: settings.hostname_override,
                 request_timeout: settings.request_timeout.unwrap_or(REQUEST_TIMEOUT),
                 user_agent: format!("spice-pipes/{VERSION}"),
@@ -248,6 +256,19 @@ mod tests {
         assert_eq!(tls.ca_path, Some("c".into()));
         assert_eq!(tls.identity.as_ref().unwrap().key_path.to_str(), Some("k"));
         assert_eq!(found.config().hostname_override.as_deref(), Some("h"));
+    }
+
+    #[test]
+    fn proxy_reaches_the_configuration_and_its_password_is_not_shown() {
+        let flags = ["--endpoint", "127.0.0.1:1", "--proxy", "http://me:hunter2@p:3128"];
+        let found = plain(&flags).unwrap();
+        let proxy = found.config().proxy.as_ref().unwrap();
+        assert_eq!(proxy.to_string(), "p:3128");
+        let settings = Flags::parse_from(["test"].iter().chain(&flags));
+        let shown = format!("{found:?} {:?}", settings.connection);
+        assert!(!shown.contains("hunter2"), "{shown}");
+        let none = plain(&["--endpoint", "db.example:1", "--proxy", "none"]).unwrap();
+        assert!(none.config().proxy.is_none());
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! | [`exit::hints`] | the hints about flags, by the cause of an error |
 //! | [`connection`] | `--context`, `--endpoint`, ...: the settings of one connection, checked |
 //! | [`settings`] | flags, the contexts file and the `SPICE_*` environment, and which comes first |
+//! | [`mod@proxy`] | the proxy of a connection: `--proxy`, `HTTPS_PROXY`, `NO_PROXY` |
 //! | [`token_command`] | the command that prints the preshared key |
 //! | [`compare`] | `--as-of`, `--expiry-precision`: which relationships are compared, and how closely |
 //! | [`values`] | sizes, durations and zedtokens as flags take them |
@@ -37,6 +38,7 @@ pub mod fsync;
 pub mod gzip;
 pub mod log;
 pub mod progress;
+mod proxy;
 pub mod run;
 pub mod settings;
 pub mod shutdown;

@@ -52,6 +52,11 @@ pub struct Settings {
     /// PEM file with the key of that certificate.
     #[arg(long, value_name = "FILE")]
     pub client_key_path: Option<PathBuf>,
+    /// Connect through this HTTP proxy, such as proxy.example:3128, or through none. Keep its password
+    /// in a context: everybody on the machine can see flags in ps [default: HTTPS_PROXY or ALL_PROXY, where
+    /// NO_PROXY does not name the server].
+    #[arg(long, value_name = "URL|none")]
+    pub proxy: Option<SecretString>,
     /// How long one request, or the next page of an export, may take; Watch and imports are not bounded
     /// by it [default: 60s].
     #[arg(long, value_name = "DURATION", value_parser = parse_timeout, allow_hyphen_values = true)]
@@ -105,6 +110,7 @@ impl Settings {
                 .client_certificate_path
                 .or(other.client_certificate_path),
             client_key_path: self.client_key_path.or(other.client_key_path),
+            proxy: self.proxy.or(other.proxy),
             request_timeout: self.request_timeout.or(other.request_timeout),
             max_retries: self.max_retries.or(other.max_retries),
             datastore: self.datastore.or(other.datastore),
@@ -112,7 +118,7 @@ impl Settings {
     }
 }
 
-const VARIABLES: [&str; 13] = [
+const VARIABLES: [&str; 14] = [
     "SPICE_ENDPOINT",
     "SPICE_TOKEN_FILE",
     "SPICE_TOKEN_COMMAND",
@@ -123,12 +129,14 @@ const VARIABLES: [&str; 13] = [
     "SPICE_HOSTNAME_OVERRIDE",
     "SPICE_CLIENT_CERTIFICATE_PATH",
     "SPICE_CLIENT_KEY_PATH",
+    "SPICE_PROXY",
     "SPICE_REQUEST_TIMEOUT",
     "SPICE_MAX_RETRIES",
     "SPICE_DATASTORE",
 ];
 
-fn variable(name: &str) -> Option<String> {
+/// The value of a variable that is set and not empty.
+pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
@@ -177,6 +185,7 @@ fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Settings,
         hostname_override: variable("SPICE_HOSTNAME_OVERRIDE"),
         client_certificate_path: path("SPICE_CLIENT_CERTIFICATE_PATH"),
         client_key_path: path("SPICE_CLIENT_KEY_PATH"),
+        proxy: variable("SPICE_PROXY").map(SecretString::from),
         request_timeout: timeout
             .transpose()
             .map_err(|_| refuse("SPICE_REQUEST_TIMEOUT", "a duration such as 30s"))?,
@@ -259,17 +268,21 @@ fn read_from(file: Option<PathBuf>, name: &str) -> Result<Settings, CommandError
         ))
         .hint(&form));
     };
-    if context.get("token").is_some_and(|token| !token.is_str()) {
+    let is_secret = |key: &&str| context.get(*key).is_some_and(|value| !value.is_str());
+    if let Some(key) = ["token", "proxy"].into_iter().find(is_secret) {
         // serde would quote the value.
         return Err(CommandError::usage(format!(
-            "{shown}: context {name:?}: token must be in quotes"
+            "{shown}: context {name:?}: {key} must be in quotes"
         )));
     }
     let settings = Settings::deserialize(context.clone()).map_err(|error| {
         CommandError::usage(format!("{shown}: context {name:?}: {}", error.message())).hint(&form)
     })?;
+    let has_password = |url: &SecretString| url.expose_secret().contains('@');
     if settings.token.is_some() {
         files::warn_if_readable(&file, &format!("{shown} holds a token"), &path);
+    } else if settings.proxy.as_ref().is_some_and(has_password) {
+        files::warn_if_readable(&file, &format!("{shown} holds a password"), &path);
     }
     Ok(beside(settings, path.parent().unwrap_or(Path::new("."))))
 }

@@ -19,6 +19,7 @@ pub async fn connect(connection: &Connection) -> Result<Client, CommandError> {
         endpoint,
         token,
         security,
+        proxy,
         ..
     } = connection.config();
     let tls = match security {
@@ -27,6 +28,8 @@ pub async fn connect(connection: &Connection) -> Result<Client, CommandError> {
         Security::Tls(_) => "with TLS, certificate not verified",
     };
     let token = if token.is_some() { "with" } else { "without" };
-    tracing::debug!("connected to {endpoint} {tls}, {token} a token");
+    let proxy = proxy.as_ref();
+    let proxy = proxy.map_or_else(String::new, |proxy| format!(" through the proxy {proxy}"));
+    tracing::debug!("connected to {endpoint}{proxy} {tls}, {token} a token");
     Ok(client)
 }

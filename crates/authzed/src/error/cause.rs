@@ -27,6 +27,10 @@ pub enum Cause {
     RefusedByProxy,
     /// A proxy in front of the server cannot reach it.
     ProxyWithoutServer,
+    /// The configured proxy requires a user name and password, or others than it was given.
+    ProxyCredentials,
+    /// The configured proxy is none, or makes no connections for its clients.
+    NoTunnel,
     /// The server uses fields of a newer API.
     NewerServer,
     /// A caveat's context, or a transaction's metadata, is nested deeper than a stream can hold.

@@ -1,4 +1,4 @@
-//! Errors of connecting: name lookup, TCP, Unix sockets, TLS.
+//! Errors of connecting: name lookup, TCP, Unix sockets, proxies, TLS.
 
 use std::io;
 use std::net::SocketAddr;
@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
 use rustls::{AlertDescription, CertificateError, OtherError};
 
 use super::{Cause, Error, Kind};
@@ -32,6 +33,14 @@ pub(crate) enum ConnectError {
     TlsCut(#[source] Arc<io::Error>),
     #[error("the server speaks TLS, but not HTTP/2")]
     NotHttp2,
+    #[error("the proxy {0}: {1}")]
+    ByProxy(String, Box<ConnectError>),
+    #[error("it ended the connection without an answer")]
+    ProxyBroken(#[source] Arc<io::Error>),
+    #[error("it does not answer as an HTTP proxy")]
+    NotHttpProxy,
+    #[error("it refuses to connect: HTTP {}{}", .0.as_u16(), reason(.0))]
+    RefusedByProxy(StatusCode),
 }
 
 impl ConnectError {
@@ -43,29 +52,72 @@ impl ConnectError {
     }
 
     pub(crate) fn to_error(&self, endpoint: &Arc<str>) -> Error {
-        let kind = match self {
+        let mut error = Error::new(self.kind(), "connect", endpoint, self.to_string());
+        let innermost = self.innermost();
+        if let Self::RefusedByProxy(status) = innermost {
+            error.0.http_status = Some(status.as_u16());
+        }
+        let error = error.with_cause(innermost.cause());
+        match innermost {
+            Self::Resolve(source)
+            | Self::Dial(_, source)
+            | Self::DialUnix(_, source)
+            | Self::TlsCut(source)
+            | Self::ProxyBroken(source) => error.with_source(Arc::clone(source)),
+            Self::Tls(source) => error.with_source(source.clone()),
+            _ => error,
+        }
+    }
+
+    /// The error without the name of a proxy.
+    fn innermost(&self) -> &Self {
+        match self {
+            Self::ByProxy(_, error) => error.innermost(),
+            _ => self,
+        }
+    }
+
+    fn kind(&self) -> Kind {
+        match self.innermost() {
             Self::Tls(_) | Self::NotHttp2 => Kind::Tls,
+            Self::RefusedByProxy(status) => match status.as_u16() {
+                401 | 403 | 407 => Kind::Denied,
+                408 | 429 | 500 | 502..=504 => Kind::Unreachable,
+                _ => Kind::Other,
+            },
+            Self::NotHttpProxy => Kind::Other,
             // Also seen of a server or a proxy that is being restarted.
             Self::TlsCut(_)
             | Self::Resolve(_)
             | Self::NoAddress
             | Self::Dial(..)
             | Self::DialUnix(..)
-            | Self::TimedOut(_) => Kind::Unreachable,
-        };
-        let error = Error::new(kind, "connect", endpoint, self.to_string());
-        match self {
-            Self::Resolve(source)
-            | Self::Dial(_, source)
-            | Self::DialUnix(_, source)
-            | Self::TlsCut(source) => error.with_source(Arc::clone(source)),
-            Self::Tls(source) => error
-                .with_cause(cause_of(source))
-                .with_source(source.clone()),
-            Self::NotHttp2 => error.with_cause(Some(Cause::NotGrpc)),
-            Self::NoAddress | Self::TimedOut(_) => error,
+            | Self::TimedOut(_)
+            | Self::ProxyBroken(_)
+            | Self::ByProxy(..) => Kind::Unreachable,
         }
     }
+
+    fn cause(&self) -> Option<Cause> {
+        match self {
+            Self::Tls(error) => cause_of(error),
+            Self::NotHttp2 => Some(Cause::NotGrpc),
+            Self::NotHttpProxy => Some(Cause::NoTunnel),
+            Self::RefusedByProxy(status) => Some(match (status.as_u16(), self.kind()) {
+                (407, _) => Cause::ProxyCredentials,
+                (_, Kind::Denied) => Cause::RefusedByProxy,
+                (_, Kind::Unreachable) => Cause::ProxyWithoutServer,
+                _ => Cause::NoTunnel,
+            }),
+            _ => None,
+        }
+    }
+}
+
+/// What a status means, with a space before it.
+fn reason(status: &StatusCode) -> String {
+    let reason = status.canonical_reason();
+    reason.map_or_else(String::new, |reason| format!(" {reason}"))
 }
 
 /// The TLS error inside an I/O error.

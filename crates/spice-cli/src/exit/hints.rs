@@ -48,6 +48,14 @@ fn of_cause(cause: Cause) -> &'static str {
             "a proxy answers in SpiceDB's place: is SpiceDB behind it running? Run the same command \
              again when it does"
         }
+        Cause::ProxyCredentials => {
+            "the proxy wants a user name and password: http://USER:PASSWORD@HOST:PORT as proxy in the context, \
+             or in HTTPS_PROXY; proxy = \"none\" connects without it"
+        }
+        Cause::NoTunnel => {
+            "this takes an HTTP proxy that allows CONNECT to the server's port: see --proxy, HTTPS_PROXY and \
+             ALL_PROXY; --proxy none, or NO_PROXY with the server's name, connects without"
+        }
         Cause::NewerServer => {
             "the server is newer than this program, which would drop the fields that it does not know: \
              use a newer version, or --ignore-unknown-fields of spice-export and spice-watch to lose them"
@@ -131,7 +139,7 @@ mod tests {
     use super::*;
     use crate::{CommandError, Exit};
 
-    const CAUSES: [Cause; 13] = [
+    const CAUSES: [Cause; 15] = [
         Cause::ServerWithoutTls,
         Cause::ServerWithTls,
         Cause::NotGrpc,
@@ -143,6 +151,8 @@ mod tests {
         Cause::ClientCertificateRequired,
         Cause::RefusedByProxy,
         Cause::ProxyWithoutServer,
+        Cause::ProxyCredentials,
+        Cause::NoTunnel,
         Cause::NewerServer,
         Cause::NestedTooDeep,
     ];

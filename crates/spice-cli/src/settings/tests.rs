@@ -45,6 +45,7 @@ fn flags_win_over_what_they_leave_open() {
         certificate_path: Some("ca".into()),
         client_certificate_path: Some("certificate".into()),
         client_key_path: Some("key".into()),
+        proxy: Some("none".into()),
         ..Settings::default()
     };
     let merged = flags.or(context);
@@ -57,6 +58,7 @@ fn flags_win_over_what_they_leave_open() {
     assert_eq!(merged.certificate_path, Some("ca".into()));
     assert_eq!(merged.client_certificate_path, Some("certificate".into()));
     assert_eq!(merged.client_key_path, Some("key".into()));
+    assert!(merged.proxy.is_some());
 }
 
 #[test]
@@ -175,6 +177,7 @@ fn missing_or_wrong_context_is_refused_without_its_token() {
         ("[old]\ntoken = hunter2\n", "old", ":2:"),
         ("[old]\ntoken = [\"hunter2\"]\n", "old", "in quotes"),
         ("old = \"hunter2\"\n", "old", "no context"),
+        ("[old]\nproxy = [\"hunter2\"]\n", "old", "in quotes"),
         ("[old]\nmax-retries = \"hunter2\"\n", "old", "old"),
         ("[old]\n", "o\u{1b}ld", "control characters"),
     ] {

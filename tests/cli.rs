@@ -13,6 +13,7 @@ mod signals;
 mod stdout;
 mod strangers;
 mod usage;
+mod zed;
 
 use testdata::Sample;
 

@@ -20,6 +20,7 @@ pub mod running;
 pub mod seal;
 pub mod spicedb;
 pub mod toxiproxy;
+pub mod zed;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

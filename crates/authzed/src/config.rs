@@ -57,6 +57,8 @@ pub enum Security {
 pub struct TlsConfig {
     /// A PEM file, or a folder of such files, of the authorities to trust in place of the system's.
     pub ca_path: Option<PathBuf>,
+    /// More of them, as the text of a PEM file.
+    pub ca_pem: Option<Vec<u8>>,
     /// `false` accepts every certificate, so that anyone in between can read and change everything.
     pub verify: bool,
     /// The certificate to show when the server asks for one.
@@ -67,6 +69,7 @@ impl Default for TlsConfig {
     fn default() -> Self {
         Self {
             ca_path: None,
+            ca_pem: None,
             verify: true,
             identity: None,
         }

@@ -57,32 +57,18 @@ fn client_config(config: &TlsConfig) -> Result<ClientConfig, String> {
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?;
-    let verifier: Arc<dyn ServerCertVerifier> = match (config.verify, &config.ca_path) {
-        (false, _) => Arc::new(AcceptAnyServer(provider)),
-        (true, None) => {
-            let mut roots = RootCertStore::empty();
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            webpki(roots, provider)?
-        }
-        (true, Some(path)) => {
-            let mut roots = RootCertStore::empty();
-            let mut trusted = Vec::new();
-            for file in files(path)? {
-                for certificate in certificates(&file)? {
-                    roots
-                        .add(certificate.clone())
-                        .map_err(|error| unusable(&file, "an authority", &error))?;
-                    trusted.push(certificate);
-                }
-            }
-            if trusted.is_empty() {
-                return Err(format!("{}: no certificate in it", path.display()));
-            }
-            Arc::new(TrustedServer {
-                webpki: webpki(roots, provider)?,
-                trusted,
-            })
-        }
+    let verifier: Arc<dyn ServerCertVerifier> = if !config.verify {
+        Arc::new(AcceptAnyServer(provider))
+    } else if config.ca_path.is_none() && config.ca_pem.is_none() {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        webpki(roots, provider)?
+    } else {
+        let (roots, trusted) = authorities(config)?;
+        Arc::new(TrustedServer {
+            webpki: webpki(roots, provider)?,
+            trusted,
+        })
     };
     let builder = builder
         .dangerous()
@@ -100,6 +86,39 @@ fn client_config(config: &TlsConfig) -> Result<ClientConfig, String> {
     };
     tls.alpn_protocols = vec![HTTP2.to_vec()];
     Ok(tls)
+}
+
+/// The authorities that the configuration names, also as a list.
+fn authorities(
+    config: &TlsConfig,
+) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), String> {
+    let mut roots = RootCertStore::empty();
+    let mut trusted = Vec::new();
+    let mut trust = |source: &Path, certificates: Vec<CertificateDer<'static>>| {
+        for certificate in certificates {
+            roots
+                .add(certificate.clone())
+                .map_err(|error| unusable(source, "an authority", &error))?;
+            trusted.push(certificate);
+        }
+        Ok::<(), String>(())
+    };
+    if let Some(path) = &config.ca_path {
+        for file in files(path)? {
+            trust(&file, certificates(&file)?)?;
+        }
+    }
+    let given = Path::new("the given PEM text");
+    if let Some(pem) = &config.ca_pem {
+        let found = CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>();
+        let found = found.map_err(|error| unusable(given, "certificates", &error))?;
+        trust(given, found)?;
+    }
+    if trusted.is_empty() {
+        let source = config.ca_path.as_deref().unwrap_or(given).display();
+        return Err(format!("{source}: no certificate in it"));
+    }
+    Ok((roots, trusted))
 }
 
 fn webpki(
@@ -304,7 +323,7 @@ WmGhlSnFHZMCICJKcaGjPzeGgrK+Q7BxQ+gVvxDAjM1wAH3RWxJzKTVX\n\
     }
 
     #[test]
-    fn authorities_are_read_from_a_file_or_a_folder() {
+    fn authorities_are_read_from_a_file_a_folder_or_a_text() {
         let folder = tempfile::tempdir().unwrap();
         let connector = |path: &Path| {
             let config = TlsConfig {
@@ -313,6 +332,17 @@ WmGhlSnFHZMCICJKcaGjPzeGgrK+Q7BxQ+gVvxDAjM1wAH3RWxJzKTVX\n\
             };
             Connector::new(&config, "spicedb.example").map(drop)
         };
+        let from_pem = |pem: &str| {
+            let config = TlsConfig {
+                ca_pem: Some(pem.as_bytes().to_vec()),
+                ..TlsConfig::default()
+            };
+            Connector::new(&config, "spicedb.example").map(drop)
+        };
+        from_pem(SELF_SIGNED).unwrap();
+        let empty = from_pem("not a certificate").unwrap_err();
+        assert!(empty.ends_with(": no certificate in it"), "{empty}");
+
         let empty = connector(folder.path()).unwrap_err();
         assert!(empty.ends_with(": no certificate in it"), "{empty}");
 

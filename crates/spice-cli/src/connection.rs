@@ -9,7 +9,7 @@ use authzed::{Config, DatastoreKind, Proxy, Security, ServerAddress};
 use crate::error::CommandError;
 use crate::exit::Exit;
 use crate::settings::{self, Settings};
-use crate::{VERSION, log, proxy};
+use crate::{VERSION, log, proxy, zed};
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_RETRIES: usize = 10;
@@ -24,7 +24,7 @@ const FORMS: &str = "host:50051, https://host (TLS, port 443), http://host (no T
 pub struct ConnectionArgs {
     /// Take the connection from this table of the contexts file ($SPICE_CONTEXTS, else
     /// ~/.config/spice-pipes/contexts.toml).
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", conflicts_with = "zed_context")]
     pub context: Option<String>,
     /// The flags.
     #[command(flatten)]
@@ -45,9 +45,12 @@ impl ConnectionArgs {
     /// Whether a flag, a context or the environment names a server.
     #[must_use]
     pub fn is_given(&self) -> bool {
+        let set = settings::environment_in_use();
         self.context.is_some()
             || self.settings.endpoint.is_some()
-            || settings::environment_in_use().contains(&"SPICE_ENDPOINT")
+            || self.settings.zed_context.is_some()
+            || set.contains(&"SPICE_ENDPOINT")
+            || set.contains(&"SPICE_ZED_CONTEXT")
     }
 
     /// Resolves flags, then the named context, else the environment. A named context replaces the environment:
@@ -63,15 +66,30 @@ impl ConnectionArgs {
     }
 
     fn resolve_blocking(&self) -> Result<Connection, CommandError> {
-        let fallback = match &self.context {
-            Some(name) => {
-                let ignored = settings::environment_in_use().join(", ");
-                if !ignored.is_empty() {
-                    tracing::info!("--context {name} replaces the environment: ignoring {ignored}");
-                }
-                settings::read(name)?
+        let named = match (&self.context, &self.settings.zed_context) {
+            (Some(name), _) => Some(format!("--context {name}")),
+            (None, Some(name)) => Some(format!("--zed-context {name}")),
+            (None, None) => None,
+        };
+        if let Some(named) = &named {
+            let ignored = settings::environment_in_use().join(", ");
+            if !ignored.is_empty() {
+                tracing::info!("{named} replaces the environment: ignoring {ignored}");
             }
+        }
+        let fallback = match &self.context {
+            Some(name) => settings::read(name)?,
+            None if named.is_some() => Settings::default(),
             None => settings::from_environment()?,
+        };
+        // It comes last, whichever of them names it.
+        let zed_context = self.settings.zed_context.as_ref();
+        let fallback = match zed_context.or(fallback.zed_context.as_ref()) {
+            Some(name) => {
+                let zed = zed::read(name)?;
+                fallback.or(zed)
+            }
+            None => fallback,
         };
         self.resolve_with(fallback)
     }
@@ -98,7 +116,8 @@ impl ConnectionArgs {
             );
         }
         let token = settings::token(&settings)?;
-        if matches!(security, Security::Plaintext) && token.is_some() && !address.socket.is_local() {
+        if matches!(security, Security::Plaintext) && token.is_some() && !address.socket.is_local()
+        {
             tracing::warn!(
                 "the token is sent to {endpoint} without TLS: anybody on the way can read it"
             );
@@ -215,7 +234,10 @@ mod tests {
             let failure = plain(&["--endpoint", endpoint]).unwrap_err();
             assert_eq!(failure.exit, Exit::Usage);
             let message = failure.message();
-            assert!(message.starts_with("--endpoint: ") && message.contains(part), "{failure:?}");
+            assert!(
+                message.starts_with("--endpoint: ") && message.contains(part),
+                "{failure:?}"
+            );
             assert!(failure.hint_text().contains("https://host"), "{failure:?}");
         }
     }
@@ -260,7 +282,12 @@ mod tests {
 
     #[test]
     fn proxy_reaches_the_configuration_and_its_password_is_not_shown() {
-        let flags = ["--endpoint", "127.0.0.1:1", "--proxy", "http://me:hunter2@p:3128"];
+        let flags = [
+            "--endpoint",
+            "127.0.0.1:1",
+            "--proxy",
+            "http://me:hunter2@p:3128",
+        ];
         let found = plain(&flags).unwrap();
         let proxy = found.config().proxy.as_ref().unwrap();
         assert_eq!(proxy.to_string(), "p:3128");

@@ -8,6 +8,7 @@
 //! | [`exit::hints`] | the hints about flags, by the cause of an error |
 //! | [`connection`] | `--context`, `--endpoint`, ...: the settings of one connection, checked |
 //! | [`settings`] | flags, the contexts file and the `SPICE_*` environment, and which comes first |
+//! | [`mod@zed`] | the contexts that zed has stored |
 //! | [`mod@proxy`] | the proxy of a connection: `--proxy`, `HTTPS_PROXY`, `NO_PROXY` |
 //! | [`token_command`] | the command that prints the preshared key |
 //! | [`compare`] | `--as-of`, `--expiry-precision`: which relationships are compared, and how closely |
@@ -45,6 +46,7 @@ pub mod shutdown;
 pub mod stdio;
 mod token_command;
 pub mod values;
+mod zed;
 pub mod zstd;
 
 pub use connection::{Connection, ConnectionArgs};

@@ -25,6 +25,10 @@ pub struct Settings {
     /// or unix:/path.
     #[arg(long, value_name = "HOST:PORT")]
     pub endpoint: Option<String>,
+    /// Take endpoint, preshared key and TLS settings from a context of zed. The file of its keyring is read, with
+    /// ZED_KEYRING_PASSWORD.
+    #[arg(long, value_name = "NAME")]
+    pub zed_context: Option<String>,
     /// Read the preshared key from a file.
     #[arg(long, value_name = "FILE", group = "token-source")]
     pub token_file: Option<PathBuf>,
@@ -40,6 +44,10 @@ pub struct Settings {
     /// PEM file with the certificate authorities to trust, instead of the system's.
     #[arg(long, value_name = "FILE")]
     pub certificate_path: Option<PathBuf>,
+    /// The authorities in a context of zed, as PEM.
+    #[arg(skip)]
+    #[serde(skip)]
+    pub certificate_pem: Option<Vec<u8>>,
     /// Do not verify the server's certificate.
     #[arg(long)]
     pub no_verify_ca: bool,
@@ -97,13 +105,20 @@ impl Settings {
         } else {
             (other.token, other.token_file, other.token_command)
         };
+        // So are the two sources of authorities.
+        let certificate_pem = match &self.certificate_path {
+            Some(_) => None,
+            None => self.certificate_pem.or(other.certificate_pem),
+        };
         Self {
             endpoint: self.endpoint.or(other.endpoint),
+            zed_context: self.zed_context.or(other.zed_context),
             token_file,
             token_command,
             token,
             insecure: self.insecure || other.insecure,
             certificate_path: self.certificate_path.or(other.certificate_path),
+            certificate_pem,
             no_verify_ca: self.no_verify_ca || other.no_verify_ca,
             hostname_override: self.hostname_override.or(other.hostname_override),
             client_certificate_path: self
@@ -118,8 +133,9 @@ impl Settings {
     }
 }
 
-const VARIABLES: [&str; 14] = [
+const VARIABLES: [&str; 15] = [
     "SPICE_ENDPOINT",
+    "SPICE_ZED_CONTEXT",
     "SPICE_TOKEN_FILE",
     "SPICE_TOKEN_COMMAND",
     "SPICE_TOKEN",
@@ -176,11 +192,13 @@ fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Settings,
     let datastore = variable("SPICE_DATASTORE").map(|text| text.parse());
     Ok(Settings {
         endpoint: variable("SPICE_ENDPOINT"),
+        zed_context: variable("SPICE_ZED_CONTEXT"),
         token_file,
         token_command,
         token: token.map(SecretString::from),
         insecure: flag("SPICE_INSECURE")?,
         certificate_path: path("SPICE_CERTIFICATE_PATH"),
+        certificate_pem: None,
         no_verify_ca: flag("SPICE_NO_VERIFY_CA")?,
         hostname_override: variable("SPICE_HOSTNAME_OVERRIDE"),
         client_certificate_path: path("SPICE_CLIENT_CERTIFICATE_PATH"),
@@ -350,7 +368,8 @@ fn refuse_strangers(file: &File, path: &Path) -> Result<(), CommandError> {
 /// More than any contexts file or token takes: a device has no end.
 const MOST_BYTES: u64 = 1 << 20;
 
-fn read_text(file: &File) -> io::Result<String> {
+/// Reads a small text file.
+pub(crate) fn read_text(file: &File) -> io::Result<String> {
     let mut text = String::new();
     file.take(MOST_BYTES + 1).read_to_string(&mut text)?;
     match text.len() as u64 > MOST_BYTES {

@@ -26,6 +26,11 @@ pub(super) fn decide(
         ("--client-key-path", settings.client_key_path.is_some()),
     ];
     if let Some(reason) = plaintext {
+        if settings.certificate_pem.is_some() {
+            return Err(CommandError::usage(format!(
+                "{reason} means no TLS, and the context of zed has a certificate authority: drop one"
+            )));
+        }
         return match tls_only.into_iter().find(|(_, given)| *given) {
             Some((flag, _)) => Err(CommandError::usage(format!(
                 "{reason} means no TLS, {flag} means TLS: drop one"
@@ -33,11 +38,17 @@ pub(super) fn decide(
             None => Ok(Security::Plaintext),
         };
     }
-    if settings.no_verify_ca && settings.certificate_path.is_some() {
-        return Err(CommandError::usage(
-            "--no-verify-ca takes any certificate, --certificate-path only those of its authorities: \
-             drop one",
-        ));
+    if settings.no_verify_ca {
+        let authorities = match (&settings.certificate_path, &settings.certificate_pem) {
+            (Some(_), _) => Some("--certificate-path"),
+            (None, Some(_)) => Some("the context of zed"),
+            (None, None) => None,
+        };
+        if let Some(authorities) = authorities {
+            return Err(CommandError::usage(format!(
+                "--no-verify-ca takes any certificate, {authorities} only those of its authorities: drop one"
+            )));
+        }
     }
     if settings.no_verify_ca {
         tracing::warn!(
@@ -59,6 +70,7 @@ pub(super) fn decide(
     };
     Ok(Security::Tls(TlsConfig {
         ca_path: settings.certificate_path.clone(),
+        ca_pem: settings.certificate_pem.clone(),
         verify: !settings.no_verify_ca,
         identity,
     }))
@@ -85,8 +97,8 @@ mod tests {
     use super::*;
     use crate::Exit;
 
-    fn decided(endpoint: &str, settings: Settings) -> Result<Security, CommandError> {
-        decide(&settings, &ServerAddress::parse(endpoint).unwrap())
+    fn decided(endpoint: &str, settings: &Settings) -> Result<Security, CommandError> {
+        decide(settings, &ServerAddress::parse(endpoint).unwrap())
     }
 
     fn insecure() -> Settings {
@@ -143,23 +155,26 @@ mod tests {
     #[test]
     fn tls_is_the_default_and_a_scheme_or_flag_excludes_it() {
         for endpoint in ["a:1", "dns:///a:1", "https://a"] {
-            let found = decided(endpoint, Settings::default()).unwrap();
-            assert!(matches!(found, Security::Tls(tls) if tls.verify), "{endpoint}");
+            let found = decided(endpoint, &Settings::default()).unwrap();
+            assert!(
+                matches!(found, Security::Tls(tls) if tls.verify),
+                "{endpoint}"
+            );
         }
         for endpoint in ["http://a", "unix:/a"] {
             for settings in [Settings::default(), insecure()] {
-                let found = decided(endpoint, settings).unwrap();
+                let found = decided(endpoint, &settings).unwrap();
                 assert!(matches!(found, Security::Plaintext), "{endpoint}");
             }
         }
-        let found = decided("a:1", insecure()).unwrap();
+        let found = decided("a:1", &insecure()).unwrap();
         assert!(matches!(found, Security::Plaintext));
     }
 
     #[test]
     fn contradictions_are_refused_by_name() {
         assert_refused(
-            decided("https://a", insecure()),
+            decided("https://a", &insecure()),
             &["--insecure", "https://"],
         );
         for (flag, settings) in tls_only() {
@@ -167,13 +182,13 @@ mod tests {
                 ("http://a", "http:// in --endpoint"),
                 ("unix:/a", "a Unix socket"),
             ] {
-                assert_refused(decided(endpoint, settings.clone()), &[reason, flag]);
+                assert_refused(decided(endpoint, &settings), &[reason, flag]);
             }
             let both = Settings {
                 insecure: true,
                 ..settings
             };
-            assert_refused(decided("a:1", both), &["--insecure", flag]);
+            assert_refused(decided("a:1", &both), &["--insecure", flag]);
         }
         let both = Settings {
             no_verify_ca: true,
@@ -181,11 +196,11 @@ mod tests {
             ..Settings::default()
         };
         assert_refused(
-            decided("a:1", both),
+            decided("a:1", &both),
             &["--no-verify-ca", "--certificate-path"],
         );
         for (_, settings) in tls_only().into_iter().skip(2) {
-            assert_refused(decided("a:1", settings), &["go together"]);
+            assert_refused(decided("a:1", &settings), &["go together"]);
         }
     }
 }

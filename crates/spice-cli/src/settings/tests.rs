@@ -83,6 +83,23 @@ fn sources_of_a_token_are_one_setting() {
 }
 
 #[test]
+fn sources_of_authorities_are_one_setting() {
+    let path = || Settings {
+        certificate_path: Some("ca".into()),
+        ..Settings::default()
+    };
+    let pem = || Settings {
+        certificate_pem: Some(b"pem".to_vec()),
+        ..Settings::default()
+    };
+    let merged = path().or(pem());
+    assert_eq!(merged.certificate_path, Some("ca".into()));
+    assert_eq!(merged.certificate_pem, None);
+    let merged = Settings::default().or(pem());
+    assert_eq!(merged.certificate_pem.as_deref(), Some(&b"pem"[..]));
+}
+
+#[test]
 fn each_variable_of_the_list_is_read() {
     let values = |name: &str| match name {
         "SPICE_INSECURE" | "SPICE_NO_VERIFY_CA" => "true",

@@ -1,6 +1,6 @@
 //! Compression of streams: recognised in input, chosen by `--zstd` or `--gzip` for output.
 
-use std::io::{self, BufRead, BufReader, Cursor, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 
 use crate::stdio::BUFFER_BYTES;
 use crate::{gzip, zstd};
@@ -101,7 +101,7 @@ pub(crate) fn decompressed(mut input: Box<dyn Read + Send>) -> io::Result<Box<dy
         .take(zstd::MAGIC.len() as u64)
         .read_to_end(&mut start)?;
     let (is_zstd, is_gzip) = (start == zstd::MAGIC, start.starts_with(&gzip::MAGIC));
-    let complete = BufReader::with_capacity(BUFFER_BYTES, Cursor::new(start).chain(input));
+    let complete = BufReader::with_capacity(BUFFER_BYTES, Rejoined { start, input });
     let decoder: Box<dyn Read + Send> = if is_zstd {
         Box::new(zstd::Decoder::new(complete)?)
     } else if is_gzip {
@@ -112,9 +112,34 @@ pub(crate) fn decompressed(mut input: Box<dyn Read + Send>) -> io::Result<Box<dy
     Ok(Box::new(BufReader::with_capacity(BUFFER_BYTES, decoder)))
 }
 
+/// An input and its first bytes, which were read already. The first read also returns what follows them: a
+/// reader recognizes other formats by more than four bytes.
+struct Rejoined {
+    start: Vec<u8>,
+    input: Box<dyn Read + Send>,
+}
+
+impl Read for Rejoined {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let known = self.start.len().min(buffer.len());
+        buffer[..known].copy_from_slice(&self.start[..known]);
+        let rest = &mut buffer[known..];
+        loop {
+            match self.input.read(rest) {
+                Err(error) if known > 0 && error.kind() == io::ErrorKind::Interrupted => {}
+                read => {
+                    let read = read?;
+                    self.start.drain(..known);
+                    return Ok(known + read);
+                }
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::io::ErrorKind;
+    use std::io::{Cursor, ErrorKind};
 
     use super::*;
 
@@ -235,6 +260,22 @@ mod tests {
             &["--gzip", "--zstd"],
         ] {
             assert_eq!(chosen(flags), None, "{flags:?}");
+        }
+    }
+
+    #[test]
+    fn beginning_of_an_input_comes_in_one_piece() {
+        for text in ["", "a", "abcd", "relationships: |-\n"] {
+            let mut input = decompressed(Box::new(text.as_bytes())).unwrap();
+            assert_eq!(input.fill_buf().unwrap(), text.as_bytes());
+            let mut read = String::new();
+            input.read_to_string(&mut read).unwrap();
+            assert_eq!(read, text);
+        }
+        for compression in CHOICES {
+            let input = compressed(b"relationships", compression);
+            let mut input = decompressed(Box::new(Cursor::new(input))).unwrap();
+            assert_eq!(input.fill_buf().unwrap(), b"relationships");
         }
     }
 }

@@ -1,14 +1,36 @@
-//! Names what an input is that is no stream, by its first bytes.
+//! Recognizes what an input is that is no stream, by its first bytes.
 //!
 //! People feed what they have: the archive of a backup, the file of `zed backup`, a schema, a list of
 //! relationships as text. "expected value at column 1" helps none of them.
 
 /// Enough of the beginning for each of the forms.
-const BEGINNING: usize = 256;
+const BEGINNING: usize = 4 << 10;
+
+/// A format of others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// An Avro object container file, the form of `zed backup`.
+    Avro,
+    /// YAML, the form of validation files.
+    Yaml,
+    /// A relationship a line, as SpiceDB writes it.
+    Text,
+    /// Something that holds no relationships, or holds them packed.
+    Other,
+}
+
+/// What an input is, and what to do with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Foreign {
+    /// Its format.
+    pub format: Format,
+    /// Its name, and the next step.
+    pub name: &'static str,
+}
 
 /// Formats with a fixed beginning, and what to do with each. gzip and zstd come here only from within
 /// compressed data, or from where none is taken, such as a spool.
-const SIGNATURES: [(&[u8], &str); 10] = [
+const SIGNATURES: [(&[u8], &str); 9] = [
     (
         b"\x1f\x8b",
         "gzip in the place of its text: unpack it with gzip -dc",
@@ -33,44 +55,88 @@ const SIGNATURES: [(&[u8], &str); 10] = [
         "UTF-16: convert it with iconv -f UTF-16 -t UTF-8",
     ),
     (
-        b"Obj\x01",
-        "an Avro file, such as zed backup writes: restore it with zed into a SpiceDB, and export that",
-    ),
-    (
         b"[",
         "a JSON array: this takes one object a line, as jq -c '.[]' prints them",
     ),
 ];
 
-/// Names it, and what to do with it; `None` for what may be a stream.
-pub(crate) fn name(input: &[u8]) -> Option<&'static str> {
+/// The beginning of an Avro object container file.
+pub const AVRO_MAGIC: [u8; 4] = *b"Obj\x01";
+
+/// Recognizes the beginning of an input; `None` for what may be a stream.
+#[must_use]
+pub fn recognize(input: &[u8]) -> Option<Foreign> {
     let start = &input[..input.len().min(BEGINNING)];
+    let found = |format, name| Some(Foreign { format, name });
+    if start.starts_with(&AVRO_MAGIC) {
+        return found(
+            Format::Avro,
+            "an Avro file, such as zed backup writes: spice-convert FILE makes a stream of it",
+        );
+    }
     if let Some((_, name)) = SIGNATURES
         .iter()
         .find(|(magic, _)| start.starts_with(magic))
     {
-        return Some(name);
+        return found(Format::Other, name);
     }
     // UTF-16 without its mark: every second byte is 0.
     if matches!(start, [b'{', 0, ..] | [0, b'{', ..]) {
-        return Some("UTF-16: convert it with iconv -f UTF-16LE (or UTF-16BE) -t UTF-8");
+        return found(
+            Format::Other,
+            "UTF-16: convert it with iconv -f UTF-16LE (or UTF-16BE) -t UTF-8",
+        );
     }
-    let text = std::str::from_utf8(start).unwrap_or_default().trim_start();
-    let first = text.lines().next().unwrap_or_default().trim_end();
-    if is_relationship(first) {
-        return Some("relationships as text: this takes them as JSON, one a line");
+    let text = text_of(start).trim_start();
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    // Text and schema both begin with comments of this form.
+    let line = lines.clone().find(|line| !line.starts_with("//"));
+    if line.is_some_and(is_relationship) {
+        return found(
+            Format::Text,
+            "relationships as text: spice-convert FILE makes a stream of them",
+        );
     }
     let is_schema = ["definition ", "caveat ", "use ", "/**", "//"];
     if is_schema.iter().any(|word| text.starts_with(word)) {
-        return Some("a schema: write it with zed schema write");
+        return found(Format::Other, "a schema: write it with zed schema write");
     }
-    let yaml = ["---", "schema:", "relationships:", "schemaFile:"];
-    if yaml.iter().any(|word| first.starts_with(word)) {
-        return Some(
-            "YAML, such as the playground and zed validate use: this takes JSON, one object a line",
+    let line = lines.find(|line| !line.starts_with('#'));
+    if line.is_some_and(is_yaml) {
+        return found(
+            Format::Yaml,
+            "YAML, such as the playground and zed validate use: spice-convert FILE makes a stream of it",
         );
     }
     None
+}
+
+/// The part of the beginning that is UTF-8: its end may be within a character.
+fn text_of(start: &[u8]) -> &str {
+    match std::str::from_utf8(start) {
+        Ok(text) => text,
+        Err(error) if error.error_len().is_none() => {
+            std::str::from_utf8(&start[..error.valid_up_to()]).unwrap_or_default()
+        }
+        Err(_) => "",
+    }
+}
+
+/// The first line of a document that holds the keys of a validation file.
+fn is_yaml(line: &str) -> bool {
+    const KEYS: [&str; 5] = [
+        "schema",
+        "schemaFile",
+        "relationships",
+        "assertions",
+        "validation",
+    ];
+    let is_key = |key: &&str| {
+        let line = line.trim_start_matches(['"', '\'']);
+        let rest = line.strip_prefix(*key);
+        rest.is_some_and(|rest| rest.trim_start_matches(['"', '\'', ' ']).starts_with(':'))
+    };
+    line.starts_with("---") || line.starts_with("%YAML") || KEYS.iter().any(|key| is_key(key))
 }
 
 /// `doc:readme#viewer@user:anne`, with caveat and expiry or not.
@@ -96,7 +162,7 @@ fn is_relationship(line: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::name;
+    use super::{Format, recognize};
 
     #[test]
     fn what_people_feed_is_named() {
@@ -122,8 +188,30 @@ mod tests {
             (b"/** a person */\ndefinition user {}\n", "a schema"),
             (b"PK\x03\x04", "zip"),
         ] {
-            let found = name(input).unwrap_or("nothing");
+            let found = recognize(input).map_or("nothing", |found| found.name);
             assert!(found.contains(named), "{input:?}: {found}");
+        }
+    }
+
+    #[test]
+    fn what_can_be_converted_is_known_behind_comments() {
+        let long = format!("doc:readme#viewer@user:{}\u{e9}", "x".repeat(4_072));
+        for (input, format) in [
+            (
+                "// ours\n\n// more\ndoc:readme#viewer@user:anne\n",
+                Format::Text,
+            ),
+            ("\r\n  doc:readme#viewer@user:anne\r\n", Format::Text),
+            ("// ours\ndefinition user {}\n", Format::Other),
+            ("# ours\n\n---\n", Format::Yaml),
+            ("%YAML 1.2\n---\n", Format::Yaml),
+            ("\"schema\": |-\n", Format::Yaml),
+            ("validation: null\n", Format::Yaml),
+            ("schemaFile : a.zed\n", Format::Yaml),
+            (long.as_str(), Format::Text),
+        ] {
+            let found = recognize(input.as_bytes()).map(|found| found.format);
+            assert_eq!(found, Some(format), "{input:?}");
         }
     }
 
@@ -138,8 +226,11 @@ mod tests {
             b"a: b",
             b"mail me@home:1",
             b"\0\0\0",
+            b"# only a comment\n",
+            b"schemas: 1\n",
+            b"\xff doc:readme#viewer@user:anne\n",
         ] {
-            assert_eq!(name(input), None, "{input:?}");
+            assert_eq!(recognize(input), None, "{input:?}");
         }
     }
 }

@@ -12,6 +12,7 @@
 //! | [`updates`] | writer and reader of an update stream: header, updates, trailer |
 //! | [`checks`] | writer and reader of a stream of checks: questions with their answers |
 //! | [`Integrity`] | how strictly a reader checks |
+//! | [`foreign`] | what an input is that is no stream |
 //! | [`time`] | what counts as a time |
 //! | [`digest`] | the order-free digest, and the canonical form that it is made of |
 //!
@@ -26,7 +27,7 @@ pub mod changes;
 pub mod checks;
 mod context;
 pub mod digest;
-mod foreign;
+pub mod foreign;
 mod integrity;
 mod object;
 pub mod read;

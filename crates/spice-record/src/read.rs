@@ -285,9 +285,10 @@ impl<R: BufRead> RecordReader<R> {
             };
             if self.offset == 0
                 && self.carry.is_empty()
-                && let Some(name) = foreign::name(available)
+                && let Some(found) = foreign::recognize(available)
             {
                 self.line = 1;
+                let name = found.name;
                 return Err(self.fault(format!("no stream of this format, but {name}")));
             }
             if available.is_empty() {

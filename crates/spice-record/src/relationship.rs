@@ -75,7 +75,7 @@ const YEAR_1: i64 = -62_135_596_800;
 const YEAR_9999: i64 = 253_402_300_799;
 
 /// The longest name or id, in bytes: four times the longest that SpiceDB accepts (an object's id, 1,024).
-const MAX_NAME_BYTES: usize = 4_096;
+pub const MAX_NAME_BYTES: usize = 4_096;
 
 fn name<'de, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Cow<'a, str>, D::Error> {
     let name = String::deserialize(deserializer)?;
@@ -373,6 +373,13 @@ impl<'de> Deserialize<'de> for ExpiryJson {
         };
         parse_time(&text).map(Self).ok_or_else(refuse)
     }
+}
+
+/// Reads an RFC 3339 time, in UTC or with an offset; `None` for what is none, and outside the years of a
+/// protobuf timestamp.
+#[must_use]
+pub fn parse_timestamp(text: &str) -> Option<Timestamp> {
+    parse_time(text).map(timestamp)
 }
 
 /// RFC 3339, in UTC or with an offset.

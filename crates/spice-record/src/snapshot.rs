@@ -58,14 +58,8 @@ impl<W: Write> SnapshotWriter<W> {
     ///
     /// Those of `out`.
     pub fn finish(self) -> io::Result<(Trailer, W)> {
-        let (digest, exact) = (self.sum.digest(self.precision), self.sum.exact());
-        self.lines.finish(Trailer {
-            relationships: Some(self.sum.relationships()),
-            digest: Some(digest),
-            exact_digest: (exact != digest).then_some(exact),
-            expiry_precision: Some(self.precision),
-            ..Trailer::default()
-        })
+        self.lines
+            .finish(Trailer::of_snapshot(&self.sum, self.precision))
     }
 }
 
@@ -111,8 +105,8 @@ impl<R: BufRead> SnapshotReader<R> {
             Some(Record::Relationship(found)) if integrity == Integrity::Unchecked => found,
             Some(Record::Relationship(_)) => {
                 return Err(records.fault(
-                    "no header: nothing proves that this stream is complete; \
-                     if it was made by hand, spice-import --no-trailer takes it",
+                    "no header: nothing proves that this stream is complete; if it was made by hand, \
+                     spice-import --no-trailer takes it, and spice-convert --no-trailer seals it",
                 ));
             }
             Some(other) => return Err(records.unexpected("a header", &other)),

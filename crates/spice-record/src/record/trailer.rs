@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::header::StreamKind;
-use crate::digest::{Digest, ExpiryPrecision, digest_text};
+use crate::digest::{Digest, DigestSum, ExpiryPrecision, digest_text};
 use crate::object::objects;
 
 /// Last line of a stream that ended as it should.
@@ -73,6 +73,19 @@ fn required(kind: StreamKind) -> &'static [&'static str] {
 }
 
 impl Trailer {
+    /// Count and digests of a snapshot, without the header's checksum.
+    #[must_use]
+    pub fn of_snapshot(sum: &DigestSum, precision: ExpiryPrecision) -> Self {
+        let (digest, exact) = (sum.digest(precision), sum.exact());
+        Self {
+            relationships: Some(sum.relationships()),
+            digest: Some(digest),
+            exact_digest: (exact != digest).then_some(exact),
+            expiry_precision: Some(precision),
+            ..Self::default()
+        }
+    }
+
     /// The same with its checksum: the digest of the trailer as compact JSON without it, fields in the
     /// order in which they are written.
     #[must_use]

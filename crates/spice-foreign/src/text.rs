@@ -272,9 +272,8 @@ impl<R: BufRead> TextReader<R> {
                     bytes: self.buffer.len(),
                 });
             }
-            let line = match std::str::from_utf8(&self.buffer) {
-                Ok(line) => line,
-                Err(_) => return Err(self.fault("not UTF-8")),
+            let Ok(line) = std::str::from_utf8(&self.buffer) else {
+                return Err(self.fault("not UTF-8"));
             };
             match parse_line(line) {
                 Ok(Some(relationship)) => return Ok(Some(relationship)),

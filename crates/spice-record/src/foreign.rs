@@ -136,7 +136,7 @@ fn is_yaml(line: &str) -> bool {
         let rest = line.strip_prefix(*key);
         rest.is_some_and(|rest| rest.trim_start_matches(['"', '\'', ' ']).starts_with(':'))
     };
-    line.starts_with("---") || line.starts_with("%YAML") || KEYS.iter().any(|key| is_key(key))
+    line.starts_with("---") || line.starts_with("%YAML") || KEYS.iter().any(is_key)
 }
 
 /// `doc:readme#viewer@user:anne`, with caveat and expiry or not.

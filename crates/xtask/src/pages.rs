@@ -20,7 +20,7 @@ pub(crate) struct Args {
 }
 
 /// Every program of the suite.
-fn programs() -> [Command; 9] {
+fn programs() -> [Command; 10] {
     [
         spice_export::Export::command(),
         spice_import::Import::command(),
@@ -29,6 +29,7 @@ fn programs() -> [Command; 9] {
         spice_apply::Apply::command(),
         spice_digest::Digest::command(),
         spice_diff::Diff::command(),
+        spice_convert::Convert::command(),
         spice_check::Check::command(),
         spice_migrate::Migrate::command(),
     ]

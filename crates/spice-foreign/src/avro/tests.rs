@@ -161,7 +161,7 @@ fn cut_within_header_or_block_is_refused() {
     for cut in (0..bytes.len()).rev().step_by(7).chain(0..200) {
         match read(&bytes[..cut]) {
             Err(ReadError::Cut { message, .. }) => {
-                assert!(message.contains("it ends"), "{message}")
+                assert!(message.contains("it ends"), "{message}");
             }
             Err(other) => panic!("{cut}: {other}"),
             Ok(_) => complete += 1,
@@ -205,10 +205,7 @@ fn header_that_no_writer_makes_is_refused() {
             metadata(&[(b"a", &[0; MAX_METADATA_BYTES])], 1),
             "1 MiB of metadata",
         ),
-        (
-            metadata(&[(b"a", b"b")], i64::MAX),
-            "of metadata",
-        ),
+        (metadata(&[(b"a", b"b")], i64::MAX), "of metadata"),
         (
             [&AVRO_MAGIC[..], &[2, 0xff, 0xff, 0xff, 0xff, 0xf]].concat(),
             "1 MiB of metadata",

@@ -1,0 +1,402 @@
+//! What is read: a stream or a format of others, and what is known of it before its relationships.
+
+use std::fs::File;
+use std::io::{self, BufRead, Read as _};
+use std::path::{Component, Path, PathBuf};
+
+use authzed::v1::Relationship;
+use spice_cli::compare::now;
+use spice_cli::{CommandError, Exit, stdio};
+use spice_foreign::text::parse_line;
+use spice_foreign::validation::MAX_BYTES;
+use spice_foreign::{BackupReader, TextReader, ValidationFile, read_error};
+use spice_record::foreign::{self, recognize};
+use spice_record::record::StreamKind;
+use spice_record::{Header, Integrity, ReadError, RecordReader, SnapshotReader};
+
+use crate::Format;
+
+type Input = Box<dyn BufRead + Send>;
+
+/// What is looked at to recognize a format.
+const BEGINNING: u64 = 4 << 10;
+/// The longest text of a schema: a server takes no larger request.
+const MAX_SCHEMA_BYTES: usize = 4 << 20;
+
+/// How strictly to read.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) path: PathBuf,
+    pub(crate) from: Option<Format>,
+    pub(crate) no_trailer: bool,
+    pub(crate) allow_incomplete: bool,
+    pub(crate) ignore_unknown_fields: bool,
+    pub(crate) schema_file: Option<PathBuf>,
+}
+
+/// Gives relationships.
+pub(crate) struct Source {
+    name: String,
+    /// zed's lock, of one of its backups.
+    lock: Option<PathBuf>,
+    /// What the input lacks, or what is skipped in it.
+    pub(crate) losses: Vec<String>,
+    reader: Reader,
+}
+
+#[expect(clippy::large_enum_variant, reason = "there is only one")]
+enum Reader {
+    Stream(SnapshotReader<Input>, Integrity),
+    Backup(Box<BackupReader<Input>>),
+    Text(TextReader<Input>),
+    Yaml(Lines),
+}
+
+/// The lines of a text in memory.
+struct Lines {
+    text: String,
+    at: usize,
+    line: u64,
+}
+
+/// What is known before the first relationship.
+struct Opened {
+    reader: Reader,
+    header: Header,
+    lock: Option<PathBuf>,
+    losses: Vec<String>,
+}
+
+impl Opened {
+    fn new(reader: Reader, header: Header) -> Self {
+        Self {
+            reader,
+            header,
+            lock: None,
+            losses: Vec::new(),
+        }
+    }
+}
+
+impl Source {
+    /// Reads what comes before the relationships; also returns the header of a stream of them.
+    ///
+    /// # Errors
+    ///
+    /// Exit 65 for an input that is damaged or of another format, 2 for flags that do not go with it, 1 where it
+    /// cannot be read.
+    pub(crate) fn open(options: &Options) -> Result<(Self, Header), CommandError> {
+        let (mut input, name) = stdio::open(&options.path)?;
+        let mut start = Vec::new();
+        let read = input.by_ref().take(BEGINNING).read_to_end(&mut start);
+        read.map_err(|error| read_error(&name, error))?;
+        let format = options.from.unwrap_or_else(|| format_of(&start));
+        let input: Input = Box::new(io::Cursor::new(start).chain(input));
+        if options.no_trailer && format != Format::Stream {
+            return Err(CommandError::usage(format!(
+                "--no-trailer is for a stream; {name} is taken for {format}"
+            )));
+        }
+        let opened = match format {
+            Format::Stream => open_stream(input, &name, options.no_trailer)?,
+            Format::Zedbackup => open_backup(input, &name, options)?,
+            Format::Text => {
+                let lines = TextReader::new(input, name.as_str());
+                Opened::new(Reader::Text(lines), new_header())
+            }
+            Format::Yaml => open_yaml(input, &name, options)?,
+        };
+        let mut header = opened.header;
+        if let Some(path) = &options.schema_file {
+            if header.schema.is_some() {
+                return Err(CommandError::usage(format!(
+                    "--schema-file: {name} has a schema of its own"
+                )));
+            }
+            header.schema = Some(read_schema(path)?);
+        }
+        let source = Self {
+            name,
+            lock: opened.lock,
+            losses: opened.losses,
+            reader: opened.reader,
+        };
+        Ok((source, header))
+    }
+
+    /// Whether a trailer proves that no relationship is missing or repeated.
+    pub(crate) fn is_sealed(&self) -> bool {
+        match &self.reader {
+            Reader::Stream(_, integrity) => *integrity == Integrity::Verified,
+            Reader::Backup(backup) => backup.header().is_some(),
+            Reader::Text(_) | Reader::Yaml(_) => false,
+        }
+    }
+
+    /// The next relationship; `None` once the input has ended and was verified.
+    pub(crate) fn next(&mut self) -> Result<Option<Relationship>, CommandError> {
+        let next = match &mut self.reader {
+            Reader::Stream(stream, _) => stream.next_relationship(),
+            Reader::Backup(backup) => backup.next_relationship(),
+            Reader::Text(lines) => lines.next_relationship(),
+            Reader::Yaml(lines) => lines.next().map_err(|message| fault(&self.name, message)),
+        };
+        let is_text = matches!(self.reader, Reader::Text(_));
+        match next {
+            Ok(Some(relationship)) => Ok(Some(relationship)),
+            // zed may have begun to write again.
+            Ok(None) => check_lock(&self.name, self.lock.as_deref()).map(|()| None),
+            Err(torn @ ReadError::Torn { .. }) if is_text => Err(torn_is_cut(torn)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The number of the relationship read last, or of its line.
+    pub(crate) fn place(&self) -> u64 {
+        match &self.reader {
+            Reader::Stream(stream, _) => stream.line(),
+            Reader::Backup(backup) => backup.sum().relationships(),
+            Reader::Text(lines) => lines.line(),
+            Reader::Yaml(lines) => lines.line,
+        }
+    }
+
+    /// A place, for messages.
+    pub(crate) fn place_name(&self, place: u64) -> String {
+        match &self.reader {
+            Reader::Stream(..) | Reader::Text(_) => format!("line {place}"),
+            Reader::Backup(_) => format!("relationship {place}"),
+            Reader::Yaml(_) => format!("line {place} of its relationships"),
+        }
+    }
+
+    /// What the input is called.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+fn open_stream(input: Input, name: &str, no_trailer: bool) -> Result<Opened, CommandError> {
+    let integrity = Integrity::of_flags(false, no_trailer);
+    let stream = SnapshotReader::open(RecordReader::new(input, name), integrity)?;
+    let header = match (stream.header(), integrity) {
+        (Some(header), Integrity::Verified) => converted(header),
+        // Whoever changed the relationships made another snapshot than that of the revision.
+        (header, _) => Header {
+            schema: header.and_then(|header| header.schema.clone()),
+            ..new_header()
+        },
+    };
+    Ok(Opened::new(Reader::Stream(stream, integrity), header))
+}
+
+fn open_backup(input: Input, name: &str, options: &Options) -> Result<Opened, CommandError> {
+    let backup = BackupReader::open(input, name)?;
+    let unknown = backup.unknown_metadata().join(", ");
+    if !unknown.is_empty() && !options.ignore_unknown_fields {
+        let message = format!("unknown metadata, which may mean something: {unknown}");
+        let failure = CommandError::from(backup.fault(message));
+        return Err(failure.hint("--ignore-unknown-fields skips them"));
+    }
+    let (mut lock, mut losses) = (None, Vec::new());
+    let header = match backup.header() {
+        Some(header) => converted(header),
+        None => {
+            if options.path != Path::new("-") && !options.allow_incomplete {
+                lock = Some(lock_of(&options.path));
+            }
+            check_lock(name, lock.as_deref())?;
+            tracing::warn!(
+                "zed's format has no end marker: a backup that was cut between two blocks looks complete; \
+                 {name}.lock beside it means that zed did not finish"
+            );
+            if !backup.codec().has_checksum() {
+                let codec = backup.codec().name();
+                tracing::warn!("{codec} needs no checksum: altered bytes may go unnoticed");
+            }
+            let schema = backup.schema();
+            Header {
+                revision: backup.revision().map(str::to_owned),
+                schema: (!schema.is_empty()).then(|| schema.to_owned()),
+                ..new_header()
+            }
+        }
+    };
+    if !backup.has_expirations() {
+        losses.push(format!(
+            "{name} holds no expiries: a zed before December 2025 left them out, so what would expire is \
+             permanent in it"
+        ));
+    }
+    Ok(Opened {
+        lock,
+        losses,
+        ..Opened::new(Reader::Backup(Box::new(backup)), header)
+    })
+}
+
+fn open_yaml(mut input: Input, name: &str, options: &Options) -> Result<Opened, CommandError> {
+    let mut yaml = String::new();
+    let read = input
+        .by_ref()
+        .take(MAX_BYTES as u64 + 1)
+        .read_to_string(&mut yaml);
+    read.map_err(|error| read_error(name, error))?;
+    if yaml.len() > MAX_BYTES {
+        let most = MAX_BYTES >> 20;
+        let failure = CommandError::from(fault(name, format!("more than {most} MiB of YAML")));
+        return Err(
+            failure.hint("write the relationships as text, one a line, and give --schema-file")
+        );
+    }
+    if !yaml.ends_with('\n') {
+        return Err(torn_is_cut(ReadError::Torn {
+            name: name.to_owned(),
+            line: yaml.lines().count() as u64,
+            bytes: yaml.lines().last().map_or(0, str::len),
+        }));
+    }
+    let file = ValidationFile::read(&yaml).map_err(|message| fault(name, message))?;
+    drop(yaml);
+    let mut losses = Vec::new();
+    if !file.skipped.is_empty() {
+        let skipped = file.skipped.join(" and ");
+        losses.push(format!(
+            "{skipped} of {name} skipped: only schema and relationships are converted"
+        ));
+    }
+    let schema = match (file.schema, file.schema_file) {
+        (None, Some(named)) if options.schema_file.is_none() => {
+            Some(schema_beside(&options.path, name, &named)?)
+        }
+        (schema, _) => schema,
+    };
+    let header = Header {
+        schema,
+        ..new_header()
+    };
+    Ok(Opened {
+        losses,
+        ..Opened::new(Reader::Yaml(Lines::new(file.relationships)), header)
+    })
+}
+
+fn fault(name: &str, message: impl Into<String>) -> ReadError {
+    ReadError::Stream {
+        name: name.to_owned(),
+        message: message.into(),
+    }
+}
+
+/// zed removes its lock when a backup is finished.
+fn check_lock(name: &str, lock: Option<&Path>) -> Result<(), CommandError> {
+    let Some(lock) = lock.filter(|lock| lock.exists()) else {
+        return Ok(());
+    };
+    let message = format!("zed has not finished it: {} is there", lock.display());
+    let failure = CommandError::from(fault(name, message));
+    Err(failure.hint("take the backup again; --allow-incomplete converts what is there"))
+}
+
+impl Lines {
+    fn new(text: String) -> Self {
+        Self {
+            text,
+            at: 0,
+            line: 0,
+        }
+    }
+
+    fn next(&mut self) -> Result<Option<Relationship>, String> {
+        while let Some(line) = self.text[self.at..].split_inclusive('\n').next() {
+            self.at += line.len();
+            self.line += 1;
+            let number = self.line;
+            let parsed = parse_line(line);
+            let parsed =
+                parsed.map_err(|message| format!("line {number} of its relationships: {message}"));
+            if let Some(relationship) = parsed? {
+                return Ok(Some(relationship));
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn format_of(start: &[u8]) -> Format {
+    match recognize(start).map(|found| found.format) {
+        Some(foreign::Format::Avro) => Format::Zedbackup,
+        Some(foreign::Format::Yaml) => Format::Yaml,
+        Some(foreign::Format::Text) => Format::Text,
+        // The reader of a stream names what it is otherwise.
+        Some(foreign::Format::Other) | None => Format::Stream,
+    }
+}
+
+fn new_header() -> Header {
+    let producer = format!("spice-convert {}", spice_cli::VERSION);
+    Header::new(StreamKind::Snapshot, producer, now())
+}
+
+/// The header of a snapshot that only changes its form.
+fn converted(header: &Header) -> Header {
+    Header {
+        revision: header.revision.clone(),
+        schema: header.schema.clone(),
+        filter: header.filter.clone(),
+        created_at: header.created_at.clone(),
+        ..new_header()
+    }
+}
+
+/// Where zed stores how far it came until a backup is finished.
+fn lock_of(path: &Path) -> PathBuf {
+    let mut lock = path.as_os_str().to_owned();
+    lock.push(".lock");
+    lock.into()
+}
+
+fn torn_is_cut(error: ReadError) -> CommandError {
+    CommandError::from(error)
+        .hint("the file may be cut; if it is complete, end its last line: echo >>FILE")
+}
+
+/// The schema that a validation file names. Only one in its own folder, or below, is read: the file may come
+/// from somebody else.
+fn schema_beside(path: &Path, name: &str, named: &str) -> Result<String, CommandError> {
+    let hint = format!("--schema-file {named}");
+    if path == Path::new("-") {
+        let message = format!("schemaFile names {named:?}, but {name} has no folder");
+        return Err(CommandError::new(Exit::BadData, message).hint(hint));
+    }
+    let is_below = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
+    if !Path::new(named).components().all(is_below) {
+        let message = format!("{name}: schemaFile names {named:?}, which is not below its folder");
+        return Err(CommandError::new(Exit::BadData, message).hint(hint));
+    }
+    read_schema(&path.parent().unwrap_or(Path::new("")).join(named))
+}
+
+fn read_schema(path: &Path) -> Result<String, CommandError> {
+    let name = path.display();
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| {
+        file.take(MAX_SCHEMA_BYTES as u64 + 1)
+            .read_to_string(&mut text)
+    });
+    match read {
+        Ok(_) if text.len() > MAX_SCHEMA_BYTES => Err(CommandError::new(
+            Exit::BadData,
+            format!("{name}: a schema of more than 4 MiB: no server takes it"),
+        )),
+        Ok(_) if text.trim().is_empty() => Err(CommandError::new(
+            Exit::BadData,
+            format!("{name}: no schema in it"),
+        )),
+        Ok(_) => Ok(text),
+        Err(error) => Err(CommandError::new(
+            Exit::Failed,
+            format!("cannot read the schema {name}: {error}"),
+        )),
+    }
+}

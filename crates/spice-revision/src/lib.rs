@@ -1,7 +1,9 @@
-//! `spice-revision`: the zedtoken in a stream, a spool, a summary or a position file, or a server's.
+//! `spice-revision`: the zedtoken in a stream, a spool, a summary, a position file or a backup of zed, or a
+//! server's.
 
 #![forbid(unsafe_code)]
 
+use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
 use authzed::{DatastoreKind, Kind, zedtoken};
@@ -13,15 +15,17 @@ use spice_cli::values::looks_like_token;
 use spice_cli::{CommandError, Exit, Program, Shutdown, stdio};
 use spice_client::datastore::expiry_precision;
 use spice_client::settle::SettleArgs;
-use spice_spool::find_revision;
+use spice_foreign::BackupReader;
+use spice_record::foreign::AVRO_MAGIC;
+use spice_spool::find_revision::{self, Found};
 
 /// Print the zedtoken of a stream, or of a server.
 #[derive(Clone, Debug, clap::Parser)]
 #[command(name = "spice-revision", version = spice_cli::VERSION, before_help = EXAMPLES)]
 pub struct Revision {
-    /// A snapshot or change stream, a spool, an imported or applied summary, or a position file;
-    /// plain, zstd or gzip [default: stdin]. Of a snapshot only the header is read: spice-digest proves that
-    /// it is complete.
+    /// A snapshot or change stream, a spool, an imported or applied summary, a position file, or a backup
+    /// of zed; plain, zstd or gzip [default: stdin]. Of a snapshot only the header is read: spice-digest proves
+    /// that it is complete.
     #[arg(value_name = "FILE", conflicts_with_all = ["head", "mark"])]
     file: Option<PathBuf>,
     /// Of a summary or position: the target's revision, not the source's.
@@ -49,6 +53,7 @@ Examples:
   rev=$(spice-revision --context old --head)
   # The revision of a backup.
   spice-revision backup.ndjson.zst
+  spice-revision old.zedbackup
   # After the last write to the old cluster.
   end=$(spice-revision --context old --mark)
 ";
@@ -145,7 +150,16 @@ impl Revision {
 
 /// Finds the token in a file or on stdin.
 fn of_input(path: &Path, target: bool) -> Result<String, CommandError> {
-    let found = find_revision::find(path)?;
+    let path = &find_revision::newest_file(path);
+    let (mut input, name) = stdio::open(path)?;
+    // What cannot be read fails again below, with its message.
+    let is_backup = input
+        .fill_buf()
+        .is_ok_and(|start| start.starts_with(&AVRO_MAGIC));
+    let found = match is_backup {
+        true => of_backup(input, name)?,
+        false => find_revision::find_in(input, name, path)?,
+    };
     if target && !found.summary {
         return Err(CommandError::usage(
             "--target: only a summary or a position names the target's revision",
@@ -162,6 +176,15 @@ fn of_input(path: &Path, target: bool) -> Result<String, CommandError> {
         ));
     }
     Ok(token)
+}
+
+/// Of a backup only the metadata and the schema are read.
+fn of_backup(input: impl BufRead, name: String) -> Result<Found, CommandError> {
+    let backup = BackupReader::open(input, name)?;
+    Ok(Found {
+        source: backup.revision().map(str::to_owned),
+        ..Found::default()
+    })
 }
 
 fn none(path: &Path) -> CommandError {

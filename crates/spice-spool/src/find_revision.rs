@@ -1,7 +1,7 @@
 //! The zedtoken in any file of the suite: a stream, a spool, a summary or a position.
 
 use std::io::{BufRead, Read as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use authzed::DatastoreKind;
 use spice_record::read::MAX_LINE_BYTES;
@@ -30,6 +30,14 @@ pub struct Found {
 ///
 /// Exit 1 if it cannot be read, 65 if it is not one of these files.
 pub fn find(path: &Path) -> Result<Found, CommandError> {
+    let path = newest_file(path);
+    let (input, name) = stdio::open(&path)?;
+    find_in(input, name, &path)
+}
+
+/// The file that counts: of a spool in segments the newest one that holds something, else the file itself.
+#[must_use]
+pub fn newest_file(path: &Path) -> PathBuf {
     let spool = Spool::new(path);
     if let Some(newest) = spool.newest_segment() {
         let segments = spool.segments().unwrap_or_default();
@@ -37,11 +45,11 @@ pub fn find(path: &Path) -> Result<Found, CommandError> {
             let segment = spool.segment(number);
             // One that its writer has only begun holds nothing yet; what counts is before it.
             if segment != newest || !is_begun(&segment) {
-                return find_in(&segment);
+                return segment;
             }
         }
     }
-    find_in(path)
+    path.to_owned()
 }
 
 /// Whether not even the first line is complete.
@@ -54,8 +62,16 @@ fn is_begun(segment: &Path) -> bool {
     })
 }
 
-fn find_in(path: &Path) -> Result<Found, CommandError> {
-    let (input, name) = stdio::open(path)?;
+/// Finds them in an input that was opened from a path.
+///
+/// # Errors
+///
+/// As [`find`].
+pub fn find_in(
+    input: impl BufRead,
+    name: impl Into<String>,
+    path: &Path,
+) -> Result<Found, CommandError> {
     let mut records = RecordReader::new(input, name);
     let found = last(&mut records);
     if path == Path::new("-") {

@@ -105,6 +105,7 @@ fn programs(servers: &[Server; 2], file: &PathBuf) -> Vec<(&'static str, Program
                 .arg(file),
         ),
         ("revision", program("spice-revision").arg(file)),
+        ("convert", program("spice-convert").arg(file)),
     ]
 }
 

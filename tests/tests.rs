@@ -8,6 +8,7 @@
 //! | [`cli`] | every way to connect and to fail has its message and exit code, and no key shows |
 //! | [`compare`] | every difference between two servers is found, none invented, and repaired by the same pipe |
 //! | [`conflict`] | a target that holds or refuses something keeps it, and every relationship is accounted for |
+//! | [`convert`] | what zed writes is converted, and what is converted zed takes |
 //! | [`copy`] | what arrives is what was there, from any datastore to any other |
 //! | [`attack`] | inputs made to harm: every program refuses them, in little memory and few words |
 //! | [`cutover`] | a source that is written moves with a second of write downtime, and back |
@@ -35,6 +36,7 @@ mod check;
 mod cli;
 mod compare;
 mod conflict;
+mod convert;
 mod copy;
 mod cutover;
 mod damage;

@@ -50,7 +50,7 @@ const VALUES: &[&str] = &[
     "",
 ];
 
-fn commands() -> [clap::Command; 8] {
+fn commands() -> [clap::Command; 9] {
     [
         spice_export::Export::command(),
         spice_import::Import::command(),
@@ -59,6 +59,7 @@ fn commands() -> [clap::Command; 8] {
         spice_apply::Apply::command(),
         spice_digest::Digest::command(),
         spice_diff::Diff::command(),
+        spice_convert::Convert::command(),
         spice_check::Check::command(),
     ]
 }
@@ -149,7 +150,7 @@ fn program(name: &str, flag: &str, context: &str, since: &str, snapshot: &Path) 
     let program = Program::new(name).timeout(Duration::from_secs(20));
     let update = r#"{"update":{"operation":"OPERATION_TOUCH","relationship":{"resource":{"objectType":"tenant/document","objectId":"a"},"relation":"viewer","subject":{"object":{"objectType":"user","objectId":"b"}}}}}"#;
     match name {
-        "spice-digest" => program.arg(snapshot),
+        "spice-digest" | "spice-convert" => program.arg(snapshot),
         "spice-diff" => program.arg(snapshot).arg(snapshot),
         "spice-export" => settled(program.args(["--context", context])),
         "spice-import" => {

@@ -184,6 +184,9 @@ fn signal_ends_what_waits_before_the_first_request() {
         state("revision, stdin", Killed, &|| {
             Program::new("spice-revision").input_later()
         }),
+        state("convert, stdin", Killed, &|| {
+            Program::new("spice-convert").input_later()
+        }),
         state("import, stdin", Killed, &|| {
             Program::new("spice-import").arg("--dry-run").input_later()
         }),
@@ -260,6 +263,11 @@ fn signal_ends_what_waits_between_requests() {
         state("digest, full stdout", Killed, &|| {
             let stream = stream_of(Sample::portable(3));
             Program::new("spice-digest").input(stream).stdout_to(full())
+        }),
+        state("convert, full stdout", Killed, &|| {
+            let stream = stream_of(Sample::portable(3));
+            let program = Program::new("spice-convert").args(["--to", "text"]);
+            program.input(stream).stdout_to(full())
         }),
         state("import, full stdout", Killed, &|| {
             let stream = stream_of(Sample::portable(3));

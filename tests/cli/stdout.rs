@@ -75,6 +75,7 @@ fn closed_stdout_is_an_error_before_anything_is_done() {
         format!("spice-apply {context} {stream}"),
         format!("spice-digest {stream}"),
         format!("spice-diff {stream} {stream}"),
+        format!("spice-convert {stream}"),
         format!("spice-check {context} --sample 0"),
     ] {
         let finished = closed(&command);

@@ -360,6 +360,7 @@ impl Apply {
         let expected = Expected {
             source: revision.and_then(datastore_id),
             filter: header.and_then(|header| header.filter.clone()),
+            mapping: header.map_or_else(Vec::new, |header| header.mapping.clone()),
         };
         early::open(path, expected)
     }

@@ -175,7 +175,7 @@ pub(crate) fn check_target(
     check_same(file, "target", position.target.as_ref(), target.as_ref())
 }
 
-/// Refuses a position that belongs to another source or filter.
+/// Refuses a position that belongs to another source, filter or mapping.
 ///
 /// # Errors
 ///
@@ -192,6 +192,13 @@ pub(crate) fn check_source(
             "the position {} was reached with another --type filter than this stream's",
             file.path().display()
         )));
+    }
+    if position.mapping != header.mapping {
+        return Err(CommandError::usage(format!(
+            "the position {} was reached with another mapping than this stream's",
+            file.path().display()
+        ))
+        .hint("put spice-map into the pipe with the flags and the key file that it had before"));
     }
     Ok(())
 }

@@ -29,8 +29,13 @@ const AGAIN_WITHIN: usize = 1_000_000;
 ///
 /// # Errors
 ///
-/// Exit 1 where there is no spool, 65 where it is damaged or does not hold the revision.
-pub(crate) fn unseen(spool: &Path, revision: &str) -> Result<Keys, CommandError> {
+/// Exit 1 where there is no spool, 65 where it is damaged, was mapped in another way than B, or does not
+/// hold the revision.
+pub(crate) fn unseen(
+    spool: &Path,
+    revision: &str,
+    mapping: &[String],
+) -> Result<Keys, CommandError> {
     let path = spool.display();
     let Some(mut follower) = SpoolReader::open(&Spool::new(spool))? else {
         return Err(CommandError::new(
@@ -38,6 +43,13 @@ pub(crate) fn unseen(spool: &Path, revision: &str) -> Result<Keys, CommandError>
             format!("there is no spool {path}"),
         ));
     };
+    if follower.header().mapping != mapping {
+        return Err(CommandError::new(
+            Exit::BadData,
+            format!("the spool {path} and B were mapped in different ways: their names cannot be compared"),
+        )
+        .hint("compare exports that spice-map has not changed"));
+    }
     let at = decode(revision);
     let mut met = follower.header().revision.as_deref().map(decode).as_ref() == Some(&at);
     let (mut keys, mut since) = (Keys::new(), Keys::new());

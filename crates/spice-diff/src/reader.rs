@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
+use authzed::zedtoken;
 use prost::Message as _;
 use spice_cli::compare::CompareArgs;
 use spice_cli::{CommandError, stdio};
@@ -26,6 +27,8 @@ pub(crate) struct Read {
     pub(crate) precisions: Vec<ExpiryPrecision>,
     pub(crate) filter: Option<Filter>,
     /// B's.
+    pub(crate) mapping: Vec<String>,
+    /// B's.
     pub(crate) revision: Option<String>,
 }
 
@@ -40,8 +43,21 @@ struct End {
     relationships: u64,
     precision: Option<ExpiryPrecision>,
     filter: Option<Filter>,
+    mapping: Vec<String>,
     revision: Option<String>,
     name: String,
+}
+
+impl End {
+    /// Whether both name the same datastore.
+    fn is_of_server(&self, other: &Self) -> bool {
+        let datastore = |end: &Self| {
+            zedtoken::decode(end.revision.as_deref()?)
+                .ok()?
+                .datastore_id
+        };
+        datastore(self).is_some() && datastore(self) == datastore(other)
+    }
 }
 
 /// Reads both streams to their ends into the table.
@@ -51,8 +67,8 @@ struct End {
 ///
 /// # Errors
 ///
-/// Exit 65 where one is not complete, names another part of a server than the other, or holds a
-/// relationship twice; and the table's.
+/// Exit 65 where one is not complete, names another part of a server than the other, was mapped in another
+/// way, or holds a relationship twice; and the table's.
 pub(crate) fn read_both(
     paths: [&Path; 2],
     compare: &CompareArgs,
@@ -92,7 +108,19 @@ pub(crate) fn read_both(
         )
         .hint("export both with the same filter; what one of them leaves out would be deleted"));
     }
+    if a.mapping != b.mapping && a.is_of_server(&b) {
+        return Err(CommandError::new(
+            spice_cli::Exit::BadData,
+            format!(
+                "{} and {} are of one server, and were mapped in different ways: all that spice-map has \
+                 changed would count as a difference",
+                a.name, b.name
+            ),
+        )
+        .hint("put spice-map with the same flags behind both exports, or behind neither"));
+    }
     Ok(Read {
+        mapping: b.mapping,
         relationships: [a.relationships, b.relationships],
         precisions: a.precision.into_iter().chain(b.precision).collect(),
         filter: a.filter,
@@ -172,6 +200,9 @@ fn read(
         relationships: stream.sum().relationships(),
         precision: stream.precision(),
         filter: stream.header().and_then(|header| header.filter.clone()),
+        mapping: stream
+            .header()
+            .map_or_else(Vec::new, |header| header.mapping.clone()),
         revision: stream.header().and_then(|header| header.revision.clone()),
         name,
     }))
@@ -221,6 +252,39 @@ mod tests {
                 assert_eq!(failure.expect_err(fault).exit, Exit::BadData, "{fault}");
             }
         }
+    }
+
+    /// A stream of no relationships, mapped like this.
+    fn mapped(mapping: &[&str]) -> String {
+        let header = spice_record::Header {
+            revision: Some("Gh8KEzE3OTU0MTUxMDcxNDI1MDIxMjcSCDhkYjFiNWNl".to_owned()),
+            mapping: mapping.iter().map(|&change| change.to_owned()).collect(),
+            ..spice_record::Header::new(
+                spice_record::record::StreamKind::Snapshot,
+                "test",
+                "2026-11-27T00:00:00Z",
+            )
+        };
+        let writer =
+            spice_record::SnapshotWriter::create(Vec::new(), header, ExpiryPrecision::Micros);
+        let (_, stream) = writer.unwrap().finish().unwrap();
+        String::from_utf8(stream).unwrap()
+    }
+
+    #[test]
+    fn snapshots_of_one_server_mapped_in_different_ways_are_refused() {
+        let [plain, renamed] = [mapped(&[]), mapped(&["rename crm/=sales/"])];
+        for (a, b) in [(&plain, &renamed), (&renamed, &plain)] {
+            let failure = read_streams(a, b).unwrap_err();
+            assert_eq!(failure.exit, Exit::BadData);
+            assert!(failure.message().contains("mapped"), "{failure:?}");
+        }
+        assert_eq!(read_streams(&renamed, &renamed).unwrap(), [0, 0]);
+        // Another server's: the target of a mapped copy is compared like this.
+        assert_eq!(
+            read_streams(&testdata::snapshot(20), &renamed).unwrap(),
+            [20, 0]
+        );
     }
 
     #[test]

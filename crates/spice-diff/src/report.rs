@@ -70,6 +70,7 @@ impl Report {
         } else {
             let header = Header {
                 filter: read.filter.clone(),
+                mapping: read.mapping.clone(),
                 ..Header::new(
                     StreamKind::Updates,
                     format!("spice-diff {VERSION}"),
@@ -173,7 +174,7 @@ impl Deferred {
             ));
         };
         let name = file.display().to_string();
-        let unseen = deferred::unseen(spool, revision)?;
+        let unseen = deferred::unseen(spool, revision, &read.mapping)?;
         let file = files::append("--deferred", file, inputs)?;
         Ok(Self {
             unseen,

@@ -30,6 +30,7 @@ use std::time::Duration;
 use clap::CommandFactory as _;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use spice_cli::connection::{CommonArgs, unblocked};
+use spice_cli::display::few;
 use spice_cli::log::LogArgs;
 use spice_cli::progress::Progress;
 use spice_cli::{CommandError, Exit, Program, Shutdown, Stdout, lock, stdio};
@@ -246,6 +247,11 @@ impl Import {
                 part(filter)
             );
         }
+        let mapping = header.as_ref().map_or(&[][..], |header| &header.mapping);
+        if !mapping.is_empty() {
+            let mapping = few(mapping.iter().cloned());
+            tracing::info!("the stream was changed by spice-map: {mapping}");
+        }
         let schema = header
             .as_deref()
             .and_then(|header| header.schema.as_deref());
@@ -290,6 +296,10 @@ fn part(filter: &Filter) -> String {
     }
     if let Some(prefix) = &filter.resource_prefix {
         parts.push(format!("with ids that begin with {prefix:?}"));
+    }
+    if parts.is_empty() {
+        // spice-map --redact leaves out the prefix, which is a part of an id.
+        parts.push("by a filter that is not shown".to_owned());
     }
     format!("resources {}", parts.join(" "))
 }

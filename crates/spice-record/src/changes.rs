@@ -12,7 +12,9 @@ use crate::digest::Digest;
 use crate::integrity::Integrity;
 use crate::read::{ReadError, RecordReader};
 use crate::record::header::MAX_SCHEMA_BYTES;
-use crate::record::{Checkpoint, Header, Record, SchemaChange, StreamKind, Trailer, Transaction};
+use crate::record::{
+    Checkpoint, Header, Record, SchemaChange, StreamEnd, StreamKind, Trailer, Transaction,
+};
 
 /// A line of a change stream.
 #[derive(Clone, Debug, PartialEq)]
@@ -293,6 +295,12 @@ impl<R: BufRead> ChangeReader<R> {
     #[must_use]
     pub fn through(&self) -> Option<&str> {
         self.check.through()
+    }
+
+    /// Why the stream ended; `None` before its end.
+    #[must_use]
+    pub fn end_reason(&self) -> Option<StreamEnd> {
+        self.trailer.as_ref()?.end_reason
     }
 
     /// The next line; `None` once the stream has ended **and** agrees with its trailer.

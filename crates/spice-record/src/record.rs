@@ -19,7 +19,7 @@ mod trailer;
 
 pub use self::change::{Checkpoint, SchemaChange, Transaction, UpdateLine};
 pub use self::check::Check;
-pub use self::header::{Filter, Header, StreamKind};
+pub use self::header::{Filter, Header, MAX_MAPPING_BYTES, MAX_SCHEMA_BYTES, StreamKind};
 pub use self::summary::{Applied, Digests, Imported, Position, RelationDigest, SpoolOffset};
 pub use self::trailer::{StreamEnd, Trailer};
 

@@ -52,6 +52,17 @@ impl<W: Write> SnapshotWriter<W> {
         &self.sum
     }
 
+    /// As [`finish`](Self::finish), with another precision than at the beginning: that of a stream that is
+    /// read meanwhile is in its trailer.
+    ///
+    /// # Errors
+    ///
+    /// Those of `out`.
+    pub fn finish_at(mut self, precision: ExpiryPrecision) -> io::Result<(Trailer, W)> {
+        self.precision = precision;
+        self.finish()
+    }
+
     /// Writes the trailer, flushes, and gives back the output.
     ///
     /// # Errors

@@ -38,6 +38,7 @@ pub(crate) enum EarlyStep {
 pub(crate) struct Expected {
     pub(crate) source: Option<String>,
     pub(crate) filter: Option<Filter>,
+    pub(crate) mapping: Vec<String>,
 }
 
 /// Reads whatever is written into a named pipe, until the process ends.
@@ -126,9 +127,10 @@ fn read(
     if header.stream != StreamKind::Changes
         || source != expected.source
         || header.filter != expected.filter
+        || header.mapping != expected.mapping
     {
         return Err(CommandError::usage(
-            "no changes, or those of another datastore or filter than the stream's",
+            "no changes, or those of another datastore, filter or mapping than the stream's",
         ));
     }
     tracing::info!("early: writing changes before they have settled");

@@ -138,7 +138,7 @@ fn what_could_not_be_saved_is_not_taken_for_saved() {
 }
 
 #[test]
-fn a_position_of_another_target_source_or_filter_is_refused() {
+fn a_position_of_another_server_filter_or_mapping_is_refused() {
     let file = PositionFile::new(std::path::Path::new("apply.position"));
     let other = token_of("elsewher", "7");
     let exit = |checked: Result<(), CommandError>| checked.err().map(|failure| failure.exit);
@@ -160,6 +160,17 @@ fn a_position_of_another_target_source_or_filter_is_refused() {
         exit(check_source(&file, &at(1), &filtered)),
         Some(Exit::Usage)
     );
+    let mapped = Header {
+        mapping: vec!["rename crm/=sales/".to_owned()],
+        ..stream_from(&token(9))
+    };
+    assert_eq!(
+        exit(check_source(&file, &at(1), &mapped)),
+        Some(Exit::Usage)
+    );
+    let mut reached = at(1);
+    reached.mapping.clone_from(&mapped.mapping);
+    assert_eq!(exit(check_source(&file, &reached, &mapped)), None);
     // Servers up to v1.45 do not name their datastore: that cannot be checked.
     let mut unnamed = at(1);
     unnamed.target = None;

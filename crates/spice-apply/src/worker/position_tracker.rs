@@ -100,6 +100,7 @@ impl PositionTracker {
             self.position = Some(Position {
                 source: datastore_id(&start),
                 filter: header.filter.clone(),
+                mapping: header.mapping.clone(),
                 start: Some(start.clone()),
                 source_revision: start.clone(),
                 ..fresh

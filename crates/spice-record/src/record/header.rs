@@ -10,7 +10,9 @@ use crate::object::objects;
 use crate::time::is_rfc3339;
 
 /// The longest text of a schema: a server takes no larger request.
-pub(crate) const MAX_SCHEMA_BYTES: usize = 4 << 20;
+pub const MAX_SCHEMA_BYTES: usize = 4 << 20;
+/// The longest mapping. It is kept in each position.
+pub const MAX_MAPPING_BYTES: usize = 64 << 10;
 
 /// What kind of stream a header opens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +61,10 @@ pub struct Header {
     /// Set if the stream holds only some of the relationships.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filter: Option<Filter>,
+    /// What was changed between the server and this stream, in the order in which it was: names, parts, ids.
+    /// Two streams of one server can be compared, and continue each other, only if this is equal.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mapping: Vec<String>,
     /// Of a stream of checks that two servers were asked: what the schema of the second one has otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema_difference: Option<String>,
@@ -105,6 +111,7 @@ impl Header {
             revision: None,
             schema: None,
             filter: None,
+            mapping: Vec::new(),
             schema_difference: None,
             producer: producer.into(),
             created_at: created_at.into(),
@@ -119,6 +126,7 @@ impl Header {
     pub fn compute_checksum(&self) -> Digest {
         let stream = self.stream.to_string();
         let previous = self.previous.map(|digest| digest.to_string());
+        let changes = self.mapping.len().to_string();
         let mut fields = vec![
             Some(self.format.as_str()),
             Some(&stream),
@@ -130,6 +138,10 @@ impl Header {
         ];
         if let Some(difference) = &self.schema_difference {
             fields.extend([Some("schemaDifference"), Some(difference.as_str())]);
+        }
+        if !self.mapping.is_empty() {
+            fields.extend([Some("mapping"), Some(changes.as_str())]);
+            fields.extend(self.mapping.iter().map(|change| Some(change.as_str())));
         }
         if let Some(filter) = &self.filter {
             fields.push(filter.resource_prefix.as_deref());
@@ -164,6 +176,9 @@ impl Header {
             .is_some_and(|text| text.len() > MAX_SCHEMA_BYTES)
         {
             return Err("a schema of more than 4 MiB: no server takes it".to_owned());
+        }
+        if self.mapping.iter().map(String::len).sum::<usize>() > MAX_MAPPING_BYTES {
+            return Err("a mapping of more than 64 KiB".to_owned());
         }
         match self.checksum {
             None => Err("header without a checksum: it is damaged, or was made by hand".to_owned()),

@@ -125,6 +125,9 @@ pub struct Position {
     /// What part of the source is followed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filter: Option<Filter>,
+    /// What was changed between the source and the stream, as in its header.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mapping: Vec<String>,
     /// The revision at which the very first stream began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<String>,

@@ -53,6 +53,7 @@ fn expected() -> Expected {
     Expected {
         source: Some("sourcedb".to_owned()),
         filter: None,
+        mapping: Vec::new(),
     }
 }
 

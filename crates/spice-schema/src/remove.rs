@@ -1,0 +1,401 @@
+//! A schema without some of its definitions, caveats, relations and permissions.
+//!
+//! A part that something refers to is not removed, unless references are to be removed as well. Then a
+//! relation loses the types that are gone. One that loses all of its types is removed itself, if
+//! nothing refers to it. An expression is never changed: what it would mean without a part is for a person
+//! to decide.
+
+use std::collections::{BTreeSet, HashSet};
+
+use crate::Schema;
+use crate::edit::Edits;
+use crate::error::{MAX_PROBLEMS, Problem, Refused};
+use crate::layout::extent;
+use crate::resolve::{Declared, Found, Resolved};
+use crate::tree::{Member, Name, Operand, Permission, Relation, Span, Subject, TypeReference};
+
+/// What is to be removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Removal {
+    /// Definitions and caveats.
+    pub objects: BTreeSet<String>,
+    /// Relations and permissions, each with its definition.
+    pub members: BTreeSet<(String, String)>,
+    /// Whether the types of relations that refer to these are removed as well.
+    pub references: bool,
+}
+
+/// A text without what was removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Removed {
+    /// The text.
+    pub text: String,
+    /// The relations that were removed because all of their types are gone, each with its definition.
+    pub lost: BTreeSet<(String, String)>,
+}
+
+impl Removal {
+    /// Whether nothing is removed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.objects.is_empty() && self.members.is_empty()
+    }
+
+    /// What this names and a schema does not have.
+    ///
+    /// # Errors
+    ///
+    /// As [`Schema::without`].
+    pub fn unknown(&self, schema: &Schema) -> Result<Vec<String>, Refused> {
+        let resolved = Resolved::of(schema)?;
+        let definitions = schema.definitions.iter().map(|found| &*found.name.text);
+        let caveats = schema.caveats.iter().map(|found| &*found.name.text);
+        let names: HashSet<&str> = definitions.chain(caveats).collect();
+        let objects = self.objects.iter();
+        let objects = objects.filter(|name| !names.contains(name.as_str()));
+        let mut unknown: Vec<String> = objects.cloned().collect();
+        for (definition, member) in &self.members {
+            if resolved.member(definition, member).is_none() {
+                unknown.push(format!("{definition}#{member}"));
+            }
+        }
+        Ok(unknown)
+    }
+}
+
+impl Schema {
+    /// The text without some of its parts. Names that it does not have are ignored.
+    ///
+    /// # Errors
+    ///
+    /// Every place that still refers to a removed part.
+    pub fn without(&self, removal: &Removal) -> Result<Removed, Refused> {
+        let mut remover = Remover {
+            schema: self,
+            resolved: Resolved::of(self)?,
+            removal,
+            lost: BTreeSet::new(),
+            problems: Vec::new(),
+        };
+        remover.find_lost()?;
+        remover.check()?;
+        let Remover { lost, problems, .. } = &remover;
+        Refused::unless_empty(problems.clone())?;
+        let (text, lost) = (remover.edits().apply(&self.text), lost.clone());
+        Ok(Removed { text, lost })
+    }
+}
+
+struct Remover<'s> {
+    schema: &'s Schema,
+    resolved: Resolved<'s>,
+    removal: &'s Removal,
+    /// Relations without types.
+    lost: BTreeSet<(String, String)>,
+    problems: Vec<Problem>,
+}
+
+impl<'s> Remover<'s> {
+    fn problem(&mut self, span: Span, message: String) {
+        if self.problems.len() < MAX_PROBLEMS {
+            let position = self.schema.position(span.start);
+            self.problems.push(Problem { position, message });
+        }
+    }
+
+    fn is_object_gone(&self, name: &Name) -> bool {
+        self.removal.objects.contains(&name.text)
+    }
+
+    fn is_member_gone(&self, definition: &str, member: &str) -> bool {
+        let key = (definition.to_owned(), member.to_owned());
+        self.removal.members.contains(&key) || self.lost.contains(&key)
+    }
+
+    /// What of a type is gone, for messages. A type of a relation that is lost is not: that is an error.
+    fn gone(&self, reference: &TypeReference) -> Option<String> {
+        let object = &reference.object.text;
+        if self.removal.objects.contains(object) {
+            return Some(object.clone());
+        }
+        if let Some(caveat) = &reference.caveat
+            && self.is_object_gone(caveat)
+        {
+            return Some(caveat.text.clone());
+        }
+        match &reference.subject {
+            Subject::Members(name) => {
+                let key = (object.clone(), name.text.clone());
+                let is_gone = self.removal.members.contains(&key);
+                is_gone.then(|| format!("{object}#{}", name.text))
+            }
+            _ => None,
+        }
+    }
+
+    /// The relations, own or of partials, that remain: each with its definitions, and whether it is in a
+    /// partial.
+    fn relations(&self) -> Vec<(&'s Relation, Vec<&'s str>, bool)> {
+        let schema = self.schema;
+        let definitions = schema.definitions.iter();
+        let definitions = definitions.filter(|found| !self.is_object_gone(&found.name));
+        let own = definitions.map(|found| (found, vec![found.name.text.as_str()], false));
+        let partials = schema.partials.iter();
+        let shared = partials.map(|found| {
+            let users = self.resolved.users(&found.name.text).to_vec();
+            (found, users, true)
+        });
+        let mut relations = Vec::new();
+        for (part, owners, is_shared) in own.chain(shared) {
+            for member in &part.members {
+                if let Member::Relation(relation) = member {
+                    let is_removed = !is_shared && self.is_removed(owners[0], &relation.name);
+                    if !is_removed {
+                        relations.push((relation, owners.clone(), is_shared));
+                    }
+                }
+            }
+        }
+        relations
+    }
+
+    fn is_removed(&self, owner: &str, name: &Name) -> bool {
+        let key = (owner.to_owned(), name.text.clone());
+        self.removal.members.contains(&key)
+    }
+
+    fn find_lost(&mut self) -> Result<(), Refused> {
+        for (relation, owners, is_shared) in self.relations() {
+            self.resolved.step(relation.types.len())?;
+            let gone: Vec<_> = relation
+                .types
+                .iter()
+                .filter_map(|reference| Some((reference, self.gone(reference)?)))
+                .collect();
+            let owner = owners.first().copied().unwrap_or_default();
+            let name = &relation.name.text;
+            for (reference, what) in &gone {
+                if !self.removal.references {
+                    self.problem(
+                        reference.span,
+                        format!("relation {owner}#{name} refers to {what}"),
+                    );
+                }
+            }
+            if gone.len() < relation.types.len() {
+                continue;
+            }
+            if is_shared {
+                self.problem(
+                    relation.span,
+                    format!("relation {name} is in a partial, and would have no types"),
+                );
+            } else {
+                self.lost.insert((owner.to_owned(), name.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether anything that remains refers to what is gone.
+    fn check(&mut self) -> Result<(), Refused> {
+        for (definition, member) in &self.removal.members {
+            if let Some(Found {
+                declared,
+                partial: Some(partial),
+            }) = self.resolved.member(definition, member)
+            {
+                self.problem(
+                    declared.span(),
+                    format!("{definition}#{member} is declared in the partial {partial}: it stays"),
+                );
+            }
+        }
+        for (relation, owners, _) in self.relations() {
+            let owner = owners.first().copied().unwrap_or_default();
+            if self.is_member_gone(owner, &relation.name.text) {
+                continue;
+            }
+            for reference in &relation.types {
+                if let Subject::Members(name) = &reference.subject {
+                    let key = (reference.object.text.clone(), name.text.clone());
+                    if self.lost.contains(&key) && !self.is_object_gone(&reference.object) {
+                        let (relation, (definition, lost)) = (&relation.name.text, key);
+                        self.problem(
+                            reference.span,
+                            format!(
+                                "relation {owner}#{relation} refers to {definition}#{lost}, which would have \
+                                 no types"
+                            ),
+                        );
+                    }
+                }
+            }
+        }
+        for definition in &self.schema.definitions {
+            if self.is_object_gone(&definition.name) {
+                continue;
+            }
+            let owner = definition.name.text.as_str();
+            let members = self.resolved.members(owner).into_iter();
+            let members: Vec<_> = members.flat_map(|found| found.values().copied()).collect();
+            for found in members {
+                if let Declared::Permission(permission) = found.declared
+                    && !self.is_member_gone(owner, &permission.name.text)
+                {
+                    self.permission(owner, permission)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn permission(&mut self, owner: &str, permission: &'s Permission) -> Result<(), Refused> {
+        let name = &permission.name.text;
+        let gone = |name: &&Name| self.removal.objects.contains(&name.text);
+        let gone: Vec<&Name> = permission.annotation.iter().filter(gone).collect();
+        if !gone.is_empty()
+            && (!self.removal.references || gone.len() == permission.annotation.len())
+        {
+            let what = &gone[0].text;
+            self.problem(
+                gone[0].span,
+                format!("the annotation of permission {owner}#{name} names {what}"),
+            );
+        }
+        for operand in &permission.operands {
+            let (own, target) = match operand {
+                Operand::Nil | Operand::SelfReference => continue,
+                Operand::Name(own) => (own, None),
+                Operand::Arrow {
+                    relation, target, ..
+                } => (relation, Some(target)),
+            };
+            if self.is_member_gone(owner, &own.text) {
+                let what = &own.text;
+                self.problem(
+                    own.span,
+                    format!("permission {owner}#{name} refers to {owner}#{what}"),
+                );
+            } else if let Some(target) = target {
+                self.arrow(owner, name, own, target)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn arrow(
+        &mut self,
+        owner: &str,
+        permission: &str,
+        relation: &Name,
+        target: &Name,
+    ) -> Result<(), Refused> {
+        let found = self.resolved.member(owner, &relation.text);
+        let Some(Declared::Relation(parents)) = found.map(|found| found.declared) else {
+            return Ok(());
+        };
+        self.resolved.step(parents.types.len())?;
+        let (mut before, mut after, mut cut) = (0, 0, None);
+        for reference in &parents.types {
+            let object = reference.object.text.as_str();
+            if self.resolved.member(object, &target.text).is_none() {
+                continue;
+            }
+            before += 1;
+            if self.is_member_gone(object, &target.text) {
+                cut = Some(object);
+            } else if self.gone(reference).is_none() {
+                after += 1;
+            }
+        }
+        let (left, right) = (&relation.text, &target.text);
+        if before > 0 && after == 0 {
+            self.problem(
+                target.span,
+                format!(
+                    "permission {owner}#{permission} follows {left}->{right}, and nothing that {left} takes \
+                     would have {right}"
+                ),
+            );
+        } else if let Some(object) = cut.filter(|_| !self.removal.references) {
+            self.problem(
+                target.span,
+                format!(
+                    "permission {owner}#{permission} follows {left}->{right} to {object}#{right}"
+                ),
+            );
+        }
+        Ok(())
+    }
+
+    fn edits(&self) -> Edits {
+        let (mut edits, schema) = (Edits::default(), self.schema);
+        let mut remove = |span: Span| edits.remove(extent(&schema.text, &schema.comments, span));
+        let definitions = schema
+            .definitions
+            .iter()
+            .map(|found| (&found.name, found.span));
+        let caveats = schema.caveats.iter().map(|found| (&found.name, found.span));
+        for (name, span) in definitions.chain(caveats) {
+            if self.is_object_gone(name) {
+                remove(span);
+            }
+        }
+        for definition in &schema.definitions {
+            for member in &definition.members {
+                let (name, span) = match member {
+                    Member::Relation(relation) => (&relation.name, relation.span),
+                    Member::Permission(permission) => (&permission.name, permission.span),
+                    Member::Include(_) => continue,
+                };
+                if self.is_member_gone(&definition.name.text, &name.text) {
+                    remove(span);
+                }
+            }
+        }
+        for (relation, owners, _) in self.relations() {
+            let owner = owners.first().copied().unwrap_or_default();
+            if !self.is_member_gone(owner, &relation.name.text) {
+                let types = relation.types.iter();
+                let types = types.map(|found| (found.span, self.gone(found).is_some()));
+                remove_from_list(&mut edits, types.collect());
+            }
+        }
+        for part in schema.definitions.iter().chain(&schema.partials) {
+            for member in &part.members {
+                if let Member::Permission(permission) = member {
+                    let names = permission.annotation.iter();
+                    let names = names.map(|name| (name.span, self.is_object_gone(name)));
+                    remove_from_list(&mut edits, names.collect());
+                }
+            }
+        }
+        edits
+    }
+}
+
+/// Removes entries of a list, each with the sign that separates it from one that stays.
+fn remove_from_list(edits: &mut Edits, entries: Vec<(Span, bool)>) {
+    let mut kept = None;
+    let starts = entries.iter().skip(1).map(|(span, _)| span.start);
+    let starts: Vec<usize> = starts.chain([0]).collect();
+    for ((span, is_gone), next) in entries.into_iter().zip(starts) {
+        if !is_gone {
+            kept = Some(span.end);
+            continue;
+        }
+        let gone = match kept {
+            Some(start) => Span {
+                start,
+                end: span.end,
+            },
+            None => Span {
+                start: span.start,
+                end: next.max(span.end),
+            },
+        };
+        edits.remove(gone);
+        kept = kept.map(|_| span.end);
+    }
+}

@@ -76,6 +76,12 @@ fn programs(servers: &[Server; 2], file: &PathBuf) -> Vec<(&'static str, Program
         ("digest", program("spice-digest").arg(file)),
         ("diff", program("spice-diff").arg(file).arg(file)),
         (
+            "map",
+            program("spice-map")
+                .args(["--rename", "tenant/=org/"])
+                .arg(file),
+        ),
+        (
             "keys of a diff",
             program("spice-diff")
                 .arg("--keys-from")

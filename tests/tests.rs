@@ -18,6 +18,7 @@
 //! | [`faults`] | connections, servers, programs and disks that fail: nothing is lost, or the exit code is not 0 |
 //! | [`format`] | old streams stay readable, and the documentation's example is one |
 //! | [`hostile`] | a server that lies, hangs or breaks the rules gets an error, in time, and little memory |
+//! | [`map`] | a renamed or redacted stream loads, is followed and compared, and means the same |
 //! | [`migrate`] | `spice-migrate`, as an operator runs it |
 //! | [`recipes`] | `scripts/{copy,follow,cutover,repair}`, as an operator runs them |
 //! | [`schema`] | schemas of every form of comment and syntax are moved, and known again |
@@ -45,6 +46,7 @@ mod expiry;
 mod faults;
 mod format;
 mod hostile;
+mod map;
 mod migrate;
 mod recipes;
 mod schema;

@@ -50,7 +50,7 @@ const VALUES: &[&str] = &[
     "",
 ];
 
-fn commands() -> [clap::Command; 9] {
+fn commands() -> [clap::Command; 10] {
     [
         spice_export::Export::command(),
         spice_import::Import::command(),
@@ -60,6 +60,7 @@ fn commands() -> [clap::Command; 9] {
         spice_digest::Digest::command(),
         spice_diff::Diff::command(),
         spice_convert::Convert::command(),
+        spice_map::Map::command(),
         spice_check::Check::command(),
     ]
 }
@@ -151,6 +152,7 @@ fn program(name: &str, flag: &str, context: &str, since: &str, snapshot: &Path) 
     let update = r#"{"update":{"operation":"OPERATION_TOUCH","relationship":{"resource":{"objectType":"tenant/document","objectId":"a"},"relation":"viewer","subject":{"object":{"objectType":"user","objectId":"b"}}}}}"#;
     match name {
         "spice-digest" | "spice-convert" => program.arg(snapshot),
+        "spice-map" => program.args(["--rename", "tenant/=org/"]).arg(snapshot),
         "spice-diff" => program.arg(snapshot).arg(snapshot),
         "spice-export" => settled(program.args(["--context", context])),
         "spice-import" => {

@@ -187,6 +187,10 @@ fn signal_ends_what_waits_before_the_first_request() {
         state("convert, stdin", Killed, &|| {
             Program::new("spice-convert").input_later()
         }),
+        state("map, stdin", Killed, &|| {
+            let program = Program::new("spice-map").args(["--rename", "tenant/=org/"]);
+            program.input_later()
+        }),
         state("import, stdin", Killed, &|| {
             Program::new("spice-import").arg("--dry-run").input_later()
         }),

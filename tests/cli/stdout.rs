@@ -76,6 +76,7 @@ fn closed_stdout_is_an_error_before_anything_is_done() {
         format!("spice-digest {stream}"),
         format!("spice-diff {stream} {stream}"),
         format!("spice-convert {stream}"),
+        format!("spice-map --rename tenant/=org/ {stream}"),
         format!("spice-check {context} --sample 0"),
     ] {
         let finished = closed(&command);

@@ -68,6 +68,30 @@ pub fn read_private(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Reads a file that holds a secret, opened as [`open_private`] does.
+///
+/// # Errors
+///
+/// As [`open_private`]; `PermissionDenied` where others can read or write it, or it belongs to another user
+/// than us and root; `InvalidData` where it is larger than any secret.
+pub fn read_secret(path: &Path) -> io::Result<Vec<u8>> {
+    let file = open_private(path)?;
+    let found = file.metadata()?;
+    let denied = |why: &str| io::Error::new(io::ErrorKind::PermissionDenied, why);
+    if !is_ours(found.uid(), own_uid()) {
+        return Err(denied("it belongs to another user"));
+    }
+    if found.mode() & 0o077 != 0 {
+        return Err(denied("others can read or write it"));
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_STATE_BYTES + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > MAX_STATE_BYTES {
+        true => Err(invalid("larger than any secret")),
+        false => Ok(bytes),
+    }
+}
+
 /// Locks a file; `false` where another process holds the lock for longer than this.
 ///
 /// # Errors

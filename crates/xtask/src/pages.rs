@@ -20,7 +20,7 @@ pub(crate) struct Args {
 }
 
 /// Every program of the suite.
-fn programs() -> [Command; 10] {
+fn programs() -> [Command; 11] {
     [
         spice_export::Export::command(),
         spice_import::Import::command(),
@@ -30,6 +30,7 @@ fn programs() -> [Command; 10] {
         spice_digest::Digest::command(),
         spice_diff::Diff::command(),
         spice_convert::Convert::command(),
+        spice_map::Map::command(),
         spice_check::Check::command(),
         spice_migrate::Migrate::command(),
     ]

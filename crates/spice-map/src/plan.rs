@@ -1,0 +1,280 @@
+//! What the flags mean: new names, removed parts, chosen and redacted types, and the header that results.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use spice_cli::compare::now;
+use spice_cli::{CommandError, VERSION};
+use spice_record::Header;
+use spice_record::ReadError;
+use spice_record::record::{Filter, MAX_MAPPING_BYTES};
+use spice_schema::{Removal, Renames};
+
+use crate::Map;
+use crate::flags::{Part, Rename};
+use crate::redact::Redactor;
+
+/// Names are those of the input.
+pub(crate) struct Plan {
+    pub(crate) renames: Renames,
+    pub(crate) removal: Removal,
+    pub(crate) only: Option<Only>,
+    pub(crate) redaction: Option<Redaction>,
+    /// Each change, for the header.
+    mapping: Vec<String>,
+}
+
+/// Which relationships are kept.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Only {
+    /// In the order of the flags.
+    types: Vec<String>,
+    /// Of some of these types.
+    pub(crate) prefixes: BTreeMap<String, Vec<String>>,
+}
+
+impl Only {
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.types.iter().any(|kept| kept == name)
+    }
+
+    pub(crate) fn types(&self) -> BTreeSet<String> {
+        self.types.iter().cloned().collect()
+    }
+}
+
+pub(crate) struct Redaction {
+    pub(crate) types: BTreeSet<String>,
+    pub(crate) contexts: bool,
+    pub(crate) redactor: Redactor,
+}
+
+impl Plan {
+    /// # Errors
+    ///
+    /// Exit 2 for flags that change nothing or contradict each other, and those of the key file.
+    pub(crate) fn of(args: &Map) -> Result<Self, CommandError> {
+        let removal = removal(args);
+        let only = only(args, &removal)?;
+        let mut plan = Self {
+            renames: renames(&args.rename)?,
+            redaction: redaction(args)?,
+            mapping: Vec::new(),
+            removal,
+            only,
+        };
+        plan.mapping = plan.describe(args);
+        if plan.mapping.is_empty() {
+            return Err(CommandError::usage("nothing to change")
+                .hint("give --rename, --drop, --only-type, --only-resource-prefix or --redact"));
+        }
+        Ok(plan)
+    }
+
+    /// Each change, sorted: flags in another order are the same mapping. It holds no id of a redacted type.
+    fn describe(&self, args: &Map) -> Vec<String> {
+        let renames = args.rename.iter().map(|rename| format!("rename {rename}"));
+        let drops = args.drop.iter().map(|part| format!("drop {part}"));
+        let types = args.only_type.iter().map(|name| format!("only {name}"));
+        let prefixes = args.only_resource_prefix.iter().map(|only| {
+            let (kind, prefix) = (&only.kind, &only.prefix);
+            match self.redactor_of(kind) {
+                None => format!("only {kind}:{prefix}"),
+                Some(redactor) => format!("only {kind}, prefix {}", redactor.id(kind, prefix)),
+            }
+        });
+        let mut mapping: Vec<String> = renames.chain(drops).chain(types).chain(prefixes).collect();
+        if args.drop_references {
+            mapping.push("drop references".to_owned());
+        }
+        if let Some(redaction) = &self.redaction {
+            let key = redaction.redactor.key_name();
+            let types = redaction.types.iter();
+            mapping.extend(types.map(|name| format!("redact {name}, key {key}")));
+            if redaction.contexts {
+                mapping.push(format!("redact contexts, key {key}"));
+            }
+        }
+        mapping.sort();
+        mapping.dedup();
+        mapping
+    }
+
+    /// What redacts the ids of a type.
+    pub(crate) fn redactor_of(&self, object_type: &str) -> Option<&Redactor> {
+        let redaction = self.redaction.as_ref();
+        let redaction = redaction.filter(|redaction| redaction.types.contains(object_type));
+        redaction.map(|redaction| &redaction.redactor)
+    }
+
+    /// The header of what is written. The revision remains that of the source: changes after it continue
+    /// the snapshot, once they are mapped in the same way, and `mapping` shows that they were.
+    ///
+    /// # Errors
+    ///
+    /// Exit 2 where the list of changes is longer than readers take.
+    pub(crate) fn header(
+        &self,
+        header: &Header,
+        schema: Option<String>,
+    ) -> Result<Header, CommandError> {
+        let mapping = [header.mapping.as_slice(), &self.mapping].concat();
+        if mapping.iter().map(String::len).sum::<usize>() > MAX_MAPPING_BYTES {
+            return Err(CommandError::usage(format!(
+                "a mapping of more than {} KiB: it has to be in the header",
+                MAX_MAPPING_BYTES >> 10
+            ))
+            .hint("rename prefixes instead of many names"));
+        }
+        Ok(Header {
+            revision: header.revision.clone(),
+            filter: self.filter(header.filter.as_ref()),
+            mapping,
+            schema,
+            ..Header::new(header.stream, format!("spice-map {VERSION}"), now())
+        })
+    }
+
+    /// Which relationships are in the output on purpose, by their new names.
+    fn filter(&self, filter: Option<&Filter>) -> Option<Filter> {
+        let before = filter.map_or(&[][..], |filter| filter.types.as_slice());
+        let kept = |name: &&String| !self.removal.objects.contains(*name);
+        let types: Vec<&String> = match &self.only {
+            None => before.iter().filter(kept).collect(),
+            Some(only) => {
+                let both = only.types.iter().filter(|name| before.contains(name));
+                let both: Vec<&String> = both.collect();
+                // No types would mean all of them.
+                if both.is_empty() {
+                    only.types.iter().collect()
+                } else {
+                    both
+                }
+            }
+        };
+        let types = if types.is_empty() {
+            before.iter().collect()
+        } else {
+            types
+        };
+        let types = types.into_iter();
+        let types = types.map(|name| self.renames.of_object(name).into_owned());
+        let prefix = filter.and_then(|filter| filter.resource_prefix.clone());
+        let new = Filter {
+            types: types.collect(),
+            // It can be an id.
+            resource_prefix: prefix.filter(|_| self.redaction.is_none()),
+        };
+        (self.only.is_some() || filter.is_some()).then_some(new)
+    }
+
+    /// An error of the input. It may quote the line, which may hold an id that is to be redacted: then what
+    /// is quoted is left out.
+    pub(crate) fn unreadable(&self, error: ReadError) -> CommandError {
+        let (name, line, column, message) = match error {
+            ReadError::Line {
+                name,
+                line,
+                column,
+                message,
+            } => (name, line, column, message),
+            other => return other.into(),
+        };
+        let quote = message.find(['"', '`', '\'']);
+        let quote = quote.filter(|_| self.redaction.is_some());
+        let message = match quote {
+            Some(quote) => format!("{}... (not shown: ids are redacted)", &message[..quote]),
+            None => message,
+        };
+        let error = ReadError::Line {
+            name,
+            line,
+            column,
+            message,
+        };
+        error.into()
+    }
+}
+
+fn renames(flags: &[Rename]) -> Result<Renames, CommandError> {
+    let (mut renames, mut seen) = (Renames::default(), HashSet::new());
+    for rename in flags {
+        let old = match rename {
+            Rename::Prefix { from, to } => {
+                renames.prefix(from, to);
+                from.clone()
+            }
+            Rename::Object { from, to } => {
+                renames.object(from, to);
+                from.clone()
+            }
+            Rename::Member {
+                definition,
+                from,
+                to,
+            } => {
+                renames.member(definition, from, to);
+                format!("{definition}#{from}")
+            }
+        };
+        if !seen.insert(old) {
+            return Err(CommandError::usage(format!(
+                "--rename {rename}: that already gets another name"
+            )));
+        }
+    }
+    Ok(renames)
+}
+
+fn removal(args: &Map) -> Removal {
+    let mut removal = Removal {
+        references: args.drop_references,
+        ..Removal::default()
+    };
+    for part in &args.drop {
+        match part {
+            Part::Object(name) => removal.objects.insert(name.clone()),
+            Part::Member(definition, member) => {
+                let member = (definition.clone(), member.clone());
+                removal.members.insert(member)
+            }
+        };
+    }
+    removal
+}
+
+fn only(args: &Map, removal: &Removal) -> Result<Option<Only>, CommandError> {
+    let mut only = Only::default();
+    let prefixed = args.only_resource_prefix.iter().map(|only| &only.kind);
+    for name in args.only_type.iter().chain(prefixed) {
+        if removal.objects.contains(name) {
+            return Err(CommandError::usage(format!(
+                "{name} is both kept and dropped"
+            )));
+        }
+        if !only.has(name) {
+            only.types.push(name.clone());
+        }
+    }
+    for prefix in &args.only_resource_prefix {
+        if args.only_type.contains(&prefix.kind) {
+            let name = &prefix.kind;
+            return Err(CommandError::usage(format!(
+                "{name} is kept by --only-type and by --only-resource-prefix"
+            )));
+        }
+        let prefixes = only.prefixes.entry(prefix.kind.clone()).or_default();
+        prefixes.push(prefix.prefix.clone());
+    }
+    Ok((!only.types.is_empty()).then_some(only))
+}
+
+fn redaction(args: &Map) -> Result<Option<Redaction>, CommandError> {
+    let Some(path) = &args.key_file else {
+        return Ok(None);
+    };
+    Ok(Some(Redaction {
+        types: args.redact.iter().cloned().collect(),
+        contexts: args.redact_contexts,
+        redactor: Redactor::from_file(path)?,
+    }))
+}

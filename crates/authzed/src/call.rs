@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::uri::PathAndQuery;
 use prost::Message;
 use tonic::client::Grpc;
-use tonic::metadata::MetadataValue;
+use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::service::interceptor::InterceptedService;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -39,10 +39,8 @@ impl Rpc {
     pub(crate) const WRITE_SCHEMA: Self = Self::unary("/authzed.api.v1.SchemaService/WriteSchema");
     pub(crate) const CHECK_BULK: Self =
         Self::unary("/authzed.api.v1.PermissionsService/CheckBulkPermissions");
-    pub(crate) const WRITE: Self = Self {
-        asks_version: true,
-        ..Self::unary("/authzed.api.v1.PermissionsService/WriteRelationships")
-    };
+    pub(crate) const WRITE: Self =
+        Self::unary("/authzed.api.v1.PermissionsService/WriteRelationships").asking_version();
     pub(crate) const HEALTH: Self = Self::unary("/grpc.health.v1.Health/Check");
     pub(crate) const READ: Self = Self {
         path: "/authzed.api.v1.PermissionsService/ReadRelationships",
@@ -108,6 +106,14 @@ impl Rpc {
         }
     }
 
+    /// The same call, which also asks for the version of the server.
+    pub(crate) const fn asking_version(self) -> Self {
+        Self {
+            asks_version: true,
+            ..self
+        }
+    }
+
     /// Its name in the API.
     pub(crate) fn name(&self) -> &'static str {
         self.path.rsplit('/').next().unwrap_or(self.path)
@@ -169,13 +175,17 @@ pub(crate) async fn ready(grpc: &mut Grpc<Transport>) -> Result<(), Status> {
 pub(crate) async fn only_with_version<A>(
     answer: Response<Streaming<A>>,
 ) -> Result<(A, Option<String>), Status> {
-    let text = |value: &MetadataValue<_>| value.to_str().ok().map(str::to_owned);
-    let in_headers = answer.metadata().get(VERSION).and_then(text);
+    let in_headers = version_in(answer.metadata());
     let mut stream = answer.into_inner();
     let message = only(&mut stream).await?;
     let trailers = stream.trailers().await?.unwrap_or_default();
-    let in_trailers = trailers.get(VERSION).and_then(text);
-    Ok((message, in_trailers.or(in_headers)))
+    Ok((message, version_in(&trailers).or(in_headers)))
+}
+
+/// The version of the server in headers, in trailers, or with an error.
+pub(crate) fn version_in(metadata: &MetadataMap) -> Option<String> {
+    let value = metadata.get(VERSION)?;
+    value.to_str().ok().map(str::to_owned)
 }
 
 /// The one message of an answer, which must have no other.

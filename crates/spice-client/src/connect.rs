@@ -5,6 +5,19 @@ use spice_cli::connection::unblocked;
 use spice_cli::{CommandError, Connection};
 use tokio::runtime::Handle;
 
+/// Connects and makes first contact, for whoever has to look at the error itself.
+///
+/// # Errors
+///
+/// Outside, exit 1 where the attempt panicked; inside, that of [`Client::connect`].
+pub async fn first_contact(
+    connection: &Connection,
+) -> Result<Result<Client, authzed::Error>, CommandError> {
+    // Certificates are read from files, which may be pipes that nobody opens.
+    let (config, runtime) = (connection.config().clone(), Handle::current());
+    unblocked(move || Ok::<_, CommandError>(runtime.block_on(Client::connect(&config)))).await
+}
+
 /// Connects and makes first contact: within 5 s it is known whether the server is there, speaks
 /// TLS or not, and takes the token.
 ///
@@ -12,9 +25,7 @@ use tokio::runtime::Handle;
 ///
 /// Exit 75 or 77, saying which of these it was.
 pub async fn connect(connection: &Connection) -> Result<Client, CommandError> {
-    // Certificates are read from files, which may be pipes that nobody opens.
-    let (config, runtime) = (connection.config().clone(), Handle::current());
-    let client = unblocked(move || runtime.block_on(Client::connect(&config))).await?;
+    let client = first_contact(connection).await??;
     let Config {
         endpoint,
         token,

@@ -8,6 +8,32 @@ pub fn datastore_id(token: &str) -> Option<String> {
     authzed::zedtoken::decode(token).ok()?.datastore_id
 }
 
+/// What two zedtokens show of whether they come from one datastore.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sameness {
+    /// From this one, both of them.
+    Same(String),
+    /// Neither names its datastore, and their revisions have one form.
+    Unknown,
+    /// Only one names its datastore, and their revisions have one form.
+    HalfKnown,
+    /// From two.
+    Different,
+}
+
+impl Sameness {
+    /// Compares two zedtokens.
+    #[must_use]
+    pub fn of(source: &str, target: &str) -> Self {
+        match (datastore_id(source), datastore_id(target)) {
+            (Some(source), Some(target)) if source == target => Self::Same(source),
+            (None, None) if form(source) == form(target) => Self::Unknown,
+            (None, Some(_)) | (Some(_), None) if form(source) == form(target) => Self::HalfKnown,
+            _ => Self::Different,
+        }
+    }
+}
+
 /// Refuses a stream that comes from the datastore that it would be written to, or of which that cannot be
 /// known: servers up to SpiceDB v1.45 do not name it.
 ///
@@ -19,11 +45,11 @@ pub fn refuse_same_datastore(
     target: &str,
     endpoint: &str,
 ) -> Result<(), CommandError> {
-    let same = match (datastore_id(source), datastore_id(target)) {
-        (Some(source), Some(target)) if source == target => {
-            format!("the stream comes from the target's own datastore ({target} behind {endpoint})")
+    let same = match Sameness::of(source, target) {
+        Sameness::Same(id) => {
+            format!("the stream comes from the target's own datastore ({id} behind {endpoint})")
         }
-        (None, None) if form(source) == form(target) => {
+        Sameness::Unknown => {
             return Err(CommandError::usage(format!(
                 "whether the stream comes from the target's own datastore, behind {endpoint}, cannot be known: \
                  the zedtokens of neither name one (SpiceDB v1.45 and older)"
@@ -33,14 +59,14 @@ pub fn refuse_same_datastore(
                  are the same or not",
             ));
         }
-        (None, _) | (_, None) if form(source) == form(target) => {
+        Sameness::HalfKnown => {
             tracing::warn!(
                 "whether the stream comes from the target's own datastore, behind {endpoint}, is not known: only \
                  one of their zedtokens names it (SpiceDB v1.45 and older do not)"
             );
             return Ok(());
         }
-        _ => return Ok(()),
+        Sameness::Different => return Ok(()),
     };
     Err(CommandError::usage(same).hint(
         "source and target are the same: check --context or --endpoint of both ends; to put a backup \

@@ -1,6 +1,6 @@
 //! The calls about the schema, and the newest revision, which their answers hold.
 
-use crate::call::Rpc;
+use crate::call::{self, Rpc};
 use crate::client::Client;
 use crate::error::{Error, Kind};
 use crate::offers;
@@ -30,6 +30,36 @@ impl Client {
             })),
             Err(error) if error.kind() == Kind::NoSchema => Ok(None),
             Err(error) => Err(error),
+        }
+    }
+
+    /// The version of the server, such as `v1.56.0`; `None` where it keeps that to itself
+    /// (`--disable-version-response`), or refuses the call before it is asked.
+    ///
+    /// An answer that is an error may have it as well: a server without a schema answers with one.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading the schema that may pass.
+    pub async fn server_version(&self) -> Result<Option<String>, Error> {
+        let (rpc, limit) = (Rpc::READ_SCHEMA.asking_version(), self.timeout());
+        let (transport, unknown) = (self.transport(), self.unknown.clone());
+        let call = async {
+            let request = v1::ReadSchemaRequest {};
+            let opened = call::open(transport, rpc, request, Some(limit), unknown).await?;
+            let answer = call::only_with_version::<v1::ReadSchemaResponse>(opened);
+            answer.await.map(|(_, version)| version)
+        };
+        let call = async {
+            call.await
+                .or_else(|status| match call::version_in(status.metadata()) {
+                    None => Err(status),
+                    version => Ok(version),
+                })
+        };
+        match self.in_time(rpc.name(), limit, call).await {
+            Err(error) if !error.is_transient() => Ok(None),
+            answer => answer,
         }
     }
 

@@ -191,6 +191,8 @@ fn kind_of_unknown(message: &str) -> Kind {
         Kind::StreamTimeout
     } else if contains("could not convert context parameter")
         || contains("unknown parameter `")
+        // v1.40 to v1.45 have expiries only with a flag (read off the source of v1.45.4).
+        || contains("support for expiring relationships is not enabled")
         // An id that is not checked before it is put together, with a bulk import.
         || contains("invalid resource id")
         || contains("invalid subject id")

@@ -147,6 +147,11 @@ fn kinds_without_a_reason_follow_from_code_and_text() {
         (Unknown, "unknown parameter `zzz`", Kind::Refused),
         (
             Unknown,
+            "support for expiring relationships is not enabled",
+            Kind::Refused,
+        ),
+        (
+            Unknown,
             r"invalid resource id; must match ([a-zA-Z0-9/_|\-=+]{1,})",
             Kind::Refused,
         ),

@@ -2,7 +2,7 @@
 # from tests/servers/spicedb, which builds or installs what is missing.
 
 PREFIX ?= /usr/local
-PROGRAMS = spice-export spice-import spice-revision spice-watch spice-apply spice-digest spice-diff spice-convert spice-map spice-check spice-migrate
+PROGRAMS = spice-export spice-import spice-revision spice-watch spice-apply spice-digest spice-diff spice-convert spice-map spice-check spice-preflight spice-migrate
 STATE = $(CURDIR)/target/test-servers
 TEST_THREADS ?= 6
 NEXTEST_VERSION = 0.9.128

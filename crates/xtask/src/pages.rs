@@ -20,7 +20,7 @@ pub(crate) struct Args {
 }
 
 /// Every program of the suite.
-fn programs() -> [Command; 11] {
+fn programs() -> [Command; 12] {
     [
         spice_export::Export::command(),
         spice_import::Import::command(),
@@ -32,6 +32,7 @@ fn programs() -> [Command; 11] {
         spice_convert::Convert::command(),
         spice_map::Map::command(),
         spice_check::Check::command(),
+        spice_preflight::Preflight::command(),
         spice_migrate::Migrate::command(),
     ]
 }

@@ -1,0 +1,98 @@
+//! Judges what was seen. Every function here is pure: facts in, findings out.
+//!
+//! | module | judges |
+//! |---|---|
+//! | [`contact`] | whether the server is there, TLS, the token |
+//! | [`rights`] | the calls that the token may make, and a read-only server |
+//! | [`datastore`] | kinds of datastores, versions, zedtokens, one datastore behind both ends |
+//! | [`watch`] | whether changes can be followed, there and back |
+//! | [`schema`] | whether the target takes the schema, and what it holds |
+//! | [`limits`] | limits of both servers, and the largest of a sample |
+//! | [`history`] | whether the history outlasts the copy |
+//! | [`expiry`] | precision of expiries, and clocks |
+
+mod contact;
+mod datastore;
+mod expiry;
+mod history;
+mod limits;
+mod rights;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+use std::time::Duration;
+
+use crate::facts::{Facts, SchemaFit, SchemaText};
+use crate::finding::{Finding, Place, Severity};
+use crate::steps::Steps;
+
+/// What is planned.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) steps: Steps,
+    /// How long the source keeps its history, if that was given.
+    pub(crate) gc_window: Option<Duration>,
+    /// About how many relationships the source holds, if that was given.
+    pub(crate) relationships: Option<u64>,
+    /// Whether the target may hold relationships.
+    pub(crate) may_be_filled: bool,
+}
+
+/// What is known of both ends.
+pub(crate) struct Ends<'a> {
+    pub(crate) source: Option<&'a Facts>,
+    pub(crate) target: Option<&'a Facts>,
+    /// Of two ends that were both reached.
+    pub(crate) fit: Option<&'a SchemaFit>,
+}
+
+/// All findings, the worst first, and of these the source's before the target's.
+pub(crate) fn judge(ends: &Ends<'_>, plan: &Plan) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let sides = [(Place::Source, ends.source), (Place::Target, ends.target)];
+    let sides = sides
+        .into_iter()
+        .filter_map(|(place, facts)| Some((place, facts?)));
+    for (place, facts) in sides {
+        findings.extend(contact::judge(place, facts));
+        if facts.contact.is_err() {
+            continue;
+        }
+        findings.extend(rights::judge(place, facts, ends, plan));
+        findings.extend(datastore::judge(place, facts, plan));
+        findings.extend(watch::judge(place, facts, plan));
+        findings.extend(limits::judge(place, facts));
+        findings.extend(expiry::clock(place, facts));
+        match place {
+            Place::Source => {
+                findings.extend(history::judge(facts, ends.target, plan));
+                if ends.fit.is_none() && facts.schema == SchemaText::None {
+                    findings.push(schema::none(facts));
+                }
+            }
+            _ => findings.extend(schema::holding(facts, plan)),
+        }
+    }
+    let reached = |facts: Option<&'_ Facts>| facts.is_some_and(|facts| facts.contact.is_ok());
+    if let (Some(source), Some(target)) = (ends.source, ends.target)
+        && reached(ends.source)
+        && reached(ends.target)
+    {
+        findings.extend(datastore::both(source, target, plan));
+        findings.extend(ends.fit.map(|fit| schema::fit(fit, source, target)));
+        findings.extend(limits::both(source, target, plan));
+        findings.extend(expiry::both(source, target));
+    }
+    findings.sort_by_key(|finding| (std::cmp::Reverse(finding.severity), finding.place));
+    findings
+}
+
+/// How bad it is where it matters only for steps that are planned.
+fn if_planned(is_planned: bool) -> Severity {
+    match is_planned {
+        true => Severity::Fails,
+        false => Severity::Warns,
+    }
+}

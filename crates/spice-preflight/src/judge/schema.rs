@@ -1,0 +1,100 @@
+//! Whether the target takes the source's schema, and what the target holds.
+
+use super::{Plan, if_planned};
+use crate::facts::{Facts, SchemaFit};
+use crate::finding::{Finding, Place};
+
+const CHECK: &str = "schema";
+
+pub(super) fn fit(fit: &SchemaFit, source: &Facts, target: &Facts) -> Finding {
+    let (from, to) = (&source.endpoint, &target.endpoint);
+    let holds = target.sample.is_some_and(|sample| sample.relationships > 0);
+    match fit {
+        SchemaFit::Equal => {
+            Finding::ok(Place::Target, CHECK, format!("{to} has the schema of {from}"))
+        }
+        SchemaFit::TargetHasNone { is_tried: true } => Finding::ok(
+            Place::Target,
+            CHECK,
+            format!("{to} has no schema, and parses that of {from}"),
+        ),
+        SchemaFit::TargetHasNone { is_tried: false } => Finding::ok(
+            Place::Target,
+            CHECK,
+            format!(
+                "{to} has no schema; whether it takes that of {from} cannot be asked without DiffSchema"
+            ),
+        ),
+        SchemaFit::SourceHasNone => none(source),
+        SchemaFit::Differs(difference) => Finding::fails(
+            Place::Target,
+            CHECK,
+            format!("the schema of {to} is not that of {from}: {difference}"),
+        )
+        .why(match holds {
+            true => {
+                "the import refuses such a target. Writing the source's schema is refused while \
+                 relationships are there under what it leaves out"
+            }
+            false => "the import refuses such a target",
+        })
+        .remedy(
+            "empty the target, its schema as well; or write the source's schema to it: spice-import --schema \
+             write",
+        ),
+        SchemaFit::Refused(message) => Finding::fails(
+            Place::Target,
+            CHECK,
+            format!("{to} does not take the schema of {from}: {message}"),
+        )
+        .why("the import begins with the schema")
+        .remedy(
+            "upgrade the target's SpiceDB to the version of the source, or take out of the schema what it does \
+             not know",
+        ),
+        SchemaFit::Unknown(message) => Finding::warns(
+            Place::Target,
+            CHECK,
+            format!("whether {to} takes the schema of {from} is not known: {message}"),
+        )
+        .why("the import begins with the schema, and refuses a target that has another one")
+        .remedy("remove what the other findings name; then run the same command again"),
+    }
+}
+
+/// A source without a schema.
+pub(super) fn none(source: &Facts) -> Finding {
+    let found = format!("{} has no schema", source.endpoint);
+    Finding::fails(Place::Source, CHECK, found)
+        .why("there is nothing to migrate")
+        .remedy("is it the right server? correct --from, or the endpoint in its context")
+}
+
+/// What the target holds.
+pub(super) fn holding(facts: &Facts, plan: &Plan) -> Option<Finding> {
+    const CHECK: &str = "target";
+    let sample = facts.sample?;
+    let endpoint = &facts.endpoint;
+    let count = sample.relationships;
+    if count == 0 {
+        return Some(Finding::ok(
+            Place::Target,
+            CHECK,
+            format!("{endpoint} holds no relationships"),
+        ));
+    }
+    let at_least = if sample.is_complete { "" } else { "at least " };
+    let found = format!("{endpoint} holds {at_least}{count} relationships");
+    let finding = Finding::new(if_planned(!plan.may_be_filled), Place::Target, CHECK, found);
+    Some(match plan.may_be_filled {
+        true => finding
+            .why("what differs there is kept, skipped or overwritten by --on-conflict; what only it holds stays")
+            .remedy("compare both ends after the copy: spice-migrate check, or verify"),
+        false => finding
+            .why("the import refuses a target that holds relationships which are not from this migration")
+            .remedy(
+                "empty it, or name another target; only if they are meant to be there: --on-conflict \
+                 fail|skip|touch",
+            ),
+    })
+}

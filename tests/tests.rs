@@ -20,6 +20,7 @@
 //! | [`hostile`] | a server that lies, hangs or breaks the rules gets an error, in time, and little memory |
 //! | [`map`] | a renamed or redacted stream loads, is followed and compared, and means the same |
 //! | [`migrate`] | `spice-migrate`, as an operator runs it |
+//! | [`preflight`] | what would make a migration fail is named before anything is written |
 //! | [`recipes`] | `scripts/{copy,follow,cutover,repair}`, as an operator runs them |
 //! | [`schema`] | schemas of every form of comment and syntax are moved, and known again |
 //! | [`servers`] | `tests/servers/spicedb` finds the server to start |
@@ -48,6 +49,7 @@ mod format;
 mod hostile;
 mod map;
 mod migrate;
+mod preflight;
 mod recipes;
 mod schema;
 mod servers;

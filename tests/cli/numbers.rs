@@ -50,7 +50,7 @@ const VALUES: &[&str] = &[
     "",
 ];
 
-fn commands() -> [clap::Command; 10] {
+fn commands() -> [clap::Command; 11] {
     [
         spice_export::Export::command(),
         spice_import::Import::command(),
@@ -62,6 +62,7 @@ fn commands() -> [clap::Command; 10] {
         spice_convert::Convert::command(),
         spice_map::Map::command(),
         spice_check::Check::command(),
+        spice_preflight::Preflight::command(),
     ]
 }
 
@@ -172,6 +173,7 @@ fn program(name: &str, flag: &str, context: &str, since: &str, snapshot: &Path) 
             let program = program.args(["--context", context, "--no-trailer"]);
             program.input(format!("{update}\n"))
         }
+        "spice-preflight" => program.args(["--from", context]),
         _ => program
             .args(["--context", context, "--at", since])
             .arg(snapshot),

@@ -155,6 +155,10 @@ fn signal_ends_what_waits_before_the_first_request() {
             let program = Program::new("spice-revision").args(["--head", "--context", "a"]);
             program.env("SPICE_CONTEXTS", &pipe)
         }),
+        state("preflight, contexts", Killed, &|| {
+            let program = Program::new("spice-preflight").args(["--from", "a", "--to", "b"]);
+            program.env("SPICE_CONTEXTS", &pipe)
+        }),
         state("export, output", Killed, &|| {
             bare("spice-export").arg("--output").arg(&pipe)
         }),

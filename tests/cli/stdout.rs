@@ -78,6 +78,7 @@ fn closed_stdout_is_an_error_before_anything_is_done() {
         format!("spice-convert {stream}"),
         format!("spice-map --rename tenant/=org/ {stream}"),
         format!("spice-check {context} --sample 0"),
+        format!("spice-preflight --from {}", server.context()),
     ] {
         let finished = closed(&command);
         assert_eq!(finished.code(), Some(1), "{command}: {}", finished.stderr);

@@ -12,6 +12,12 @@ use authzed::v1::{Consistency, ReflectSchemaResponse, ReflectionSchemaDiff};
 use spice_cli::CommandError;
 use spice_cli::display::few;
 
+/// Whether a schema shows that relationships can expire: versions before v1.40 do not know its flag.
+#[must_use]
+pub fn uses_expiration(text: &str) -> bool {
+    text.lines().any(|line| line.trim() == "use expiration")
+}
+
 /// How a server's schema differs from `text`, in words; `None` if nothing does.
 ///
 /// DiffSchema compares what is stored with what it parses, so that a schema differs from the very text

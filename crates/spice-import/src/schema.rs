@@ -3,7 +3,7 @@
 use authzed::Client;
 use authzed::v1::Consistency;
 use spice_cli::{CommandError, Exit};
-use spice_client::schema::differences;
+use spice_client::schema::{differences, uses_expiration};
 
 use crate::SchemaMode;
 
@@ -63,7 +63,7 @@ pub(crate) async fn is_to_be_written(
 /// Whether the target's version has what the schema uses. Otherwise its error would be that it does not parse, and only
 /// when it is written.
 fn is_known(client: &Client, endpoint: &str, schema: &str) -> Result<(), CommandError> {
-    if client.offers().expiry || !schema.lines().any(|line| line.trim() == "use expiration") {
+    if client.offers().expiry || !uses_expiration(schema) {
         return Ok(());
     }
     Err(CommandError::new(

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use authzed::{Code, DatastoreKind, Kind};
+use spice_client::schema::uses_expiration;
 
 use crate::steps::Call;
 
@@ -57,6 +58,14 @@ impl Answer {
             | Kind::MessageTooLarge => Self::Allowed,
             _ if failure.passes => Self::Unsure(failure.message.clone()),
             _ => Self::Failed(failure.message.clone()),
+        }
+    }
+
+    /// Of a call that fails, and holds nothing that a server would refuse.
+    pub(crate) fn of_failure(failure: &Failure) -> Self {
+        match Self::of::<()>(&Err(failure.clone())) {
+            Self::Allowed => Self::Failed(failure.message.clone()),
+            answer => answer,
         }
     }
 }
@@ -127,16 +136,21 @@ impl SchemaText {
 
     /// Whether it shows that relationships can expire.
     pub(crate) fn has_expiration(&self) -> bool {
-        let mut lines = self.text().unwrap_or_default().lines();
-        lines.any(|line| line.trim() == "use expiration")
+        self.text().is_some_and(uses_expiration)
     }
 }
 
 /// Whether the source's schema can be the target's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SchemaFit {
-    /// One of them could not be read, or they could not be compared.
+    /// One of them could not be read, or they could not be compared. What prevents it is named among the
+    /// calls.
     Unknown(String),
+    /// The comparison failed. `passes`: it may succeed a moment later.
+    Failed {
+        message: String,
+        passes: bool,
+    },
     SourceHasNone,
     /// The target has none, and parses the source's. `is_tried`: whether that could be asked.
     TargetHasNone {
@@ -333,6 +347,9 @@ pub(crate) mod tests {
         assert_eq!(answer(Kind::ReadOnly), Answer::ReadOnly);
         assert!(matches!(answer(Kind::Deadline), Answer::Unsure(_)));
         assert!(matches!(answer(Kind::Malformed), Answer::Failed(_)));
+        let failed = |kind| Answer::of_failure(&failure(kind, None));
+        assert!(matches!(failed(Kind::Refused), Answer::Failed(_)));
+        assert!(matches!(failed(Kind::Denied), Answer::Denied(_)));
     }
 
     #[test]

@@ -24,6 +24,9 @@ mod watch;
 
 use std::time::Duration;
 
+use spice_client::same_datastore::Sameness;
+use spice_client::settle::INTEGER_SETTLE;
+
 use crate::facts::{Facts, SchemaFit, SchemaText};
 use crate::finding::{Finding, Place, Severity};
 use crate::steps::Steps;
@@ -34,10 +37,22 @@ pub(crate) struct Plan {
     pub(crate) steps: Steps,
     /// How long the source keeps its history, if that was given.
     pub(crate) gc_window: Option<Duration>,
+    /// How long revisions of the source settle, if that was given.
+    pub(crate) settle: Option<Duration>,
     /// About how many relationships the source holds, if that was given.
     pub(crate) relationships: Option<u64>,
     /// Whether the target may hold relationships.
     pub(crate) may_be_filled: bool,
+}
+
+impl Plan {
+    /// How long revisions of this source settle.
+    fn settle(&self, source: &Facts) -> Duration {
+        self.settle.unwrap_or(match source.kind().needs_settling() {
+            true => INTEGER_SETTLE,
+            false => Duration::ZERO,
+        })
+    }
 }
 
 /// What is known of both ends.
@@ -48,9 +63,20 @@ pub(crate) struct Ends<'a> {
     pub(crate) fit: Option<&'a SchemaFit>,
 }
 
+impl Ends<'_> {
+    /// What the zedtokens of both show of whether they are one datastore.
+    fn sameness(&self) -> Option<Sameness> {
+        let head = |facts: Option<&'_ Facts>| facts.and_then(|facts| facts.head.clone());
+        Some(Sameness::of(&head(self.source)?, &head(self.target)?))
+    }
+}
+
 /// All findings, the worst first, and of these the source's before the target's.
 pub(crate) fn judge(ends: &Ends<'_>, plan: &Plan) -> Vec<Finding> {
     let mut findings = Vec::new();
+    let sameness = ends.sameness();
+    // Then what the target holds is the source's. Nothing may propose to empty it.
+    let is_one = matches!(sameness, Some(Sameness::Same(_)));
     let sides = [(Place::Source, ends.source), (Place::Target, ends.target)];
     let sides = sides
         .into_iter()
@@ -72,7 +98,8 @@ pub(crate) fn judge(ends: &Ends<'_>, plan: &Plan) -> Vec<Finding> {
                     findings.push(schema::none(facts));
                 }
             }
-            _ => findings.extend(schema::holding(facts, plan)),
+            _ if is_one => {}
+            _ => findings.extend(schema::holding(facts, sameness.as_ref(), plan)),
         }
     }
     let reached = |facts: Option<&'_ Facts>| facts.is_some_and(|facts| facts.contact.is_ok());
@@ -80,7 +107,9 @@ pub(crate) fn judge(ends: &Ends<'_>, plan: &Plan) -> Vec<Finding> {
         && reached(ends.source)
         && reached(ends.target)
     {
-        findings.extend(datastore::both(source, target, plan));
+        if let Some(sameness) = &sameness {
+            findings.extend(datastore::both(source, target, sameness, plan));
+        }
         findings.extend(ends.fit.map(|fit| schema::fit(fit, source, target)));
         findings.extend(limits::both(source, target, plan));
         findings.extend(expiry::both(source, target));

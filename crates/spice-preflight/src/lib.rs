@@ -25,7 +25,7 @@ use spice_cli::log::LogArgs;
 use spice_cli::settings::Settings;
 use spice_cli::values::{parse_duration, parse_timeout};
 use spice_cli::{CommandError, Connection, Exit, Program, Shutdown, stdio};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::finding::{Place, Verdict};
 use crate::judge::{Ends, Plan};
@@ -58,6 +58,10 @@ pub struct Preflight {
     /// About how many relationships the source holds [default: what the sample counts].
     #[arg(long, value_name = "COUNT")]
     relationships: Option<u64>,
+    /// How long a revision of the source is to be known before it is used, as in spice-migrate plan
+    /// [default: 35s on MySQL and memory, 0s elsewhere].
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, allow_hyphen_values = true)]
+    settle: Option<Duration>,
     /// For how long relationships of the source are read, for a rate and the largest of them.
     #[arg(
         long, value_name = "DURATION", default_value = "3s", value_parser = parse_duration,
@@ -143,6 +147,7 @@ impl Preflight {
         let plan = Plan {
             steps: self.steps,
             gc_window: self.gc_window,
+            settle: self.settle,
             relationships: self.relationships,
             may_be_filled: self.on_conflict.is_some(),
         };
@@ -169,7 +174,11 @@ impl Preflight {
         let Some(context) = context else {
             return Ok(None);
         };
-        let connection = self.connection(context).await?;
+        // A token command may take its time.
+        let connection = match timeout_at(deadline, self.connection(context)).await {
+            Ok(connection) => connection?,
+            Err(_) => return Ok(Some(end::without_settings(context))),
+        };
         let look = Look {
             place,
             steps: self.steps,
@@ -189,7 +198,8 @@ impl Preflight {
                 ..Settings::default()
             },
         };
-        args.resolve().await
+        let resolved = args.resolve().await;
+        resolved.map_err(|error| error.context(format_args!("[{context}]")))
     }
 
     fn print(&self, report: &Report<'_>) -> Result<(), CommandError> {

@@ -23,16 +23,43 @@ pub(super) fn judge(place: Place, facts: &Facts) -> Vec<Finding> {
         _ => "does not answer as SpiceDB does",
     };
     let message = format!("{endpoint} {what}: {}", failure.message);
+    let hint = match failure.hint.as_str() {
+        "" => "is --endpoint the server's gRPC port?",
+        hint => hint,
+    };
     let finding = Finding::fails(place, CHECK, message)
-        .why("nothing else was looked at at this end")
-        .remedy(match failure.hint.as_str() {
-            "" => "is --endpoint, or endpoint in the context, the server's gRPC port?",
-            hint => hint,
-        });
+        .why("nothing else of this end could be checked")
+        .remedy(in_context(hint, &facts.context));
     vec![match failure.passes {
         true => finding.passing(),
         false => finding,
     }]
+}
+
+/// A hint that names flags of other programs: this one takes contexts, whose keys have the same names.
+fn in_context(hint: &str, context: &str) -> String {
+    const KEYS: [&str; 10] = [
+        "--endpoint HOST:PORT",
+        "--endpoint",
+        "--token-file",
+        "--insecure",
+        "--certificate-path",
+        "--no-verify-ca",
+        "--hostname-override",
+        "--client-certificate-path",
+        "--client-key-path",
+        "--proxy",
+    ];
+    let named = KEYS.iter().filter(|key| hint.contains(**key));
+    let text = named.fold(hint.to_owned(), |text, key| {
+        let name = key.trim_start_matches('-');
+        let name = name.split(' ').next().unwrap_or(name);
+        text.replace(key, name)
+    });
+    match text == hint {
+        true => text,
+        false => format!("{text} (keys of [{context}] in the contexts file)"),
+    }
 }
 
 fn reached(place: Place, facts: &Facts) -> Finding {
@@ -56,5 +83,23 @@ fn reached(place: Place, facts: &Facts) -> Finding {
         )
         .why("anybody on the way can read the token and change what is copied")
         .remedy("give the server a certificate (--grpc-tls-cert-path), and drop insecure"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::in_context;
+
+    #[test]
+    fn hint_names_keys_of_the_context_instead_of_flags() {
+        let tls =
+            "name its authority with --certificate-path, or trust everyone with --no-verify-ca";
+        assert_eq!(
+            in_context(tls, "new"),
+            "name its authority with certificate-path, or trust everyone with no-verify-ca (keys of [new] in \
+             the contexts file)"
+        );
+        let time = "raise --request-timeout and --timeout";
+        assert_eq!(in_context(time, "new"), time);
     }
 }

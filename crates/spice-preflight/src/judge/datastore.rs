@@ -2,12 +2,12 @@
 
 use authzed::{DatastoreKind, Written};
 use spice_client::same_datastore::{Sameness, datastore_id};
-use spice_client::settle::INTEGER_SETTLE;
 use spice_client::touch::Skips;
 
 use super::Plan;
-use crate::facts::Facts;
+use crate::facts::{Answer, Facts};
 use crate::finding::{Finding, Place};
+use crate::steps::Call;
 
 pub(super) fn judge(place: Place, facts: &Facts, plan: &Plan) -> Vec<Finding> {
     let mut findings = vec![kind(place, facts, plan)];
@@ -34,22 +34,31 @@ fn kind(place: Place, facts: &Facts, plan: &Plan) -> Finding {
         None => "a SpiceDB that keeps its version to itself".to_owned(),
     };
     if facts.head.is_none() {
-        return Finding::warns(
-            place,
-            CHECK,
-            format!("which datastore {endpoint} has is not known: it gave no revision"),
-        )
-        .why("what follows from the kind of datastore was not looked at")
-        .remedy("give the token the right to call ReadSchema");
+        let found = format!("which datastore {endpoint} has is not known: it gave no revision");
+        let why = "what follows from the kind of datastore was not looked at";
+        let givers = [Call::ReadSchema, Call::ReflectSchema, Call::CheckBulk];
+        let denied = givers
+            .into_iter()
+            .find(|call| matches!(facts.answers.get(call), Some(Answer::Denied(_))));
+        return match denied {
+            // That is a finding of its own.
+            Some(call) => Finding::warns(place, CHECK, found)
+                .why(why)
+                .remedy(format!("give the token the right to call {}", call.name())),
+            None => Finding::fails(place, CHECK, found)
+                .why(why)
+                .remedy("run the same command again when the server answers")
+                .passing(),
+        };
     }
     let id = facts.head.as_deref().and_then(datastore_id);
     let id = id.map_or_else(|| "without a name".to_owned(), |id| format!("id {id}"));
-    let settles = match kind.needs_settling() && place == Place::Source {
-        true => format!(
+    let settles = match plan.settle(facts) {
+        settle if settle.is_zero() || place == Place::Target => String::new(),
+        settle => format!(
             "; a revision settles for {} s before it is used (--settle)",
-            INTEGER_SETTLE.as_secs()
+            settle.as_secs_f64()
         ),
-        false => String::new(),
     };
     let found = format!("{endpoint} is {version} on {kind}, {id}{settles}");
     match kind {
@@ -58,8 +67,16 @@ fn kind(place: Place, facts: &Facts, plan: &Plan) -> Finding {
                 .why("which of the two it is decides whether there is a way back by reverse")
                 .remedy(declare(&facts.context))
         }
-        // Judged with its Watch.
-        DatastoreKind::MemoryOrSpanner if plan.steps.follows() => Finding::ok(place, CHECK, found),
+        DatastoreKind::MemoryOrSpanner if plan.steps.follows() => Finding::fails(
+            place,
+            CHECK,
+            format!(
+                "{endpoint} is in memory or on Spanner, and its answers do not show which. Spanner cannot be \
+                 followed"
+            ),
+        )
+        .why("follow and cutover read the source's changes")
+        .remedy(declare(&facts.context)),
         DatastoreKind::Unknown => Finding::warns(place, CHECK, found)
             .why("the form of its revisions is not known to this version")
             .remedy(declare(&facts.context)),
@@ -68,7 +85,7 @@ fn kind(place: Place, facts: &Facts, plan: &Plan) -> Finding {
 }
 
 /// How the kind of a datastore is declared.
-pub(super) fn declare(context: &str) -> String {
+fn declare(context: &str) -> String {
     format!("write datastore = \"...\" with its kind into [{context}] of the contexts file")
 }
 
@@ -110,14 +127,17 @@ fn skipped_touches(facts: &Facts) -> Option<Finding> {
     )
 }
 
-pub(super) fn both(source: &Facts, target: &Facts, plan: &Plan) -> Vec<Finding> {
-    let (Some(from), Some(to)) = (&source.head, &target.head) else {
-        return Vec::new();
-    };
-    vec![
-        same_datastore(source, target, &Sameness::of(from, to)),
-        zedtokens(source, target, plan),
-    ]
+pub(super) fn both(
+    source: &Facts,
+    target: &Facts,
+    sameness: &Sameness,
+    plan: &Plan,
+) -> Vec<Finding> {
+    let mut findings = vec![same_datastore(source, target, sameness)];
+    if !matches!(sameness, Sameness::Same(_)) {
+        findings.push(zedtokens(source, target, plan));
+    }
+    findings
 }
 
 fn same_datastore(source: &Facts, target: &Facts, sameness: &Sameness) -> Finding {

@@ -24,7 +24,10 @@ pub(super) fn judge(place: Place, facts: &Facts, ends: &Ends<'_>, plan: &Plan) -
             }
             Some(Answer::Unsure(message)) => findings.push(
                 failed(need, severity, message)
-                    .remedy("run the same command again when the server answers")
+                    .remedy(
+                        "run the same command again when the server answers; --request-timeout and \
+                         --timeout give it longer",
+                    )
                     .passing(),
             ),
             Some(Answer::Failed(message)) => findings.push(

@@ -1,8 +1,10 @@
 //! Whether the target takes the source's schema, and what the target holds.
 
+use spice_client::same_datastore::Sameness;
+
 use super::{Plan, if_planned};
 use crate::facts::{Facts, SchemaFit};
-use crate::finding::{Finding, Place};
+use crate::finding::{Finding, Place, Severity};
 
 const CHECK: &str = "schema";
 
@@ -18,13 +20,15 @@ pub(super) fn fit(fit: &SchemaFit, source: &Facts, target: &Facts) -> Finding {
             CHECK,
             format!("{to} has no schema, and parses that of {from}"),
         ),
-        SchemaFit::TargetHasNone { is_tried: false } => Finding::ok(
+        SchemaFit::TargetHasNone { is_tried: false } => Finding::warns(
             Place::Target,
             CHECK,
             format!(
                 "{to} has no schema; whether it takes that of {from} cannot be asked without DiffSchema"
             ),
-        ),
+        )
+        .why("the import begins with the schema, and an older version does not parse each newer one")
+        .remedy("write the schema to an empty server of the target's version first, to try it"),
         SchemaFit::SourceHasNone => none(source),
         SchemaFit::Differs(difference) => Finding::fails(
             Place::Target,
@@ -52,14 +56,23 @@ pub(super) fn fit(fit: &SchemaFit, source: &Facts, target: &Facts) -> Finding {
             "upgrade the target's SpiceDB to the version of the source, or take out of the schema what it does \
              not know",
         ),
-        SchemaFit::Unknown(message) => Finding::warns(
-            Place::Target,
-            CHECK,
-            format!("whether {to} takes the schema of {from} is not known: {message}"),
-        )
-        .why("the import begins with the schema, and refuses a target that has another one")
-        .remedy("remove what the other findings name; then run the same command again"),
+        SchemaFit::Unknown(message) => unknown(Severity::Warns, from, to, message)
+            .remedy("remove what the other findings name; then run the same command again"),
+        SchemaFit::Failed {
+            message,
+            passes: true,
+        } => unknown(Severity::Fails, from, to, message)
+            .remedy("run the same command again when the server answers")
+            .passing(),
+        SchemaFit::Failed { message, .. } => unknown(Severity::Fails, from, to, message)
+            .remedy("look at the log of the target for DiffSchema"),
     }
+}
+
+fn unknown(severity: Severity, from: &str, to: &str, message: &str) -> Finding {
+    let found = format!("whether {to} takes the schema of {from} is not known: {message}");
+    Finding::new(severity, Place::Target, CHECK, found)
+        .why("the import begins with the schema, and refuses a target that has another one")
 }
 
 /// A source without a schema.
@@ -70,8 +83,8 @@ pub(super) fn none(source: &Facts) -> Finding {
         .remedy("is it the right server? correct --from, or the endpoint in its context")
 }
 
-/// What the target holds.
-pub(super) fn holding(facts: &Facts, plan: &Plan) -> Option<Finding> {
+/// What the target holds. Whoever empties it has to know that it is not the source.
+pub(super) fn holding(facts: &Facts, sameness: Option<&Sameness>, plan: &Plan) -> Option<Finding> {
     const CHECK: &str = "target";
     let sample = facts.sample?;
     let endpoint = &facts.endpoint;
@@ -92,9 +105,15 @@ pub(super) fn holding(facts: &Facts, plan: &Plan) -> Option<Finding> {
             .remedy("compare both ends after the copy: spice-migrate check, or verify"),
         false => finding
             .why("the import refuses a target that holds relationships which are not from this migration")
-            .remedy(
-                "empty it, or name another target; only if they are meant to be there: --on-conflict \
-                 fail|skip|touch",
-            ),
+            .remedy(match sameness {
+                Some(Sameness::Different) => {
+                    "name another target, or empty this one; only if they are meant to be there: \
+                     --on-conflict fail|skip|touch"
+                }
+                _ => {
+                    "make sure by hand that it is not the source; then name another target, or empty this \
+                     one; only if they are meant to be there: --on-conflict fail|skip|touch"
+                }
+            }),
     })
 }

@@ -20,6 +20,7 @@ fn plan() -> Plan {
     Plan {
         steps: Steps::All,
         gc_window: None,
+        settle: None,
         relationships: None,
         may_be_filled: false,
     }

@@ -1,8 +1,5 @@
 //! Whether changes can be followed: from the source there, and from the target back.
 
-use authzed::DatastoreKind;
-
-use super::datastore::declare;
 use super::{Plan, if_planned};
 use crate::facts::{Answer, Facts, Marker};
 use crate::finding::{Finding, Place};
@@ -65,18 +62,10 @@ fn followed(place: Place, facts: &Facts) -> Finding {
         .why(why)
         .remedy(fenced);
     }
-    if facts.kind() == DatastoreKind::MemoryOrSpanner {
-        return bad(format!(
-            "{endpoint} is in memory or on Spanner, and its answers do not show which; Spanner cannot be \
-             followed"
-        ))
-        .why(why)
-        .remedy(declare(&facts.context));
-    }
     if !facts.has.checkpoints {
         return bad(format!(
-            "the Watch of {endpoint} has no checkpoints (SpiceDB v1.44 has them), so where its changes end \
-             cannot be known"
+            "{endpoint} cannot be followed: its Watch has no checkpoints (SpiceDB v1.44 has them), so where \
+             its changes end cannot be known"
         ))
         .why(why)
         .remedy(format!("upgrade SpiceDB; or {fenced}"));
@@ -85,8 +74,8 @@ fn followed(place: Place, facts: &Facts) -> Finding {
         Some(Answer::Missing) => bad(format!("{endpoint} does not offer Watch"))
             .why(why)
             .remedy(format!(
-                "start its SpiceDB without --datastore-disable-watch-support, and its PostgreSQL with \
-                 track_commit_timestamp=on; or {fenced}"
+                "if its Watch is off, start its SpiceDB without --datastore-disable-watch-support, and its \
+                 PostgreSQL with track_commit_timestamp=on; or {fenced}"
             )),
         Some(Answer::Allowed) => Finding::ok(place, CHECK, opened(facts)),
         // Judged with the rights.

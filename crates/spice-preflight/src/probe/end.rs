@@ -37,6 +37,17 @@ pub(crate) struct Seen {
     pub(crate) probe: Option<Probe>,
 }
 
+/// An end whose token command did not end in time.
+pub(crate) fn without_settings(context: &str) -> Seen {
+    let mut facts = Facts::new(context, &format!("[{context}]"));
+    facts.contact = Err(Failure {
+        message: "its token-command did not end in time".to_owned(),
+        hint: "run that command by hand; or raise --timeout".to_owned(),
+        ..no_answer()
+    });
+    Seen { facts, probe: None }
+}
+
 /// Connects, and looks at a server.
 ///
 /// # Errors
@@ -126,7 +137,11 @@ impl Probe {
             facts.schema = match self.call(self.client.read_schema()).await {
                 Ok(Some(schema)) => SchemaText::Text(schema.text),
                 Ok(None) => SchemaText::None,
-                Err(_) => SchemaText::Unknown,
+                Err(failure) => {
+                    let answer = Answer::of_failure(&failure);
+                    facts.answers.insert(Call::ReadSchema, answer);
+                    SchemaText::Unknown
+                }
             };
         }
         facts.unknown_fields = self.unknown_fields().await;
@@ -245,11 +260,9 @@ impl Probe {
         let page = facts.limits.page.known();
         let sampled = self.sample(at, page, time, most).await;
         if let Err(failure) = &sampled {
-            let answer = Answer::of::<()>(&Err(failure.clone()));
-            // It was let in before.
-            if answer != Answer::Allowed {
-                facts.answers.insert(Call::Export, answer);
-            }
+            facts
+                .answers
+                .insert(Call::Export, Answer::of_failure(failure));
         }
         facts.sample = sampled.ok();
     }

@@ -2,11 +2,12 @@
 
 use authzed::Kind;
 use authzed::v1::Consistency;
+use spice_cli::Exit;
 use spice_client::schema;
 use tokio::time::timeout_at;
 
-use super::Probe;
-use crate::facts::{Has, SchemaFit, SchemaText};
+use super::{Probe, no_answer};
+use crate::facts::{Failure, Has, SchemaFit, SchemaText};
 
 impl Probe {
     /// Compares the source's schema with the one of this server, which is the target.
@@ -35,41 +36,71 @@ impl Probe {
                 SchemaFit::TargetHasNone { is_tried: false }
             }
             SchemaText::None => match self.parses(text).await {
-                Some(Err(refused)) => SchemaFit::Refused(refused),
-                parsed => SchemaFit::TargetHasNone {
-                    is_tried: parsed.is_some(),
-                },
+                Ok(()) => SchemaFit::TargetHasNone { is_tried: true },
+                Err(failure) => unparsed(failure),
             },
-            SchemaText::Text(_) => {
-                if has.schema_at_revision
-                    && let Some(Err(refused)) = self.parses(text).await
-                {
-                    return SchemaFit::Refused(refused);
-                }
-                self.difference(text).await
-            }
+            SchemaText::Text(_) => self.difference(text).await,
         }
     }
 
-    /// Whether the server parses a schema: DiffSchema does so before it compares. `None` where it did not
-    /// answer that.
-    async fn parses(&self, text: &str) -> Option<Result<(), String>> {
+    /// Whether the server parses a schema: DiffSchema does so before it compares.
+    async fn parses(&self, text: &str) -> Result<(), Failure> {
         let newest = Consistency::fully_consistent();
-        match self.call(self.client.diff_schema(newest, text)).await {
-            Ok(_) => Some(Ok(())),
-            Err(failure) if failure.kind == Kind::Refused => Some(Err(failure.message)),
-            Err(_) => None,
-        }
+        self.call(self.client.diff_schema(newest, text))
+            .await
+            .map(drop)
     }
 
+    /// As spice-import compares them.
     async fn difference(&self, text: &str) -> SchemaFit {
         let newest = Consistency::fully_consistent();
         let differences = schema::differences(&self.client, newest, text);
-        match timeout_at(self.until(), differences).await {
-            Ok(Ok(None)) => SchemaFit::Equal,
-            Ok(Ok(Some(difference))) => SchemaFit::Differs(difference),
-            Ok(Err(failure)) => SchemaFit::Unknown(failure.message().to_owned()),
-            Err(_) => SchemaFit::Unknown("no answer in time".to_owned()),
+        let failure = match timeout_at(self.until(), differences).await {
+            Ok(Ok(None)) => return SchemaFit::Equal,
+            Ok(Ok(Some(difference))) => return SchemaFit::Differs(difference),
+            Ok(Err(failure)) => failure,
+            Err(_) => return failed(no_answer()),
+        };
+        let message = failure.message().to_owned();
+        match failure.exit {
+            Exit::Denied => SchemaFit::Unknown(message),
+            Exit::TryAgain => SchemaFit::Failed {
+                message,
+                passes: true,
+            },
+            _ => match self.parses(text).await {
+                Err(failure) if is_refusal(&failure) => SchemaFit::Refused(failure.message),
+                _ => SchemaFit::Failed {
+                    message,
+                    passes: false,
+                },
+            },
         }
+    }
+}
+
+/// The server was asked, and does not take the text.
+fn is_refusal(failure: &Failure) -> bool {
+    matches!(
+        failure.kind,
+        Kind::Refused | Kind::MessageTooLarge | Kind::LimitExceeded
+    )
+}
+
+/// What it means for a target without a schema that a text was not parsed.
+fn unparsed(failure: Failure) -> SchemaFit {
+    match failure.kind {
+        _ if is_refusal(&failure) => SchemaFit::Refused(failure.message),
+        Kind::Denied | Kind::Unauthenticated | Kind::Unimplemented => {
+            SchemaFit::TargetHasNone { is_tried: false }
+        }
+        _ => failed(failure),
+    }
+}
+
+fn failed(failure: Failure) -> SchemaFit {
+    SchemaFit::Failed {
+        message: failure.message,
+        passes: failure.passes,
     }
 }

@@ -302,9 +302,14 @@ async fn pages_of_a_sample_are_within_the_limit() {
 async fn silent_watch_is_left_and_one_that_is_off_is_an_error() {
     let server = Server::new();
     server.script(WATCH, [Reply::silent()]);
+    server.script(READ_SCHEMA, [Reply::message(&schema_response("one", 7))]);
     let probe = probe(&server);
     let watched = probe.watch(Some(&token(7)), true).await.unwrap();
     assert_eq!((watched.first, watched.open.as_millis()), (None, 1_500));
+    // A server that has stopped answering is not an idle one.
+    server.script(READ_SCHEMA, [Reply::silent()]);
+    let failure = probe.watch(Some(&token(7)), false).await.unwrap_err();
+    assert_eq!(failure.kind, Kind::Deadline);
     server.script(WATCH, [Reply::message(&checkpoint(8)).silence()]);
     let watched = probe.watch(Some(&token(7)), false).await.unwrap();
     assert!(watched.first.is_some());
@@ -352,6 +357,8 @@ async fn schema_is_compared_without_writing_it() {
                 "parse error",
                 &[],
             ),
+            "away" => Reply::error(Code::Unavailable, "away"),
+            "denied" => Reply::error(Code::PermissionDenied, "may not"),
             _ => Reply::message(&DiffSchemaResponse::default()),
         }
     });
@@ -361,6 +368,14 @@ async fn schema_is_compared_without_writing_it() {
     assert_eq!(bad, SchemaFit::Refused("parse error".to_owned()));
     let none = fit(&server, Has::ALL, SchemaText::None, "b").await;
     assert_eq!(none, SchemaFit::TargetHasNone { is_tried: true });
+    let away = fit(&server, Has::ALL, SchemaText::None, "away").await;
+    assert!(matches!(away, SchemaFit::Failed { passes: true, .. }));
+    let away = fit(&server, Has::ALL, text("a"), "away").await;
+    assert!(matches!(away, SchemaFit::Failed { passes: true, .. }));
+    let denied = fit(&server, Has::ALL, SchemaText::None, "denied").await;
+    assert_eq!(denied, SchemaFit::TargetHasNone { is_tried: false });
+    let denied = fit(&server, Has::ALL, text("a"), "denied").await;
+    assert!(matches!(denied, SchemaFit::Unknown(_)));
     assert_eq!(
         fit(&server, Has::ALL, text("a"), "b").await,
         SchemaFit::Equal

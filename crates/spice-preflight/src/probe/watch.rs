@@ -34,7 +34,8 @@ impl Probe {
         })
     }
 
-    /// Opens a Watch, and leaves it after its first response or a short silence.
+    /// Opens a Watch, and leaves it after its first response or a short silence. A server that has stopped
+    /// answering is silent as well, so it is asked something else then.
     pub(crate) async fn watch(
         &self,
         since: Option<&str>,
@@ -50,6 +51,12 @@ impl Probe {
         };
         let open = began.elapsed();
         leave(responses, must_drain).await;
+        if first.is_none()
+            && let Err(failure) = self.call(self.client.head()).await
+            && failure.passes
+        {
+            return Err(failure);
+        }
         Ok(Watched { first, open })
     }
 

@@ -34,6 +34,30 @@ fn schema_that_is_not_taken_or_differs_fails() {
         "schema",
         "is not known",
     );
+    let untried = SchemaFit::TargetHasNone { is_tried: false };
+    let finding = only(&plan(), |_, _, fit| *fit = untried);
+    expect(
+        &finding,
+        Severity::Warns,
+        Place::Target,
+        "schema",
+        "cannot be asked",
+    );
+    for passes in [true, false] {
+        let failed = SchemaFit::Failed {
+            message: "no answer".to_owned(),
+            passes,
+        };
+        let finding = only(&plan(), |_, _, fit| *fit = failed);
+        expect(
+            &finding,
+            Severity::Fails,
+            Place::Target,
+            "schema",
+            "is not known",
+        );
+        assert_eq!(finding.passes, passes);
+    }
 }
 
 fn holds(count: u64, is_complete: bool) -> impl Fn(&mut Facts, &mut Facts, &mut SchemaFit) {
@@ -211,6 +235,11 @@ fn history_has_to_outlast_settling_and_markers() {
     };
     let finding = only(&copy, mysql);
     expect(&finding, Severity::Fails, Place::Source, "history", "35 s");
+    let settles = Plan {
+        settle: Some(Duration::from_secs(1)),
+        ..copy
+    };
+    assert_eq!(changed(&settles, mysql), []);
 }
 
 fn expiring(source: &mut Facts) {

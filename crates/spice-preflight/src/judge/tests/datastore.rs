@@ -9,8 +9,13 @@ use crate::facts::{Has, Marker};
 
 #[test]
 fn one_datastore_behind_both_ends_fails() {
+    // It is never proposed to empty the target then: it is the source.
     let finding = only(&plan(), |_, target, _| {
         target.head = Some(TOKENS[0].to_owned());
+        target.sample = Some(Sample {
+            relationships: 100,
+            ..Sample::default()
+        });
     });
     expect(
         &finding,
@@ -19,6 +24,7 @@ fn one_datastore_behind_both_ends_fails() {
         "same-datastore",
         "12345",
     );
+    assert!(!finding.remedy.contains("empty it"), "{finding:?}");
 }
 
 #[test]
@@ -127,10 +133,36 @@ fn source_that_is_memory_or_spanner_has_to_be_declared() {
         &finding,
         Severity::Fails,
         Place::Source,
-        "watch",
+        "datastore",
         "memory or on Spanner",
     );
     assert!(finding.remedy.contains("[old]"), "{finding:?}");
+}
+
+#[test]
+fn end_without_a_revision_is_undecided_unless_denied() {
+    let finding = only(&plan(), |_, target, _| target.head = None);
+    expect(
+        &finding,
+        Severity::Fails,
+        Place::Target,
+        "datastore",
+        "gave no revision",
+    );
+    assert!(finding.passes);
+    let findings = changed(&plan(), |_, target, _| {
+        target.head = None;
+        let denied = Answer::Denied("no".to_owned());
+        target.answers.insert(Call::ReadSchema, denied);
+    });
+    let found: Vec<_> = findings
+        .iter()
+        .map(|one| (one.severity, one.check))
+        .collect();
+    assert_eq!(
+        found,
+        [(Severity::Fails, "rights"), (Severity::Warns, "datastore")]
+    );
 }
 
 #[test]

@@ -132,13 +132,41 @@ pub(crate) struct Plan {
     #[arg(long)]
     pub(crate) fenced: bool,
     /// How long the source keeps its history (--datastore-gc-window of SpiceDB), which no API returns.
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", value_parser = span_not_zero)]
     pub(crate) gc_window: Option<Span>,
     /// Load into a target that holds relationships; what to do where one differs there.
     #[arg(long, value_name = "POLICY")]
     pub(crate) on_conflict: Option<OnConflict>,
+    /// Plan in spite of what spice-preflight predicts of this; the steps stop where it is so. Can be
+    /// given more than once.
+    #[arg(long, value_name = "CHECK")]
+    pub(crate) accept: Vec<Accept>,
     #[command(flatten)]
     pub(crate) settle: Settle,
+}
+
+/// The checks of spice-preflight that predict what a step finds out by itself, without harm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Accept {
+    /// The copy may outlast the source's history: then it ends with 4.
+    History,
+    /// A relationship may be too large for the target: then it is refused by name.
+    Limits,
+    /// A call was refused that changes nothing; the real one may be allowed.
+    Rights,
+}
+
+impl Accept {
+    pub(crate) const ALL: [Self; 3] = [Self::History, Self::Limits, Self::Rights];
+
+    /// As it is given, and as a finding names it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::History => "history",
+            Self::Limits => "limits",
+            Self::Rights => "rights",
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
+use crate::phase::Procedure;
 use crate::time::Span;
 
 /// A program with its arguments.
@@ -13,7 +14,7 @@ pub(crate) struct Command {
 }
 
 /// What every program that this one runs is called.
-pub(crate) const PROGRAMS: [&str; 8] = [
+pub(crate) const PROGRAMS: [&str; 9] = [
     "spice-revision",
     "spice-export",
     "spice-import",
@@ -22,6 +23,7 @@ pub(crate) const PROGRAMS: [&str; 8] = [
     "spice-digest",
     "spice-diff",
     "spice-check",
+    "spice-preflight",
 ];
 
 impl Command {
@@ -67,6 +69,33 @@ impl Command {
     pub(crate) fn quiet(self) -> Self {
         self.arg("--quiet")
     }
+}
+
+/// What is planned, for the checks before it.
+#[derive(Clone, Copy)]
+pub(crate) struct Preflight<'a> {
+    pub(crate) source: &'a str,
+    pub(crate) target: &'a str,
+    pub(crate) procedure: Procedure,
+    pub(crate) policy: Option<&'a str>,
+    pub(crate) gc_window: Option<&'a str>,
+    pub(crate) settle: Option<&'a str>,
+}
+
+/// Whether a migration would succeed: a list for people. Nothing is written.
+pub(crate) fn preflight(planned: &Preflight<'_>) -> Command {
+    let steps = match planned.procedure {
+        // What only verify --check-sample and reverse need is a warning.
+        Procedure::Live => "all",
+        Procedure::Fenced => "copy",
+    };
+    Command::new("spice-preflight")
+        .flag("--from", planned.source)
+        .flag("--to", planned.target)
+        .flag("--for", steps)
+        .flag_if("--on-conflict", planned.policy)
+        .flag_if("--gc-window", planned.gc_window)
+        .flag_if("--settle", planned.settle)
 }
 
 /// The newest revision of a server, once it has settled.
@@ -238,15 +267,6 @@ impl Watch<'_> {
 pub(crate) fn watch_live(context: &str, since: Since<'_>) -> Command {
     Command::at("spice-watch", context)
         .since(since)
-        .flag("--settle", "0s")
-        .quiet()
-}
-
-/// Whether a server's changes can be watched.
-pub(crate) fn watch_probe(context: &str, since: &str) -> Command {
-    Command::at("spice-watch", context)
-        .flag("--since", since)
-        .flag("--until-quiet", "100ms")
         .flag("--settle", "0s")
         .quiet()
 }

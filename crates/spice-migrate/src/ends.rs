@@ -15,8 +15,6 @@ use crate::suite::{CommandError, Exit, Outcome};
 pub(crate) struct Ends {
     pub(crate) source: End,
     pub(crate) target: End,
-    /// The source's newest revision.
-    pub(crate) head: String,
     /// Whether the source's revisions have to settle.
     pub(crate) settles: bool,
     /// How much of an expiry both keep.
@@ -60,10 +58,6 @@ pub(crate) async fn look(session: &Session, between: &Between) -> Outcome<Ends> 
     followable(session, between, &source.end.kind)?;
     let micros = |looked: &Looked| looked.value["expiryPrecision"] == "us";
     let ends = Ends {
-        head: source.value["token"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned(),
         settles: source.value["settles"] == true,
         precision: match micros(&source) && micros(&target) {
             true => "us",

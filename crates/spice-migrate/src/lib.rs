@@ -9,7 +9,7 @@
 //! | [`lock`], [`folder`] | one process of a step at a time; the folder |
 //! | [`commands`], [`process`], [`restart`] | command lines of the suite; programs that run, and run again |
 //! | [`ends`], [`compare`], [`records`], [`spool_view`] | what is known of both servers, of records, of the spool |
-//! | [`plan`], [`plan_text`], [`copy`], [`capture`], [`check`], [`follow`], [`resync`] | the steps |
+//! | [`plan`], [`preflight`], [`plan_text`], [`copy`], [`capture`], [`check`], [`follow`], [`resync`] | the steps |
 //! | [`verify`], [`schemas`], [`answers`] | both ends compared while they are written |
 //! | [`cutover`], [`cutover_compare`], [`drain`], [`leaks`], [`reverse`], [`abort`] | the switch, the way back, abort |
 //! | [`status`], [`safety`], [`verify_age`], [`rows`] | the lag of the target, and whether it is safe to cut over |
@@ -39,6 +39,7 @@ mod lock;
 pub mod phase;
 mod plan;
 mod plan_text;
+mod preflight;
 mod print;
 mod print_live;
 mod print_steps;

@@ -1,31 +1,34 @@
 //! `plan`: checks both ends, writes to neither, and prints the steps.
 
 use std::io::Write as _;
-use std::path::Path;
-use std::time::Duration;
 
 use crate::cli::{self, OnConflict};
-use crate::commands;
-use crate::ends::{self, Between, Ends};
+use crate::commands::Preflight;
+use crate::ends::{self, Between};
 use crate::phase::{Phase, Procedure, Refusal, Step, allows};
 use crate::plan_text::{self, Text};
-use crate::process::{Ended, Input, Output};
-use crate::records;
+use crate::preflight;
 use crate::session::Session;
 use crate::state::State;
-use crate::suite::{CommandError, Exit, Outcome};
+use crate::suite::{CommandError, Outcome};
+use crate::time::Span;
 
 /// Whether these flags fit what is known; before anything is made.
 pub(crate) fn may_begin(session: &Session, flags: &cli::Plan) -> Outcome {
     between(session, flags).map(drop)
 }
 
-/// What is to be planned.
-pub(crate) fn between(session: &Session, flags: &cli::Plan) -> Outcome<Between> {
-    let procedure = match flags.fenced {
+/// The procedure that the flags ask for.
+pub(crate) fn procedure(flags: &cli::Plan) -> Procedure {
+    match flags.fenced {
         true => Procedure::Fenced,
         false => Procedure::Live,
-    };
+    }
+}
+
+/// What is to be planned.
+pub(crate) fn between(session: &Session, flags: &cli::Plan) -> Outcome<Between> {
+    let procedure = procedure(flags);
     for context in [&flags.from, &flags.to].into_iter().flatten() {
         if context.chars().any(char::is_control) {
             return Err(
@@ -96,38 +99,35 @@ pub(crate) async fn run(session: &Session, flags: &cli::Plan) -> Outcome {
         Step::Reverse,
     ])?;
     let between = between(session, flags)?;
-    let ends = ends::look(session, &between).await?;
-    if between.procedure == Procedure::Live {
-        look_at_watch(session, &ends).await?;
-    }
     let known = session.known();
     let phase = known
         .as_ref()
         .map_or(Phase::Planned {}, |state| state.phase.clone());
-    let mut policy = flags.on_conflict.map(OnConflict::name);
-    let there = match (&phase, policy) {
-        (Phase::Planned {}, None) => {
-            "holds no relationships; it has no schema, or the same".to_owned()
-        }
-        (Phase::Planned {}, Some(policy)) => {
+    let is_begun = phase != Phase::Planned {};
+    let policy = flags.on_conflict.map(OnConflict::name);
+    let there = match (is_begun, policy) {
+        (false, None) => "holds no relationships; it has no schema, or the same".to_owned(),
+        (false, Some(policy)) => {
             format!("may hold relationships (--on-conflict {policy}); its schema fits")
         }
-        (phase, _) => {
-            policy = policy.or(Some("skip"));
-            format!("copy {phase}")
-        }
+        (true, _) => format!("copy {phase}"),
     };
-    ends::fit(session, &ends, policy).await?;
-    let before = |get: fn(State) -> Option<crate::time::Span>| known.clone().and_then(get);
-    let settle = flags
-        .settle
-        .settle
-        .clone()
-        .or_else(|| before(|state| state.settle));
-    let gc_window = flags
-        .gc_window
-        .clone()
-        .or_else(|| before(|state| state.gc_window));
+    let before = |get: fn(State) -> Option<Span>| known.clone().and_then(get);
+    let settle = flags.settle.settle.clone();
+    let settle = settle.or_else(|| before(|state| state.settle));
+    let gc_window = flags.gc_window.clone();
+    let gc_window = gc_window.or_else(|| before(|state| state.gc_window));
+    let to_check = Preflight {
+        source: &between.source,
+        target: &between.target,
+        procedure: between.procedure,
+        policy: policy.or(is_begun.then_some("skip")),
+        gc_window: gc_window.as_ref().map(Span::text),
+        settle: settle.as_ref().map(Span::text),
+    };
+    let passed = preflight::run(session, &to_check, &flags.accept, is_begun).await?;
+    // Every step looks at its ends: are they two, can the source be followed, are they those that were planned?
+    let ends = ends::look(session, &between).await?;
     let planned = State {
         settle: settle.clone(),
         gc_window: gc_window.clone(),
@@ -147,6 +147,7 @@ pub(crate) async fn run(session: &Session, flags: &cli::Plan) -> Outcome {
         ends: &ends,
         procedure: between.procedure,
         there: &there,
+        preflight: &passed,
         settle: settle.as_ref(),
         gc_window: gc_window.as_ref(),
         words: &session.words,
@@ -173,46 +174,4 @@ fn keep(session: &Session, text: &str) -> Outcome {
         .open(&path)
         .and_then(|mut file| file.write_all(text.as_bytes()));
     written.map_err(|error| session.cannot_write(&path, &error))
-}
-
-/// Does the source report its changes?
-async fn look_at_watch(session: &Session, ends: &Ends) -> Outcome {
-    let source = &ends.source.context;
-    let command = commands::watch_probe(source, &ends.head);
-    let file = session.temporary("watched.ndjson")?;
-    let output = Output::File(session.append(&file)?);
-    let mut child = session.runner.spawn(&command, Input::None, output)?;
-    let ended = tokio::select! {
-        ended = child.wait() => ended,
-        () = reports_a_change(&file) => {
-            child.terminate().await;
-            return Ok(());
-        }
-    };
-    let fenced = ends::fenced_plan(session, source, &ends.target.context);
-    match ended {
-        Ended::Code(0) => Ok(()),
-        Ended::Code(1) => Err(CommandError::new(
-            Exit::Failed,
-            format!("{source} cannot be followed: spice-watch prints why above"),
-        )
-        .hint(format!(
-            "migrate with writes stopped from copy to switch: {fenced}"
-        ))
-        .also(
-            "if its Watch is off: start its SpiceDB without --datastore-disable-watch-support, \
-             and its PostgreSQL with track_commit_timestamp=on",
-        )),
-        ended => {
-            let what = format!("the changes of {source} cannot be watched");
-            Err(session.failed("spice-watch", ended, &what))
-        }
-    }
-}
-
-/// Waits until a Watch has reported a change: a source that is written all the time is never quiet.
-async fn reports_a_change(file: &Path) {
-    while !records::count(file, br#"{"transaction""#).is_ok_and(|count| count > 0) {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }

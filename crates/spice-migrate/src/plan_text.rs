@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 
 use crate::ends::Ends;
 use crate::phase::Procedure;
+use crate::preflight::Passed;
 use crate::quote::quoted;
+use crate::suite::escape;
 use crate::time::Span;
 use crate::words::Words;
 
@@ -13,6 +15,7 @@ pub(crate) struct Text<'a> {
     pub(crate) ends: &'a Ends,
     pub(crate) procedure: Procedure,
     pub(crate) there: &'a str,
+    pub(crate) preflight: &'a Passed,
     pub(crate) settle: Option<&'a Span>,
     pub(crate) gc_window: Option<&'a Span>,
     pub(crate) words: &'a Words,
@@ -35,7 +38,6 @@ impl Text<'_> {
             target,
             settles,
             precision,
-            unnamed,
             ..
         } = self.ends;
         let (from, to) = (&source.context, &target.context);
@@ -65,10 +67,24 @@ impl Text<'_> {
             target.id(),
             self.there,
         );
-        if *unnamed {
-            out += "  mixed up? Neither server names its datastore (SpiceDB v1.45 and older), so \
-                    nothing would\n            \
-                    notice if both contexts led to the same one. Make sure that they do not\n";
+        out += &self.preflight();
+        out
+    }
+
+    /// What spice-preflight warns of.
+    fn preflight(&self) -> String {
+        let Passed { warnings, ok } = self.preflight;
+        let count = match warnings.len() {
+            0 => "nothing to warn of".to_owned(),
+            1 => "1 warning".to_owned(),
+            count => format!("{count} warnings"),
+        };
+        let mut out = format!("  preflight {ok} checks are well, {count}\n");
+        for warning in warnings {
+            out += &wrapped("  warning   ", &warning.text());
+            if !warning.remedy.is_empty() {
+                out += &wrapped("            remedy: ", &warning.remedy);
+            }
         }
         out
     }
@@ -180,5 +196,49 @@ impl Text<'_> {
             self.fence(),
             step("abort"),
         )
+    }
+}
+
+/// A text behind a title, on lines of at most 100 columns where its words allow that. Parts of it come from
+/// servers.
+fn wrapped(title: &str, text: &str) -> String {
+    const WIDTH: usize = 100;
+    let text = escape(text);
+    let mut out = title.trim_end().to_owned();
+    let mut column = title.len();
+    out += &" ".repeat(column - out.len());
+    for (number, word) in text.split(' ').enumerate() {
+        let length = word.chars().count();
+        if number > 0 && column + 1 + length > WIDTH {
+            out += &format!("\n{:12}", "");
+            column = 12;
+        } else if number > 0 {
+            out.push(' ');
+            column += 1;
+        }
+        out += word;
+        column += length;
+    }
+    out.push('\n');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::wrapped;
+
+    #[test]
+    fn warning_is_wrapped_below_its_title() {
+        let text = format!("{} {}", "a".repeat(80), "b".repeat(30));
+        let expected = format!(
+            "  warning   {}\n            {}\n",
+            "a".repeat(80),
+            "b".repeat(30)
+        );
+        assert_eq!(wrapped("  warning   ", &text), expected);
+        assert_eq!(
+            wrapped("  warning   ", "a\u{1b}b"),
+            "  warning   a\\u{1b}b\n"
+        );
     }
 }

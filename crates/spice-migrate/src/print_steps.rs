@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::cli::{self, OnConflict, OnSchema, Steps};
-use crate::commands::{self, Apply, At, Import, Since, Watch};
+use crate::commands::{self, Apply, At, Import, Preflight, Since, Watch};
 use crate::phase::Procedure;
 use crate::plan;
 use crate::print::{command, path, variable};
@@ -13,6 +13,7 @@ use crate::quote::quoted;
 use crate::session::Session;
 use crate::state::{End, Kind, State};
 use crate::suite::Outcome;
+use crate::time::Span;
 
 /// A step of a migration, in bash.
 pub(crate) struct Script {
@@ -102,23 +103,19 @@ impl Script {
     }
 
     fn plan(&self, flags: &cli::Plan) -> Vec<String> {
-        let mut lines: Vec<String> = [self.source(), self.target()]
-            .map(|context| command(&commands::look(context), 0))
-            .into();
-        if !flags.fenced {
-            let head = command(&commands::head(self.source(), Some("0s")), 2);
-            let probe = commands::watch_probe(self.source(), &variable("head"));
-            lines.push(format!("head=$({head})"));
-            // A source that is written all the time is never quiet: one change is enough.
-            lines.push(format!(
-                "{{ {} || [ $? = 141 ]; }} |\n  head -n 2 >/dev/null",
-                command(&probe, 2)
-            ));
-        }
-        lines.push(self.header(At::Settled(Some("0s"))));
-        let policy = flags.on_conflict.map(OnConflict::name);
-        let import = commands::import_dry_run(self.target(), self.unnamed(), policy);
-        lines.push(command(&import.arg(self.file("header")), 0));
+        let gc_window = flags.gc_window.as_ref().or(self.state.gc_window.as_ref());
+        let preflight = commands::preflight(&Preflight {
+            source: self.source(),
+            target: self.target(),
+            procedure: plan::procedure(flags),
+            policy: flags.on_conflict.map(OnConflict::name),
+            gc_window: gc_window.map(Span::text),
+            settle: self.settle(),
+        });
+        // 3: warnings.
+        let mut lines = vec![format!("{} || [ $? = 3 ]", command(&preflight, 0))];
+        let looks = [self.source(), self.target()];
+        lines.extend(looks.map(|context| command(&commands::look(context), 0)));
         lines
     }
 

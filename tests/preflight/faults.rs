@@ -2,7 +2,7 @@
 
 use testdata::Sample;
 
-use super::{Expected, Pair, expect_only, has, look, unchanged};
+use super::{Expected, Pair, assert_unchanged_since, expect_only, has, look, mark, unchanged};
 use crate::copy::holding;
 use crate::support::free_port;
 use crate::support::oracle;
@@ -38,7 +38,7 @@ fn target_with_small_limits_is_named_with_each_flag() {
     for (flag, code, expected) in rows {
         pair.new = Server::builder(Datastore::Memory).flag(flag).start();
         pair.connect(None, None);
-        let found = pair.check(&[], code);
+        let found = pair.unchanged(|| pair.check(&[], code));
         expect_only(&found, &[expected]);
     }
     // A bulk import is not measured by the last one.
@@ -58,7 +58,7 @@ fn source_with_small_pages_is_read_all_the_same() {
     let viewer = |id| oracle::line("touch", &format!("tenant/document:d{id}#owner@user:eve"));
     oracle::load(&old, &(0..40).map(viewer).collect::<String>());
     let pair = Pair::of(old, Server::start(Datastore::Memory));
-    let found = pair.check(&[], 3);
+    let found = pair.unchanged(|| pair.check(&[], 3));
     expect_only(
         &found,
         &[(
@@ -86,12 +86,12 @@ fn filled_target_fails_unless_a_policy_is_given() {
         holding(sample, Datastore::Memory),
         holding(sample, Datastore::Memory),
     );
-    let found = pair.check(&[], 1);
+    let found = pair.unchanged(|| pair.check(&[], 1));
     expect_only(
         &found,
         &[("fails", "target", "target", "holds 50 relationships")],
     );
-    let found = pair.check(&["--on-conflict", "skip"], 3);
+    let found = pair.unchanged(|| pair.check(&["--on-conflict", "skip"], 3));
     expect_only(
         &found,
         &[("warns", "target", "target", "holds 50 relationships")],
@@ -102,7 +102,7 @@ fn filled_target_fails_unless_a_policy_is_given() {
 fn target_with_another_schema_fails() {
     let pair = Pair::in_memory();
     oracle::write_schema(&pair.new, "definition user {}\n\ndefinition other {}");
-    let found = pair.check(&[], 1);
+    let found = pair.unchanged(|| pair.check(&[], 1));
     expect_only(&found, &[("fails", "target", "schema", "is not that of")]);
 }
 
@@ -112,23 +112,23 @@ fn source_without_a_schema_fails() {
         Server::start(Datastore::Memory),
         Server::start(Datastore::Memory),
     );
-    let found = pair.check(&[], 1);
+    let found = pair.unchanged(|| pair.check(&[], 1));
     expect_only(&found, &[("fails", "source", "schema", "has no schema")]);
 }
 
 #[test]
 fn one_datastore_behind_both_ends_fails() {
-    let server = Server::start(Datastore::Memory);
-    oracle::write_schema(&server, testdata::SCHEMA);
+    let server = holding(Sample::portable(50), Datastore::Memory);
     let pair = Pair::of(server, Server::start(Datastore::Memory));
     let text = std::fs::read_to_string(pair.contexts()).unwrap();
     let old = text.split("[new]").next().unwrap();
-    std::fs::write(
-        pair.contexts(),
-        format!("{old}{}", old.replace("[old]", "[new]")),
-    )
-    .unwrap();
-    let found = pair.check(&[], 1);
+    // The same server under another name.
+    let new = old
+        .replace("[old]", "[new]")
+        .replace("127.0.0.1", "localhost");
+    std::fs::write(pair.contexts(), format!("{old}{new}")).unwrap();
+    let found = pair.unchanged(|| pair.check(&[], 1));
+    // And no finding that proposes to empty the target.
     expect_only(
         &found,
         &[("fails", "both", "same-datastore", "are the same datastore")],
@@ -141,27 +141,26 @@ fn read_only_target_fails_and_source_is_a_warning() {
         holding(Sample::portable(100), Datastore::Postgres),
         Server::start(Datastore::Postgres),
     );
-    let ends = ["--from", "old", "--to", "new"];
+    // A server that takes no writes takes no markers either: it is watched around that.
+    let before = [&pair.old, &pair.new].map(mark);
     pair.new.restart_with(&["--datastore-readonly"]);
-    let found = look(&pair.contexts(), &ends, 1);
+    let found = pair.look(&[], 1);
     expect_only(
         &found,
         &[("fails", "target", "read-only", "takes no writes")],
     );
     pair.new.restart_with(&[]);
     pair.old.restart_with(&["--datastore-readonly"]);
-    let found = look(&pair.contexts(), &ends, 3);
+    let found = pair.look(&[], 3);
     expect_only(
         &found,
         &[("warns", "source", "read-only", "takes no writes")],
     );
     // Nothing is written to the source of a copy.
-    let found = look(
-        &pair.contexts(),
-        &[&ends[..], &["--for", "copy"]].concat(),
-        0,
-    );
-    expect_only(&found, &[]);
+    expect_only(&pair.look(&["--for", "copy"], 0), &[]);
+    pair.old.restart_with(&[]);
+    assert_unchanged_since(&pair.old, &before[0]);
+    assert_unchanged_since(&pair.new, &before[1]);
 }
 
 #[test]
@@ -170,17 +169,23 @@ fn database_that_was_made_read_only_is_noticed() {
         holding(Sample::portable(100), Datastore::Memory),
         Server::start(Datastore::Postgres),
     );
+    let before = mark(&pair.new);
     let database = pair.new.sql("SELECT current_database()");
     let database = database.trim();
-    pair.new.sql(&format!(
-        "ALTER DATABASE \"{database}\" SET default_transaction_read_only = on"
-    ));
-    pair.new.restart();
-    let found = look(&pair.contexts(), &["--from", "old", "--to", "new"], 1);
+    let set = |value: &str| {
+        pair.new.sql(&format!(
+            "SET TRANSACTION READ WRITE; ALTER DATABASE \"{database}\" SET default_transaction_read_only = {value}"
+        ));
+        pair.new.restart();
+    };
+    set("on");
+    let found = unchanged(&pair.old, || pair.look(&[], 1));
     assert!(
         has(&found, ("fails", "target", "read-only", "takes no writes")),
         "{found:#?}"
     );
+    set("off");
+    assert_unchanged_since(&pair.new, &before);
 }
 
 #[test]
@@ -190,24 +195,24 @@ fn source_without_watch_fails_live_and_not_a_copy() {
         .start();
     oracle::write_schema(&old, testdata::SCHEMA);
     let pair = Pair::of(old, Server::start(Datastore::Memory));
-    let ends = ["--from", "old", "--to", "new"];
-    let found = look(&pair.contexts(), &ends, 1);
-    expect_only(
-        &found,
-        &[("fails", "source", "watch", "does not offer Watch")],
-    );
-    let found = look(
-        &pair.contexts(),
-        &[&ends[..], &["--for", "copy"]].concat(),
-        0,
-    );
-    expect_only(&found, &[]);
+    let before = mark(&pair.old);
+    unchanged(&pair.new, || {
+        let found = pair.look(&[], 1);
+        expect_only(
+            &found,
+            &[("fails", "source", "watch", "does not offer Watch")],
+        );
+        expect_only(&pair.look(&["--for", "copy"], 0), &[]);
+    });
+    // With Watch it shows what was written without.
+    pair.old.restart_with(&[]);
+    assert_unchanged_since(&pair.old, &before);
 }
 
 #[test]
 fn history_that_is_too_short_fails() {
     let pair = Pair::in_memory();
-    let found = pair.check(&["--gc-window", "30s"], 1);
+    let found = pair.unchanged(|| pair.check(&["--gc-window", "30s"], 1));
     expect_only(
         &found,
         &[(
@@ -217,7 +222,7 @@ fn history_that_is_too_short_fails() {
             "for 30 s (as given by --gc-window)",
         )],
     );
-    let found = pair.check(&["--gc-window", "100s"], 3);
+    let found = pair.unchanged(|| pair.check(&["--gc-window", "100s"], 3));
     expect_only(
         &found,
         &[("warns", "source", "history", "as given by --gc-window")],
@@ -230,7 +235,7 @@ fn large_source_needs_more_history_than_it_has() {
     let old = holding(Sample::portable(60_000), Datastore::Memory);
     let pair = Pair::of(old, Server::start(Datastore::Memory));
     let flags = ["--sample", "1ms", "--relationships", "10000000000"];
-    let found = pair.check(&flags, 1);
+    let found = pair.unchanged(|| pair.check(&flags, 1));
     let expected = (
         "fails",
         "source",
@@ -247,8 +252,7 @@ fn target_on_mysql_truncates_expiries() {
         Server::start(Datastore::MySql),
     );
     oracle::write_schema(&pair.new, testdata::SCHEMA);
-    let ends = ["--from", "old", "--to", "new"];
-    let found = unchanged(&pair.new, || look(&pair.contexts(), &ends, 3));
+    let found = pair.unchanged(|| pair.look(&[], 3));
     expect_only(
         &found,
         &[("warns", "target", "expiry", "keeps an expiry to the second")],
@@ -266,7 +270,7 @@ fn unreachable_end_is_undecided() {
     let pair = Pair::in_memory();
     let nowhere = format!("127.0.0.1:{}", free_port());
     pair.connect(None, Some(&nowhere));
-    let found = pair.check(&[], 75);
+    let found = pair.unchanged(|| pair.check(&[], 75));
     expect_only(
         &found,
         &[("fails", "target", "contact", "cannot be reached")],
@@ -287,7 +291,7 @@ fn wrong_key_and_wrong_tls_fail() {
     };
     let (old, new) = (pair.old.token_file(), pair.new.token_file());
     swapped(old.to_str().unwrap(), new.to_str().unwrap());
-    let found = pair.check(&[], 1);
+    let found = pair.unchanged(|| pair.check(&[], 1));
     expect_only(
         &found,
         &[("fails", "source", "contact", "does not know the token")],
@@ -298,7 +302,7 @@ fn wrong_key_and_wrong_tls_fail() {
         "no secret is printed"
     );
     swapped("insecure = true", "insecure = false");
-    let found = pair.check(&[], 1);
+    let found = pair.unchanged(|| pair.check(&[], 1));
     expect_only(
         &found,
         &[
@@ -316,7 +320,7 @@ fn certificate_that_nobody_verifies_is_a_warning() {
     let text = std::fs::read_to_string(pair.contexts()).unwrap();
     let text = text.replacen("insecure = true", "no-verify-ca = true", 1);
     std::fs::write(pair.contexts(), text).unwrap();
-    let found = pair.check(&[], 3);
+    let found = pair.unchanged(|| pair.check(&[], 3));
     expect_only(&found, &[("warns", "source", "contact", "is not verified")]);
 }
 
@@ -336,71 +340,13 @@ fn contexts_that_make_no_sense_are_usage() {
 }
 
 #[test]
-fn old_source_is_copied_and_not_followed() {
-    let old = Server::builder(Datastore::Memory)
-        .version("v1.30.0")
-        .start();
-    oracle::write_schema(&old, "definition user {}");
-    let pair = Pair::of(old, Server::start(Datastore::Memory));
-    let found = pair.check(&[], 1);
-    assert!(
-        has(&found, ("fails", "source", "watch", "has no checkpoints")),
-        "{found:#?}"
-    );
-    let found = pair.check(&["--for", "copy"], 3);
-    assert!(has(
-        &found,
-        ("warns", "source", "version", "do not name their datastore")
-    ));
-    assert!(!has(&found, ("fails", "source", "watch", "")));
-}
-
-#[test]
-fn old_target_without_expiries_fails() {
-    let new = Server::builder(Datastore::Memory)
-        .version("v1.30.0")
-        .start();
-    let pair = Pair::of(holding(Sample::portable(100), Datastore::Memory), new);
-    let found = pair.check(&[], 1);
-    let refused = (
-        "fails",
-        "target",
-        "schema",
-        "does not know `use expiration`",
-    );
-    assert!(has(&found, refused), "{found:#?}");
-    assert!(has(
-        &found,
-        ("fails", "target", "expiry", "does not know expiries")
-    ));
-}
-
-/// v1.45 has expiries only with a flag.
-#[test]
-fn old_target_with_expiries_switched_off_fails() {
-    let version = || Server::builder(Datastore::Memory).version("v1.45.4");
-    let old = holding(Sample::portable(100), Datastore::Memory);
-    let mut pair = Pair::of(old, version().start());
-    let found = pair.check(&[], 1);
-    let off = ("fails", "target", "expiry", "has expiries switched off");
-    assert!(has(&found, off), "{found:#?}");
-    let flag = "--enable-experimental-relationship-expiration";
-    pair.new = version().flag(flag).start();
-    pair.connect(None, None);
-    let found = pair.check(&[], 3);
-    let unnamed = ("warns", "target", "version", "do not name their datastore");
-    assert!(has(&found, unnamed), "{found:#?}");
-}
-
-#[test]
 fn spanner_is_not_followed_and_copied_to() {
     if lacks_spanner() {
         return;
     }
     let spanner = holding(Sample::portable(50), Datastore::Spanner);
     let pair = Pair::of(spanner, Server::start(Datastore::Memory));
-    let ends = ["--from", "old", "--to", "new"];
-    let found = look(&pair.contexts(), &ends, 1);
+    let found = unchanged(&pair.new, || pair.look(&[], 1));
     expect_only(
         &found,
         &[(
@@ -410,12 +356,7 @@ fn spanner_is_not_followed_and_copied_to() {
             "Spanner, which cannot be followed",
         )],
     );
-    let found = look(
-        &pair.contexts(),
-        &[&ends[..], &["--for", "copy"]].concat(),
-        0,
-    );
-    expect_only(&found, &[]);
+    expect_only(&pair.look(&["--for", "copy"], 0), &[]);
     let before = oracle::dump(&pair.old, oracle::Precision::Nanoseconds);
     let found = look(
         &pair.contexts(),

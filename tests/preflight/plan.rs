@@ -8,7 +8,7 @@ use crate::support::free_port;
 use crate::support::program::Program;
 use crate::support::refusing::Refusing;
 use crate::support::running::Finished;
-use crate::support::spicedb::{Datastore, Server};
+use crate::support::spicedb::Datastore;
 
 impl Pair {
     /// A plan from `old` to `new`.

@@ -134,7 +134,7 @@ pub(super) fn both(source: &Facts, target: &Facts) -> Option<Finding> {
             Place::Target,
             CHECK,
             format!(
-                "relationships of {from} expire, and {to} keeps that to the microsecond or better"
+                "relationships of {from} expire, and {to} keeps that to the microsecond, or as precisely as {from}"
             ),
         ));
     }

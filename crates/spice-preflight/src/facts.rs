@@ -51,7 +51,9 @@ impl Answer {
             Kind::Denied | Kind::Unauthenticated => Self::Denied(failure.message.clone()),
             Kind::Unimplemented => Self::Missing,
             Kind::ReadOnly => Self::ReadOnly,
-            Kind::Refused
+            // Other writers were in the way of a transaction that had begun.
+            Kind::Conflict
+            | Kind::Refused
             | Kind::LimitExceeded
             | Kind::AlreadyExists
             | Kind::NoSchema
@@ -336,7 +338,12 @@ pub(crate) mod tests {
     #[test]
     fn refusal_by_content_shows_that_the_call_is_allowed() {
         let answer = |kind| Answer::of::<()>(&Err(failure(kind, None)));
-        for kind in [Kind::Refused, Kind::LimitExceeded, Kind::NoSchema] {
+        for kind in [
+            Kind::Refused,
+            Kind::LimitExceeded,
+            Kind::NoSchema,
+            Kind::Conflict,
+        ] {
             assert_eq!(answer(kind), Answer::Allowed, "{kind:?}");
         }
         assert_eq!(Answer::of(&Ok(())), Answer::Allowed);

@@ -10,6 +10,8 @@
 //! - **ImportBulkRelationships**: one relationship of a definition that no schema has, with an id that is
 //!   invalid. Whatever fails in an import rolls all of it back.
 
+use std::time::Duration;
+
 use authzed::v1::{
     CheckBulkPermissionsRequest, CheckBulkPermissionsRequestItem, Consistency,
     ContextualizedCaveat, ExportBulkRelationshipsRequest, ObjectReference, Precondition,
@@ -20,6 +22,7 @@ use authzed::{Code, JsonObject, Kind, RelationshipsEncoder};
 use futures::stream;
 use prost_types::value::Kind::StringValue;
 use prost_types::{Struct, Value};
+use tokio::time::{Instant, sleep};
 
 use super::{NOTHING, Probe};
 use crate::facts::{Answer, Failure, Limit};
@@ -37,9 +40,26 @@ const PAGE: u64 = 100_001;
 /// More than SpiceDB takes of a request (4 MiB).
 const MESSAGE_BYTES: usize = (4 << 20) + (64 << 10);
 
+/// Before a call is made once more.
+const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_millis(800)];
+
 impl Probe {
-    /// Whether the server lets a call in. `None` of those that have a probe of their own.
+    /// Whether the server lets a call in. `None` of those that have a probe of their own. An error that may
+    /// pass is waited for, twice; silence is not.
     pub(crate) async fn answer(&self, call: Call) -> Option<Answer> {
+        for pause in PAUSES {
+            let until = self.until();
+            let answer = self.ask(call).await?;
+            let has_time = Instant::now() + pause < until;
+            if !matches!(answer, Answer::Unsure(_)) || !has_time {
+                return Some(answer);
+            }
+            sleep(pause).await;
+        }
+        self.ask(call).await
+    }
+
+    async fn ask(&self, call: Call) -> Option<Answer> {
         let client = &self.client;
         let newest = Consistency::fully_consistent;
         Some(match call {

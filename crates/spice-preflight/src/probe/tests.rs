@@ -111,6 +111,19 @@ async fn refused_token_missing_call_and_silence_are_distinguished() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn error_that_passes_at_once_is_no_answer_yet() {
+    let server = refusing();
+    let away = || Reply::error(Code::Unavailable, "away");
+    let refused = Reply::refusal(Code::InvalidArgument, "UNKNOWN_DEFINITION", "no", &[]);
+    server.script(WRITE, [away(), away(), refused]);
+    let answer = probe(&server).answer(Call::WriteRelationships).await;
+    assert_eq!(answer, Some(Answer::Allowed));
+    server.script(WRITE, [away()]);
+    let answer = probe(&server).answer(Call::WriteRelationships).await;
+    assert!(matches!(answer, Some(Answer::Unsure(_))), "{answer:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn deadline_of_all_ends_each_call_that_is_left() {
     let server = refusing();
     server.script(EXPORT, [Reply::silent()]);

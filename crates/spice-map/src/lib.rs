@@ -60,10 +60,10 @@ pub struct Map {
     /// The key of --redact: a file of at least 16 bytes that only you can read.
     #[arg(long, value_name = "FILE", requires = "redact")]
     key_file: Option<PathBuf>,
-    /// Redact strings in caveat contexts as well. A parameter whose type takes no other string is left
-    /// out.
+    /// Keep caveat contexts as they are, with any ids in them. Without it, --redact also replaces the
+    /// strings in them, and leaves out a parameter whose type takes no other string.
     #[arg(long, requires = "redact")]
-    redact_contexts: bool,
+    keep_contexts: bool,
     /// Write to a file, which gets its name only when it is complete.
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,

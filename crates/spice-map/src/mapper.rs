@@ -3,6 +3,9 @@
 use std::collections::HashMap;
 
 use authzed::v1::Relationship;
+use prost_types::Value;
+use prost_types::value::Kind;
+use spice_cli::display::few;
 use spice_cli::{CommandError, Exit};
 use spice_record::record::{APPLIED_KEY, Transaction};
 use spice_record::relationship::{StructJson, Update};
@@ -36,8 +39,8 @@ impl Counts {
         );
         if self.with_context > 0 {
             tracing::warn!(
-                hints = "--redact-contexts redacts the strings in them",
-                "{} relationships of redacted types have a caveat context, which was not redacted",
+                hints = "without --keep-contexts the strings in them are redacted",
+                "{} relationships of redacted types have a caveat context, which may hold ids",
                 self.with_context
             );
         }
@@ -90,11 +93,26 @@ impl Mapper {
     ///
     /// As [`Plan::map_schema`].
     pub(crate) fn schema(&mut self, text: &str, unknown: Unknown) -> Result<String, CommandError> {
-        self.schema = self.plan.map_schema(text, unknown)?;
+        let schema = self.plan.map_schema(text, unknown)?;
+        if let Some(new) = self.not_redacted(&schema) {
+            tracing::warn!("the schema now has {new}: ids of that are not redacted");
+        }
+        self.schema = schema;
         self.objects.clear();
         self.taken.clear();
         self.name_bytes = 0;
         Ok(std::mem::take(&mut self.schema.text))
+    }
+
+    /// The definitions that a later schema brings, which no flag can have named.
+    pub(crate) fn not_redacted(&self, schema: &MappedSchema) -> Option<String> {
+        let redacted = &self.plan.redaction.as_ref()?.types;
+        let before = &self.schema.definitions;
+        let new = schema.definitions.difference(before);
+        let new = new.filter(|name| !redacted.contains(*name)).cloned();
+        let new: Vec<String> = new.collect();
+        let is_later = !before.is_empty() && !new.is_empty();
+        is_later.then(|| few(new.into_iter()))
     }
 
     /// Changes a relationship; `false` where it is left out.
@@ -198,7 +216,9 @@ impl Mapper {
         if self.plan.redaction.is_some() {
             // One for each writer, however little is left of it.
             for StructJson(metadata) in &mut change.metadata {
-                metadata.fields.retain(|key, _| key == APPLIED_KEY);
+                metadata
+                    .fields
+                    .retain(|key, value| key == APPLIED_KEY && keep_origin(value));
             }
         }
         Ok(())
@@ -243,6 +263,18 @@ impl Mapper {
         }
         Ok(())
     }
+}
+
+/// Leaves nothing but the origin that `spice-apply` writes; `false` where there is none.
+fn keep_origin(applied: &mut Value) -> bool {
+    let Some(Kind::StructValue(origin)) = &mut applied.kind else {
+        return false;
+    };
+    origin.fields.retain(|key, value| {
+        let is_known = ["source", "revision"].contains(&key.as_str());
+        is_known && matches!(value.kind, Some(Kind::StringValue(_) | Kind::NullValue(_)))
+    });
+    true
 }
 
 /// Notes a new name, unless another one has become it. Of a stream without a schema nothing else finds that.

@@ -13,6 +13,9 @@ use crate::Map;
 use crate::flags::{Part, Rename};
 use crate::redact::Redactor;
 
+/// How a chosen type begins in a mapping.
+const ONLY: &str = "only ";
+
 /// Names are those of the input.
 pub(crate) struct Plan {
     pub(crate) renames: Renames,
@@ -74,12 +77,12 @@ impl Plan {
     fn describe(&self, args: &Map) -> Vec<String> {
         let renames = args.rename.iter().map(|rename| format!("rename {rename}"));
         let drops = args.drop.iter().map(|part| format!("drop {part}"));
-        let types = args.only_type.iter().map(|name| format!("only {name}"));
+        let types = args.only_type.iter().map(|name| format!("{ONLY}{name}"));
         let prefixes = args.only_resource_prefix.iter().map(|only| {
             let (kind, prefix) = (&only.kind, &only.prefix);
             match self.redactor_of(kind) {
-                None => format!("only {kind}:{prefix}"),
-                Some(redactor) => format!("only {kind}, prefix {}", redactor.id(kind, prefix)),
+                None => format!("{ONLY}{kind}:{prefix}"),
+                Some(redactor) => redacted_prefix(redactor, kind, prefix),
             }
         });
         let mut mapping: Vec<String> = renames.chain(drops).chain(types).chain(prefixes).collect();
@@ -117,7 +120,8 @@ impl Plan {
         header: &Header,
         schema: Option<String>,
     ) -> Result<Header, CommandError> {
-        let mapping = [header.mapping.as_slice(), &self.mapping].concat();
+        let earlier = header.mapping.iter().map(|change| self.without_ids(change));
+        let mapping: Vec<String> = earlier.chain(self.mapping.iter().cloned()).collect();
         if mapping.iter().map(String::len).sum::<usize>() > MAX_MAPPING_BYTES {
             return Err(CommandError::usage(format!(
                 "a mapping of more than {} KiB: it has to be in the header",
@@ -132,6 +136,20 @@ impl Plan {
             schema,
             ..Header::new(header.stream, format!("spice-map {VERSION}"), now())
         })
+    }
+
+    /// A change that an earlier run lists. The prefix that it chose by is a part of an id, of a type that may
+    /// have had another name then.
+    fn without_ids(&self, change: &str) -> String {
+        let prefix = change
+            .strip_prefix(ONLY)
+            .and_then(|one| one.split_once(':'));
+        match (&self.redaction, prefix) {
+            (Some(redaction), Some((kind, prefix))) => {
+                redacted_prefix(&redaction.redactor, kind, prefix)
+            }
+            _ => change.to_owned(),
+        }
     }
 
     /// Which relationships are in the output on purpose, by their new names.
@@ -193,6 +211,11 @@ impl Plan {
         };
         error.into()
     }
+}
+
+/// How a mapping lists a prefix that is not to be shown.
+fn redacted_prefix(redactor: &Redactor, kind: &str, prefix: &str) -> String {
+    format!("{ONLY}{kind}, prefix {}", redactor.id(kind, prefix))
 }
 
 fn renames(flags: &[Rename]) -> Result<Renames, CommandError> {
@@ -274,7 +297,7 @@ fn redaction(args: &Map) -> Result<Option<Redaction>, CommandError> {
     };
     Ok(Some(Redaction {
         types: args.redact.iter().cloned().collect(),
-        contexts: args.redact_contexts,
+        contexts: !args.keep_contexts,
         redactor: Redactor::from_file(path)?,
     }))
 }

@@ -4,6 +4,7 @@
 //! the key nobody can find out whether a guess is right, so the key is what has to be kept secret.
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use authzed::JsonObject;
@@ -32,15 +33,21 @@ impl Redactor {
     pub(crate) fn from_file(path: &Path) -> Result<Self, CommandError> {
         let shown = path.display();
         let refuse = |why: String| CommandError::usage(format!("--key-file {shown}: {why}"));
+        let make = format!("(umask 077; head -c 32 /dev/urandom > {shown})");
         let key = files::read_secret(path).map_err(|error| {
-            refuse(error.to_string()).hint(format!("chmod 600 {shown}; it has to belong to you"))
+            let failure = refuse(error.to_string());
+            match error.kind() {
+                ErrorKind::NotFound => failure.hint(&make),
+                ErrorKind::PermissionDenied => {
+                    failure.hint(format!("chmod 600 {shown}; it has to belong to you"))
+                }
+                _ => failure,
+            }
         })?;
         if key.len() < MIN_KEY_BYTES {
             let bytes = key.len();
-            return Err(
-                refuse(format!("{bytes} bytes, expected at least {MIN_KEY_BYTES}"))
-                    .hint(format!("(umask 077; head -c 32 /dev/urandom > {shown})")),
-            );
+            let short = refuse(format!("{bytes} bytes, expected at least {MIN_KEY_BYTES}"));
+            return Err(short.hint(make));
         }
         Ok(Self::new(&key))
     }
@@ -74,9 +81,9 @@ impl Redactor {
         hash
     }
 
-    /// Redacts each string of a context. A parameter is left out if one of its strings has to be something
-    /// else: a time, an address, a number. Of an unknown caveat that is each that holds a string. Keys of
-    /// maps, numbers and truth values stay.
+    /// Redacts each string of a context, keys of maps included. A parameter is left out if one of its strings
+    /// has to be something else: a time, an address, a number. Of an unknown caveat that is each that holds a
+    /// string. Names of parameters, numbers and truth values stay.
     pub(crate) fn context(&self, context: &mut JsonObject, parameters: Option<&Parameters>) {
         context.fields.retain(|name, value| {
             let kind = parameters.and_then(|parameters| parameters.get(name));
@@ -103,8 +110,17 @@ impl Redactor {
                 list.values.iter_mut().all(|value| self.value(value, inner))
             }
             Some(Kind::StructValue(object)) => {
-                let mut values = object.fields.values_mut();
-                values.all(|value| self.value(value, inner))
+                let fields = std::mem::take(&mut object.fields);
+                // A key is a string as well.
+                let is_free = inner.is_some() || fields.is_empty();
+                let fields = fields.into_iter().map(|(key, mut value)| {
+                    let is_redacted = is_free && self.value(&mut value, inner);
+                    is_redacted.then(|| (self.text(&key), value))
+                });
+                let redacted: Option<_> = fields.collect();
+                let is_redacted = redacted.is_some();
+                object.fields = redacted.unwrap_or_default();
+                is_redacted
             }
             _ => true,
         }
@@ -217,15 +233,14 @@ mod tests {
                 "at":"2026-01-01T00:00:00Z","level":3,"more":[1,{"x":"ann"}],"unknown":"ann"}"#,
         );
         redactor.context(&mut context, Some(&parameters));
-        let ann = redactor.text("ann");
-        let bob = redactor.text("bob");
+        let [ann, bob, k, l, x] = ["ann", "bob", "k", "l", "x"].map(|text| redactor.text(text));
         let expected = format!(
-            r#"{{"name":"{ann}","all":["{ann}","{bob}"],"tags":{{"k":{{"l":["{ann}"]}}}},"level":3,
-                "more":[1,{{"x":"{ann}"}}]}}"#
+            r#"{{"name":"{ann}","all":["{ann}","{bob}"],"tags":{{"{k}":{{"{l}":["{ann}"]}}}},"level":3,
+                "more":[1,{{"{x}":"{ann}"}}]}}"#
         );
         assert_eq!(context, object(&expected));
-        let mut context = object(r#"{"name":"ann","level":3}"#);
+        let mut context = object(r#"{"name":"ann","level":3,"ids":{"ann":1},"none":{},"all":[1]}"#);
         redactor.context(&mut context, None);
-        assert_eq!(context, object(r#"{"level":3}"#));
+        assert_eq!(context, object(r#"{"level":3,"none":{},"all":[1]}"#));
     }
 }

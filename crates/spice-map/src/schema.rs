@@ -14,6 +14,8 @@ use crate::redact::Parameters;
 #[derive(Debug, Default)]
 pub(crate) struct MappedSchema {
     pub(crate) text: String,
+    /// Those before the change, by their old names.
+    pub(crate) definitions: BTreeSet<String>,
     /// Relations that were removed because they have no types any more, each with its definition, by their
     /// old names.
     pub(crate) lost: BTreeSet<(String, String)>,
@@ -81,8 +83,11 @@ impl Plan {
             let parameters = parameters.map(|one| (one.name.text.clone(), one.kind.clone()));
             (caveat.name.text.clone(), parameters.collect())
         });
+        let definitions = schema.definitions().iter();
+        let definitions = definitions.map(|found| found.name.text.clone());
         Ok(MappedSchema {
             text,
+            definitions: definitions.collect(),
             lost,
             parameters: caveats.collect(),
         })

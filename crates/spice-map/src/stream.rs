@@ -81,7 +81,7 @@ fn schema(mapper: &mut Mapper, header: &Header) -> Result<Option<String>, Comman
         _ => Unknown::Warn,
     };
     let Some(text) = &header.schema else {
-        if header.stream != StreamKind::Updates {
+        if header.stream != StreamKind::Updates || mapper.plan().redaction.is_some() {
             tracing::warn!("the stream has no schema: whether it has these names is not checked");
         }
         return Ok(None);

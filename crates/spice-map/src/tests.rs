@@ -5,6 +5,7 @@ mod redaction;
 mod snapshots;
 
 use std::fs;
+use std::path::Path;
 
 use authzed::v1::{ContextualizedCaveat, ObjectReference, Relationship, SubjectReference};
 use clap::{CommandFactory as _, Parser as _};
@@ -27,17 +28,23 @@ fn flags_are_consistent() {
     Map::command().debug_assert();
 }
 
+/// The path of a file with the key.
+fn private_key(folder: &Path) -> String {
+    let path = folder.join("key");
+    fs::write(&path, KEY).unwrap();
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    fs::set_permissions(&path, private).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
 /// What an input becomes, by these flags. `KEY` is replaced by the path of a file with the key.
 fn map(flags: &[&str], input: &str) -> Result<(String, Counts), CommandError> {
     let folder = tempfile::tempdir().unwrap();
-    let [from, to, key] = ["from", "to", "key"].map(|name| folder.path().join(name));
+    let [from, to] = ["from", "to"].map(|name| folder.path().join(name));
     fs::write(&from, input).unwrap();
-    fs::write(&key, KEY).unwrap();
-    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-    fs::set_permissions(&key, private).unwrap();
-    let key = key.to_str().unwrap();
+    let key = private_key(folder.path());
     let flags = flags.iter();
-    let flags = flags.map(|&flag| if flag == "KEY" { key } else { flag });
+    let flags = flags.map(|&flag| if flag == "KEY" { key.as_str() } else { flag });
     let ends = ["--output", to.to_str().unwrap(), from.to_str().unwrap()];
     let args = Map::try_parse_from(["spice-map"].into_iter().chain(flags).chain(ends));
     let args = args.map_err(|error| CommandError::usage(error.to_string()))?;

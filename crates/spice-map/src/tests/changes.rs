@@ -65,7 +65,7 @@ fn sample() -> Vec<Change> {
     (last.part, last.last_part) = (Some(2), Some(true));
     last.contended = true;
     last.metadata = vec![
-        serde_json::from_str(r#"{"who":"ann","spicePipes":{"source":"s"}}"#).unwrap(),
+        serde_json::from_str(r#"{"who":"ann","spicePipes":{"source":"s","by":"ann"}}"#).unwrap(),
         serde_json::from_str(r#"{"who":"bob"}"#).unwrap(),
     ];
     vec![

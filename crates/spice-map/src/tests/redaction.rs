@@ -1,10 +1,15 @@
 use std::collections::HashMap;
 
+use clap::Parser as _;
 use proptest::prelude::*;
 use spice_cli::Exit;
 use spice_record::record::StreamKind;
 
-use super::{assert_refused, header, map, read, relationship, sealed, snapshot};
+use super::{assert_refused, header, map, private_key, read, relationship, sealed, snapshot};
+use crate::Map;
+use crate::mapper::Mapper;
+use crate::plan::Plan;
+use crate::schema::Unknown;
 
 const SCHEMA: &str = "\
 definition user {}
@@ -43,7 +48,9 @@ fn ids_of_the_type_are_replaced_and_others_stay() {
     assert_eq!(subjects[0].len(), 32);
     assert!(written.contains("\"readme\"") && !written.contains("ann") && !written.contains("bob"));
     let mapping = &read(&written).0.mapping;
-    assert!(mapping[0].starts_with("redact user, key "), "{mapping:?}");
+    let is_listed = |what: &str| mapping.iter().any(|line| line.starts_with(what));
+    assert!(is_listed("redact user, key "), "{mapping:?}");
+    assert!(is_listed("redact contexts, key "), "{mapping:?}");
     let flags = ["--redact", "group", "--key-file", "KEY"];
     let (written, _) = map(&flags, &input).unwrap();
     assert!(
@@ -105,18 +112,64 @@ fn with_context() -> String {
 }
 
 #[test]
-fn contexts_are_counted_or_redacted() {
+fn contexts_are_redacted_or_counted() {
     let (written, counts) = map(&USERS, &with_context()).unwrap();
-    assert_eq!(counts.with_context, 1);
-    assert!(written.contains("\"ann\""));
-    let flags = [&USERS[..], &["--redact-contexts"]].concat();
-    let (written, counts) = map(&flags, &with_context()).unwrap();
     assert_eq!(counts.with_context, 0);
     assert!(
         !written.contains("\"ann\"") && !written.contains("10.0.0.1"),
         "{written}"
     );
     assert!(written.contains("\"level\":3"), "{written}");
+    let flags = [&USERS[..], &["--keep-contexts"]].concat();
+    let (written, counts) = map(&flags, &with_context()).unwrap();
+    assert_eq!(counts.with_context, 1);
+    assert!(written.contains("\"ann\""));
+}
+
+#[test]
+fn definition_that_comes_later_is_reported_as_not_redacted() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = private_key(folder.path());
+    let flags = ["spice-map", "--redact", "user", "--key-file", &key];
+    let plan = Plan::of(&Map::try_parse_from(flags).unwrap()).unwrap();
+    let mut mapper = Mapper::new(plan);
+    let person = format!("{SCHEMA}definition person {{}}\n");
+    let reported = |mapper: &Mapper, text: &str| {
+        let schema = mapper.plan().map_schema(text, Unknown::Ignore).unwrap();
+        mapper.not_redacted(&schema)
+    };
+    assert_eq!(reported(&mapper, &person), None, "it is the first");
+    mapper.schema(SCHEMA, Unknown::Refuse).unwrap();
+    assert_eq!(reported(&mapper, SCHEMA), None);
+    assert_eq!(reported(&mapper, &person).as_deref(), Some("person"));
+}
+
+/// A run before this one has chosen by the beginning of an id, and its header names that.
+#[test]
+fn prefix_of_an_earlier_mapping_is_not_shown() {
+    let lines = ["group:annex#member@user:ann", "group:eng#member@user:bob"];
+    let input = snapshot(SCHEMA, &lines);
+    let (part, _) = map(&["--only-resource-prefix", "group:ann"], &input).unwrap();
+    assert!(read(&part).0.mapping.contains(&"only group:ann".to_owned()));
+    let redacted = |types: &[&str]| {
+        let types = types.iter().flat_map(|&name| ["--redact", name]);
+        let flags: Vec<&str> = types.chain(["--key-file", "KEY"]).collect();
+        map(&flags, &part).unwrap().0
+    };
+    let written = redacted(&["user", "group"]);
+    assert!(!written.contains("ann"), "{written}");
+    let mapping = read(&written).0.mapping;
+    assert_eq!(mapping.len(), 4, "{mapping:?}");
+    // As if both had been done at once.
+    let flags = [
+        &USERS[..],
+        &["--redact", "group", "--only-resource-prefix", "group:ann"],
+    ]
+    .concat();
+    let (at_once, _) = map(&flags, &input).unwrap();
+    let mut sorted = mapping.clone();
+    sorted.sort();
+    assert_eq!(sorted, read(&at_once).0.mapping);
 }
 
 #[test]

@@ -148,6 +148,25 @@ fn names_that_would_become_one_are_refused() {
     );
     let partial = "use partial\npartial shared {}\ndefinition user {}\n";
     assert_refused(renamed(partial, &["user=shared"]), &["shared"]);
+    // A chain is two names: each is that of the input.
+    let found = renamed(text, &["user=person", "person=robot"]).unwrap();
+    assert!(
+        found.starts_with("definition person {}\ndefinition robot {}\n"),
+        "{found}"
+    );
+    assert!(
+        found.contains("viewer: person\n relation reader: robot"),
+        "{found}"
+    );
+    let prefixed = "definition crm/doc {}\ndefinition doc {}\ndefinition hrm/doc {}\n";
+    assert_refused(
+        renamed(prefixed, &["crm/="]),
+        &["line 2", "crm/doc and doc", "be called doc"],
+    );
+    assert_refused(
+        renamed(prefixed, &["crm/=all/", "hrm/=all/"]),
+        &["line 3", "crm/doc and hrm/doc"],
+    );
 }
 
 #[test]

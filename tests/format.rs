@@ -11,9 +11,14 @@ const FOLDERS: [&str; 1] = ["v1"];
 
 /// The content of each file, under its name: relationships and digest of a snapshot, the last revision of
 /// changes, or how many checks were answered how.
-const V1: [(&str, &str); 4] = [
+const V1: [(&str, &str); 5] = [
     ("changes.ndjson", "GhAKBENNMEgSCDBmNDQ4MDg2"),
     ("checks.ndjson", "8 questions: 4 yes, 3 no, 1 conditional"),
+    // Renamed and redacted by spice-map: its header has a mapping.
+    (
+        "mapped.ndjson",
+        "60 relationships, digest 834d695bd5ca2c56146a4ea413c9d7c4 (us)",
+    ),
     (
         "seconds.ndjson.zst",
         "60 relationships, digest 0a9c75e99dc45595171e44bd15cc7fa9 (s)",

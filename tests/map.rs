@@ -1,8 +1,12 @@
 //! A mapped stream is a stream like any other: it loads, is followed and compared, and means the same.
 
+mod follow;
+mod large;
+mod redaction;
+mod schemas;
+
 use std::path::Path;
 
-use serde_json::Value;
 use spice_record::record::StreamKind;
 use spice_record::{ExpiryPrecision, Header, SnapshotWriter};
 use testdata::Sample;
@@ -16,7 +20,7 @@ use crate::support::program::Program;
 use crate::support::running::Finished;
 use crate::support::seal::lines;
 use crate::support::spicedb::{Datastore, Server};
-use crate::support::{folder, root, wait_until};
+use crate::support::{folder, wait_until};
 
 fn map(flags: &[&str]) -> Program {
     Program::new("spice-map").args(flags)
@@ -45,39 +49,6 @@ fn stream_with(schema: &str) -> Vec<u8> {
 fn schema_of(finished: &Finished) -> String {
     let schema = &finished.json_lines()[0]["header"]["schema"];
     schema.as_str().unwrap().to_owned()
-}
-
-/// Every kind of syntax, with every definition and caveat renamed.
-#[test]
-fn renamed_schemas_of_any_form_are_accepted_by_a_server() {
-    let target = Server::start(Datastore::Memory);
-    let folder = root().join("tests/data/schemas");
-    let mut refused = Vec::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        let text = std::fs::read_to_string(&path).unwrap();
-        let mapped = map(&["--rename", "=org/"]).input(stream_with(&text)).run();
-        if mapped.code() == Some(2) {
-            refused.push((path, mapped.stderr));
-            continue;
-        }
-        let schema = schema_of(&mapped.expect_success());
-        assert!(
-            schema.contains("definition org/") || schema.contains("org/doc"),
-            "{schema}"
-        );
-        oracle::write_schema(&target, &schema);
-    }
-    // SpiceDB reads no prefix in an annotation; one schema has names that are too long with a prefix.
-    let of = |reason: &str| {
-        refused
-            .iter()
-            .filter(|(_, why)| why.contains(reason))
-            .count()
-    };
-    assert_eq!(of("annotation"), 2, "{refused:?}");
-    assert_eq!(of("SpiceDB accepts no such name"), 1, "{refused:?}");
-    assert_eq!(refused.len(), 3, "{refused:?}");
 }
 
 /// The relationships of the sample, by their new names.
@@ -147,13 +118,10 @@ fn renamed_copy_loads_and_holds_the_same() {
 }
 
 /// The answers to questions, by the new names, sorted.
-fn answers(finished: &Finished) -> Vec<String> {
+fn answers(finished: &Finished, renamed: impl Fn(&str) -> String) -> Vec<String> {
     let lines = finished.json_lines();
     let checks = lines.iter().filter_map(|line| line.get("check"));
-    let mut checks: Vec<String> = checks.map(Value::to_string).collect();
-    for check in &mut checks {
-        *check = check.replace("tenant/", "org/");
-    }
+    let mut checks: Vec<String> = checks.map(|check| renamed(&check.to_string())).collect();
     checks.sort();
     checks
 }
@@ -177,46 +145,10 @@ fn renamed_copy_gives_the_same_answers() {
             .args(drawn)
             .args(["--at", &oracle::head(&target)]))
         .expect_success();
-    let (before, after) = (answers(&before), answers(&after));
+    let by_prefix = |check: &str| check.replace("tenant/", "org/");
+    let (before, after) = (answers(&before, by_prefix), answers(&after, by_prefix));
     assert!(before.len() >= 400, "{}", before.len());
     assert_eq!(before, after);
-}
-
-#[test]
-fn redacted_copy_loads_and_holds_no_id() {
-    let source = holding(Sample::portable(1_000), Datastore::Memory);
-    let target = Server::start(Datastore::Memory);
-    let folder = folder();
-    let key = key(folder.path());
-    let flags = ["--redact", "user", "--key-file", &key, "--redact-contexts"];
-    Pipe::from(export(&source))
-        .to(map(&flags))
-        .to(import(&target))
-        .expect_success();
-    let users = |server: &Server| {
-        let lines = oracle::dump(server, Precision::Seconds);
-        let subjects = lines.iter().map(|line| {
-            let line: Value = serde_json::from_str(line).unwrap();
-            line["subject"].as_str().unwrap().to_owned()
-        });
-        let users: Vec<String> = subjects
-            .filter(|subject| subject.starts_with("user:"))
-            .collect();
-        users
-    };
-    let (before, after) = (users(&source), users(&target));
-    assert_eq!(before.len(), after.len());
-    let count = |all: &[String]| all.iter().collect::<std::collections::BTreeSet<_>>().len();
-    assert_eq!(count(&before), count(&after));
-    let is_public = |user: &&String| *user == "user:*";
-    assert_eq!(
-        before.iter().filter(is_public).count(),
-        after.iter().filter(is_public).count()
-    );
-    let all = after.join("\n");
-    for user in before.iter().filter(|user| !is_public(user)) {
-        assert!(!all.contains(user.as_str()), "{user}");
-    }
 }
 
 #[test]
@@ -318,20 +250,4 @@ fn changes_are_passed_on_while_the_input_is_open() {
     drop(stdin);
     let finished = running.wait().expect_success();
     assert_eq!(finished.json_lines().len(), lines.len());
-}
-
-#[test]
-fn key_that_others_can_read_is_refused() {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    let folder = folder();
-    let key = key(folder.path());
-    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
-    let flags = ["--redact", "user", "--key-file", &key];
-    let refused = map(&flags)
-        .input(stream_with("definition user {}\n"))
-        .run()
-        .expect_code(2);
-    assert!(refused.stderr.contains("chmod 600"), "{}", refused.stderr);
-    assert!(!refused.stderr.contains("no secret"), "{}", refused.stderr);
 }

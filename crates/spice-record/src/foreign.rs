@@ -30,7 +30,7 @@ pub struct Foreign {
 
 /// Formats with a fixed beginning, and what to do with each. gzip and zstd come here only from within
 /// compressed data, or from where none is taken, such as a spool.
-const SIGNATURES: [(&[u8], &str); 9] = [
+const SIGNATURES: [(&[u8], &str); 14] = [
     (
         b"\x1f\x8b",
         "gzip in the place of its text: unpack it with gzip -dc",
@@ -41,7 +41,9 @@ const SIGNATURES: [(&[u8], &str); 9] = [
     ),
     (b"BZh", "bzip2: unpack it with bzip2 -dc"),
     (b"\xfd7zXZ\0", "xz: unpack it with xz -dc"),
+    (b"\x04\x22\x4d\x18", "lz4: unpack it with lz4 -dc"),
     (b"PK\x03\x04", "a zip archive: unpack it with unzip -p"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive: unpack it with 7z x"),
     (
         b"\xef\xbb\xbf",
         "UTF-8 with a byte order mark: remove it with tail -c +4",
@@ -55,10 +57,22 @@ const SIGNATURES: [(&[u8], &str); 9] = [
         "UTF-16: convert it with iconv -f UTF-16 -t UTF-8",
     ),
     (
-        b"[",
-        "a JSON array: this takes one object a line, as jq -c '.[]' prints them",
+        b"PGDMP",
+        "an archive of pg_dump: spice-export reads a server",
+    ),
+    (
+        b"SQLite format 3\0",
+        "a database of SQLite: write its rows as one JSON object a line",
+    ),
+    (b"PAR1", "Parquet: write its rows as one JSON object a line"),
+    (
+        b"<",
+        "XML or HTML, such as the error page of a proxy: look into it",
     ),
 ];
+
+/// Where the archive of tar has its magic.
+const TAR: (usize, &[u8]) = (257, b"ustar");
 
 /// The beginning of an Avro object container file.
 pub const AVRO_MAGIC: [u8; 4] = *b"Obj\x01";
@@ -80,14 +94,32 @@ pub fn recognize(input: &[u8]) -> Option<Foreign> {
     {
         return found(Format::Other, name);
     }
+    if start
+        .get(TAR.0..)
+        .is_some_and(|rest| rest.starts_with(TAR.1))
+    {
+        return found(Format::Other, "a tar archive: unpack it with tar -xOf");
+    }
     // UTF-16 without its mark: every second byte is 0.
-    if matches!(start, [b'{', 0, ..] | [0, b'{', ..]) {
-        return found(
-            Format::Other,
-            "UTF-16: convert it with iconv -f UTF-16LE (or UTF-16BE) -t UTF-8",
-        );
+    match start {
+        [b'{', 0, ..] | [1..=0x7f, 0, 1..=0x7f, 0, ..] => {
+            return found(
+                Format::Other,
+                "UTF-16: convert it with iconv -f UTF-16LE -t UTF-8",
+            );
+        }
+        [0, b'{', ..] | [0, 1..=0x7f, 0, 1..=0x7f, ..] => {
+            return found(
+                Format::Other,
+                "UTF-16: convert it with iconv -f UTF-16BE -t UTF-8",
+            );
+        }
+        _ => {}
     }
     let text = text_of(start).trim_start();
+    if let Some(name) = name_of_json(text) {
+        return found(Format::Other, name);
+    }
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     // Text and schema both begin with comments of this form.
     let line = lines.clone().find(|line| !line.starts_with("//"));
@@ -101,6 +133,12 @@ pub fn recognize(input: &[u8]) -> Option<Foreign> {
     if is_schema.iter().any(|word| text.starts_with(word)) {
         return found(Format::Other, "a schema: write it with zed schema write");
     }
+    if is_sql(text) {
+        return found(
+            Format::Other,
+            "SQL, such as pg_dump and mysqldump write: spice-export reads a server",
+        );
+    }
     let line = lines.find(|line| !line.starts_with('#'));
     if line.is_some_and(is_yaml) {
         return found(
@@ -108,7 +146,64 @@ pub fn recognize(input: &[u8]) -> Option<Foreign> {
             "YAML, such as the playground and zed validate use: spice-convert FILE makes a stream of it",
         );
     }
+    if text
+        .split_once('\n')
+        .is_some_and(|(line, _)| is_table(line))
+    {
+        return found(
+            Format::Other,
+            "a table, such as CSV: write its rows as one JSON object a line, for spice-convert --no-trailer",
+        );
+    }
     None
+}
+
+/// What JSON is that is no record.
+fn name_of_json(text: &str) -> Option<&'static str> {
+    if let Some(rest) = text.strip_prefix('[') {
+        let rest = rest.trim_start();
+        let is_array = rest.is_empty() || rest.starts_with(['{', '[', ']', '"']);
+        return is_array
+            .then_some("a JSON array: this takes one object a line, as jq -c '.[]' prints them");
+    }
+    let rest = text.strip_prefix('{')?;
+    if rest.starts_with(['\n', '\r']) {
+        return Some("JSON over several lines: jq -c . prints one object a line");
+    }
+    let key = rest.trim_start().strip_prefix('"')?.split_once('"')?.0;
+    match key {
+        "resource" => Some(
+            "relationships without their key: for spice-convert --no-trailer, jq -c '{relationship: .}' adds it",
+        ),
+        "result" | "relationships" | "afterResultCursor" | "readAt" => {
+            Some("answers of SpiceDB's API: spice-export reads a server")
+        }
+        _ => None,
+    }
+}
+
+/// Comments and statements that a dump begins with.
+fn is_sql(text: &str) -> bool {
+    const WORDS: [&str; 9] = [
+        "begin", "copy", "create", "drop", "insert", "select", "set", "start", "use",
+    ];
+    let line = text.lines().next().unwrap_or_default().trim_end();
+    let first = line.split([' ', ';']).next().unwrap_or_default();
+    let is_word = WORDS.iter().any(|word| first.eq_ignore_ascii_case(word));
+    line == "--"
+        || line.starts_with("-- ")
+        || line.starts_with("/*!")
+        || (is_word && !line.contains(':'))
+}
+
+/// The head of a table, or a row: three columns at least.
+fn is_table(line: &str) -> bool {
+    let begins = |c: char| c.is_ascii_alphanumeric() || c == '"' || c == '\'';
+    let columns = |separator: char| line.split(separator).count();
+    line.starts_with(begins)
+        && [',', ';', '\t']
+            .into_iter()
+            .any(|separator| columns(separator) >= 3)
 }
 
 /// The part of the beginning that is UTF-8: its end may be within a character.
@@ -173,8 +268,32 @@ mod tests {
             (b"\xfd7zXZ\0\0", "xz -dc"),
             (b"\xef\xbb\xbf{\"header\":{}}", "byte order mark"),
             (b"\xff\xfe{\0", "UTF-16"),
-            (b"{\0\"\0h\0", "UTF-16"),
-            (b"\0{\0\"", "UTF-16"),
+            (b"{\0\"\0h\0", "UTF-16LE"),
+            (b"\0{\0\"", "UTF-16BE"),
+            (b"d\0o\0c\0:\0", "UTF-16LE"),
+            (b"\0-\0-\0-\0\n", "UTF-16BE"),
+            (b"\x04\x22\x4d\x18d", "lz4 -dc"),
+            (b"7z\xbc\xaf\x27\x1c\0", "7z x"),
+            (b"PGDMP\x01\x0e", "pg_dump"),
+            (b"SQLite format 3\0\x10", "SQLite"),
+            (b"PAR1\x15\x04", "Parquet"),
+            (b"<!DOCTYPE html>\n", "HTML"),
+            (b"--\n-- PostgreSQL database dump\n--\n", "SQL"),
+            (b"-- MySQL dump 10.13\n", "SQL"),
+            (b"/*!40101 SET NAMES utf8 */;\n", "SQL"),
+            (b"INSERT INTO relation_tuple VALUES (1);\n", "SQL"),
+            (b"COPY public.relation_tuple (a) FROM stdin;\n", "SQL"),
+            (b"resource_type,resource_id,relation\n", "CSV"),
+            (b"\"resource_type\";\"resource_id\";\"relation\"\r\n", "CSV"),
+            (b"document\treadme\tviewer\tuser\tanne\n", "CSV"),
+            (b"\n [ {\"header\":{}}]", "JSON array"),
+            (b"{\n  \"header\": {\n", "several lines"),
+            (
+                b"{\"resource\":{\"objectType\":\"a\"}}\n",
+                "jq -c '{relationship: .}'",
+            ),
+            (b"{\"result\":{\"relationships\":[]}}\n", "SpiceDB's API"),
+            (b"{\"afterResultCursor\":{}}\n", "SpiceDB's API"),
             (b"Obj\x01\x04\x14avro.codec", "Avro"),
             (b"[{\"header\":{}}]", "JSON array"),
             (b"---\nschema: |-\n", "YAML"),
@@ -185,12 +304,17 @@ mod tests {
                 "relationships as text",
             ),
             (b"definition user {}\n", "a schema"),
+            (b"use expiration\n\ndefinition user {}\n", "a schema"),
             (b"/** a person */\ndefinition user {}\n", "a schema"),
             (b"PK\x03\x04", "zip"),
         ] {
             let found = recognize(input).map_or("nothing", |found| found.name);
             assert!(found.contains(named), "{input:?}: {found}");
         }
+        let mut tar = [0; 512];
+        tar[..10].copy_from_slice(b"old.ndjson");
+        tar[257..262].copy_from_slice(b"ustar");
+        assert!(recognize(&tar).is_some_and(|found| found.name.contains("tar -x")));
     }
 
     #[test]
@@ -229,6 +353,12 @@ mod tests {
             b"# only a comment\n",
             b"schemas: 1\n",
             b"\xff doc:readme#viewer@user:anne\n",
+            b"{\"",
+            b"{\"head",
+            b"{\"relationship\":{\"resource\":{}}}\n",
+            b"[context]\nendpoint = \"a\"\n",
+            b"a, b, c",
+            b"selection: 1\n",
         ] {
             assert_eq!(recognize(input), None, "{input:?}");
         }

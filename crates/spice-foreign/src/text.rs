@@ -224,6 +224,7 @@ pub struct TextReader<R> {
     input: R,
     name: String,
     line: u64,
+    has_found: bool,
     buffer: Vec<u8>,
 }
 
@@ -234,6 +235,7 @@ impl<R: BufRead> TextReader<R> {
             input,
             name: name.into(),
             line: 0,
+            has_found: false,
             buffer: Vec::new(),
         }
     }
@@ -249,7 +251,8 @@ impl<R: BufRead> TextReader<R> {
     /// # Errors
     ///
     /// [`ReadError::Line`] for a line that is no relationship or is too long, [`ReadError::Torn`] for a last
-    /// line without a newline: a name that was cut is another name.
+    /// line without a newline: a name that was cut is another name. [`ReadError::Stream`] for an input without
+    /// any: its producer may have died, and none is a set that deletes everything.
     pub fn next_relationship(&mut self) -> Result<Option<Relationship>, ReadError> {
         loop {
             self.buffer.clear();
@@ -258,6 +261,12 @@ impl<R: BufRead> TextReader<R> {
             limited
                 .read_until(b'\n', &mut self.buffer)
                 .map_err(|error| read_error(&self.name, error))?;
+            if self.buffer.is_empty() && !self.has_found {
+                return Err(ReadError::Stream {
+                    name: self.name.clone(),
+                    message: "no relationship in it".to_owned(),
+                });
+            }
             if self.buffer.is_empty() {
                 return Ok(None);
             }
@@ -276,7 +285,10 @@ impl<R: BufRead> TextReader<R> {
                 return Err(self.fault("not UTF-8"));
             };
             match parse_line(line) {
-                Ok(Some(relationship)) => return Ok(Some(relationship)),
+                Ok(Some(relationship)) => {
+                    self.has_found = true;
+                    return Ok(Some(relationship));
+                }
                 Ok(None) => {}
                 Err(message) => return Err(self.fault(message)),
             }

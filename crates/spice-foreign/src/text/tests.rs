@@ -152,6 +152,20 @@ fn lines_are_read_with_their_numbers() {
 }
 
 #[test]
+fn text_without_a_relationship_is_refused() {
+    for text in ["", "\n\r\n", "// ours\n"] {
+        let mut lines = TextReader::new(text.as_bytes(), "file");
+        let error = lines.next_relationship().unwrap_err().to_string();
+        assert_eq!(error, "file: no relationship in it");
+    }
+    let mut lines = TextReader::new(&b"document:a#viewer@user:b\n// ours\n"[..], "file");
+    assert!(lines.next_relationship().unwrap().is_some());
+    for _ in 0..2 {
+        assert_eq!(lines.next_relationship().unwrap(), None);
+    }
+}
+
+#[test]
 fn last_line_without_its_end_is_refused() {
     let text = "document:a#viewer@user:b\ndocument:a#viewer@user:anne";
     for cut in text.len() - 4..=text.len() {

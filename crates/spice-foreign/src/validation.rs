@@ -11,7 +11,7 @@ use std::io::{self, Write};
 use std::rc::Rc;
 
 use authzed::v1::Relationship;
-use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span};
+use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, Tag};
 
 use self::bounded::{Bounded, Tokens};
 use crate::text::{is_printable, write};
@@ -175,10 +175,12 @@ impl<'a> Events<'a> {
             self.tokens.ignore_until_event();
         }
         match self.next()? {
-            Event::Scalar(value, style, anchor, _) => {
-                let value = text_of(&value, style);
-                self.keep(anchor, &value)?;
-                Ok(value)
+            Event::Scalar(value, style, anchor, tag) => {
+                let text = text_of(&value, style, tag.as_deref());
+                let text =
+                    text.map_err(|tag| format!("line {}: {key} is tagged {tag}", self.line))?;
+                self.keep(anchor, &text)?;
+                Ok(text)
             }
             Event::Alias(anchor) => {
                 let text = self.anchors.get(&anchor).cloned();
@@ -202,11 +204,18 @@ impl<'a> Events<'a> {
                     }
                 }
                 Event::SequenceEnd | Event::MappingEnd => depth = depth.saturating_sub(1),
-                Event::Scalar(value, style, anchor, _) => {
-                    let value = text_of(&value, style);
-                    self.keep(anchor, &value)?;
-                    // The keys of a form that is otherwise empty hold nothing.
-                    found |= value.is_some_and(|value| !EMPTY_KEYS.contains(&value.as_str()));
+                Event::Scalar(value, style, anchor, tag) => {
+                    match text_of(&value, style, tag.as_deref()) {
+                        Ok(text) => {
+                            self.keep(anchor, &text)?;
+                            // The keys of a form that is otherwise empty hold nothing.
+                            found |= text.is_some_and(|text| !EMPTY_KEYS.contains(&text.as_str()));
+                        }
+                        Err(_) => {
+                            self.check_anchor(anchor)?;
+                            found = true;
+                        }
+                    }
                 }
                 Event::Alias(_) => found = true,
                 _ => {}
@@ -250,10 +259,18 @@ fn is_block(yaml: &str, line: usize, key: &str) -> bool {
 
 const EMPTY_KEYS: [&str; 3] = ["assertTrue", "assertFalse", "assertCaveated"];
 
-/// `None` for what YAML takes as null.
-fn text_of(value: &str, style: ScalarStyle) -> Option<String> {
+/// `Ok(None)` for what YAML takes as null.
+///
+/// # Errors
+///
+/// A tag that makes something else of the text, as `!!binary` does.
+fn text_of(value: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Option<String>, String> {
     let is_null = matches!(value, "" | "~" | "null" | "Null" | "NULL");
-    (style != ScalarStyle::Plain || !is_null).then(|| value.to_owned())
+    match tag {
+        None if style == ScalarStyle::Plain && is_null => Ok(None),
+        Some(tag) if !tag.is_yaml_core_schema() || tag.suffix != "str" => Err(tag.to_string()),
+        _ => Ok(Some(value.to_owned())),
+    }
 }
 
 /// Writes a validation file.
@@ -261,6 +278,7 @@ pub struct ValidationWriter<W> {
     out: W,
     line: String,
     relationships: u64,
+    bytes: usize,
 }
 
 impl<W: Write> ValidationWriter<W> {
@@ -278,7 +296,14 @@ impl<W: Write> ValidationWriter<W> {
             out,
             line: String::new(),
             relationships: 0,
+            bytes: schema.map_or(0, str::len),
         })
+    }
+
+    /// Whether the file became longer than what is read of one.
+    #[must_use]
+    pub fn is_too_long(&self) -> bool {
+        self.bytes > MAX_BYTES
     }
 
     /// Writes one relationship.
@@ -296,6 +321,7 @@ impl<W: Write> ValidationWriter<W> {
             .map_err(|message| io::Error::new(io::ErrorKind::InvalidData, message))?;
         self.line.push('\n');
         self.relationships += 1;
+        self.bytes += self.line.len();
         self.out.write_all(self.line.as_bytes())
     }
 

@@ -85,6 +85,10 @@ fn forms_that_people_write_are_read() {
     );
     assert_eq!(file.schema_file.as_deref(), Some("./a.zed"));
     assert_eq!((file.schema, file.skipped.len()), (None, 0));
+    let file = read("assertions: !!binary YQ==\nschema: a\n");
+    assert_eq!((file.schema.as_deref(), file.skipped.len()), (Some("a"), 1));
+    let file = read("schema: !!str 1\nrelationships: !!str\n");
+    assert_eq!(file.schema.as_deref(), Some("1"));
     let file = read("schema: a\nassertions:\n  assertTrue:\n    - a\nvalidation:\n  a#b: [c]\n");
     assert_eq!(file.skipped, ["assertions", "validation"]);
 }
@@ -108,6 +112,15 @@ fn what_is_no_validation_file_is_named() {
         ("? [a]\n: b\n", "a key that is no text"),
         ("schema: *a\n", "no YAML"),
         ("assertions: &a [b]\nschema: *a\n", "an alias of no text"),
+        (
+            "schema: !!binary YQ==\n",
+            "line 1: schema is tagged tag:yaml.org,2002:!binary",
+        ),
+        ("schema: !own a\n", "schema is tagged !own"),
+        (
+            "assertions: [&a !!binary YQ==]\nschema: *a\n",
+            "an alias of no text",
+        ),
         ("schema: \"a\n", "no YAML"),
         ("schema: a\n b: c: d\n", "no YAML"),
     ] {

@@ -19,8 +19,9 @@ use self::value::decode_long;
 pub(crate) use self::value::{Fields, put_bytes, put_long};
 use crate::read_error;
 
-/// The largest block, packed or unpacked. zed writes 100 relationships in each.
-pub const MAX_BLOCK_BYTES: u64 = 256 << 20;
+/// The largest block, packed or unpacked, of which one of each is held. zed writes 100 relationships in each:
+/// 320 KiB for one, where SpiceDB takes contexts of 25,000 bytes by default.
+pub const MAX_BLOCK_BYTES: u64 = 32 << 20;
 /// The most metadata: schema, zedtoken and what others add.
 const MAX_METADATA_BYTES: usize = 1 << 20;
 const SYNC_BYTES: usize = 16;
@@ -99,6 +100,11 @@ impl<R: BufRead> ContainerReader<R> {
         self.codec
     }
 
+    /// How many blocks were read.
+    pub(crate) fn blocks(&self) -> u64 {
+        self.blocks
+    }
+
     /// What was read last, unpacked.
     pub(crate) fn block(&self) -> &[u8] {
         &self.block
@@ -144,7 +150,7 @@ impl<R: BufRead> ContainerReader<R> {
         if sync != self.sync {
             return Err(self.fault("the marker behind it is not that of the file"));
         }
-        let unpacked = self.codec.unpack(&self.packed, &mut self.block);
+        let unpacked = self.codec.unpack(&mut self.packed, &mut self.block);
         unpacked.map_err(|message| self.fault(message))?;
         Ok(Some(Block { objects }))
     }
@@ -321,7 +327,7 @@ impl<W: Write> ContainerWriter<W> {
     }
 
     /// Writes what was gathered as a block. Returns how many bytes were written, for tests of an output in memory.
-    #[cfg(any(test, feature = "testing"))]
+    #[cfg(test)]
     pub(crate) fn flushed(&mut self) -> io::Result<usize>
     where
         W: AsRef<[u8]>,

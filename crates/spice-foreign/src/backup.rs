@@ -5,6 +5,8 @@
 //! neither counts nor digests, and the format has no end marker: a file that was cut between two blocks is
 //! one of fewer relationships. What is cut or altered elsewhere is refused here.
 //!
+//! zed puts 100 objects in a block, and fewer only where it ends: see [`BackupReader::ends_with_a_full_block`].
+//!
 //! A backup that [`BackupWriter`] wrote can be proven. Its metadata hold the header of a snapshot stream, and
 //! its last block, which has no objects, the trailer. zed ignores both.
 
@@ -30,6 +32,8 @@ use crate::avro::{Block, Codec, ContainerReader, Fields};
 
 /// The key of zed for the zedtoken.
 pub const TOKEN_KEY: &str = "com.authzed.spicedb.zedtoken.v1";
+/// The objects of each block that zed writes, except the last.
+pub const ZED_BLOCK_OBJECTS: u64 = 100;
 /// Our own key for the header of the snapshot stream, without its schema: the first object holds that.
 const HEADER_KEY: &str = "spice-pipes.header.v1";
 
@@ -45,6 +49,10 @@ pub struct BackupReader<R> {
     /// Objects of the block that were not read yet, and the bytes before them.
     left: u64,
     at: usize,
+    /// Objects of the block read last.
+    objects: u64,
+    /// The number of the first block that is not full and not the last.
+    ended_early: Option<u64>,
     sum: DigestSum,
     has_ended: bool,
 }
@@ -85,6 +93,8 @@ impl<R: BufRead> BackupReader<R> {
             unknown,
             left: 0,
             at: 0,
+            objects: ZED_BLOCK_OBJECTS,
+            ended_early: None,
             sum: DigestSum::default(),
             has_ended: false,
         };
@@ -158,6 +168,20 @@ impl<R: BufRead> BackupReader<R> {
         &self.unknown
     }
 
+    /// Whether the block read last is as full as zed makes it. Of a file that was cut between two blocks the
+    /// last one is; of a complete backup of zed, in one of 100.
+    #[must_use]
+    pub fn ends_with_a_full_block(&self) -> bool {
+        self.objects == ZED_BLOCK_OBJECTS
+    }
+
+    /// The number of the first block that holds fewer objects and is not the last one: zed was interrupted
+    /// behind it, and resumed. Other tools write blocks of other sizes.
+    #[must_use]
+    pub fn ended_early(&self) -> Option<u64> {
+        self.ended_early
+    }
+
     /// What has been read so far.
     #[must_use]
     pub fn sum(&self) -> &DigestSum {
@@ -203,7 +227,10 @@ impl<R: BufRead> BackupReader<R> {
         match self.container.next_block()? {
             Some(Block { objects: 0 }) => self.end().map(|()| false),
             Some(Block { objects }) => {
-                (self.left, self.at) = (objects, 0);
+                if self.objects < ZED_BLOCK_OBJECTS && self.ended_early.is_none() {
+                    self.ended_early = Some(self.container.blocks() - 1);
+                }
+                (self.left, self.at, self.objects) = (objects, 0, objects);
                 Ok(true)
             }
             None if self.header.is_some() => Err(self.container.cut(format!(

@@ -39,7 +39,8 @@ const XZ_MEMORY_KIB: u32 = 64 << 10;
 const CRC_BYTES: usize = 4;
 
 impl Codec {
-    const ALL: [Self; 6] = [
+    /// All of them.
+    pub const ALL: [Self; 6] = [
         Self::Null,
         Self::Deflate,
         Self::Snappy,
@@ -74,11 +75,11 @@ impl Codec {
     /// Whether a block that was altered is noticed, whatever was altered in it.
     #[must_use]
     pub fn has_checksum(self) -> bool {
-        // zstandard's is optional.
-        matches!(self, Self::Snappy | Self::Bzip2 | Self::Xz)
+        // Those of zstandard and xz are optional.
+        matches!(self, Self::Snappy | Self::Bzip2)
     }
 
-    pub(super) fn pack(self, bytes: &[u8]) -> io::Result<Vec<u8>> {
+    pub(crate) fn pack(self, bytes: &[u8]) -> io::Result<Vec<u8>> {
         match self {
             Self::Null => Ok(bytes.to_vec()),
             Self::Deflate => {
@@ -104,16 +105,16 @@ impl Codec {
         }
     }
 
-    /// Replaces `out` by what was packed.
+    /// Replaces `out` by what was packed. `packed` holds anything afterwards.
     ///
     /// # Errors
     ///
     /// What is wrong, for the message: other bytes, also behind the end of the packed ones, or too many.
-    pub(super) fn unpack(self, packed: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
+    pub(super) fn unpack(self, packed: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<(), String> {
         out.clear();
         let rest = match self {
             Self::Null => {
-                out.extend_from_slice(packed);
+                std::mem::swap(packed, out);
                 return Ok(());
             }
             Self::Snappy => return unsnap(packed, out),
@@ -121,7 +122,7 @@ impl Codec {
             Self::Zstandard if packed.is_empty() => return Err("no zstandard in it".to_owned()),
             // It ends where the last of its frames does.
             Self::Zstandard => {
-                let decoder = zstd::stream::read::Decoder::with_buffer(packed);
+                let decoder = zstd::stream::read::Decoder::with_buffer(packed.as_slice());
                 let mut decoder = decoder.map_err(|error| error.to_string())?;
                 let limited = decoder.window_log_max(WINDOW_LOG_MAX);
                 limited.map_err(|error| error.to_string())?;
@@ -129,12 +130,12 @@ impl Codec {
                 decoder.finish()
             }
             Self::Bzip2 => {
-                let mut decoder = bzip2::bufread::BzDecoder::new(packed);
+                let mut decoder = bzip2::bufread::BzDecoder::new(packed.as_slice());
                 self.read(&mut decoder, out)?;
                 decoder.into_inner()
             }
             Self::Xz => {
-                let mut decoder = XzReader::new_mem_limit(packed, false, XZ_MEMORY_KIB);
+                let mut decoder = XzReader::new_mem_limit(packed.as_slice(), false, XZ_MEMORY_KIB);
                 self.read(&mut decoder, out)?;
                 decoder.into_inner()
             }

@@ -263,6 +263,42 @@ fn flip_of_zeds_is_refused_but_in_the_zedtoken() {
 }
 
 #[test]
+fn block_that_is_not_full_shows_where_zed_ended() {
+    for (count, is_full) in [
+        (0, false),
+        (98, false),
+        (99, true),
+        (100, false),
+        (299, true),
+    ] {
+        let (backup, _) = zeds(&sample(count), Codec::Snappy);
+        let (_, reader) = read(&backup).unwrap();
+        assert_eq!(reader.ends_with_a_full_block(), is_full, "{count}");
+        assert_eq!(reader.ended_early(), None);
+    }
+    let mut object = Vec::new();
+    encode_schema(testdata::SCHEMA, &mut object);
+    let mut writer =
+        ContainerWriter::create(Vec::new(), Codec::Snappy, layout::WRITTEN, &[]).unwrap();
+    writer.put(&object).unwrap();
+    for block in sample(100).chunks(99) {
+        for relationship in block {
+            object.clear();
+            encode_relationship(relationship, &mut object).unwrap();
+            writer.put(&object).unwrap();
+        }
+        writer.flushed().unwrap();
+    }
+    object.clear();
+    encode_relationship(&sample(200)[150], &mut object).unwrap();
+    writer.put(&object).unwrap();
+    writer.flushed().unwrap();
+    let backup = writer.into_inner();
+    let (found, reader) = read(&backup).unwrap();
+    assert_eq!((found.len(), reader.ended_early()), (101, Some(2)));
+}
+
+#[test]
 fn blocks_of_other_files_are_refused() {
     let one = ours(&sample(300), Codec::Snappy);
     let relationships = Sample {

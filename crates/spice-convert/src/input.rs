@@ -1,12 +1,13 @@
 //! What is read: a stream or a format of others, and what is known of it before its relationships.
 
-use std::fs::File;
+use std::fs;
 use std::io::{self, BufRead, Read as _};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use authzed::v1::Relationship;
 use spice_cli::compare::now;
-use spice_cli::{CommandError, Exit, stdio};
+use spice_cli::{CommandError, stdio};
+use spice_foreign::backup::ZED_BLOCK_OBJECTS;
 use spice_foreign::text::parse_line;
 use spice_foreign::validation::MAX_BYTES;
 use spice_foreign::{BackupReader, TextReader, ValidationFile, read_error};
@@ -15,13 +16,12 @@ use spice_record::record::StreamKind;
 use spice_record::{Header, Integrity, ReadError, RecordReader, SnapshotReader};
 
 use crate::Format;
+use crate::schema::{check_schema, read_schema, schema_beside};
 
 type Input = Box<dyn BufRead + Send>;
 
 /// What is looked at to recognize a format.
 const BEGINNING: u64 = 4 << 10;
-/// The longest text of a schema: a server takes no larger request.
-const MAX_SCHEMA_BYTES: usize = 4 << 20;
 
 /// How strictly to read.
 #[derive(Clone, Debug)]
@@ -37,8 +37,9 @@ pub(crate) struct Options {
 /// Gives relationships.
 pub(crate) struct Source {
     name: String,
-    /// zed's lock, of one of its backups.
-    lock: Option<PathBuf>,
+    /// Where zed keeps a lock, for one of its backups that has to be complete.
+    locks: Vec<PathBuf>,
+    allow_incomplete: bool,
     /// What the input lacks, or what is skipped in it.
     pub(crate) losses: Vec<String>,
     reader: Reader,
@@ -63,7 +64,7 @@ struct Lines {
 struct Opened {
     reader: Reader,
     header: Header,
-    lock: Option<PathBuf>,
+    locks: Vec<PathBuf>,
     losses: Vec<String>,
 }
 
@@ -72,7 +73,7 @@ impl Opened {
         Self {
             reader,
             header,
-            lock: None,
+            locks: Vec::new(),
             losses: Vec::new(),
         }
     }
@@ -90,6 +91,9 @@ impl Source {
         let mut start = Vec::new();
         let read = input.by_ref().take(BEGINNING).read_to_end(&mut start);
         read.map_err(|error| read_error(&name, error))?;
+        if start.is_empty() {
+            return Err(fault(&name, "empty input: the producer wrote nothing").into());
+        }
         let format = options.from.unwrap_or_else(|| format_of(&start));
         let input: Input = Box::new(io::Cursor::new(start).chain(input));
         if options.no_trailer && format != Format::Stream {
@@ -117,7 +121,8 @@ impl Source {
         }
         let source = Self {
             name,
-            lock: opened.lock,
+            locks: opened.locks,
+            allow_incomplete: options.allow_incomplete,
             losses: opened.losses,
             reader: opened.reader,
         };
@@ -144,11 +149,44 @@ impl Source {
         let is_text = matches!(self.reader, Reader::Text(_));
         match next {
             Ok(Some(relationship)) => Ok(Some(relationship)),
-            // zed may have begun to write again.
-            Ok(None) => check_lock(&self.name, self.lock.as_deref()).map(|()| None),
+            Ok(None) => self.check_end().map(|()| None),
             Err(torn @ ReadError::Torn { .. }) if is_text => Err(torn_is_cut(torn)),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Looks for what shows that a backup of zed is not complete. A format of others has no more than this.
+    fn check_end(&mut self) -> Result<(), CommandError> {
+        // zed may have begun to write again.
+        check_locks(&self.name, &self.locks)?;
+        let Reader::Backup(backup) = &self.reader else {
+            return Ok(());
+        };
+        if backup.header().is_some() {
+            return Ok(());
+        }
+        if let Some(block) = backup.ended_early() {
+            self.losses.push(format!(
+                "block {block} of {} holds fewer than {ZED_BLOCK_OBJECTS} objects: zed was interrupted there and \
+                 resumed, or another tool wrote it; relationships may be missing",
+                self.name
+            ));
+        }
+        if !backup.ends_with_a_full_block() {
+            return Ok(());
+        }
+        let message = format!(
+            "it ends with a full block of {ZED_BLOCK_OBJECTS} objects, as a file does that was cut between two blocks"
+        );
+        if self.allow_incomplete {
+            self.losses.push(format!("{}: {message}", self.name));
+            return Ok(());
+        }
+        let failure = CommandError::from(fault(&self.name, message));
+        Err(failure.hint(
+            "take the backup again, or compare it with its source: one of 100 complete backups also ends so; \
+             --allow-incomplete converts it",
+        ))
     }
 
     /// The number of the relationship read last, or of its line.
@@ -198,17 +236,17 @@ fn open_backup(input: Input, name: &str, options: &Options) -> Result<Opened, Co
         let failure = CommandError::from(backup.fault(message));
         return Err(failure.hint("--ignore-unknown-fields skips them"));
     }
-    let (mut lock, mut losses) = (None, Vec::new());
+    let (mut locks, mut losses) = (Vec::new(), Vec::new());
     let header = match backup.header() {
         Some(header) => converted(header),
         None => {
             if options.path != Path::new("-") && !options.allow_incomplete {
-                lock = Some(lock_of(&options.path));
+                locks = locks_of(&options.path);
             }
-            check_lock(name, lock.as_deref())?;
+            check_locks(name, &locks)?;
             tracing::warn!(
-                "zed's format has no end marker: a backup that was cut between two blocks looks complete; \
-                 {name}.lock beside it means that zed did not finish"
+                "{name} cannot be proven to be complete: zed's format has no end marker, count or digest; compare \
+                 it with its source"
             );
             if !backup.codec().has_checksum() {
                 let codec = backup.codec().name();
@@ -229,7 +267,7 @@ fn open_backup(input: Input, name: &str, options: &Options) -> Result<Opened, Co
         ));
     }
     Ok(Opened {
-        lock,
+        locks,
         losses,
         ..Opened::new(Reader::Backup(Box::new(backup)), header)
     })
@@ -258,6 +296,7 @@ fn open_yaml(mut input: Input, name: &str, options: &Options) -> Result<Opened, 
     }
     let file = ValidationFile::read(&yaml).map_err(|message| fault(name, message))?;
     drop(yaml);
+    check_schema(name, file.schema.as_deref().unwrap_or_default())?;
     let mut losses = Vec::new();
     if !file.skipped.is_empty() {
         let skipped = file.skipped.join(" and ");
@@ -289,8 +328,8 @@ fn fault(name: &str, message: impl Into<String>) -> ReadError {
 }
 
 /// zed removes its lock when a backup is finished.
-fn check_lock(name: &str, lock: Option<&Path>) -> Result<(), CommandError> {
-    let Some(lock) = lock.filter(|lock| lock.exists()) else {
+fn check_locks(name: &str, locks: &[PathBuf]) -> Result<(), CommandError> {
+    let Some(lock) = locks.iter().find(|lock| lock.exists()) else {
         return Ok(());
     };
     let message = format!("zed has not finished it: {} is there", lock.display());
@@ -349,54 +388,22 @@ fn converted(header: &Header) -> Header {
     }
 }
 
-/// Where zed stores how far it came until a backup is finished.
-fn lock_of(path: &Path) -> PathBuf {
-    let mut lock = path.as_os_str().to_owned();
-    lock.push(".lock");
-    lock.into()
+/// Where zed stores how far it came until a backup is finished: beside the name that it was given, which may be
+/// that of a link.
+fn locks_of(path: &Path) -> Vec<PathBuf> {
+    let lock_of = |path: &Path| {
+        let mut lock = path.as_os_str().to_owned();
+        lock.push(".lock");
+        PathBuf::from(lock)
+    };
+    let real = fs::canonicalize(path).ok();
+    [Some(lock_of(path)), real.as_deref().map(lock_of)]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn torn_is_cut(error: ReadError) -> CommandError {
     CommandError::from(error)
         .hint("the file may be cut; if it is complete, end its last line: echo >>FILE")
-}
-
-/// The schema that a validation file names. Only one in its own folder, or below, is read: the file may come
-/// from somebody else.
-fn schema_beside(path: &Path, name: &str, named: &str) -> Result<String, CommandError> {
-    let hint = format!("--schema-file {named}");
-    if path == Path::new("-") {
-        let message = format!("schemaFile names {named:?}, but {name} has no folder");
-        return Err(CommandError::new(Exit::BadData, message).hint(hint));
-    }
-    let is_below = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
-    if !Path::new(named).components().all(is_below) {
-        let message = format!("{name}: schemaFile names {named:?}, which is not below its folder");
-        return Err(CommandError::new(Exit::BadData, message).hint(hint));
-    }
-    read_schema(&path.parent().unwrap_or(Path::new("")).join(named))
-}
-
-fn read_schema(path: &Path) -> Result<String, CommandError> {
-    let name = path.display();
-    let mut text = String::new();
-    let read = File::open(path).and_then(|file| {
-        file.take(MAX_SCHEMA_BYTES as u64 + 1)
-            .read_to_string(&mut text)
-    });
-    match read {
-        Ok(_) if text.len() > MAX_SCHEMA_BYTES => Err(CommandError::new(
-            Exit::BadData,
-            format!("{name}: a schema of more than 4 MiB: no server takes it"),
-        )),
-        Ok(_) if text.trim().is_empty() => Err(CommandError::new(
-            Exit::BadData,
-            format!("{name}: no schema in it"),
-        )),
-        Ok(_) => Ok(text),
-        Err(error) => Err(CommandError::new(
-            Exit::Failed,
-            format!("cannot read the schema {name}: {error}"),
-        )),
-    }
 }

@@ -5,6 +5,7 @@
 //! | [`input`] | the formats that are read, and the header of a stream of what they hold |
 //! | [`output`] | the formats that are written, complete or not at all |
 //! | [`duplicates`] | relationships that an input holds twice |
+//! | [`schema`] | the schema of an input that names a file with it |
 //!
 //! The formats themselves are in [`spice_foreign`].
 
@@ -13,6 +14,7 @@
 mod duplicates;
 mod input;
 mod output;
+mod schema;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +27,7 @@ use spice_cli::log::LogArgs;
 use spice_cli::progress::Progress;
 use spice_cli::{CommandError, Exit, Program, Shutdown, Stdout, stdio};
 use spice_foreign::Codec;
+use spice_foreign::validation::MAX_BYTES;
 use spice_record::relationship::DisplayRelationship;
 use spice_record::{ExpiryPrecision, Header};
 
@@ -60,7 +63,7 @@ pub struct Convert {
     /// object a line. Completeness is not checked.
     #[arg(long)]
     no_trailer: bool,
-    /// Convert a backup that zed has not finished: what is there of it.
+    /// Convert a backup that zed has not finished, or that may be cut: what is there of it.
     #[arg(long)]
     allow_incomplete: bool,
     /// Skip metadata of a backup that this version does not know. Otherwise they are refused.
@@ -234,6 +237,12 @@ impl Convert {
                 "{} expiries were cut to milliseconds: zed's format holds no more",
                 written.truncated
             ));
+        }
+        if written.is_too_long {
+            let most = MAX_BYTES >> 20;
+            tracing::warn!(
+                "a validation file of more than {most} MiB, which spice-convert does not read: use --to text"
+            );
         }
         for loss in &losses {
             tracing::warn!("{loss}");

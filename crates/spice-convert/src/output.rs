@@ -37,8 +37,20 @@ impl Target {
             .is_some_and(|path| !path.exists() || path.is_file())
     }
 
-    /// The error of a write.
+    /// Whether the output itself takes the bytes, and not a temporary file first.
+    fn is_direct(&self) -> bool {
+        self.format == Format::Stream || self.is_file()
+    }
+
+    /// The error of a write before the input has ended.
     fn failed(&self, error: &io::Error) -> CommandError {
+        match self.is_direct() {
+            true => self.output_failed(error),
+            false => temporary_file(&self.temp, error),
+        }
+    }
+
+    fn output_failed(&self, error: &io::Error) -> CommandError {
         CommandError::writing(self.path(), error)
     }
 }
@@ -87,13 +99,14 @@ pub(crate) struct Written {
     pub(crate) trailer: Option<Trailer>,
     /// Expiries that were cut to milliseconds.
     pub(crate) truncated: u64,
+    /// Whether it is a validation file that is not read back.
+    pub(crate) is_too_long: bool,
 }
 
 impl Sink {
     /// Writes what comes before the relationships.
     pub(crate) fn create(target: Target, header: Header) -> Result<Self, CommandError> {
-        let is_direct = target.format == Format::Stream || target.is_file();
-        let out = match is_direct {
+        let out = match target.is_direct() {
             true => Destination::Direct(Output::create(target.path(), target.compression)?),
             false => {
                 let file = tempfile::tempfile_in(&target.temp);
@@ -161,11 +174,16 @@ impl Sink {
                     out
                 })
             }
-            Writer::Yaml(writer) => writer.finish(),
+            Writer::Yaml(writer) => {
+                written.is_too_long = writer.is_too_long();
+                writer.finish()
+            }
             Writer::Text(out, _) => Ok(out),
         };
         match out.map_err(|error| target.failed(&error))? {
-            Destination::Direct(out) => out.finish().map_err(|error| target.failed(&error))?,
+            Destination::Direct(out) => {
+                out.finish().map_err(|error| target.output_failed(&error))?
+            }
             Destination::Later(file) => copy(file, &target)?,
         }
         Ok(written)
@@ -180,5 +198,5 @@ fn copy(file: BufWriter<File>, target: &Target) -> Result<(), CommandError> {
     file.rewind().map_err(|error| failed(&error))?;
     let mut out = Output::create(target.path(), target.compression)?;
     let copied = io::copy(&mut file, &mut out).and_then(|_| out.finish());
-    copied.map_err(|error| target.failed(&error))
+    copied.map_err(|error| target.output_failed(&error))
 }

@@ -1,5 +1,8 @@
 //! What is converted and back is the same; what is incomplete or cannot be held makes no output.
 
+mod damage;
+
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use clap::{CommandFactory as _, Parser as _};
@@ -137,6 +140,11 @@ fn every_format_is_converted_and_back() {
         if is_proven {
             assert_eq!(header.created_at, expected.0.created_at);
         }
+        // Back again, it is the same file.
+        folder.converted("back", "again", &format!("--to {format} {flags} --strict"));
+        if !is_proven {
+            assert_eq!(folder.read("again"), folder.read("other"), "{format}");
+        }
         // Named, it is the same.
         folder.converted("other", "named", &format!("--from {format} --strict"));
         assert_eq!(stream(&folder.path("named")).1, relationships);
@@ -180,6 +188,7 @@ fn incomplete_input_makes_no_output() {
     folder.file("cut", &cut[..end]);
     folder.file("torn", cut);
     folder.file("empty", "");
+    folder.file("blank", "\n\n");
     folder.file("stream", &complete);
     folder.converted("stream", "backup", "--to zedbackup");
     let backup = folder.read("backup");
@@ -194,6 +203,14 @@ fn incomplete_input_makes_no_output() {
         folder.refused("cut", &to, Exit::BadData, "cut: the input ends");
         folder.refused("torn", &to, Exit::BadData, "torn");
         folder.refused("empty", &to, Exit::BadData, "empty input");
+        for from in ["stream", "zedbackup", "yaml", "text"] {
+            let from = format!("{to} --from {from}");
+            folder.refused("empty", &from, Exit::BadData, "empty input");
+            // A text has no schema, which is noticed first.
+            if from != "--to zedbackup --from text" {
+                folder.refused("blank", &from, Exit::BadData, "");
+            }
+        }
         folder.refused("cut-backup", &to, Exit::BadData, "cut: it ends");
     }
     for to in ["stream", "yaml", "text"] {
@@ -274,7 +291,11 @@ fn backup_that_zed_has_not_finished_is_refused() {
     let named = lock.to_str().unwrap();
     folder.refused("zed", "", Exit::BadData, named);
     folder.converted("zed", "out", "--allow-incomplete");
+    // zed puts it beside the name that it was given.
+    symlink("zed", folder.path("link")).unwrap();
+    folder.refused("link", "", Exit::BadData, "zed.lock");
     std::fs::remove_file(lock).unwrap();
+    folder.converted("link", "out", "");
     // One that begins to write again while it is read.
     let options = Options {
         path,
@@ -321,11 +342,25 @@ fn schema_beside_a_validation_file_is_read() {
         let schema = stream(&folder.path("out")).0.schema;
         assert_eq!(schema.as_deref(), Some("definition user {}\n"));
     }
+    std::fs::create_dir(folder.path("inner")).unwrap();
+    symlink(folder.path("schema.zed"), folder.path("inner/link.zed")).unwrap();
+    folder.file("a", with("inner/link.zed"));
+    folder.converted("a", "out", "");
+    symlink("/etc/passwd", folder.path("out-of-it")).unwrap();
+    symlink("/dev/zero", folder.path("device")).unwrap();
     folder.file("empty.zed", " \n");
+    folder.file("binary.zed", b"\xff\n");
+    folder.file("long.zed", "a".repeat(5 << 20));
     for (named, found) in [
-        ("../schema.zed", "not below its folder"),
-        ("/etc/hostname", "not below its folder"),
+        ("../schema.zed", "no file in or below its folder"),
+        ("/etc/hostname", "no file in or below its folder"),
+        ("inner/../schema.zed", "no file in or below its folder"),
+        ("out-of-it", "no file in or below its folder"),
+        ("device", "no file in or below its folder"),
+        ("inner", "no file in or below its folder"),
         ("empty.zed", "no schema in it"),
+        ("binary.zed", "UTF-8"),
+        ("long.zed", "more than 4 MiB"),
     ] {
         folder.file("a", with(named));
         folder.refused("a", "", Exit::BadData, found);
@@ -334,6 +369,9 @@ fn schema_beside_a_validation_file_is_read() {
     folder.refused("a", "", Exit::Failed, "missing.zed");
     let flags = format!("--schema-file {}", folder.path("schema.zed").display());
     folder.converted("a", "out", &flags);
+    let long = format!("schema: '{}'\n", "a".repeat(5 << 20));
+    folder.file("b", long);
+    folder.refused("b", "", Exit::BadData, "more than 4 MiB");
     folder.file("b", "schema: a\n");
     folder.refused("b", &flags, Exit::Usage, "a schema of its own");
 }

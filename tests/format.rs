@@ -100,8 +100,9 @@ fn example_in_the_documentation_is_a_whole_stream() {
     let document = std::fs::read_to_string(crate::support::root().join("docs/format.md")).unwrap();
     let lines = document
         .lines()
-        .filter_map(|line| line.strip_prefix("    {"));
-    let stream: String = lines.map(|line| format!("{{{line}\n")).collect();
+        .skip_while(|line| !line.starts_with(r#"{"header":"#))
+        .take_while(|line| line.starts_with('{'));
+    let stream: String = lines.map(|line| format!("{line}\n")).collect();
     let checked = Program::new("spice-import")
         .arg("--dry-run")
         .input(stream)

@@ -3,9 +3,10 @@
 //! Markdown has at most 80 columns a line; tables, code, and lines with only a link are exempt. An
 //! example in a help page has at most 76, so that clap never wraps it and it can be pasted. The
 //! refused words are listed in docs/style.md; they are refused in comments and texts of Rust code as
-//! well. Every path in CONTRIBUTING.md must exist.
+//! well. Every path in CONTRIBUTING.md must exist, and every link of a page lead to a file and a heading.
 
 mod help;
+mod links;
 mod markdown;
 mod paths;
 mod rust;
@@ -65,13 +66,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let style = args.root.join("docs/style.md");
     let words = Words::parse(&read(&style)?)
         .with_context(|| format!("the list of words in {}", style.display()))?;
-    let pages = report(&files(&args.root, "md")?, |text| {
-        markdown::check(text, &words)
+    let pages = report(&files(&args.root, "md")?, |path, text| {
+        let mut found = markdown::check(text, &words);
+        found.extend(links::check(path, text));
+        found
     })?;
-    let help = report(&files(&args.root.join("docs/help"), "txt")?, |text| {
+    let help = report(&files(&args.root.join("docs/help"), "txt")?, |_, text| {
         help::check(text, &words)
     })?;
-    let paths = report(&[args.root.join("CONTRIBUTING.md")], |text| {
+    let paths = report(&[args.root.join("CONTRIBUTING.md")], |_, text| {
         paths::check(text, &args.root)
     })?;
     let mut sources = files(&args.root.join("crates"), "rs")?;
@@ -81,7 +84,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let is = |part: &str| path.iter().any(|found| found == part);
         !is("generated") && !is("prose")
     });
-    let code = report(&sources, |text| rust::check(text, &words))?;
+    let code = report(&sources, |_, text| rust::check(text, &words))?;
     let found = pages + help + paths + code;
     if args.check && found > 0 {
         bail!("prose breaks the rules of docs/style.md, or names missing files, {found} times");
@@ -90,11 +93,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 /// Prints the findings of each file, and returns how many there are.
-fn report(paths: &[PathBuf], check: impl Fn(&str) -> Vec<Finding>) -> Result<usize> {
+fn report(paths: &[PathBuf], check: impl Fn(&Path, &str) -> Vec<Finding>) -> Result<usize> {
     let mut out = io::stdout().lock();
     let mut count = 0;
     for path in paths {
-        for finding in check(&read(path)?) {
+        for finding in check(path, &read(path)?) {
             let path = path.strip_prefix(".").unwrap_or(path);
             writeln!(out, "{}:{finding}", path.display())?;
             count += 1;

@@ -8,7 +8,7 @@ const COLUMNS: usize = 80;
 
 /// What breaks the rules in a page.
 ///
-/// Code is fenced, or indented by four spaces after a blank line.
+/// Code is fenced, indented by four spaces after a blank line, or in a comment for tests/docs.rs.
 pub(super) fn check(text: &str, words: &Words) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut paragraph = Paragraph::default();
@@ -22,12 +22,9 @@ pub(super) fn check(text: &str, words: &Words) -> Vec<Finding> {
             }
             continue;
         }
-        if let Some(open) = ["```", "~~~"]
-            .into_iter()
-            .find(|of| trimmed.starts_with(of))
-        {
+        if let Some(close) = code_begins(trimmed) {
             found.extend(paragraph.finish(words));
-            fence = Some(open);
+            fence = (!trimmed[1..].contains(close)).then_some(close);
             continue;
         }
         if trimmed.is_empty() {
@@ -50,6 +47,14 @@ pub(super) fn check(text: &str, words: &Words) -> Vec<Finding> {
     found.extend(paragraph.finish(words));
     found.sort_by_key(|finding| finding.line);
     found
+}
+
+/// What ends the code that begins with a line, if one does: a fence, or a comment that says what a test does.
+pub(super) fn code_begins(line: &str) -> Option<&'static str> {
+    let all = [("```", "```"), ("~~~", "~~~"), ("<!-- test", "-->")];
+    all.into_iter()
+        .find(|(open, _)| line.starts_with(open))
+        .map(|(_, close)| close)
 }
 
 /// The text of a list's item without its marker; nothing if the line begins none.

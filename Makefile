@@ -55,7 +55,7 @@ check:
 	cargo run -q -p xtask -- pages --help-to docs/help --check
 	cargo run -q -p xtask -- prose --check
 	if command -v cargo-deny >/dev/null; then cargo deny check; fi
-	if command -v shellcheck >/dev/null; then shellcheck scripts/demo scripts/copy scripts/follow scripts/cutover scripts/repair tests/servers/spicedb tests/oracle/run tests/servers/*.sh .ci/run; fi
+	if command -v shellcheck >/dev/null; then shellcheck scripts/demo scripts/copy scripts/follow scripts/cutover scripts/repair tests/servers/spicedb tests/oracle/run tests/servers/*.sh tests/docs/prelude.sh .ci/run; fi
 
 bench: build
 	cargo build --release -p xtask -p floor

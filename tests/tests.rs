@@ -14,6 +14,7 @@
 //! | [`cutover`] | a source that is written moves with a second of write downtime, and back |
 //! | [`damage`] | a damaged stream is never accepted as complete |
 //! | [`deep`] | contexts nested to the limit are moved, followed and compared; deeper ones are refused by name |
+//! | [`docs`] | each command of the documentation works as it is written, and its links and tables are right |
 //! | [`expiry`] | a touch that changes an expiry takes effect, whatever the server acknowledges |
 //! | [`faults`] | connections, servers, programs and disks that fail: nothing is lost, or the exit code is not 0 |
 //! | [`format`] | old streams stay readable, and the documentation's example is one |
@@ -43,6 +44,7 @@ mod copy;
 mod cutover;
 mod damage;
 mod deep;
+mod docs;
 mod expiry;
 mod faults;
 mod format;

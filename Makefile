@@ -6,9 +6,11 @@ PROGRAMS = spice-export spice-import spice-revision spice-watch spice-apply spic
 STATE = $(CURDIR)/target/test-servers
 TEST_THREADS ?= 6
 NEXTEST_VERSION = 0.9.128
+MDBOOK_VERSION = 0.5.4
+MDBOOK = target/tools/mdbook-$(MDBOOK_VERSION)/bin/mdbook
 NEXTEST = target/tools/nextest-$(NEXTEST_VERSION)/bin/cargo-nextest
 
-.PHONY: build test check soak versions bench bench-check demo install clean servers
+.PHONY: build test check soak versions bench bench-check demo install clean servers docs
 
 build:
 	cargo build --release
@@ -56,6 +58,27 @@ check:
 	cargo run -q -p xtask -- prose --check
 	if command -v cargo-deny >/dev/null; then cargo deny check; fi
 	if command -v shellcheck >/dev/null; then shellcheck scripts/demo scripts/copy scripts/follow scripts/cutover scripts/repair tests/servers/spicedb tests/oracle/run tests/servers/*.sh tests/docs/prelude.sh .ci/run; fi
+
+$(MDBOOK):
+	CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_DEV_OPT_LEVEL=0 CARGO_INCREMENTAL=0 \
+		cargo install --quiet --locked --debug --no-default-features \
+		--root target/tools/mdbook-$(MDBOOK_VERSION) --version $(MDBOOK_VERSION) mdbook </dev/null
+
+# The book, in target/book. Links between README.md and docs/ stay as they are, so the pages are gathered with
+# their folders. A warning is a failure, and so is anything that a page would load from the network.
+docs: $(MDBOOK)
+	rm -rf target/book-src target/book
+	mkdir -p target/book-src/docs
+	cp docs/book.toml README.md CONTRIBUTING.md SECURITY.md CHANGELOG.md target/book-src/
+	cp docs/*.md docs/*.svg docs/*.json target/book-src/docs/
+	sed -e 's#](\([a-z]\)#](docs/\1#' -e 's#](\.\./#](#' docs/SUMMARY.md >target/book-src/SUMMARY.md
+	rm target/book-src/docs/SUMMARY.md
+	mv target/book-src/README.md target/book-src/index.md
+	sed -i 's#](\(\(\.\./\)*\)README\.md#](\1index.md#' target/book-src/*.md target/book-src/docs/*.md
+	$(MDBOOK) build target/book-src 2>target/book.log || { cat target/book.log >&2; exit 1; }
+	cat target/book.log >&2
+	! grep -E 'WARN|ERROR' target/book.log
+	! grep -rlE '(src|<link[^>]*href)="(https?:)?//' target/book --include='*.html'
 
 bench: build
 	cargo build --release -p xtask -p floor

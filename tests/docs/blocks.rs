@@ -9,7 +9,7 @@
 //! | `<!-- test: input TEXT -->` | gets this line on stdin |
 //! | `<!-- test: background -->` | keeps running until `stop` or the end of the page |
 //! | `<!-- test: skip REASON -->` | is not run |
-//! | `<!-- test: skip page REASON -->` | nor is any other block of the page |
+//! | `<!-- test: run by FILE -->` | and all others of the page are run by another test, which names the page |
 //!
 //! A comment whose first line is `<!-- test` is a block that readers do not see.
 
@@ -50,8 +50,8 @@ pub(super) struct Block {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Page {
     pub(super) blocks: Vec<Block>,
-    /// The reason why no block is run.
-    pub(super) skip: Option<String>,
+    /// The file of another test that runs all blocks.
+    pub(super) run_by: Option<String>,
 }
 
 /// What the lines that are read belong to.
@@ -131,9 +131,9 @@ pub(super) fn parse(text: &str) -> Result<Page, Vec<String>> {
                 } else if let Some(rest) = trimmed.strip_prefix("<!-- test: ") {
                     let directive = rest.trim_end().strip_suffix("-->").map(str::trim);
                     let next = how.get_or_insert_with(How::default);
-                    match directive.and_then(|directive| directive.strip_prefix("skip page ")) {
-                        Some(reason) => {
-                            page.skip = Some(reason.to_owned());
+                    match directive.and_then(|directive| directive.strip_prefix("run by ")) {
+                        Some(file) => {
+                            page.run_by = Some(file.to_owned());
                             how = None;
                         }
                         None if directive.is_some_and(|directive| next.take(directive)) => {}
@@ -303,8 +303,8 @@ mod tests {
             skipped.blocks[0].how.skip.as_deref(),
             Some("needs a cluster")
         );
-        let page = parse("<!-- test: skip page run by tests/kafka.rs -->\n\nText\n").unwrap();
-        assert_eq!(page.skip.as_deref(), Some("run by tests/kafka.rs"));
+        let page = parse("<!-- test: run by tests/kafka.rs -->\n\nText\n").unwrap();
+        assert_eq!(page.run_by.as_deref(), Some("tests/kafka.rs"));
     }
 
     #[test]

@@ -1,16 +1,20 @@
 //! The thread that reads a stream, or follows a spool, and checks it.
 
+mod applied;
+mod writer_monitor;
+
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use authzed::v1::{RelationshipUpdate, relationship_update::Operation};
 use prost::Message as _;
 use spice_cli::byte_channel;
 use spice_cli::byte_channel::{Receiver, Sender};
 use spice_cli::{CommandError, Exit, stdio};
+use spice_record::changes::MAX_TORN;
 use spice_record::record::{Position, SchemaChange, SpoolOffset, StreamKind, Transaction};
 use spice_record::relationship::{Update, context_values, struct_values};
 use spice_record::{
@@ -19,6 +23,8 @@ use spice_record::{
 };
 use spice_spool::{Polled, Spool, SpoolReader};
 
+use self::applied::AlreadyApplied;
+use self::writer_monitor::WriterMonitor;
 use crate::resume::check_start;
 
 /// What may be read ahead: the backlog that can be coalesced.
@@ -35,14 +41,13 @@ const UPDATE_BYTES: usize = 400;
 const VALUE_BYTES: usize = 700;
 /// How long a follower sleeps at the end of a spool.
 const NAP: Duration = Duration::from_millis(5);
-/// How long no writer may be seen before that is taken for its end, and how often it is reported.
-const WRITER_GONE: Duration = Duration::from_secs(5);
-const REPORT_EVERY: Duration = Duration::from_secs(10);
 
 /// What the thread delivers.
 #[derive(Debug)]
 pub(crate) enum Step {
-    /// Once, first; `None` for a stream without a header.
+    /// Before the header, where the stream begins before the position: its header as it is.
+    Opened(Box<Header>),
+    /// Once, before all lines; `None` for a stream without a header.
     Header(Option<Box<Header>>),
     Transaction(Box<Transaction>, SpoolOffset),
     /// Updates that have no revision, or come early.
@@ -65,6 +70,8 @@ pub(crate) struct Input {
     pub(crate) spool: Option<PathBuf>,
     pub(crate) position: Option<Position>,
     pub(crate) seal: Integrity,
+    /// The stream comes from a log that repeats lines.
+    pub(crate) at_least_once: bool,
     /// Whether the stream is read to an end (`--until`): then a dead writer is an error.
     pub(crate) until: bool,
     pub(crate) stop: Arc<AtomicBool>,
@@ -93,13 +100,18 @@ impl Input {
     fn read(&self, send: &dyn Fn(Step, usize) -> bool) -> Result<(), CommandError> {
         let (input, name) = stdio::open(&self.file)?;
         let mut records = RecordReader::new(input, name);
-        let first = match records.next_record() {
-            Ok(Some(first)) => first,
-            Ok(None) => {
-                let empty = records.stream_fault("empty input: the producer wrote nothing");
-                return Err(empty.into());
+        let first = loop {
+            match records.next_record() {
+                Ok(Some(first)) => break first,
+                Ok(None) => {
+                    let empty = records.stream_fault("empty input: the producer wrote nothing");
+                    return Err(empty.into());
+                }
+                // A header that was torn is sent again.
+                Err(ReadError::Line { .. }) if self.at_least_once && records.line() <= MAX_TORN => {
+                }
+                Err(error) => return Err(error.into()),
             }
-            Err(error) => return Err(error.into()),
         };
         match first {
             Record::Header(header) => {
@@ -113,13 +125,20 @@ impl Input {
                         "--position: a stream of {kind} has no revisions to resume from"
                     )));
                 }
+                if kind == StreamKind::Changes {
+                    let reader = ChangeReader::after(records, &header, self.seal)?;
+                    return self.changes(reader, header, send);
+                }
+                if self.at_least_once {
+                    return Err(CommandError::usage(format!(
+                        "--at-least-once: only the lines of a change stream show what is repeated, and this is \
+                         a stream of {kind}"
+                    )));
+                }
                 if !send(Step::Header(Some(header.clone())), 1) {
                     return Ok(());
                 }
                 match kind {
-                    StreamKind::Changes => {
-                        changes(ChangeReader::after(records, &header, self.seal)?, send)
-                    }
                     StreamKind::Snapshot => {
                         let snapshot = SnapshotReader::after(records, header, self.seal)?;
                         updates(snapshot, send)
@@ -139,6 +158,63 @@ impl Input {
                 "relationships and updates made by hand need --no-trailer; whether they are complete is not \
                      checked then",
             )),
+        }
+    }
+
+    /// A change stream, from stdin or a file. The header is delivered once the position has been reached.
+    fn changes<R: BufRead>(
+        &self,
+        mut reader: ChangeReader<R>,
+        header: Box<Header>,
+        send: &dyn Fn(Step, usize) -> bool,
+    ) -> Result<(), CommandError> {
+        if self.at_least_once {
+            reader = reader.at_least_once();
+        }
+        let mut applied = AlreadyApplied::of(self.position.as_ref(), &header);
+        if applied.is_some() && !send(Step::Opened(header.clone()), 1) {
+            return Ok(());
+        }
+        let mut header = Some(header);
+        let mut reported = 0;
+        loop {
+            if applied.is_none()
+                && let Some(header) = header.take()
+                && !send(Step::Header(Some(header)), 1)
+            {
+                return Ok(());
+            }
+            let begin = reader.offset();
+            let mut decoded = 0;
+            let next = match reader.next_change() {
+                Ok(Some(change)) if applied.as_mut().is_some_and(|it| it.includes(&change)) => {
+                    continue;
+                }
+                Ok(Some(change)) => {
+                    decoded = weight(&change);
+                    step(change, SpoolOffset::default())
+                }
+                Ok(None) => Step::End(reader.through().map(str::to_owned)),
+                Err(fault @ (ReadError::Cut { .. } | ReadError::Torn { .. })) => {
+                    Step::Cut(cut(fault))
+                }
+                Err(error) => return Err(damaged(error)),
+            };
+            if reader.skipped() > reported {
+                reported = reader.skipped();
+                tracing::info!("{reported} lines skipped so far: repeated, or torn");
+            }
+            if let Some(applied) = &mut applied
+                && let Some(header) = header.take()
+                && !send(Step::Header(Some(applied.header_there(header))), 1)
+            {
+                return Ok(());
+            }
+            let is_last = matches!(next, Step::End(_) | Step::Cut(_));
+            let bytes = usize::try_from(reader.offset() - begin).unwrap_or(usize::MAX);
+            if !send(next, bytes.saturating_add(decoded)) || is_last {
+                return Ok(());
+            }
         }
     }
 
@@ -217,79 +293,6 @@ async fn sender_send(sender: &Sender<Step>, step: Step, bytes: usize) -> bool {
     sender.send(step, bytes).await
 }
 
-/// Whether the writer of a spool is still at work, when there is nothing to read.
-struct WriterMonitor<'a> {
-    spool: &'a Spool,
-    until: bool,
-    alone_since: Option<Instant>,
-    reported_at: Option<Instant>,
-    checked_at: Instant,
-}
-
-impl<'a> WriterMonitor<'a> {
-    fn new(spool: &'a Spool, until: bool) -> Self {
-        Self {
-            spool,
-            until,
-            alone_since: None,
-            reported_at: None,
-            checked_at: Instant::now(),
-        }
-    }
-
-    fn progressed(&mut self) {
-        self.alone_since = None;
-    }
-
-    /// Exit 4 where the writer recorded a lost history; 75 where it is gone before `--until`.
-    fn check(&mut self, what: &str, last: Option<&str>) -> Result<(), CommandError> {
-        if self.checked_at.elapsed() < Duration::from_millis(200) {
-            return Ok(());
-        }
-        self.checked_at = Instant::now();
-        if self.spool.writer_lives() {
-            self.alone_since = None;
-            return Ok(());
-        }
-        let path = self.spool.path().display();
-        let alone = *self.alone_since.get_or_insert_with(Instant::now);
-        // A writer that has just ended may have written more than was read.
-        if alone.elapsed() > Duration::from_millis(500)
-            && let Some(reason) = self.spool.lost()
-        {
-            return Err(CommandError::new(
-                Exit::HistoryLost,
-                format!("the capture into {path} ended: {}", reason.trim()),
-            )
-            .hint(
-                "take a new snapshot: what is on the target lacks the changes after that revision",
-            ));
-        }
-        if alone.elapsed() < WRITER_GONE {
-            return Ok(());
-        }
-        let where_ = match last {
-            Some(revision) => format!("it ends at revision {revision}"),
-            None => "nothing is in it".to_owned(),
-        };
-        if self.until {
-            return Err(CommandError::new(
-                Exit::TryAgain,
-                format!("{what} {path}, and {where_}, before --until"),
-            )
-            .hint("run spice-watch --spool again, then the same command"));
-        }
-        if self
-            .reported_at
-            .is_none_or(|at| at.elapsed() >= REPORT_EVERY)
-        {
-            self.reported_at = Some(Instant::now());
-            tracing::warn!("{what} {path}: is spice-watch running? {where_}");
-        }
-        Ok(())
-    }
-}
-
 /// What a line takes in memory beyond its text: a value of a context can be seven bytes of text, and a
 /// map of its own.
 fn weight(change: &Change) -> usize {
@@ -321,31 +324,6 @@ fn step(change: Change, place: SpoolOffset) -> Step {
         }
         Change::Schema(change) => Step::Schema(change, place),
         Change::Checkpoint(checkpoint) => Step::Checkpoint(checkpoint.revision, place),
-    }
-}
-
-/// A change stream, from stdin or a file.
-fn changes<R: BufRead>(
-    mut reader: ChangeReader<R>,
-    send: &dyn Fn(Step, usize) -> bool,
-) -> Result<(), CommandError> {
-    loop {
-        let begin = reader.offset();
-        let mut decoded = 0;
-        let next = match reader.next_change() {
-            Ok(Some(change)) => {
-                decoded = weight(&change);
-                step(change, SpoolOffset::default())
-            }
-            Ok(None) => Step::End(reader.through().map(str::to_owned)),
-            Err(fault @ (ReadError::Cut { .. } | ReadError::Torn { .. })) => Step::Cut(cut(fault)),
-            Err(error) => return Err(damaged(error)),
-        };
-        let is_last = matches!(next, Step::End(_) | Step::Cut(_));
-        let bytes = usize::try_from(reader.offset() - begin).unwrap_or(usize::MAX);
-        if !send(next, bytes.saturating_add(decoded)) || is_last {
-            return Ok(());
-        }
     }
 }
 

@@ -47,7 +47,7 @@ use spice_cli::values::parse_zedtoken;
 use spice_cli::{CommandError, Exit, Program, Shutdown};
 use spice_client::same_datastore::{datastore_id, refuse_same_datastore};
 use spice_client::write_engine::WriteEngine;
-use spice_record::record::{Applied, StreamKind};
+use spice_record::record::{Applied, Position, StreamKind};
 use spice_record::{Header, Integrity};
 use spice_spool::Spool;
 use spice_spool::position::PositionFile;
@@ -107,6 +107,10 @@ pub struct Apply {
     /// removes its `checksum`.
     #[arg(long, conflicts_with_all = ["spool", "no_trailer"])]
     partial: bool,
+    /// Take a change stream from a log that delivers lines at least once, such as Kafka: skip what is
+    /// delivered again, and what was torn when its producer died. A missing line is still an error.
+    #[arg(long, conflicts_with_all = ["spool", "partial", "no_trailer"])]
+    at_least_once: bool,
     /// Take relationships and updates without header and trailer, made by hand. Nothing proves that
     /// they are all.
     #[arg(long, conflicts_with_all = ["spool", "position"])]
@@ -266,42 +270,26 @@ impl Apply {
             spool: self.spool.clone(),
             position: position.clone(),
             seal: Integrity::of_flags(self.partial, self.no_trailer),
+            at_least_once: self.at_least_once,
             until: until.is_some(),
             stop: Arc::clone(stop),
         }
         .start();
-        let header = match steps.recv().await.map(|step| step.message) {
-            Some(Step::Header(header)) => header,
-            Some(Step::Failed(failure)) => return Err(failure),
-            _ => return Err(CommandError::new(Exit::Failed, "the reading thread ended")),
+        let known = file.as_ref().zip(position.as_ref());
+        let check =
+            |header: &Header| self.check_header(header, &head, endpoint, until.as_ref(), known);
+        let header = loop {
+            match steps.recv().await.map(|step| step.message) {
+                // What the position includes has not been read yet, and may be all that there is.
+                Some(Step::Opened(header)) => check(&header)?,
+                Some(Step::Header(header)) => {
+                    header.as_deref().map_or(Ok(()), check)?;
+                    break header;
+                }
+                Some(Step::Failed(failure)) => return Err(failure),
+                _ => return Err(CommandError::new(Exit::Failed, "the reading thread ended")),
+            }
         };
-        if let Some(revision) = header
-            .as_ref()
-            .and_then(|header| header.revision.as_deref())
-        {
-            if !self.same_datastore {
-                refuse_same_datastore(revision, &head, endpoint)?;
-            }
-            if let Some(until) = &until
-                && until.datastore_id != datastore_id(revision)
-            {
-                return Err(CommandError::usage(
-                    "--until: this revision belongs to another datastore than the stream",
-                ));
-            }
-        }
-        if let (Some(file), Some(position), Some(header)) = (&file, &position, &header) {
-            resume::check_source(file, position, header)?;
-        }
-        if let Some(header) = &header
-            && header.stream != StreamKind::Changes
-            && file.is_some()
-        {
-            return Err(CommandError::usage(format!(
-                "--position: a stream of {} has no revisions to resume from",
-                header.stream
-            )));
-        }
         if let Some(position) = &position {
             let left = resume::ambiguous_for(position, jiff::Timestamp::now());
             if !left.is_zero() {
@@ -343,6 +331,39 @@ impl Apply {
             worker,
             has_revisions: header.is_some_and(|header| header.stream == StreamKind::Changes),
         })
+    }
+
+    /// Refuses a stream that does not belong to this target, `--until` or position.
+    fn check_header(
+        &self,
+        header: &Header,
+        head: &str,
+        endpoint: &str,
+        until: Option<&zedtoken::DecodedToken>,
+        position: Option<(&PositionFile, &Position)>,
+    ) -> Result<(), CommandError> {
+        if let Some(revision) = &header.revision {
+            if !self.same_datastore {
+                refuse_same_datastore(revision, head, endpoint)?;
+            }
+            if let Some(until) = until
+                && until.datastore_id != datastore_id(revision)
+            {
+                return Err(CommandError::usage(
+                    "--until: this revision belongs to another datastore than the stream",
+                ));
+            }
+        }
+        if let Some((file, position)) = position {
+            resume::check_source(file, position, header)?;
+        }
+        if header.stream != StreamKind::Changes && self.position.is_some() {
+            return Err(CommandError::usage(format!(
+                "--position: a stream of {} has no revisions to resume from",
+                header.stream
+            )));
+        }
+        Ok(())
     }
 
     /// The live Watch, of a source whose revisions have to settle.

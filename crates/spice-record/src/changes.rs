@@ -2,10 +2,13 @@
 //! trailer. Which revision is complete is decided here only: [`Change::completed_revision`],
 //! [`ChangeCheck::through`] and [`ChangeCheck::resume_from`].
 
+mod repeats;
 mod writer;
 
 use std::io::BufRead;
 
+pub use self::repeats::MAX_TORN;
+use self::repeats::Repeats;
 pub use self::writer::{ChangeSealer, ChangeWriter};
 use crate::chain::Chain;
 use crate::digest::Digest;
@@ -263,6 +266,8 @@ pub struct ChangeReader<R> {
     records: RecordReader<R>,
     check: ChangeCheck,
     trailer: Option<Box<Trailer>>,
+    /// Of a log that delivers lines at least once.
+    repeats: Option<Repeats>,
 }
 
 impl<R: BufRead> ChangeReader<R> {
@@ -282,7 +287,22 @@ impl<R: BufRead> ChangeReader<R> {
             records,
             check,
             trailer: None,
+            repeats: None,
         })
+    }
+
+    /// Skips lines that were read before, and lines that were torn when a producer died: a log such as
+    /// Kafka delivers them. A missing or altered line is still refused.
+    #[must_use]
+    pub fn at_least_once(mut self) -> Self {
+        self.repeats = Some(Repeats::default());
+        self
+    }
+
+    /// How many lines were skipped, as repeated or torn.
+    #[must_use]
+    pub fn skipped(&self) -> u64 {
+        self.repeats.as_ref().map_or(0, Repeats::skipped)
     }
 
     /// How many bytes have been read, all of them complete lines.
@@ -313,7 +333,8 @@ impl<R: BufRead> ChangeReader<R> {
         if self.trailer.is_some() {
             return Ok(None);
         }
-        let change = match self.records.next_record()?.map(Change::try_from) {
+        let record = self.next_new_record()?;
+        let change = match record.map(Change::try_from) {
             Some(Ok(change)) => change,
             Some(Err(Record::Trailer(trailer))) => {
                 let checked = self.check.check_trailer(&trailer);
@@ -334,6 +355,27 @@ impl<R: BufRead> ChangeReader<R> {
         };
         let checked = self.check.check(&change);
         checked.map_err(|message| self.records.fault(message))?;
+        if let Some(repeats) = &mut self.repeats {
+            repeats.insert(self.check.last_checksum());
+        }
         Ok(Some(change))
     }
+
+    /// The next record that was not read before.
+    fn next_new_record(&mut self) -> Result<Option<Record>, ReadError> {
+        loop {
+            let record = self.records.next_record();
+            let Some(repeats) = &mut self.repeats else {
+                return record;
+            };
+            match record {
+                Err(fault) => repeats.skip_torn(fault)?,
+                Ok(Some(record)) if repeats.skip_repeated(&record, self.check.header) => {}
+                Ok(record) => return Ok(record),
+            }
+        }
+    }
 }
+
+#[cfg(test)]
+mod tests;

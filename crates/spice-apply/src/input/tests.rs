@@ -66,6 +66,7 @@ fn update_stream(count: usize) -> String {
 struct Reading {
     seal: Integrity,
     position: Option<Position>,
+    at_least_once: bool,
     /// So many steps are taken, then the loop has ended.
     takes: usize,
 }
@@ -75,6 +76,7 @@ impl Default for Reading {
         Self {
             seal: Integrity::Verified,
             position: None,
+            at_least_once: false,
             takes: usize::MAX,
         }
     }
@@ -90,6 +92,7 @@ impl Reading {
             spool: None,
             position: self.position,
             seal: self.seal,
+            at_least_once: self.at_least_once,
             until: false,
             stop: Arc::default(),
         };
@@ -112,6 +115,7 @@ impl Reading {
 fn text(step: &Step) -> String {
     let number = |token: &str| (0..10_000).find(|number| revision(*number) == token);
     match step {
+        Step::Opened(_) => "opened".to_owned(),
         Step::Header(header) => format!("header {}", header.is_some()),
         Step::Transaction(change, _) => format!("transaction {:?}", number(&change.revision)),
         Step::Updates(updates) => format!("updates {}", updates.len()),
@@ -332,4 +336,111 @@ fn weight_counts_the_updates_beside_their_text() {
     assert_eq!(weight(&checkpoint(1)), 0);
     let (_, bytes, _) = Reading::default().of(&update_stream(10));
     assert!(bytes[1] >= 10 * UPDATE_BYTES, "{bytes:?}");
+}
+
+fn at(number: u64) -> Option<Position> {
+    Some(Position {
+        source_revision: revision(number),
+        ..Position::default()
+    })
+}
+
+#[test]
+fn stream_that_begins_before_the_position_resumes_behind_it() {
+    let all = steps(&changes(3));
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    for (position, expected) in [
+        (0, &all[..]),
+        (2, &["opened", "header true", all[3], all[4], all[5]][..]),
+        // All of it, and more than it has.
+        (4, &["opened", "header true", all[5]][..]),
+        (7, &["opened", "header true", all[5]][..]),
+    ] {
+        let reading = Reading {
+            position: at(position),
+            ..Reading::default()
+        };
+        let (steps, _, ended) = reading.of(&changes(3));
+        ended.unwrap();
+        assert_eq!(steps, expected, "position at {position}");
+    }
+    // What is skipped is checked also.
+    let damaged = changes(4).replacen("\"2\"", "\"7\"", 1);
+    let reading = Reading {
+        position: at(3),
+        ..Reading::default()
+    };
+    let (steps, _, ended) = reading.of(&damaged);
+    assert_eq!(
+        (steps, ended.unwrap_err().exit),
+        (vec!["opened".to_owned()], Exit::BadData)
+    );
+}
+
+#[test]
+fn header_at_the_position_has_the_schema_that_was_skipped() {
+    let mut writer = ChangeWriter::create(Vec::new(), header(StreamKind::Changes)).unwrap();
+    for number in 1..=3 {
+        let schema = SchemaChange {
+            revision: revision(number),
+            text: format!("definition d{number} {{}}"),
+            ..SchemaChange::default()
+        };
+        writer.write(Change::Schema(Box::new(schema))).unwrap();
+    }
+    let stream = String::from_utf8(writer.finish(StreamEnd::Until).unwrap()).unwrap();
+    for (position, expected) in [
+        (0, None),
+        (2, Some("definition d2 {}")),
+        (3, Some("definition d3 {}")),
+    ] {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(stream.as_bytes()).unwrap();
+        let input = Input {
+            file: file.path().to_owned(),
+            spool: None,
+            position: at(position),
+            seal: Integrity::Verified,
+            at_least_once: false,
+            until: false,
+            stop: Arc::default(),
+        };
+        let schema = RefCell::new(None);
+        let ended = input.read(&|step, _| {
+            if let Step::Header(Some(header)) = step {
+                *schema.borrow_mut() = header.schema;
+            }
+            true
+        });
+        ended.unwrap();
+        assert_eq!(
+            schema.into_inner().as_deref(),
+            expected,
+            "position at {position}"
+        );
+    }
+}
+
+#[test]
+fn log_that_repeats_and_tears_lines_is_read_at_least_once() {
+    let stream = changes(3);
+    let lines: Vec<&str> = stream.split_inclusive('\n').collect();
+    let torn = "{\"header\":{\"form\n";
+    let log = [
+        &[torn][..],
+        &lines[..3],
+        &[&lines[3][..30], "\n"][..],
+        &lines[..],
+    ]
+    .concat()
+    .concat();
+    let (steps_of_log, _, ended) = Reading {
+        at_least_once: true,
+        ..Reading::default()
+    }
+    .of(&log);
+    ended.unwrap();
+    assert_eq!(steps_of_log, steps(&stream));
+    let (_, _, ended) = Reading::default().of(&log);
+    assert_eq!(ended.unwrap_err().exit, Exit::BadData);
 }

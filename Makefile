@@ -55,9 +55,10 @@ check:
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
 	cargo run -q -p xtask -- protos --check
 	cargo run -q -p xtask -- pages --help-to docs/help --check
+	cargo run -q -p xtask -- pictures --check
 	cargo run -q -p xtask -- prose --check
 	if command -v cargo-deny >/dev/null; then cargo deny check; fi
-	if command -v shellcheck >/dev/null; then shellcheck scripts/demo scripts/copy scripts/follow scripts/cutover scripts/repair tests/servers/spicedb tests/oracle/run tests/servers/*.sh tests/docs/prelude.sh .ci/run; fi
+	if command -v shellcheck >/dev/null; then shellcheck scripts/demo scripts/copy scripts/follow scripts/cutover scripts/repair scripts/kafka-send scripts/kafka-apply tests/servers/spicedb tests/servers/kafka tests/oracle/run tests/servers/*.sh tests/docs/prelude.sh .ci/run; fi
 
 $(MDBOOK):
 	CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_DEV_OPT_LEVEL=0 CARGO_INCREMENTAL=0 \
@@ -70,7 +71,7 @@ docs: $(MDBOOK)
 	rm -rf target/book-src target/book
 	mkdir -p target/book-src/docs
 	cp docs/book.toml README.md CONTRIBUTING.md SECURITY.md CHANGELOG.md target/book-src/
-	cp docs/*.md docs/*.svg docs/*.json target/book-src/docs/
+	cp -r docs/*.md docs/*.svg docs/*.json docs/pictures target/book-src/docs/
 	sed -e 's#](\([a-z]\)#](docs/\1#' -e 's#](\.\./#](#' docs/SUMMARY.md >target/book-src/SUMMARY.md
 	rm target/book-src/docs/SUMMARY.md
 	mv target/book-src/README.md target/book-src/index.md

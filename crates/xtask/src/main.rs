@@ -5,6 +5,7 @@
 
 mod changes;
 mod pages;
+mod pictures;
 mod prose;
 mod protos;
 mod sample;
@@ -26,6 +27,8 @@ enum What {
     Protos(protos::Args),
     /// Man pages and shell completions, from the programs' own definitions
     Pages(pages::Args),
+    /// The pictures of the documentation, into docs/pictures
+    Pictures(pictures::Args),
     /// The rules of docs/style.md: width of lines, refused words
     Prose(prose::Args),
     /// A snapshot stream of drawn relationships, to stdout
@@ -38,6 +41,7 @@ fn main() -> Result<()> {
     match Args::parse().what {
         What::Protos(args) => protos::run(&args),
         What::Pages(args) => pages::run(&args),
+        What::Pictures(args) => pictures::run(&args),
         What::Prose(args) => prose::run(&args),
         What::Sample(args) => sample::run(&args),
         What::Changes(args) => changes::run(&args),

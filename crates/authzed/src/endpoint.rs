@@ -12,8 +12,8 @@ use tonic::{Request, Status};
 use crate::address::{ServerAddress, Socket, bracketed, unbracketed};
 use crate::config::{Config, Security};
 use crate::connector::Connector;
-use crate::error::{Error, Kind};
-use crate::tls;
+use crate::error::{Cause, Error, Kind};
+use crate::tls::{self, Unusable};
 
 /// A checked configuration: all that is needed to open connections, one like the other.
 pub(crate) struct Target {
@@ -53,7 +53,14 @@ impl Target {
         let proxy = config.proxy.clone().filter(|_| !socket.is_unix());
         let tls = match &config.security {
             Security::Plaintext => None,
-            Security::Tls(tls) => Some(tls::Connector::new(tls, server_name).map_err(invalid)?),
+            Security::Tls(tls) => {
+                let connector = tls::Connector::new(tls, server_name);
+                Some(connector.map_err(|unusable| {
+                    let is_empty = matches!(unusable, Unusable::NoAuthority);
+                    let cause = is_empty.then_some(Cause::NoAuthority);
+                    invalid(unusable.to_string()).with_cause(cause)
+                })?)
+            }
         };
         let scheme = if tls.is_some() { "https" } else { "http" };
         let origin: Uri = format!("{scheme}://{authority}")

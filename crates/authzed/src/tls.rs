@@ -24,6 +24,24 @@ use crate::error::is_authority;
 /// The protocol that is negotiated in the handshake; Go's gRPC servers and clients insist on it too.
 pub(crate) const HTTP2: &[u8] = b"h2";
 
+/// Why the configuration cannot be used: a sentence for people.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unusable {
+    /// An image from scratch, for example, holds no certificates.
+    #[error(
+        "no certificate authority is known here, so the server's certificate cannot be verified"
+    )]
+    NoAuthority,
+    #[error("{0}")]
+    Given(String),
+}
+
+impl From<String> for Unusable {
+    fn from(message: String) -> Self {
+        Self::Given(message)
+    }
+}
+
 /// Does TLS handshakes with one server name.
 #[derive(Clone)]
 pub(crate) struct Connector {
@@ -32,8 +50,8 @@ pub(crate) struct Connector {
 }
 
 impl Connector {
-    /// Reads the files that the configuration names. The error is a sentence for people.
-    pub(crate) fn new(config: &TlsConfig, server_name: &str) -> Result<Self, String> {
+    /// Reads the files that the configuration names.
+    pub(crate) fn new(config: &TlsConfig, server_name: &str) -> Result<Self, Unusable> {
         let server_name = ServerName::try_from(server_name.to_owned()).map_err(|_| {
             format!("{server_name:?} is no host name that a certificate could hold")
         })?;
@@ -51,7 +69,7 @@ impl Connector {
     }
 }
 
-fn client_config(config: &TlsConfig) -> Result<ClientConfig, String> {
+fn client_config(config: &TlsConfig) -> Result<ClientConfig, Unusable> {
     // Named here, so that a second provider somewhere in the program does not matter.
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -124,13 +142,13 @@ fn authorities(
 fn webpki(
     roots: RootCertStore,
     provider: Arc<CryptoProvider>,
-) -> Result<Arc<WebPkiServerVerifier>, String> {
+) -> Result<Arc<WebPkiServerVerifier>, Unusable> {
     if roots.is_empty() {
-        return Err("this machine knows no certificate authority".into());
+        return Err(Unusable::NoAuthority);
     }
     WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
         .build()
-        .map_err(|error| error.to_string())
+        .map_err(|error| error.to_string().into())
 }
 
 /// The file itself, or the files of the folder.
@@ -330,14 +348,18 @@ WmGhlSnFHZMCICJKcaGjPzeGgrK+Q7BxQ+gVvxDAjM1wAH3RWxJzKTVX\n\
                 ca_path: Some(path.to_owned()),
                 ..TlsConfig::default()
             };
-            Connector::new(&config, "spicedb.example").map(drop)
+            Connector::new(&config, "spicedb.example")
+                .map(drop)
+                .map_err(|error| error.to_string())
         };
         let from_pem = |pem: &str| {
             let config = TlsConfig {
                 ca_pem: Some(pem.as_bytes().to_vec()),
                 ..TlsConfig::default()
             };
-            Connector::new(&config, "spicedb.example").map(drop)
+            Connector::new(&config, "spicedb.example")
+                .map(drop)
+                .map_err(|error| error.to_string())
         };
         from_pem(SELF_SIGNED).unwrap();
         let empty = from_pem("not a certificate").unwrap_err();

@@ -11,6 +11,8 @@ pub enum Cause {
     ServerWithTls,
     /// The endpoint belongs to something that does not speak gRPC.
     NotGrpc,
+    /// The server's certificate cannot be verified, because no authority is trusted here.
+    NoAuthority,
     /// No trusted authority has signed the server's certificate.
     UnknownAuthority,
     /// The server's certificate is for another host name.

@@ -24,6 +24,10 @@ fn of_cause(cause: Cause) -> &'static str {
         Cause::ServerWithTls => {
             "drop --insecure, or write https:// for http://; a Unix socket cannot be used with TLS"
         }
+        Cause::NoAuthority => {
+            "install ca-certificates, or mount /etc/ssl/certs into the container; $SSL_CERT_FILE and \
+             --certificate-path name another file"
+        }
         Cause::UnknownAuthority => {
             "name its authority with --certificate-path, or trust everyone with --no-verify-ca"
         }
@@ -139,10 +143,11 @@ mod tests {
     use super::*;
     use crate::{CommandError, Exit};
 
-    const CAUSES: [Cause; 15] = [
+    const CAUSES: [Cause; 16] = [
         Cause::ServerWithoutTls,
         Cause::ServerWithTls,
         Cause::NotGrpc,
+        Cause::NoAuthority,
         Cause::UnknownAuthority,
         Cause::OtherHostName,
         Cause::CertificateExpired,

@@ -4,7 +4,6 @@
 //! Each task is a module with a `run`; nothing here is part of an installation.
 
 mod changes;
-mod pages;
 mod pictures;
 mod prose;
 mod protos;
@@ -12,6 +11,7 @@ mod sample;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use xtask::pages;
 
 /// Generates what is checked in but not written by hand, and checks what is
 #[derive(Debug, Parser)]

@@ -1,5 +1,7 @@
 //! Man pages, completions and the help texts, from the programs' own definitions.
 
+mod man;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -7,8 +9,9 @@ use anyhow::{Result, bail};
 use clap::{Command, CommandFactory as _};
 use clap_complete::Shell;
 
+/// What to write, and where.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {
+pub struct Args {
     /// Write man pages and completions here: man1/, bash/, zsh/ and fish/ are made in it
     folder: Option<PathBuf>,
     /// Write each program's help to NAME.txt in this folder
@@ -37,12 +40,13 @@ fn programs() -> [Command; 12] {
     ]
 }
 
-pub(crate) fn run(args: &Args) -> Result<()> {
+/// Writes or checks what the arguments ask for.
+pub fn run(args: &Args) -> Result<()> {
     if let Some(folder) = &args.help_to {
         help(folder, args.check)?;
     }
     if let Some(folder) = &args.folder {
-        pages(folder)?;
+        write(folder)?;
     }
     Ok(())
 }
@@ -74,7 +78,15 @@ fn help_of(program: Command) -> String {
     text
 }
 
-fn pages(folder: &Path) -> Result<()> {
+/// The functions of clap_complete 4.6.11 for bash look for `spice__migrate__subcmd__copy` under
+/// `spice__subcmd__migrate__subcmd__copy`, because the program's name has a hyphen: no step completes.
+fn with_steps(name: &str, script: &str) -> String {
+    let (right, wrong) = (name.replace('-', "__"), name.replace('-', "__subcmd__"));
+    script.replace(&format!("{wrong}__subcmd__"), &format!("{right}__subcmd__"))
+}
+
+/// Writes man pages and completions: man1/, bash/, zsh/ and fish/ are made in the folder.
+pub fn write(folder: &Path) -> Result<()> {
     for (shell_folder, shell) in [
         ("bash", Shell::Bash),
         ("zsh", Shell::Zsh),
@@ -84,13 +96,17 @@ fn pages(folder: &Path) -> Result<()> {
         fs::create_dir_all(&shell_folder)?;
         for mut program in programs() {
             let name = program.get_name().to_owned();
-            clap_complete::generate_to(shell, &mut program, name, &shell_folder)?;
+            let file = clap_complete::generate_to(shell, &mut program, &name, &shell_folder)?;
+            if shell == Shell::Bash {
+                fs::write(&file, with_steps(&name, &fs::read_to_string(&file)?))?;
+            }
         }
     }
-    let man = folder.join("man1");
-    fs::create_dir_all(&man)?;
+    let pages = folder.join("man1");
+    fs::create_dir_all(&pages)?;
+    let all = programs().map(|program| program.get_name().to_owned());
     for program in programs() {
-        clap_mangen::Man::new(program).generate_to(&man)?;
+        man::write(program, &all, &pages)?;
     }
     Ok(())
 }

@@ -2,15 +2,21 @@
 # from tests/servers/spicedb, which builds or installs what is missing.
 
 PREFIX ?= /usr/local
-PROGRAMS = spice-export spice-import spice-revision spice-watch spice-apply spice-digest spice-diff spice-convert spice-map spice-check spice-preflight spice-migrate
 STATE = $(CURDIR)/target/test-servers
 TEST_THREADS ?= 6
 NEXTEST_VERSION = 0.9.128
 MDBOOK_VERSION = 0.5.4
 MDBOOK = target/tools/mdbook-$(MDBOOK_VERSION)/bin/mdbook
 NEXTEST = target/tools/nextest-$(NEXTEST_VERSION)/bin/cargo-nextest
+CARGO_DEB_VERSION = 3.8.0
+CARGO_DEB = target/tools/cargo-deb-$(CARGO_DEB_VERSION)/bin/cargo-deb
+CYCLONEDX_VERSION = 0.5.9
+CYCLONEDX = target/tools/cargo-cyclonedx-$(CYCLONEDX_VERSION)/bin/cargo-cyclonedx
+# Where cargo builds.
+BUILT = $(or $(CARGO_TARGET_DIR),target)
+RUST_VERSION = $(shell sed -n 's/^rust-version = "\(.*\)"/\1.0/p' Cargo.toml)
 
-.PHONY: build test check soak versions bench bench-check demo install clean servers docs
+.PHONY: build test check msrv soak versions bench bench-check demo docs install uninstall dist dist-test clean servers
 
 build:
 	cargo build --release
@@ -22,12 +28,23 @@ servers:
 	tests/servers/spicedb binary v1.45.4
 	tests/servers/spicedb toxiproxy
 	tests/oracle/run --help >/dev/null
+	tests/servers/shells
 
-# The test runner, built once: about 4 minutes of one core. Its features leave out what updates it.
+# Tools of the build are built once, quickly.
+BUILD_TOOL = CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_DEV_OPT_LEVEL=0 CARGO_INCREMENTAL=0 \
+	cargo install --quiet --locked --debug
+
+# The test runner: about 4 minutes of one core. Its features leave out what updates it.
 $(NEXTEST):
-	CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_DEV_OPT_LEVEL=0 CARGO_INCREMENTAL=0 \
-		cargo install --quiet --locked --debug --no-default-features --features default-no-update \
+	$(BUILD_TOOL) --no-default-features --features default-no-update \
 		--root target/tools/nextest-$(NEXTEST_VERSION) --version $(NEXTEST_VERSION) cargo-nextest </dev/null
+
+$(CARGO_DEB):
+	$(BUILD_TOOL) --root target/tools/cargo-deb-$(CARGO_DEB_VERSION) --version $(CARGO_DEB_VERSION) cargo-deb </dev/null
+
+$(CYCLONEDX):
+	$(BUILD_TOOL) --root target/tools/cargo-cyclonedx-$(CYCLONEDX_VERSION) --version $(CYCLONEDX_VERSION) \
+		cargo-cyclonedx </dev/null
 
 # .config/nextest.toml says how. TESTS selects: make test TESTS=apply::
 TESTS ?=
@@ -58,7 +75,7 @@ check:
 	cargo run -q -p xtask -- pictures --check
 	cargo run -q -p xtask -- prose --check
 	if command -v cargo-deny >/dev/null; then cargo deny check; fi
-	if command -v shellcheck >/dev/null; then shellcheck scripts/demo scripts/copy scripts/follow scripts/cutover scripts/repair scripts/kafka-send scripts/kafka-apply tests/servers/spicedb tests/servers/kafka tests/oracle/run tests/servers/*.sh tests/docs/prelude.sh .ci/run; fi
+	if command -v shellcheck >/dev/null; then shellcheck scripts/demo scripts/copy scripts/follow scripts/cutover scripts/repair scripts/kafka-send scripts/kafka-apply scripts/install scripts/dist tests/servers/spicedb tests/servers/kafka tests/servers/shells tests/oracle/run tests/servers/*.sh tests/docs/prelude.sh .ci/run; fi
 
 $(MDBOOK):
 	CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_DEV_OPT_LEVEL=0 CARGO_INCREMENTAL=0 \
@@ -81,6 +98,14 @@ docs: $(MDBOOK)
 	! grep -E 'WARN|ERROR' target/book.log
 	! grep -rlE '(src|<link[^>]*href)="(https?:)?//' target/book --include='*.html'
 
+# Compiles the programs with the oldest Rust that Cargo.toml names. `make check` has a lint for it (clippy's
+# incompatible_msrv), and a test looks at the dependencies.
+msrv:
+	@cargo "+$(RUST_VERSION)" --version || \
+		rustup toolchain install "$(RUST_VERSION)" --profile minimal --no-self-update || \
+		{ echo "msrv: Rust $(RUST_VERSION) cannot be installed here: rustup toolchain install $(RUST_VERSION)" >&2; exit 1; }
+	cargo "+$(RUST_VERSION)" check --quiet --locked --workspace --bins
+
 bench: build
 	cargo build --release -p xtask -p floor
 	scripts/bench $(BENCH)
@@ -98,17 +123,24 @@ demo: build
 
 install:
 	cargo build --release
+	rm -rf target/pages
 	cargo run -q --release -p xtask -- pages target/pages
-	install -d "$(DESTDIR)$(PREFIX)/bin" "$(DESTDIR)$(PREFIX)/share/man/man1"
-	install -d "$(DESTDIR)$(PREFIX)/share/bash-completion/completions"
-	install -d "$(DESTDIR)$(PREFIX)/share/zsh/site-functions" "$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d"
-	for program in $(PROGRAMS); do \
-		install -m 755 "target/release/$$program" "$(DESTDIR)$(PREFIX)/bin/" && \
-		install -m 644 "target/pages/man1/$$program.1" "$(DESTDIR)$(PREFIX)/share/man/man1/" && \
-		install -m 644 "target/pages/bash/$$program.bash" "$(DESTDIR)$(PREFIX)/share/bash-completion/completions/$$program" && \
-		install -m 644 "target/pages/zsh/_$$program" "$(DESTDIR)$(PREFIX)/share/zsh/site-functions/" && \
-		install -m 644 "target/pages/fish/$$program.fish" "$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/" || exit 1; \
-	done
+	scripts/install "$(BUILT)/release" target/pages "$(DESTDIR)$(PREFIX)"
+
+# What `make install` of this version has installed.
+uninstall:
+	scripts/install --remove "$(BUILT)/release" target/pages "$(DESTDIR)$(PREFIX)"
+
+# What is released: docs/install.md.
+dist: $(CARGO_DEB) $(CYCLONEDX)
+	PATH="$(CURDIR)/$(dir $(CARGO_DEB)):$(CURDIR)/$(dir $(CYCLONEDX)):$$PATH" scripts/dist
+
+# Installs each package in an empty root and runs it there; needs root, for chroot.
+dist-test: dist servers $(NEXTEST)
+	PATH="$(CURDIR)/$(dir $(CARGO_DEB)):$(CURDIR)/$(dir $(CYCLONEDX)):$$PATH" \
+		SPICE_DIST=target/dist SPICEDB_STATE="$(STATE)" \
+		$(NEXTEST) nextest run --package spice-pipes --test-threads 2 install::; \
+	status=$$?; SPICEDB_STATE="$(STATE)" tests/servers/spicedb remove --all || true; exit $$status
 
 clean:
 	-SPICEDB_STATE="$(STATE)" tests/servers/spicedb remove --all

@@ -19,6 +19,7 @@
 //! | [`faults`] | connections, servers, programs and disks that fail: nothing is lost, or the exit code is not 0 |
 //! | [`format`] | old streams stay readable, and the documentation's example is one |
 //! | [`hostile`] | a server that lies, hangs or breaks the rules gets an error, in time, and little memory |
+//! | [`install`] | what is installed is complete and runs where nothing else is; man pages render, completions complete |
 //! | [`kafka`] | changes go through a Kafka topic whose broker and both ends are killed |
 //! | [`map`] | a renamed or redacted stream loads, is followed and compared, and means the same |
 //! | [`migrate`] | `spice-migrate`, as an operator runs it |
@@ -50,6 +51,7 @@ mod expiry;
 mod faults;
 mod format;
 mod hostile;
+mod install;
 mod kafka;
 mod map;
 mod migrate;

@@ -12,7 +12,7 @@ use authzed::v1::Relationship;
 use prost_types::value::Kind;
 use prost_types::{Struct, Value};
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use crate::object::from_string;
 
@@ -115,6 +115,49 @@ pub struct Hashes {
     seconds: u128,
 }
 
+/// What a [`DigestSum`] has added up, to be stored and continued by another process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoredSum {
+    /// How many relationships were added.
+    pub relationships: u64,
+    /// The digest with every expiry in full.
+    pub exact: Digest,
+    /// The digest at microseconds.
+    pub us: Digest,
+    /// The digest at seconds.
+    pub s: Digest,
+}
+
+impl From<StoredSum> for DigestSum {
+    fn from(stored: StoredSum) -> Self {
+        Self {
+            relationships: stored.relationships,
+            exact: stored.exact.0,
+            micros: stored.us.0,
+            seconds: stored.s.0,
+            scratch: Vec::new(),
+        }
+    }
+}
+
+/// The digest of bytes that come in pieces: of a file.
+#[derive(Clone, Default)]
+pub struct BytesDigest(Box<Xxh3>);
+
+impl BytesDigest {
+    /// Adds the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// Of all bytes so far.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        Digest(self.0.digest128())
+    }
+}
+
 /// Counts relationships and adds up their digests.
 #[derive(Clone, Debug, Default)]
 pub struct DigestSum {
@@ -181,6 +224,17 @@ impl DigestSum {
             ExpiryPrecision::Micros => self.micros,
             ExpiryPrecision::Seconds => self.seconds,
         })
+    }
+
+    /// What was added, to be stored.
+    #[must_use]
+    pub fn stored(&self) -> StoredSum {
+        StoredSum {
+            relationships: self.relationships,
+            exact: self.exact(),
+            us: self.digest(ExpiryPrecision::Micros),
+            s: self.digest(ExpiryPrecision::Seconds),
+        }
     }
 
     /// The digest with every expiry in full: the one that seals a stream.

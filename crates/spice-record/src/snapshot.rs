@@ -4,7 +4,7 @@ use std::io::{self, BufRead, Write};
 
 use authzed::v1::Relationship;
 
-use crate::digest::{DigestSum, ExpiryPrecision, Hashes};
+use crate::digest::{Digest, DigestSum, ExpiryPrecision, Hashes};
 use crate::integrity::Integrity;
 use crate::read::{ReadError, RecordReader};
 use crate::record::{Header, Record, StreamKind, Trailer};
@@ -32,6 +32,26 @@ impl<W: Write> SnapshotWriter<W> {
             sum: DigestSum::default(),
             precision,
         })
+    }
+
+    /// Continues a stream of which `out` holds the header, with this checksum, and the relationships that
+    /// `sum` has added up.
+    pub fn resume(out: W, header: Digest, sum: DigestSum, precision: ExpiryPrecision) -> Self {
+        Self {
+            lines: StreamWriter::resume(out, header),
+            sum,
+            precision,
+        }
+    }
+
+    /// The output. Whatever is written to it goes between two lines.
+    pub fn output(&mut self) -> &mut W {
+        self.lines.output()
+    }
+
+    /// The checksum of the header.
+    pub fn header(&self) -> Digest {
+        self.lines.header()
     }
 
     /// Writes one relationship.

@@ -26,6 +26,19 @@ impl<W: Write> StreamWriter<W> {
         Ok(lines)
     }
 
+    /// Continues after a header that was written, with its checksum, and complete lines.
+    pub(crate) fn resume(out: W, header: Digest) -> Self {
+        Self {
+            out,
+            line: Vec::new(),
+            header,
+        }
+    }
+
+    pub(crate) fn output(&mut self) -> &mut W {
+        &mut self.out
+    }
+
     /// The checksum of the header.
     pub(crate) fn header(&self) -> Digest {
         self.header

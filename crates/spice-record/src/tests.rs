@@ -9,7 +9,7 @@ use prost_types::value::Kind;
 use prost_types::{ListValue, Struct, Timestamp, Value};
 
 use crate::checks::Comparison;
-use crate::digest::equal_at_precision;
+use crate::digest::{StoredSum, equal_at_precision};
 use crate::record::StreamKind;
 use crate::{
     DigestSum, ExpiryPrecision, Header, Integrity, ReadError, Record, RecordReader, SnapshotReader,
@@ -226,6 +226,29 @@ proptest! {
         prop_assert_eq!(at(&fine, ExpiryPrecision::Micros), at(&micros, ExpiryPrecision::Micros));
         prop_assert_eq!(at(&fine, ExpiryPrecision::Seconds), at(&seconds, ExpiryPrecision::Seconds));
         prop_assert_eq!(sum(&fine).exact() == sum(&micros).exact(), expiry.nanos % 1_000 == 0);
+    }
+
+    #[test]
+    fn stream_that_is_resumed_is_the_same_stream(
+        relationships in prop::collection::vec(relationship(), 0..8),
+        until in 0_usize..8,
+    ) {
+        let (before, after) = relationships.split_at(until.min(relationships.len()));
+        let precision = ExpiryPrecision::Micros;
+        let mut first = SnapshotWriter::create(Vec::new(), header(), precision).expect("a header");
+        for relationship in before {
+            first.write(relationship).expect("a relationship");
+        }
+        let (header, stored) = (first.header(), first.sum().stored());
+        let text = serde_json::to_string(&stored).expect("JSON");
+        let stored: StoredSum = serde_json::from_str(&text).expect("a sum");
+        let out = std::mem::take(first.output());
+        let mut second = SnapshotWriter::resume(out, header, stored.into(), precision);
+        for relationship in after {
+            second.write(relationship).expect("a relationship");
+        }
+        let resumed = second.finish().expect("a trailer").1;
+        prop_assert_eq!(resumed, written(&relationships));
     }
 
     #[test]

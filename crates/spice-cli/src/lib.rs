@@ -14,6 +14,7 @@
 //! | [`compare`] | `--as-of`, `--expiry-precision`: which relationships are compared, and how closely |
 //! | [`values`] | sizes, durations and zedtokens as flags take them |
 //! | [`stdio`] | stdin, stdout and files as streams |
+//! | [`resumable`] | a file that several runs write, one after the other |
 //! | [`compression`], [`mod@zstd`], [`gzip`] | streams that are compressed: input recognised, output chosen |
 //! | [`byte_channel`] | a channel between two tasks that is bounded in bytes |
 //! | [`shutdown`] | SIGINT, SIGTERM, SIGHUP, SIGUSR1, and a reader of stdout that leaves |
@@ -40,6 +41,7 @@ pub mod gzip;
 pub mod log;
 pub mod progress;
 mod proxy;
+pub mod resumable;
 pub mod run;
 pub mod settings;
 pub mod shutdown;

@@ -8,7 +8,10 @@
 
 #![forbid(unsafe_code)]
 
+mod journal;
+mod plan;
 mod read;
+mod resume;
 mod snapshot;
 mod write;
 
@@ -26,7 +29,10 @@ use spice_client::unknown_fields;
 use spice_client::unknown_fields::UnknownFieldsArgs;
 use spice_record::ExpiryPrecision;
 
-use crate::write::Writer;
+use crate::journal::Journal;
+use crate::plan::{Plan, Shards};
+use crate::resume::{Begin, Resumable};
+use crate::write::{Destination, Step, Writer};
 
 /// Write schema and relationships of a SpiceDB, at one exact revision, to stdout.
 #[derive(Clone, Debug, clap::Parser)]
@@ -61,6 +67,10 @@ pub struct Export {
     /// Write to a file, which gets its name only when it is complete.
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Keep what was read in FILE.partial when the export is interrupted, and continue there at the same
+    /// revision with the next such command. Without such a file it starts at a new revision.
+    #[arg(long, requires = "output")]
+    resume: bool,
     #[command(flatten)]
     compression: CompressionArgs,
     #[command(flatten)]
@@ -70,7 +80,7 @@ pub struct Export {
 const EXAMPLES: &str = "\
 Examples:
   spice-export --context old | spice-import --context new
-  spice-export --context old --output backup.ndjson.zst --zstd
+  spice-export --context old --output backup.ndjson.zst --zstd --resume
   spice-export --context old --type document |
     jq -r .relationship.resource.objectId
 ";
@@ -90,23 +100,28 @@ impl Program for Export {
     }
 
     async fn run(self, shutdown: Shutdown) -> Result<Exit, CommandError> {
-        let (path, compression) = (self.output.clone(), self.compression.chosen());
-        let output = tokio::select! {
-            output = unblocked(move || Output::create(path.as_deref(), compression)) => output?,
+        let args = self.clone();
+        let destination = tokio::select! {
+            opened = unblocked(move || args.destination()) => opened?,
             number = shutdown.requested() => return Ok(Exit::Signal(number)),
+        };
+        let (begun, partial) = match &destination {
+            Destination::Once(_) => (None, None),
+            Destination::Resumable(files) => (files.begun.clone(), Some(files.partial())),
         };
         let progress = Progress::start("relationships exported", self.common.log.quiet);
         let (writer, written) = Writer::start(
-            output,
+            destination,
             self.output.clone(),
             self.expiry_precision,
             progress.clone(),
         );
         let outcome = tokio::select! {
-            outcome = self.export(&writer, &shutdown) => outcome,
-            number = shutdown.requested() => Err(CommandError::new(Exit::Signal(number), "")),
+            outcome = self.export(&writer, begun.as_ref(), &shutdown) => outcome,
+            number = shutdown.requested() => Err(CommandError::interrupted(number)),
         };
-        // Without its finish message the writer gives up, and takes an unfinished file away.
+        // Without its finish message the writer gives up, and takes an unfinished file away, or keeps it for
+        // the next run.
         drop(writer);
         let to_file = self.output_file().is_some();
         let written = tokio::select! {
@@ -119,12 +134,22 @@ impl Program for Export {
         progress.clear();
         let trailer = match (outcome, written) {
             // A reader that left explains everything that failed after it.
-            (_, Err(failure)) | (Err(failure), Ok(_)) => return Err(failure),
-            (Ok(()), Ok(trailer)) => trailer,
+            (_, Err(failure)) => return Err(failure),
+            (Err(failure), Ok(written)) => {
+                return Err(match (&partial, written.kept) {
+                    (Some(partial), Some(count)) => resume::kept(failure, partial, count),
+                    _ => failure,
+                });
+            }
+            (Ok(()), Ok(written)) => written.trailer,
         };
         if let Some(trailer) = trailer {
+            let before = begun.map_or_else(String::new, |journal| {
+                let count = journal.sum.relationships;
+                format!(" ({count} of them before it was resumed)")
+            });
             tracing::info!(
-                "exported {} relationships in {:.1} s, digest {} ({})",
+                "exported {} relationships{before} in {:.1} s, digest {} ({})",
                 trailer.relationships.unwrap_or_default(),
                 progress.elapsed().as_secs_f64(),
                 trailer.digest.unwrap_or_default(),
@@ -141,34 +166,63 @@ impl Export {
         output.filter(|path| *path != Path::new("-"))
     }
 
-    async fn export(&self, writer: &Writer, shutdown: &Shutdown) -> Result<(), CommandError> {
+    /// Opens the output. May wait for the reader of a named pipe, and reads what an earlier run has written.
+    fn destination(&self) -> Result<Destination, CommandError> {
+        if self.resume {
+            let files = Resumable::open(self)?;
+            return Ok(Destination::Resumable(Box::new(files)));
+        }
+        let output = Output::create(self.output.as_deref(), self.compression.chosen())?;
+        Ok(Destination::Once(output))
+    }
+
+    async fn export(
+        &self,
+        writer: &Writer,
+        begun: Option<&Journal>,
+        shutdown: &Shutdown,
+    ) -> Result<(), CommandError> {
         let connection = self.common.connection.resolve().await?;
         let client = self
             .unknown
             .apply(spice_client::connect(&connection).await?);
-        let snapshot = snapshot::choose_revision(self, &connection, &client, shutdown).await?;
-        let definitions = snapshot::definitions(self, &client, &snapshot.revision).await?;
         let endpoint = connection.endpoint();
-        tracing::info!("exporting {endpoint} at revision {}", snapshot.revision);
-        writer.header(snapshot::header(self, &snapshot)).await?;
+        let (revision, plan, shards) = match begun {
+            Some(journal) => {
+                resume::check_source(journal, &connection, &client).await?;
+                let (revision, count) = (&journal.revision, journal.sum.relationships);
+                tracing::info!(
+                    "resuming the export of {endpoint} at revision {revision}, after {count} relationships"
+                );
+                let (plan, shards) = (journal.plan.clone(), journal.shards.clone());
+                (revision.clone(), plan, shards)
+            }
+            None => {
+                let snapshot =
+                    snapshot::choose_revision(self, &connection, &client, shutdown).await?;
+                let definitions = snapshot::definitions(self, &client, &snapshot.revision).await?;
+                tracing::info!("exporting {endpoint} at revision {}", snapshot.revision);
+                let plan = Plan::new(definitions, self.resource_prefix.as_deref());
+                let begin = Begin {
+                    header: snapshot::header(self, &snapshot),
+                    plan: plan.clone(),
+                    endpoint: endpoint.to_owned(),
+                };
+                writer.send(Step::Begin(Box::new(begin))).await?;
+                (snapshot.revision, plan, Shards::default())
+            }
+        };
         let reader = read::Reader {
             client: &client,
-            revision: &snapshot.revision,
+            revision: &revision,
             page_size: self.page_size,
             max_retries: connection.max_retries,
             writer,
         };
-        reader
-            .read(
-                &definitions,
-                !self.types.is_empty(),
-                self.resource_prefix.as_deref(),
-                self.jobs,
-            )
-            .await?;
-        snapshot::confirm(&client, &snapshot.revision, connection.max_retries).await?;
+        reader.read(plan, &shards, self.jobs).await?;
+        snapshot::confirm(&client, &revision, connection.max_retries).await?;
         unknown_fields::warn(&client);
-        writer.finish().await
+        writer.send(Step::Finish).await
     }
 }
 

@@ -11,7 +11,8 @@ use prost::Message as _;
 use spice_cli::{CommandError, Exit};
 use spice_client::retry::Retry;
 
-use crate::write::Writer;
+use crate::plan::{Plan, Shards, by_prefix};
+use crate::write::{Step, Writer};
 
 /// The first page of a shard is small, because nothing is known yet: a caveat context can be 25 kB.
 const FIRST_PAGE: u32 = 1_000;
@@ -39,50 +40,43 @@ enum OnLarge {
 }
 
 impl Reader<'_> {
-    /// Reads everything, or the given definitions, with up to `jobs` streams at a time.
+    /// Reads the shards of a plan, with up to `jobs` streams at a time, from where an earlier run has
+    /// come to.
     pub(crate) async fn read(
         &self,
-        definitions: &[String],
-        filtered: bool,
-        prefix: Option<&str>,
+        mut plan: Plan,
+        begun: &Shards,
         jobs: u16,
     ) -> Result<(), CommandError> {
-        let prefix = prefix.unwrap_or_default();
-        if jobs == 1 {
-            let shards = match (filtered, prefix) {
-                (false, "") => vec![None],
-                (false, prefix) => vec![Some(by_prefix("", prefix))],
-                (true, prefix) => definitions
-                    .iter()
-                    .map(|d| Some(by_prefix(d, prefix)))
-                    .collect(),
-            };
-            for shard in shards {
-                self.shard(shard, OnLarge::Read).await?;
-            }
-            return Ok(());
-        }
         let jobs = usize::from(jobs);
-        let large: Vec<bool> = stream::iter(definitions)
-            .map(|name| self.shard(Some(by_prefix(name, prefix)), OnLarge::Split))
+        let on_large = match jobs > 1 && plan.is_by_definition() {
+            true => OnLarge::Split,
+            false => OnLarge::Read,
+        };
+        let open = |shard: &usize| !begun.is_finished(*shard);
+        let first = (0..).zip(plan.first()).filter(|(shard, _)| open(shard));
+        let large: Vec<Option<usize>> = stream::iter(first)
+            .map(|(shard, filter)| self.shard(shard, filter, on_large, begun.cursor(shard)))
             .buffered(jobs)
             .try_collect()
             .await?;
-        let large = definitions
-            .iter()
-            .zip(large)
-            .filter(|(_, large)| *large)
-            .map(|(name, _)| name);
-        let large: Vec<&String> = large.collect();
-        if large.is_empty() {
+        large
+            .into_iter()
+            .flatten()
+            .for_each(|shard| plan.split(shard));
+        if !plan.is_split() {
             return Ok(());
         }
-        let characters = self.id_characters().await?;
-        let shards = large
-            .into_iter()
-            .flat_map(|name| split(name, prefix, &characters));
-        stream::iter(shards)
-            .map(|shard| self.shard(Some(shard), OnLarge::Read))
+        if plan.characters().is_none() {
+            let characters: String = self.id_characters().await?.into_iter().collect();
+            plan.set_characters(characters.clone());
+            self.writer.send(Step::Characters(characters)).await?;
+        }
+        let second = plan.second().into_iter();
+        stream::iter(second.filter(|(shard, _)| open(shard)))
+            .map(|(shard, filter)| {
+                self.shard(shard, Some(filter), OnLarge::Read, begun.cursor(shard))
+            })
             .buffer_unordered(jobs)
             .try_for_each(|_| async { Ok(()) })
             .await
@@ -114,23 +108,31 @@ impl Reader<'_> {
         Ok(characters)
     }
 
-    /// Reads one shard to its end. Returns `true` where it was large and is to be split: then
-    /// nothing of it was written.
+    /// Reads one shard to its end, from a cursor. Returns its number where it was large and is to be split:
+    /// then nothing of it was written.
     async fn shard(
         &self,
+        shard: usize,
         filter: Option<RelationshipFilter>,
         large: OnLarge,
-    ) -> Result<bool, CommandError> {
+        cursor: Option<&str>,
+    ) -> Result<Option<usize>, CommandError> {
         let mut page = Page::new(self.page_size);
-        let mut cursors = Cursors::default();
+        let mut cursors = Cursors::from(cursor);
         let mut retry = Retry::new(self.max_retries);
         loop {
             let ended = self
-                .pages(&filter, large, &mut page, &mut cursors, &mut retry)
+                .pages(shard, &filter, large, &mut page, &mut cursors, &mut retry)
                 .await;
             match ended {
-                Ok(ShardOutcome::Done) => return Ok(false),
-                Ok(ShardOutcome::OnLarge) => return Ok(true),
+                Ok(ShardOutcome::Done) => {
+                    self.writer.send(Step::End(shard)).await?;
+                    return Ok(None);
+                }
+                Ok(ShardOutcome::OnLarge) => {
+                    self.writer.send(Step::Split(shard)).await?;
+                    return Ok(Some(shard));
+                }
                 Ok(ShardOutcome::OtherPageSize) => {}
                 Err(ShardError::Output(failure)) => return Err(failure),
                 Err(ShardError::Server(error)) => {
@@ -158,6 +160,7 @@ impl Reader<'_> {
     /// Hands on the pages of one stream until it ends, breaks, or should have another page size.
     async fn pages(
         &self,
+        shard: usize,
         filter: &Option<RelationshipFilter>,
         large: OnLarge,
         page: &mut Page,
@@ -176,12 +179,17 @@ impl Reader<'_> {
                 return Ok(ShardOutcome::OnLarge);
             }
             let bytes = message.encoded_len();
-            cursors
+            let cursor = cursors
                 .advance(message.after_result_cursor)
                 .map_err(|what| ShardError::Output(self.stuck(what)))?;
             retry.succeeded();
+            let page_of_shard = Step::Page {
+                shard,
+                relationships: message.relationships,
+                cursor,
+            };
             self.writer
-                .page(message.relationships)
+                .send(page_of_shard)
                 .await
                 .map_err(ShardError::Output)?;
             if page.adapt(rows, bytes) {
@@ -240,8 +248,19 @@ struct Cursors {
 }
 
 impl Cursors {
-    /// Goes to the cursor of a page that holds relationships.
-    fn advance(&mut self, cursor: Option<Cursor>) -> Result<(), &'static str> {
+    /// Begins after a page that an earlier run has written.
+    fn from(cursor: Option<&str>) -> Self {
+        let last = cursor.map(|token| Cursor {
+            token: token.to_owned(),
+        });
+        Self {
+            last,
+            ..Self::default()
+        }
+    }
+
+    /// Goes to the cursor of a page that holds relationships, and returns its token.
+    fn advance(&mut self, cursor: Option<Cursor>) -> Result<String, &'static str> {
         let cursor = cursor.filter(|cursor| !cursor.token.is_empty());
         let Some(cursor) = cursor else {
             return Err("a page of relationships without a cursor");
@@ -255,8 +274,9 @@ impl Cursors {
             self.next_mark = self.next_mark.saturating_mul(2).max(1);
             self.mark = Some(cursor.clone());
         }
+        let token = cursor.token.clone();
         self.last = Some(cursor);
-        Ok(())
+        Ok(token)
     }
 }
 
@@ -312,32 +332,6 @@ impl Page {
         self.grown |= full;
         std::mem::replace(&mut self.rows, wanted) != wanted
     }
-}
-
-fn by_prefix(definition: &str, prefix: &str) -> RelationshipFilter {
-    RelationshipFilter {
-        resource_type: definition.to_owned(),
-        optional_resource_id_prefix: prefix.to_owned(),
-        ..RelationshipFilter::default()
-    }
-}
-
-/// Cuts "ids of a definition that begin with a prefix" by the character after it. The id that *is*
-/// the prefix has none, and is a shard of its own.
-fn split<'a>(
-    definition: &'a str,
-    prefix: &'a str,
-    characters: &'a [char],
-) -> impl Iterator<Item = RelationshipFilter> + 'a {
-    let itself = (!prefix.is_empty()).then(|| RelationshipFilter {
-        resource_type: definition.to_owned(),
-        optional_resource_id: prefix.to_owned(),
-        ..RelationshipFilter::default()
-    });
-    let longer = characters
-        .iter()
-        .map(move |c| by_prefix(definition, &format!("{prefix}{c}")));
-    itself.into_iter().chain(longer)
 }
 
 #[cfg(test)]

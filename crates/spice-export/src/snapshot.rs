@@ -116,14 +116,15 @@ pub(crate) async fn confirm(
 }
 
 /// The definitions to read: those of the schema, or those asked for, all of which it must have. The
-/// server itself takes an unknown type for one without relationships.
+/// server itself takes an unknown type for one without relationships. `None` where everything is read in
+/// one stream.
 pub(crate) async fn definitions(
     args: &Export,
     client: &Client,
     revision: &str,
-) -> Result<Vec<String>, CommandError> {
+) -> Result<Option<Vec<String>>, CommandError> {
     if args.types.is_empty() && args.jobs == 1 {
-        return Ok(Vec::new());
+        return Ok(None);
     }
     let known = schema::definitions(client, Consistency::at_exact(revision)).await?;
     if let Some(unknown) = args.types.iter().find(|name| !known.contains(name)) {
@@ -133,7 +134,7 @@ pub(crate) async fn definitions(
         .hint(format!("it has: {}", known.join(", "))));
     }
     let asked_for = |name: &String| args.types.is_empty() || args.types.contains(name);
-    Ok(known.into_iter().filter(asked_for).collect())
+    Ok(Some(known.into_iter().filter(asked_for).collect()))
 }
 
 pub(crate) fn header(args: &Export, snapshot: &Snapshot) -> Header {

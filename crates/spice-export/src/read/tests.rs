@@ -6,7 +6,8 @@ use testserver::{EXPORT, Reply, Server, page, token};
 use tokio::sync::mpsc::Receiver;
 
 use super::*;
-use crate::write::Step;
+
+mod resumed;
 
 /// Reads a scripted server to the end; gives the ids that were written.
 async fn export(server: &Server, jobs: u16) -> (Result<(), CommandError>, Vec<String>) {
@@ -30,15 +31,16 @@ async fn export_with(
         writer: &writer,
     };
     let definitions = ["document".to_owned(), "folder".to_owned()];
-    let prefix = Some(prefix).filter(|prefix| !prefix.is_empty());
-    let outcome = reader.read(&definitions, false, prefix, jobs).await;
+    let definitions = (jobs > 1).then(|| definitions.to_vec());
+    let plan = Plan::new(definitions, Some(prefix));
+    let outcome = reader.read(plan, &Shards::default(), jobs).await;
     (outcome, written(steps))
 }
 
 fn written(mut steps: Receiver<Step>) -> Vec<String> {
     let mut ids = Vec::new();
     while let Ok(step) = steps.try_recv() {
-        if let Step::Page(relationships) = step {
+        if let Step::Page { relationships, .. } = step {
             let resources = relationships.into_iter().filter_map(|r| r.resource);
             ids.extend(resources.map(|resource| resource.object_id));
         }
@@ -279,17 +281,6 @@ async fn large_definition_is_sharded_and_its_first_page_read_once() {
         filter.resource_type == "document" && !filter.optional_resource_id_prefix.is_empty()
     });
     assert_eq!(shards.count(), ID_CHARACTERS.len() + 1);
-}
-
-#[test]
-fn shards_of_a_prefix_are_the_id_itself_and_each_next_character() {
-    let shards: Vec<_> = split("document", "ab", &['c', 'd']).collect();
-    let ids: Vec<(&str, &str)> = shards
-        .iter()
-        .map(|f| (&*f.optional_resource_id, &*f.optional_resource_id_prefix))
-        .collect();
-    assert_eq!(ids, [("ab", ""), ("", "abc"), ("", "abd")]);
-    assert_eq!(split("document", "", &['c']).count(), 1);
 }
 
 #[tokio::test(start_paused = true)]

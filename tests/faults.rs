@@ -9,6 +9,7 @@ mod history;
 mod import;
 mod killed;
 mod memory;
+mod resume;
 mod settle;
 mod signals;
 mod slow;

@@ -12,7 +12,7 @@ use crate::support::spicedb::{Datastore, Server};
 use crate::support::wait_until;
 
 /// A server that forgets after 20 s: longer than a busy machine needs to begin an export.
-fn forgetful(datastore: Datastore, sample: Sample) -> Server {
+pub(super) fn forgetful(datastore: Datastore, sample: Sample) -> Server {
     let server = Server::builder(datastore)
         .flag("--datastore-revision-quantization-interval=1s")
         .flag("--datastore-gc-window=20s")
@@ -26,7 +26,7 @@ fn forgetful(datastore: Datastore, sample: Sample) -> Server {
 }
 
 /// Deletes everything. Where nobody writes, the newest revision of memory and MySQL stays for ever.
-fn delete_all(server: &Server) {
+pub(super) fn delete_all(server: &Server) {
     let deletes: String = oracle::dump(server, Precision::Microseconds)
         .iter()
         .map(|line| oracle::line_of("delete", line))
@@ -44,7 +44,7 @@ fn revision_of(export: &Running) -> String {
 }
 
 /// Waits until the server refuses a revision. On an idle PostgreSQL even the newest one expires.
-fn wait_until_expired(server: &Server, revision: &str) {
+pub(super) fn wait_until_expired(server: &Server, revision: &str) {
     wait_until("the revision expires", PATIENCE, || {
         let export = export(server).args(["--at", revision, "--type", "user"]);
         let code = export.run().code();

@@ -22,6 +22,16 @@ impl SmallDisk {
         None
     }
 
+    /// Gives it another size, such as `64m`.
+    pub fn resize(&self, size: &str) {
+        let options = format!("remount,size={size}");
+        let resized = Command::new("mount")
+            .args(["-o", &options])
+            .arg(self.path())
+            .status();
+        assert!(resized.is_ok_and(|status| status.success()), "resized");
+    }
+
     pub fn path(&self) -> &Path {
         self.0.path()
     }

@@ -12,6 +12,7 @@
 //! | [`mod@proxy`] | the proxy of a connection: `--proxy`, `HTTPS_PROXY`, `NO_PROXY` |
 //! | [`token_command`] | the command that prints the preshared key |
 //! | [`compare`] | `--as-of`, `--expiry-precision`: which relationships are compared, and how closely |
+//! | [`mod@filter`] | `--type`, `--resource-prefix`: which relationships are read |
 //! | [`values`] | sizes, durations and zedtokens as flags take them |
 //! | [`stdio`] | stdin, stdout and files as streams |
 //! | [`resumable`] | a file that several runs write, one after the other |
@@ -36,6 +37,7 @@ pub mod display;
 pub mod error;
 pub mod exit;
 pub mod files;
+pub mod filter;
 pub mod fsync;
 pub mod gzip;
 pub mod log;

@@ -13,13 +13,15 @@ use crate::relationship::relationship_json;
 
 pub(crate) mod change;
 pub mod check;
+mod filter;
 pub(crate) mod header;
 mod summary;
 mod trailer;
 
 pub use self::change::{Checkpoint, SchemaChange, Transaction, UpdateLine};
 pub use self::check::Check;
-pub use self::header::{Filter, Header, MAX_MAPPING_BYTES, MAX_SCHEMA_BYTES, StreamKind};
+pub use self::filter::Filter;
+pub use self::header::{Header, MAX_MAPPING_BYTES, MAX_SCHEMA_BYTES, StreamKind};
 pub use self::summary::{Applied, Digests, Imported, Position, RelationDigest, SpoolOffset};
 pub use self::trailer::{StreamEnd, Trailer};
 

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::filter::Filter;
 use crate::FORMAT;
 use crate::digest::{Digest, digest_fields};
 use crate::object::objects;
@@ -78,23 +79,6 @@ pub struct Header {
     /// The [checksum](Header::compute_checksum) of all the other fields. A writer sets it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checksum: Option<Digest>,
-}
-
-/// Which relationships a stream is about.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(
-    remote = "Self",
-    expecting = "a JSON object",
-    rename_all = "camelCase",
-    deny_unknown_fields
-)]
-pub struct Filter {
-    /// Resource types; empty means all.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub types: Vec<String>,
-    /// Prefix of the resource ids.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub resource_prefix: Option<String>,
 }
 
 impl Header {
@@ -192,4 +176,4 @@ impl Header {
     }
 }
 
-objects!(Header, Filter);
+objects!(Header);

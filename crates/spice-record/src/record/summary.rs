@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::header::Filter;
+use super::filter::Filter;
 use super::is_false;
 use crate::digest::{Digest, ExpiryPrecision, digest_text};
 use crate::object::objects;

@@ -4,6 +4,7 @@
 //! applied in order to those that were there at its beginning must be the source's, as the independent
 //! oracle sees them.
 
+pub(crate) mod filter;
 mod flush;
 pub(crate) mod history;
 mod killed;

@@ -189,7 +189,7 @@ pub(crate) fn check_source(
     check_same(file, "source", position.source.as_ref(), source.as_ref())?;
     if position.filter != header.filter {
         return Err(CommandError::usage(format!(
-            "the position {} was reached with another --type filter than this stream's",
+            "the position {} was reached with another --type or --resource-prefix than this stream's",
             file.path().display()
         )));
     }

@@ -67,12 +67,12 @@ impl Content {
             Compression::Zstd(_) => "zstd".to_owned(),
             Compression::Gzip(_) => "gzip".to_owned(),
         };
-        let mut types = args.types.clone();
+        let mut types = args.filter.types.clone();
         types.sort_unstable();
         types.dedup();
         Self {
             types,
-            resource_prefix: args.resource_prefix.clone(),
+            resource_prefix: args.filter.resource_prefix.clone(),
             no_schema: args.no_schema,
             expiry_precision: args.expiry_precision,
             ignore_unknown_fields: args.unknown.ignore_unknown_fields,

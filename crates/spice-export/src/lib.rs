@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use spice_cli::compression::CompressionArgs;
 use spice_cli::connection::{CommonArgs, unblocked};
+use spice_cli::filter::FilterArgs;
 use spice_cli::log::LogArgs;
 use spice_cli::progress::Progress;
 use spice_cli::stdio::Output;
@@ -44,12 +45,8 @@ pub struct Export {
     at: Option<String>,
     #[command(flatten)]
     settle: SettleArgs,
-    /// Only relationships of resources of this type; may be given several times.
-    #[arg(long = "type", value_name = "DEFINITION")]
-    types: Vec<String>,
-    /// Only relationships of resources whose id begins like this.
-    #[arg(long, value_name = "PREFIX")]
-    resource_prefix: Option<String>,
+    #[command(flatten)]
+    filter: FilterArgs,
     /// Leave the schema out of the stream.
     #[arg(long)]
     no_schema: bool,
@@ -202,7 +199,7 @@ impl Export {
                     snapshot::choose_revision(self, &connection, &client, shutdown).await?;
                 let definitions = snapshot::definitions(self, &client, &snapshot.revision).await?;
                 tracing::info!("exporting {endpoint} at revision {}", snapshot.revision);
-                let plan = Plan::new(definitions, self.resource_prefix.as_deref());
+                let plan = Plan::new(definitions, self.filter.resource_prefix.as_deref());
                 let begin = Begin {
                     header: snapshot::header(self, &snapshot),
                     plan: plan.clone(),
@@ -218,6 +215,7 @@ impl Export {
             page_size: self.page_size,
             max_retries: connection.max_retries,
             writer,
+            filter: self.filter.filter(),
         };
         reader.read(plan, &shards, self.jobs).await?;
         snapshot::confirm(&client, &revision, connection.max_retries).await?;

@@ -10,6 +10,7 @@ use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use prost::Message as _;
 use spice_cli::{CommandError, Exit};
 use spice_client::retry::Retry;
+use spice_record::record::Filter;
 
 use crate::plan::{Plan, Shards, by_prefix};
 use crate::write::{Step, Writer};
@@ -30,6 +31,8 @@ pub(crate) struct Reader<'a> {
     pub(crate) page_size: Option<u32>,
     pub(crate) max_retries: usize,
     pub(crate) writer: &'a Writer,
+    /// What is exported, if that is not everything.
+    pub(crate) filter: Option<Filter>,
 }
 
 /// Whether a large shard is read, or returned unread to be split into smaller ones.
@@ -183,9 +186,14 @@ impl Reader<'_> {
                 .advance(message.after_result_cursor)
                 .map_err(|what| ShardError::Output(self.stuck(what)))?;
             retry.succeeded();
+            let mut relationships = message.relationships;
+            // Should a server take the filter for less than it is, nothing of others may leave here.
+            if let Some(filter) = &self.filter {
+                relationships.retain(|relationship| filter.matches(relationship));
+            }
             let page_of_shard = Step::Page {
                 shard,
-                relationships: message.relationships,
+                relationships,
                 cursor,
             };
             self.writer

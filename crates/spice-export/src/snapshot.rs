@@ -6,7 +6,7 @@ use spice_cli::Connection;
 use spice_cli::{CommandError, Exit, Shutdown, VERSION};
 use spice_client::retry::Retry;
 use spice_client::schema;
-use spice_record::record::{Filter, Header, StreamKind};
+use spice_record::record::{Header, StreamKind};
 
 use crate::Export;
 
@@ -123,29 +123,26 @@ pub(crate) async fn definitions(
     client: &Client,
     revision: &str,
 ) -> Result<Option<Vec<String>>, CommandError> {
-    if args.types.is_empty() && args.jobs == 1 {
+    let asked_for = &args.filter.types;
+    if asked_for.is_empty() && args.jobs == 1 {
         return Ok(None);
     }
     let known = schema::definitions(client, Consistency::at_exact(revision)).await?;
-    if let Some(unknown) = args.types.iter().find(|name| !known.contains(name)) {
+    if let Some(unknown) = asked_for.iter().find(|name| !known.contains(name)) {
         return Err(CommandError::usage(format!(
             "--type {unknown}: the schema has no such definition"
         ))
         .hint(format!("it has: {}", known.join(", "))));
     }
-    let asked_for = |name: &String| args.types.is_empty() || args.types.contains(name);
-    Ok(Some(known.into_iter().filter(asked_for).collect()))
+    let is_asked_for = |name: &String| asked_for.is_empty() || asked_for.contains(name);
+    Ok(Some(known.into_iter().filter(is_asked_for).collect()))
 }
 
 pub(crate) fn header(args: &Export, snapshot: &Snapshot) -> Header {
-    let filtered = !args.types.is_empty() || args.resource_prefix.is_some();
     Header {
         revision: Some(snapshot.revision.clone()),
         schema: (!args.no_schema).then(|| snapshot.schema.clone()),
-        filter: filtered.then(|| Filter {
-            types: args.types.clone(),
-            resource_prefix: args.resource_prefix.clone(),
-        }),
+        filter: args.filter.filter(),
         ..Header::new(
             StreamKind::Snapshot,
             format!("spice-export {VERSION}"),

@@ -35,7 +35,6 @@ use spice_cli::log::LogArgs;
 use spice_cli::progress::Progress;
 use spice_cli::{CommandError, Exit, Program, Shutdown, Stdout, lock, stdio};
 use spice_client::server::Server;
-use spice_record::record::Filter;
 use spice_record::{Header, Integrity, Record};
 use tokio::sync::mpsc;
 
@@ -242,10 +241,7 @@ impl Import {
             _ => return Err(CommandError::new(Exit::Failed, "the reading thread ended")),
         };
         if let Some(filter) = header.as_ref().and_then(|header| header.filter.as_ref()) {
-            tracing::info!(
-                "the stream holds only a part of its source: {}",
-                part(filter)
-            );
+            tracing::info!("the stream holds only a part of its source: {filter}");
         }
         let mapping = header.as_ref().map_or(&[][..], |header| &header.mapping);
         if !mapping.is_empty() {
@@ -256,7 +252,11 @@ impl Import {
             .as_deref()
             .and_then(|header| header.schema.as_deref());
         let is_due = match &target {
-            Some(target) => target.check_against(self, header.as_deref()).await?,
+            Some(target) => {
+                let filter = header.as_ref().and_then(|header| header.filter.as_ref());
+                target.check_is_free(self, filter).await?;
+                target.check_against(self, header.as_deref()).await?
+            }
             None => false,
         };
         let first = match steps.recv().await {
@@ -286,22 +286,6 @@ struct Begun {
     /// The first step after the header.
     first: Step,
     steps: mpsc::Receiver<Step>,
-}
-
-/// What a filtered stream holds, in words: verified or not, it is no copy of everything.
-fn part(filter: &Filter) -> String {
-    let mut parts = Vec::new();
-    if !filter.types.is_empty() {
-        parts.push(format!("of type {}", filter.types.join(", ")));
-    }
-    if let Some(prefix) = &filter.resource_prefix {
-        parts.push(format!("with ids that begin with {prefix:?}"));
-    }
-    if parts.is_empty() {
-        // spice-map --redact leaves out the prefix, which is a part of an id.
-        parts.push("by a filter that is not shown".to_owned());
-    }
-    format!("resources {}", parts.join(" "))
 }
 
 /// How loading ended without an error.

@@ -1,6 +1,6 @@
 //! The target: whether it is fit to be loaded into, and what is there afterwards.
 
-use authzed::v1::{Consistency, ExportBulkRelationshipsRequest};
+use authzed::v1::{Consistency, ExportBulkRelationshipsRequest, RelationshipFilter};
 use authzed::{Client, DatastoreKind};
 use spice_cli::progress::Progress;
 use spice_cli::{CommandError, Connection};
@@ -8,7 +8,7 @@ use spice_client::datastore::expiry_precision;
 use spice_client::retry::Retry;
 use spice_client::same_datastore::refuse_same_datastore;
 use spice_client::write_engine::controller::Setting;
-use spice_record::record::Imported;
+use spice_record::record::{Filter, Imported};
 use spice_record::{ExpiryPrecision, Header};
 
 use crate::dry_run::Occupied;
@@ -27,38 +27,61 @@ pub(crate) struct Target {
     pub(crate) client: Client,
     head: String,
     kind: DatastoreKind,
+    /// It holds relationships, and may not.
+    is_occupied: bool,
 }
 
 impl Target {
-    /// Connects; refuses a target that holds relationships, unless `--on-conflict` is given, and one that
+    /// Connects; looks whether it holds relationships, unless `--on-conflict` is given, and refuses one that
     /// takes no writes: better now than after an hour of reading.
     pub(crate) async fn open(args: &Import) -> Result<Self, CommandError> {
         let connection = args.common.connection.resolve().await?;
         let client = spice_client::connect(&connection).await?;
-        let endpoint = connection.endpoint();
-        if args.on_conflict.is_none() {
-            let request = ExportBulkRelationshipsRequest {
-                consistency: Some(Consistency::fully_consistent()),
-                optional_limit: 1,
-                ..ExportBulkRelationshipsRequest::default()
-            };
-            let first = client.export(request).message().await?;
-            if first.is_some_and(|page| !page.relationships.is_empty()) {
-                return Err(CommandError::usage(format!("{endpoint} already holds relationships"))
-                    .hint("is it the right target? --on-conflict fail|skip|touch loads into one that is not empty"));
-            }
-        }
-        let head = if args.dry_run {
-            client.head().await?
-        } else {
-            client.write_marker().await?
+        let is_occupied = args.on_conflict.is_none() && holds_any(&client, None).await?;
+        let head = match is_occupied || args.dry_run {
+            true => client.head().await?,
+            false => client.write_marker().await?,
         };
         Ok(Self {
             kind: spice_client::datastore::kind_by_form(&connection, &head)?,
             connection,
             client,
             head,
+            is_occupied,
         })
+    }
+
+    /// Refuses a target that holds relationships, unless they are all outside of what the stream is about.
+    pub(crate) async fn check_is_free(
+        &self,
+        args: &Import,
+        filter: Option<&Filter>,
+    ) -> Result<(), CommandError> {
+        if !self.is_occupied {
+            return Ok(());
+        }
+        let endpoint = self.connection.endpoint();
+        let policy = "--on-conflict fail|skip|touch loads into one that is not empty";
+        let requests = filter.map(Filter::requests).unwrap_or_default();
+        let Some(filter) = filter.filter(|_| !requests.is_empty()) else {
+            return Err(
+                CommandError::usage(format!("{endpoint} already holds relationships"))
+                    .hint(format!("is it the right target? {policy}")),
+            );
+        };
+        for request in requests {
+            if holds_any(&self.client, Some(request)).await? {
+                return Err(CommandError::usage(format!(
+                    "{endpoint} already holds relationships of {filter}"
+                ))
+                .hint(format!("is it the right target? {policy}")));
+            }
+        }
+        tracing::info!("{endpoint} holds relationships, and none of {filter}");
+        if !args.dry_run {
+            self.client.write_marker().await?;
+        }
+        Ok(())
     }
 
     /// Refuses a stream whose header does not fit the target; `true` where its schema is to be written.
@@ -167,4 +190,19 @@ impl Target {
             .run("reading the target's newest revision", head)
             .await
     }
+}
+
+/// Whether a server holds a relationship, or one that matches.
+async fn holds_any(
+    client: &Client,
+    filter: Option<RelationshipFilter>,
+) -> Result<bool, authzed::Error> {
+    let request = ExportBulkRelationshipsRequest {
+        consistency: Some(Consistency::fully_consistent()),
+        optional_limit: 1,
+        optional_relationship_filter: filter,
+        ..ExportBulkRelationshipsRequest::default()
+    };
+    let first = client.export(request).message().await?;
+    Ok(first.is_some_and(|page| !page.relationships.is_empty()))
 }

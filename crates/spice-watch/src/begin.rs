@@ -132,11 +132,7 @@ impl Watch {
         let here = datastore_id(head);
         let is_here = |token: &String| datastore_id(token) == here;
         if let Some(tail) = tail {
-            if tail.header.filter != self.filter() {
-                return Err(CommandError::usage(
-                    "the spool holds other types than these: --type must stay what it was",
-                ));
-            }
+            check_filter(tail.header.filter.as_ref(), self.filter.filter().as_ref())?;
             if !is_here(&tail.revision) {
                 return Err(other_datastore("the spool", &tail.revision, endpoint));
             }
@@ -193,12 +189,13 @@ impl Watch {
 
     /// The server itself takes an unknown type for one that nothing changes in.
     async fn check_types(&self, client: &Client, endpoint: &str) -> Result<(), CommandError> {
-        if self.types.is_empty() {
+        let types = &self.filter.types;
+        if types.is_empty() {
             return Ok(());
         }
         let mut known = schema::definitions(client, Consistency::fully_consistent()).await?;
         known.sort();
-        match self.types.iter().find(|name| !known.contains(name)) {
+        match types.iter().find(|name| !known.contains(name)) {
             Some(unknown) => Err(CommandError::usage(format!(
                 "--type {unknown}: the schema of {endpoint} has no such definition"
             ))
@@ -264,7 +261,7 @@ impl Watch {
         Header {
             revision: Some(since.to_owned()),
             schema,
-            filter: self.filter(),
+            filter: self.filter.filter(),
             ..Header::new(
                 StreamKind::Changes,
                 format!("spice-watch {VERSION}"),
@@ -272,13 +269,24 @@ impl Watch {
             )
         }
     }
+}
 
-    fn filter(&self) -> Option<Filter> {
-        (!self.types.is_empty()).then(|| Filter {
-            types: self.types.clone(),
-            resource_prefix: None,
-        })
+/// A spool is continued with the filter that it has: a part of a stream that lacks what another one let through
+/// would look complete.
+fn check_filter(spool: Option<&Filter>, asked: Option<&Filter>) -> Result<(), CommandError> {
+    if spool == asked {
+        return Ok(());
     }
+    let shown = |filter: Option<&Filter>| match filter {
+        Some(filter) => filter.to_string(),
+        None => "all resources".to_owned(),
+    };
+    Err(CommandError::usage(format!(
+        "the spool holds the changes of {}, and not of {}",
+        shown(spool),
+        shown(asked)
+    ))
+    .hint("--type and --resource-prefix must stay what they were; for others give another --spool"))
 }
 
 /// Its Watch delivers changes only. While it is silent its progress is unknown, and with it the end of a

@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use authzed::zedtoken::{self, Revision};
 use spice_cli::connection::CommonArgs;
+use spice_cli::filter::FilterArgs;
 use spice_cli::log::LogArgs;
 use spice_cli::progress::Progress;
 use spice_cli::shutdown::SIGTERM;
@@ -61,9 +62,8 @@ pub struct Watch {
     /// End when nothing has changed for this long. That proves nothing: a write may come later.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     until_quiet: Option<Duration>,
-    /// Only changes of resources of this type; may be given several times.
-    #[arg(long = "type", value_name = "DEFINITION")]
-    types: Vec<String>,
+    #[command(flatten)]
+    filter: FilterArgs,
     /// Leave out what spice-apply has written, so that changes can travel both ways; with a datastore's
     /// id, only what came from there.
     #[arg(long, value_name = "SOURCE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
@@ -164,7 +164,7 @@ impl Program for Watch {
         let mut watcher = Watcher {
             client,
             max_retries,
-            types: self.types.clone(),
+            filter: self.filter.filter(),
             skip_applied: self.skip_applied.clone(),
             quiet: self.until_quiet,
             emitter,

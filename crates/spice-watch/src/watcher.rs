@@ -7,7 +7,7 @@ use authzed::zedtoken::{self, Revision};
 use authzed::{Client, DatastoreKind, Kind};
 use spice_cli::{CommandError, Exit};
 use spice_client::retry::Retry;
-use spice_record::record::{Checkpoint, SchemaChange, is_applied_from};
+use spice_record::record::{Checkpoint, Filter, SchemaChange, is_applied_from};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::contended::Contended;
@@ -63,7 +63,8 @@ impl<'a> Until<'a> {
 pub(crate) struct Watcher {
     pub(crate) client: Client,
     pub(crate) max_retries: usize,
-    pub(crate) types: Vec<String>,
+    /// What is watched, if that is not everything.
+    pub(crate) filter: Option<Filter>,
     pub(crate) skip_applied: Option<String>,
     pub(crate) quiet: Option<Duration>,
     pub(crate) emitter: Emitter,
@@ -198,10 +199,14 @@ impl Watcher {
                 }
                 () = at(quiet_at) => return Ok(Some(Ended::Quiet)),
             };
-            let Some(response) = response.map_err(StreamError::Server)? else {
+            let Some(mut response) = response.map_err(StreamError::Server)? else {
                 sleep(Duration::from_millis(100)).await;
                 return Ok(None);
             };
+            // A server that does not know the filter, or takes it for less than it is, sends what is of others.
+            if let Some(filter) = &self.filter {
+                filter.retain(&mut response.updates);
+            }
             if !answered {
                 // A poll reads everything at once. If history was there after that, all of it came.
                 self.check_history().await?;
@@ -246,12 +251,18 @@ impl Watcher {
         if self.progress.has_schema_events {
             kinds.push(WatchKind::IncludeSchemaUpdates.into());
         }
+        // A server takes one or the other. Of types alone every version knows the first.
+        let (types, filters) = match &self.filter {
+            None => (Vec::new(), Vec::new()),
+            Some(filter) if filter.resource_prefix.is_none() => (filter.types.clone(), Vec::new()),
+            Some(filter) => (Vec::new(), filter.requests()),
+        };
         WatchRequest {
-            optional_object_types: self.types.clone(),
+            optional_object_types: types,
             optional_start_cursor: Some(ZedToken {
                 token: self.since.clone(),
             }),
-            optional_relationship_filters: Vec::new(),
+            optional_relationship_filters: filters,
             optional_update_kinds: kinds,
         }
     }

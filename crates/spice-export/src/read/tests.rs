@@ -29,6 +29,10 @@ async fn export_with(
         page_size,
         max_retries: 3,
         writer: &writer,
+        filter: (!prefix.is_empty()).then(|| Filter {
+            types: Vec::new(),
+            resource_prefix: Some(prefix.to_owned()),
+        }),
     };
     let definitions = ["document".to_owned(), "folder".to_owned()];
     let definitions = (jobs > 1).then(|| definitions.to_vec());
@@ -235,6 +239,20 @@ async fn empty_pages_do_not_extend_the_timeout() {
     let (outcome, _) = export(&server, 1).await;
     assert_eq!(outcome.unwrap_err().exit, Exit::TryAgain);
     assert!(asked.lock().unwrap().len() >= 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn server_that_takes_a_prefix_for_less_leaks_nothing() {
+    let server = Server::new();
+    let asked = record(&server, |_| {
+        Reply::message(&page(&["a_1", "ab1", "A_1", "a_2"], "1"))
+    });
+    let (outcome, ids) = export_with(&server, 1, None, "a_").await;
+    outcome.unwrap();
+    assert_eq!(ids, ["a_1", "a_2"]);
+    let asked = asked.lock().unwrap();
+    let filter = asked[0].optional_relationship_filter.as_ref().unwrap();
+    assert_eq!(filter.optional_resource_id_prefix, "a_");
 }
 
 #[tokio::test(start_paused = true)]

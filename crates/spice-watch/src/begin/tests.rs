@@ -162,7 +162,29 @@ async fn spool_of_another_datastore_or_filter_is_refused() {
     let failure = other.start(&head(), "localhost:1", Some(&found)).await;
     let failure = failure.unwrap_err();
     assert_eq!(failure.exit, Exit::Usage);
-    assert!(failure.message().contains("--type"), "{failure:?}");
+    let resources = "all resources, and not of resources of type document";
+    assert!(failure.message().contains(resources), "{failure:?}");
+    assert!(failure.hint_text().contains("--type"), "{failure:?}");
+}
+
+#[test]
+fn spool_is_continued_with_its_own_filter_only() {
+    let filter = |prefix: &str| Filter {
+        types: vec!["document".to_owned()],
+        resource_prefix: Some(prefix.to_owned()),
+    };
+    let (acme, evil) = (filter("acme-"), filter("evil-"));
+    check_filter(None, None).unwrap();
+    check_filter(Some(&acme), Some(&acme)).unwrap();
+    for (spool, asked) in [
+        (Some(&acme), Some(&evil)),
+        (Some(&acme), None),
+        (None, Some(&acme)),
+    ] {
+        let failure = check_filter(spool, asked).unwrap_err();
+        assert_eq!(failure.exit, Exit::Usage);
+        assert!(failure.message().contains("acme-"), "{failure:?}");
+    }
 }
 
 #[tokio::test]

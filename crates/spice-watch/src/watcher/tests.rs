@@ -11,6 +11,7 @@ use testserver::{
 
 use super::*;
 
+mod filter;
 mod schema;
 mod silence;
 mod skip_applied;
@@ -50,7 +51,7 @@ impl Rig {
         let watcher = Watcher {
             client: server.client(),
             max_retries: 10,
-            types: Vec::new(),
+            filter: None,
             skip_applied: None,
             quiet: None,
             emitter,
@@ -356,11 +357,11 @@ async fn slow_reader_ends_the_watch_and_resumes_it_later() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn types_and_cursor_are_part_of_the_request() {
+async fn cursor_and_kinds_are_part_of_the_request() {
     let mut rig = Rig::new([]);
-    rig.watcher.types = vec!["document".to_owned()];
     let request = rig.watcher.request();
-    assert_eq!(request.optional_object_types, ["document"]);
+    assert!(request.optional_object_types.is_empty());
+    assert!(request.optional_relationship_filters.is_empty());
     assert_eq!(request.optional_start_cursor.unwrap().token, token(1));
     assert_eq!(request.optional_update_kinds.len(), 3);
     rig.watcher.progress.has_schema_events = false;

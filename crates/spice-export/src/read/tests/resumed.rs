@@ -69,6 +69,7 @@ async fn steps_of(server: &Server, plan: Plan, begun: &Shards, jobs: u16, rows: 
         page_size: Some(rows),
         max_retries: 3,
         writer: &writer,
+        filter: None,
     };
     reader.read(plan, begun, jobs).await.unwrap();
     drop(writer);

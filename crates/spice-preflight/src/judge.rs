@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use spice_client::same_datastore::Sameness;
 use spice_client::settle::INTEGER_SETTLE;
+use spice_record::record::Filter;
 
 use crate::facts::{Facts, SchemaFit, SchemaText};
 use crate::finding::{Finding, Place, Severity};
@@ -43,6 +44,8 @@ pub(crate) struct Plan {
     pub(crate) relationships: Option<u64>,
     /// Whether the target may hold relationships.
     pub(crate) may_be_filled: bool,
+    /// What is moved, where others stay.
+    pub(crate) filter: Option<Filter>,
 }
 
 impl Plan {
@@ -94,6 +97,7 @@ pub(crate) fn judge(ends: &Ends<'_>, plan: &Plan) -> Vec<Finding> {
         match place {
             Place::Source => {
                 findings.extend(history::judge(facts, ends.target, plan));
+                findings.extend(schema::moved(facts, plan));
                 if ends.fit.is_none() && facts.schema == SchemaText::None {
                     findings.push(schema::none(facts));
                 }
@@ -110,7 +114,7 @@ pub(crate) fn judge(ends: &Ends<'_>, plan: &Plan) -> Vec<Finding> {
         if let Some(sameness) = &sameness {
             findings.extend(datastore::both(source, target, sameness, plan));
         }
-        findings.extend(ends.fit.map(|fit| schema::fit(fit, source, target)));
+        findings.extend(ends.fit.map(|fit| schema::fit(fit, source, target, plan)));
         findings.extend(limits::both(source, target, plan));
         findings.extend(expiry::both(source, target));
     }

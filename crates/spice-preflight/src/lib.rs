@@ -21,6 +21,7 @@ mod steps;
 use std::time::Duration;
 
 use spice_cli::connection::ConnectionArgs;
+use spice_cli::filter::FilterArgs;
 use spice_cli::log::LogArgs;
 use spice_cli::settings::Settings;
 use spice_cli::values::{parse_duration, parse_timeout};
@@ -62,6 +63,8 @@ pub struct Preflight {
     /// [default: 35s on MySQL and memory, 0s elsewhere].
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, allow_hyphen_values = true)]
     settle: Option<Duration>,
+    #[command(flatten)]
+    filter: FilterArgs,
     /// For how long relationships of the source are read, for a rate and the largest of them.
     #[arg(
         long, value_name = "DURATION", default_value = "3s", value_parser = parse_duration,
@@ -150,6 +153,7 @@ impl Preflight {
             settle: self.settle,
             relationships: self.relationships,
             may_be_filled: self.on_conflict.is_some(),
+            filter: self.filter.filter(),
         };
         let findings = judge::judge(&ends, &plan);
         let marker = ends.source.and_then(|facts| facts.marker.as_ref());
@@ -179,6 +183,7 @@ impl Preflight {
             Ok(connection) => connection?,
             Err(_) => return Ok(Some(end::without_settings(context))),
         };
+        let filter = self.filter.filter();
         let look = Look {
             place,
             steps: self.steps,
@@ -186,6 +191,7 @@ impl Preflight {
             mark: self.mark,
             patience: self.request_timeout,
             deadline,
+            filter: filter.as_ref(),
         };
         end::look(look, context, &connection).await.map(Some)
     }

@@ -1,4 +1,4 @@
-//! Whether the target takes the source's schema, and what the target holds.
+//! Whether the target takes the source's schema, and what both hold of what is moved.
 
 use spice_client::same_datastore::Sameness;
 
@@ -8,7 +8,7 @@ use crate::finding::{Finding, Place, Severity};
 
 const CHECK: &str = "schema";
 
-pub(super) fn fit(fit: &SchemaFit, source: &Facts, target: &Facts) -> Finding {
+pub(super) fn fit(fit: &SchemaFit, source: &Facts, target: &Facts, plan: &Plan) -> Finding {
     let (from, to) = (&source.endpoint, &target.endpoint);
     let holds = target.sample.is_some_and(|sample| sample.relationships > 0);
     match fit {
@@ -42,10 +42,13 @@ pub(super) fn fit(fit: &SchemaFit, source: &Facts, target: &Facts) -> Finding {
             }
             false => "the import refuses such a target",
         })
-        .remedy(
-            "empty the target, its schema as well; or write the source's schema to it: spice-import --schema \
-             write",
-        ),
+        .remedy(match plan.filter {
+            None => {
+                "empty the target, its schema as well; or write the source's schema to it: spice-import \
+                 --schema write"
+            }
+            Some(_) => "make both schemas equal, what others need there included",
+        }),
         SchemaFit::Refused(message) => Finding::fails(
             Place::Target,
             CHECK,
@@ -83,21 +86,35 @@ pub(super) fn none(source: &Facts) -> Finding {
         .remedy("is it the right server? correct --from, or the endpoint in its context")
 }
 
+/// A source that holds nothing within the filter: a misspelled prefix would be proven to be equal.
+pub(super) fn moved(facts: &Facts, plan: &Plan) -> Option<Finding> {
+    let (sample, filter) = (facts.sample?, plan.filter.as_ref()?);
+    let is_none = sample.is_complete && sample.relationships == 0;
+    is_none.then(|| {
+        let found = format!("{} holds no relationships of {filter}", facts.endpoint);
+        Finding::fails(Place::Source, "filter", found)
+            .why("there is nothing to move")
+            .remedy("check --type and --resource-prefix: each character counts, upper and lower case differ")
+    })
+}
+
 /// What the target holds. Whoever empties it has to know that it is not the source.
 pub(super) fn holding(facts: &Facts, sameness: Option<&Sameness>, plan: &Plan) -> Option<Finding> {
     const CHECK: &str = "target";
     let sample = facts.sample?;
     let endpoint = &facts.endpoint;
     let count = sample.relationships;
+    let filter = plan.filter.as_ref();
+    let within = filter.map_or(String::new(), |filter| format!(" of {filter}"));
     if count == 0 {
         return Some(Finding::ok(
             Place::Target,
             CHECK,
-            format!("{endpoint} holds no relationships"),
+            format!("{endpoint} holds no relationships{within}"),
         ));
     }
     let at_least = if sample.is_complete { "" } else { "at least " };
-    let found = format!("{endpoint} holds {at_least}{count} relationships");
+    let found = format!("{endpoint} holds {at_least}{count} relationships{within}");
     let finding = Finding::new(if_planned(!plan.may_be_filled), Place::Target, CHECK, found);
     Some(match plan.may_be_filled {
         true => finding
@@ -106,6 +123,10 @@ pub(super) fn holding(facts: &Facts, sameness: Option<&Sameness>, plan: &Plan) -
         false => finding
             .why("the import refuses a target that holds relationships which are not from this migration")
             .remedy(match sameness {
+                _ if filter.is_some() => {
+                    "name another target, or delete these from this one; only if they are meant to be there: \
+                     --on-conflict fail|skip|touch"
+                }
                 Some(Sameness::Different) => {
                     "name another target, or empty this one; only if they are meant to be there: \
                      --on-conflict fail|skip|touch"

@@ -23,6 +23,7 @@ fn plan() -> Plan {
         settle: None,
         relationships: None,
         may_be_filled: false,
+        filter: None,
     }
 }
 

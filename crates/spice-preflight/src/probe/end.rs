@@ -7,8 +7,10 @@ use authzed::zedtoken;
 use authzed::{Client, DatastoreKind, Kind, Security, ServerAddress, compare_descriptors};
 use spice_cli::{CommandError, Connection, Exit};
 use spice_client::{connect, datastore};
+use spice_record::record::Filter;
 use tokio::time::{Instant, timeout_at};
 
+use super::sample::Bounds;
 use super::{Probe, failure_of, no_answer};
 use crate::facts::{Answer, Clock, Encryption, Facts, Failure, Has, SchemaText};
 use crate::finding::Place;
@@ -20,7 +22,7 @@ const TARGET_TIME: Duration = Duration::from_secs(2);
 
 /// What is to be looked at.
 #[derive(Clone, Copy)]
-pub(crate) struct Look {
+pub(crate) struct Look<'a> {
     pub(crate) place: Place,
     pub(crate) steps: Steps,
     /// For how long relationships of the source are read.
@@ -29,6 +31,8 @@ pub(crate) struct Look {
     pub(crate) mark: bool,
     pub(crate) patience: Duration,
     pub(crate) deadline: Instant,
+    /// Only relationships within it are read.
+    pub(crate) filter: Option<&'a Filter>,
 }
 
 /// What was seen, and the server to ask on.
@@ -54,7 +58,7 @@ pub(crate) fn without_settings(context: &str) -> Seen {
 ///
 /// Where the attempt to connect panicked.
 pub(crate) async fn look(
-    look: Look,
+    look: Look<'_>,
     context: &str,
     connection: &Connection,
 ) -> Result<Seen, CommandError> {
@@ -124,7 +128,7 @@ fn encryption(connection: &Connection) -> Encryption {
 }
 
 impl Probe {
-    async fn look(&self, look: Look, connection: &Connection, facts: &mut Facts) {
+    async fn look(&self, look: Look<'_>, connection: &Connection, facts: &mut Facts) {
         let offers = self.client.offers();
         facts.has = Has {
             expiry: offers.expiry,
@@ -208,7 +212,7 @@ impl Probe {
         Some(unknown.collect())
     }
 
-    async fn look_at_limits(&self, look: Look, facts: &mut Facts) {
+    async fn look_at_limits(&self, look: Look<'_>, facts: &mut Facts) {
         let is_allowed = |facts: &Facts, call| facts.answers.get(&call) == Some(&Answer::Allowed);
         if is_allowed(facts, Call::Export) {
             facts.limits.page = self.page_limit().await;
@@ -225,7 +229,7 @@ impl Probe {
         }
     }
 
-    async fn look_at_watch(&self, look: Look, facts: &mut Facts) {
+    async fn look_at_watch(&self, look: Look<'_>, facts: &mut Facts) {
         let is_planned = needs(look.place, look.steps).any(|need| need.call == Call::Watch);
         if !is_planned {
             return;
@@ -245,7 +249,7 @@ impl Probe {
         }
     }
 
-    async fn look_at_relationships(&self, look: Look, facts: &mut Facts) {
+    async fn look_at_relationships(&self, look: Look<'_>, facts: &mut Facts) {
         if facts.answers.get(&Call::Export) != Some(&Answer::Allowed) {
             return;
         }
@@ -257,8 +261,13 @@ impl Probe {
             Place::Source => (look.sample, u64::MAX),
             _ => (TARGET_TIME, TARGET_COUNT),
         };
-        let page = facts.limits.page.known();
-        let sampled = self.sample(at, page, time, most).await;
+        let bounds = Bounds {
+            page: facts.limits.page.known(),
+            time,
+            relationships: most,
+            filter: look.filter,
+        };
+        let sampled = self.sample(&at, bounds).await;
         if let Err(failure) = &sampled {
             facts
                 .answers

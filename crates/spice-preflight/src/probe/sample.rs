@@ -5,8 +5,9 @@
 
 use std::time::Duration;
 
-use authzed::v1::{Consistency, ExportBulkRelationshipsRequest, Relationship};
+use authzed::v1::{Consistency, ExportBulkRelationshipsRequest, Relationship, RelationshipFilter};
 use prost::Message as _;
+use spice_record::record::Filter;
 use tokio::time::{Instant, timeout_at};
 
 use super::{Probe, failure_of, no_answer};
@@ -15,46 +16,88 @@ use crate::facts::{Failure, Sample};
 /// What spice-export begins with.
 const PAGE: u32 = 1_000;
 
+/// What is read of an end, and how much of it.
+#[derive(Clone, Copy)]
+pub(crate) struct Bounds<'a> {
+    /// Relationships of a page, as far as the server limits them.
+    pub(crate) page: Option<u64>,
+    pub(crate) time: Duration,
+    pub(crate) relationships: u64,
+    pub(crate) filter: Option<&'a Filter>,
+}
+
 impl Probe {
-    /// Reads relationships for so long, or so many.
+    /// Reads relationships, as many as there is time for.
     pub(crate) async fn sample(
         &self,
-        at: Consistency,
-        page: Option<u64>,
-        time: Duration,
-        most: u64,
+        at: &Consistency,
+        bounds: Bounds<'_>,
     ) -> Result<Sample, Failure> {
-        let limit = page.and_then(|page| u32::try_from(page).ok());
-        let mut pages = self.client.export(ExportBulkRelationshipsRequest {
-            consistency: Some(at),
-            optional_limit: limit.map_or(PAGE, |limit| limit.clamp(1, PAGE)),
-            ..ExportBulkRelationshipsRequest::default()
-        });
+        let mut requests = bounds.filter.map(Filter::requests).unwrap_or_default();
+        if requests.is_empty() {
+            // No filter; without a type, a server refuses it.
+            requests.push(RelationshipFilter::default());
+        }
         let began = Instant::now();
-        let end = began + time;
         let mut sample = Sample::default();
-        while sample.relationships < most {
-            // The first page is waited for: without it there is no sample.
-            let until = match sample.relationships {
-                0 => self.until(),
-                _ => self.deadline.min(end),
-            };
-            match timeout_at(until, pages.message()).await {
-                Ok(Ok(Some(page))) => page.relationships.iter().for_each(|one| sample.add(one)),
-                Ok(Ok(None)) => {
-                    sample.is_complete = true;
-                    break;
-                }
-                Ok(Err(error)) => return Err(failure_of(&error)),
-                Err(_) if sample.relationships == 0 => return Err(no_answer()),
-                Err(_) => break,
-            }
-            if Instant::now() >= end {
+        let mut is_complete = true;
+        for request in requests {
+            is_complete &= self
+                .sample_of(request, at, bounds, began, &mut sample)
+                .await?;
+            if !is_complete {
                 break;
             }
         }
+        sample.is_complete = is_complete;
         sample.seconds = began.elapsed().as_secs_f64();
         Ok(sample)
+    }
+
+    /// Adds what matches one request to the sample; returns whether that was all.
+    async fn sample_of(
+        &self,
+        request: RelationshipFilter,
+        at: &Consistency,
+        bounds: Bounds<'_>,
+        began: Instant,
+        sample: &mut Sample,
+    ) -> Result<bool, Failure> {
+        let limit = bounds.page.and_then(|page| u32::try_from(page).ok());
+        let is_filter = request != RelationshipFilter::default();
+        let mut pages = self.client.export(ExportBulkRelationshipsRequest {
+            consistency: Some(at.clone()),
+            optional_limit: limit.map_or(PAGE, |limit| limit.clamp(1, PAGE)),
+            optional_relationship_filter: is_filter.then_some(request),
+            ..ExportBulkRelationshipsRequest::default()
+        });
+        let end = began + bounds.time;
+        let mut is_first = true;
+        while sample.relationships < bounds.relationships {
+            // The first page is waited for: without it there is no sample.
+            let until = match is_first {
+                true => self.until(),
+                false => self.deadline.min(end),
+            };
+            match timeout_at(until, pages.message()).await {
+                Ok(Ok(Some(page))) => {
+                    let is_asked_for = |one: &&Relationship| {
+                        bounds.filter.is_none_or(|filter| filter.matches(one))
+                    };
+                    let found = page.relationships.iter().filter(is_asked_for);
+                    found.for_each(|one| sample.add(one));
+                }
+                Ok(Ok(None)) => return Ok(true),
+                Ok(Err(error)) => return Err(failure_of(&error)),
+                Err(_) if is_first => return Err(no_answer()),
+                Err(_) => return Ok(false),
+            }
+            is_first = false;
+            if Instant::now() >= end {
+                return Ok(false);
+            }
+        }
+        Ok(false)
     }
 }
 

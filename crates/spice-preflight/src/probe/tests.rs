@@ -15,6 +15,7 @@ use testserver::{
 use tokio::time::Instant;
 
 use super::Probe;
+use super::sample::Bounds;
 use crate::facts::{Answer, Has, Limit, SchemaFit, SchemaText};
 use crate::steps::Call;
 
@@ -273,6 +274,15 @@ async fn expiries_that_are_switched_off_are_noticed() {
     assert_eq!(probe(&server).takes_expiry().await, None);
 }
 
+fn bounds(page: Option<u64>, seconds: u32, relationships: u64) -> Bounds<'static> {
+    Bounds {
+        page,
+        time: seconds * SECOND,
+        relationships,
+        filter: None,
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn sample_is_complete_or_bounded_in_time_and_number() {
     let server = Server::new();
@@ -281,21 +291,21 @@ async fn sample_is_complete_or_bounded_in_time_and_number() {
     let probe = probe(&server);
     let newest = Consistency::fully_consistent;
     let sample = probe
-        .sample(newest(), None, 3 * SECOND, u64::MAX)
+        .sample(&newest(), bounds(None, 3, u64::MAX))
         .await
         .unwrap();
     assert_eq!((sample.relationships, sample.is_complete), (3, true));
-    let sample = probe.sample(newest(), None, 3 * SECOND, 2).await.unwrap();
+    let sample = probe.sample(&newest(), bounds(None, 3, 2)).await.unwrap();
     assert_eq!((sample.relationships, sample.is_complete), (2, false));
     server.script(EXPORT, [pages().silence()]);
     let sample = probe
-        .sample(newest(), None, 3 * SECOND, u64::MAX)
+        .sample(&newest(), bounds(None, 3, u64::MAX))
         .await
         .unwrap();
     assert_eq!((sample.relationships, sample.is_complete), (3, false));
     assert_eq!(sample.seconds.round(), 3.0);
     server.script(EXPORT, [Reply::silent()]);
-    let none = probe.sample(newest(), None, 3 * SECOND, u64::MAX).await;
+    let none = probe.sample(&newest(), bounds(None, 3, u64::MAX)).await;
     assert_eq!(none.unwrap_err().kind, Kind::Deadline);
 }
 
@@ -307,7 +317,9 @@ async fn pages_of_a_sample_are_within_the_limit() {
         Reply::empty()
     });
     let newest = Consistency::fully_consistent();
-    let sample = probe(&server).sample(newest, Some(10), SECOND, 100).await;
+    let sample = probe(&server)
+        .sample(&newest, bounds(Some(10), 1, 100))
+        .await;
     assert!(sample.unwrap().is_complete);
 }
 

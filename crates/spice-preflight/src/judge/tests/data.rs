@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use authzed::DatastoreKind;
+use spice_record::record::Filter;
 
 use super::*;
 use crate::facts::Clock;
@@ -71,6 +72,31 @@ fn holds(count: u64, is_complete: bool) -> impl Fn(&mut Facts, &mut Facts, &mut 
 }
 
 #[test]
+fn filter_of_which_the_source_holds_nothing_fails() {
+    let part = Plan {
+        filter: Some(Filter {
+            types: vec!["document".to_owned()],
+            resource_prefix: None,
+        }),
+        ..plan()
+    };
+    let none = |source: &mut Facts, _: &mut Facts, _: &mut SchemaFit| {
+        source.sample = Some(Sample {
+            is_complete: true,
+            ..Sample::default()
+        });
+    };
+    let finding = only(&part, none);
+    expect(
+        &finding,
+        Severity::Fails,
+        Place::Source,
+        "filter",
+        "holds no relationships of resources of type document",
+    );
+}
+
+#[test]
 fn filled_target_fails_unless_a_policy_is_planned() {
     let finding = only(&plan(), holds(3, true));
     expect(
@@ -88,6 +114,16 @@ fn filled_target_fails_unless_a_policy_is_planned() {
         "target",
         "at least 10000",
     );
+    let part = Plan {
+        filter: Some(Filter {
+            types: Vec::new(),
+            resource_prefix: Some("acme-".to_owned()),
+        }),
+        ..plan()
+    };
+    let finding = only(&part, holds(3, true));
+    assert!(finding.found.contains("holds 3 relationships of resources"));
+    assert!(!finding.remedy.contains("empty"), "others are on it");
     let filled = Plan {
         may_be_filled: true,
         ..plan()

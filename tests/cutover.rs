@@ -11,6 +11,7 @@ mod reverse;
 mod screen;
 mod spanner;
 mod state;
+mod tenant;
 mod under_load;
 mod verify;
 mod versions;

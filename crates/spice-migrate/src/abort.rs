@@ -64,7 +64,8 @@ pub(crate) async fn run(session: &Session) -> Outcome {
         words.step(next)
     );
     tracing::info!(
-        "hint: or, to give up: empty {target}, and delete {}",
+        "hint: or, to give up: {}, and delete {}",
+        crate::part::empty(target, state.filter.as_ref()),
         session.store.folder().display()
     );
     Ok(())

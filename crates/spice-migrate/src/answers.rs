@@ -105,7 +105,8 @@ async fn ask_source(
     let (reader, writer) = pipe()?;
     let revision = At::Revision(&at.source_revision);
     let (precision, jobs) = (verification.ends.precision, verification.jobs);
-    let export = commands::export_relationships(source, revision, precision, jobs).quiet();
+    let filter = verification.ends.filter.as_ref();
+    let export = commands::export_relationships(source, revision, precision, jobs, filter).quiet();
     let check = commands::check(source, &at.source_revision).flag("--sample", sample.to_string());
     let mut export = session
         .runner

@@ -9,6 +9,7 @@ use spice_record::record::Applied;
 
 use crate::cli;
 use crate::commands::{self, Since, Watch};
+use crate::part;
 use crate::process::Ended;
 use crate::restart::Kept;
 use crate::session::Session;
@@ -68,6 +69,7 @@ pub(crate) fn capture<'a>(
         spool: &spool,
         segment: &flags.spool_segment,
         settle: settle.as_ref().map(crate::time::Span::text),
+        filter: state.filter.as_ref(),
     };
     let file = session.file("start.ndjson");
     let skip = state.skip();
@@ -162,7 +164,10 @@ fn capture_ended(session: &Session, ended: Ended) -> Outcome<CommandError> {
             "the capture of changes was stopped by somebody",
         )
         .hint(format!("run: {}", session.words.same())),
-        Ended::Code(4) => lost_history(session, source, &state.target.context),
+        Ended::Code(4) => {
+            let empty = part::empty(&state.target.context, state.filter.as_ref());
+            lost_history(session, source, &state.target.context, &empty)
+        }
         ended => {
             let what = format!("the changes of {source} cannot be captured");
             session.failed("spice-watch", ended, &what)
@@ -170,7 +175,7 @@ fn capture_ended(session: &Session, ended: Ended) -> Outcome<CommandError> {
     })
 }
 
-fn lost_history(session: &Session, source: &str, target: &str) -> CommandError {
+fn lost_history(session: &Session, source: &str, target: &str, empty: &str) -> CommandError {
     let (same, raise) = (
         session.words.same(),
         format!("raise --datastore-gc-window on {source}"),
@@ -183,7 +188,7 @@ fn lost_history(session: &Session, source: &str, target: &str) -> CommandError {
                 "changes of {source} are lost: they left its history before they were captured. {target} cannot \
                  become equal by following"
             )).hint(format!(
-                "{raise}, empty {target}, and begin again: {}",
+                "{raise}, {empty}, and begin again: {}",
                 session.words.step("copy --restart")
             )),
     }

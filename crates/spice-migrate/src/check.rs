@@ -2,8 +2,8 @@
 
 use crate::commands::At;
 use crate::compare::{self, Both};
-use crate::copy::extra;
 use crate::ends;
+use crate::part::extra;
 use crate::session::Session;
 use crate::suite::{CommandError, Exit, Outcome};
 use crate::time::Span;
@@ -20,6 +20,7 @@ pub(crate) async fn run(session: &Session) -> Outcome {
         target,
         target_at: At::Settled(Some("0s")),
         precision: ends.precision,
+        filter: ends.filter.as_ref(),
     };
     let compared = match compare::compare(session, &both).await? {
         Ok(compared) => compared,
@@ -37,7 +38,7 @@ pub(crate) async fn run(session: &Session) -> Outcome {
             "if {source} was written since the copy: fence it, then {}; then check again",
             session.words.step("copy --restart --on-conflict touch")
         ))
-        .also(extra(source, target)));
+        .also(extra(source, target, ends.filter.as_ref())));
     }
     tracing::info!(
         "equal: {target} holds what {source} holds{}",

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::phase::Step;
-use crate::suite::{LogArgs, VERSION, parse_size, parse_timeout};
+use crate::suite::{FilterArgs, LogArgs, VERSION, parse_size, parse_timeout};
 use crate::time::Span;
 
 /// Move schema and relationships of one SpiceDB to another, which is written meanwhile.
@@ -142,6 +142,8 @@ pub(crate) struct Plan {
     #[arg(long, value_name = "CHECK")]
     pub(crate) accept: Vec<Accept>,
     #[command(flatten)]
+    pub(crate) filter: FilterArgs,
+    #[command(flatten)]
     pub(crate) settle: Settle,
 }
 
@@ -223,7 +225,8 @@ pub(crate) struct Follow {
     /// Put updates that the target refuses into this file, and continue.
     #[arg(long, value_name = "FILE")]
     pub(crate) rejects: Option<PathBuf>,
-    /// What to do when the source's schema changes: apply, check or stop, as in spice-apply.
+    /// What to do when the source's schema changes: apply, check or stop, as in spice-apply [default: apply; check
+    /// after a plan with --type or --resource-prefix].
     #[arg(long, value_name = "MODE")]
     pub(crate) schema: Option<OnSchema>,
     #[command(flatten)]

@@ -3,6 +3,8 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
+use spice_record::record::Filter;
+
 use crate::phase::Procedure;
 use crate::time::Span;
 
@@ -80,6 +82,7 @@ pub(crate) struct Preflight<'a> {
     pub(crate) policy: Option<&'a str>,
     pub(crate) gc_window: Option<&'a str>,
     pub(crate) settle: Option<&'a str>,
+    pub(crate) filter: Option<&'a Filter>,
 }
 
 /// Whether a migration would succeed: a list for people. Nothing is written.
@@ -96,6 +99,7 @@ pub(crate) fn preflight(planned: &Preflight<'_>) -> Command {
         .flag_if("--on-conflict", planned.policy)
         .flag_if("--gc-window", planned.gc_window)
         .flag_if("--settle", planned.settle)
+        .only(planned.filter)
 }
 
 /// The newest revision of a server, once it has settled.
@@ -132,8 +136,14 @@ pub(crate) enum At<'a> {
     Settled(Option<&'a str>),
 }
 
-pub(crate) fn export(context: &str, at: At<'_>, precision: &str, jobs: Option<u64>) -> Command {
-    let command = Command::at("spice-export", context);
+pub(crate) fn export(
+    context: &str,
+    at: At<'_>,
+    precision: &str,
+    jobs: Option<u64>,
+    filter: Option<&Filter>,
+) -> Command {
+    let command = Command::at("spice-export", context).only(filter);
     let command = match at {
         At::Revision(revision) => command.flag("--at", revision),
         At::Settled(settle) => command.flag_if("--settle", settle),
@@ -149,8 +159,9 @@ pub(crate) fn export_relationships(
     at: At<'_>,
     precision: &str,
     jobs: Option<u64>,
+    filter: Option<&Filter>,
 ) -> Command {
-    export(context, at, precision, jobs).arg("--no-schema")
+    export(context, at, precision, jobs, filter).arg("--no-schema")
 }
 
 /// What an import does.
@@ -183,8 +194,8 @@ pub(crate) fn import_dry_run(context: &str, unnamed: bool, policy: Option<&str>)
         .quiet()
 }
 
-/// The schema of a header alone.
-pub(crate) fn import_schema(context: &str, unnamed: bool) -> Command {
+/// The schema of a header alone: it is written, unless the target is shared with others. Theirs must be equal.
+pub(crate) fn import_schema(context: &str, unnamed: bool, is_shared: bool) -> Command {
     let flags = Import {
         unnamed,
         policy: Some("skip"),
@@ -192,7 +203,7 @@ pub(crate) fn import_schema(context: &str, unnamed: bool) -> Command {
     };
     import(context, &flags)
         .arg("--no-trailer")
-        .flag("--schema", "write")
+        .flag("--schema", if is_shared { "check" } else { "write" })
         .quiet()
 }
 
@@ -232,11 +243,13 @@ pub(crate) struct Watch<'a> {
     pub(crate) spool: &'a Path,
     pub(crate) segment: &'a str,
     pub(crate) settle: Option<&'a str>,
+    pub(crate) filter: Option<&'a Filter>,
 }
 
 impl Watch<'_> {
     fn command(&self) -> Command {
         Command::at("spice-watch", self.context)
+            .only(self.filter)
             .flag("--spool", self.spool)
             .flag("--spool-segment", self.segment)
             .flag_if("--settle", self.settle)
@@ -264,16 +277,23 @@ impl Watch<'_> {
 }
 
 /// All changes after a revision as they come, to stdout, until it is stopped.
-pub(crate) fn watch_live(context: &str, since: Since<'_>) -> Command {
+pub(crate) fn watch_live(context: &str, since: Since<'_>, filter: Option<&Filter>) -> Command {
     Command::at("spice-watch", context)
+        .only(filter)
         .since(since)
         .flag("--settle", "0s")
         .quiet()
 }
 
 /// What was changed between two markers, to stdout.
-pub(crate) fn watch_between(context: &str, since: &str, until: &str) -> Command {
+pub(crate) fn watch_between(
+    context: &str,
+    since: &str,
+    until: &str,
+    filter: Option<&Filter>,
+) -> Command {
     Command::at("spice-watch", context)
+        .only(filter)
         .flag("--since", since)
         .flag("--until", until)
         .flag("--settle", "0s")

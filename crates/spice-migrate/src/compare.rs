@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant as Clock};
 
 use spice_record::digest::Digest;
+use spice_record::record::Filter;
 
 use crate::commands::{self, At};
 use crate::process::{Ended, Input, Output, pipe};
@@ -25,6 +26,8 @@ pub(crate) struct Both<'a> {
     pub(crate) target: &'a str,
     pub(crate) target_at: At<'a>,
     pub(crate) precision: &'a str,
+    /// What of them is read, if that is not everything.
+    pub(crate) filter: Option<&'a Filter>,
 }
 
 /// What a comparison came to.
@@ -59,11 +62,12 @@ pub(crate) async fn read_end(
     context: &str,
     at: At<'_>,
     precision: &str,
+    filter: Option<&Filter>,
     as_of: Option<Instant>,
 ) -> Outcome<Result<Counted, Unread>> {
     let (reader, writer) = pipe()?;
     let as_of = as_of.map(|as_of| as_of.to_string());
-    let export = commands::export_relationships(context, at, precision, None);
+    let export = commands::export_relationships(context, at, precision, None, filter);
     let digest = commands::digest(precision, as_of.as_deref());
     let mut export = session
         .runner
@@ -98,8 +102,22 @@ pub(crate) async fn read_both(
     as_of: Option<Instant>,
 ) -> Outcome<Result<Compared, Unread>> {
     let (source, target) = tokio::join!(
-        read_end(session, both.source, both.source_at, both.precision, as_of),
-        read_end(session, both.target, both.target_at, both.precision, as_of),
+        read_end(
+            session,
+            both.source,
+            both.source_at,
+            both.precision,
+            both.filter,
+            as_of
+        ),
+        read_end(
+            session,
+            both.target,
+            both.target_at,
+            both.precision,
+            both.filter,
+            as_of
+        ),
     );
     Ok(match (source?, target?) {
         (Ok(source), Ok(target)) => Ok(Compared {

@@ -17,7 +17,7 @@ use crate::state::State;
 use crate::store::remove;
 use crate::suite::{CommandError, Exit, Outcome};
 use crate::time::Instant;
-use crate::{capture, records};
+use crate::{capture, part, records};
 
 pub(crate) async fn run(session: &Session, flags: &cli::Copy) -> Outcome {
     session.alone(&[Step::Follow, Step::Cutover, Step::Reverse, Step::Resync])?;
@@ -131,7 +131,13 @@ impl Transfer<'_> {
             jobs,
         };
         let (reader, writer) = pipe()?;
-        let export = commands::export(source, at, self.ends.precision, jobs);
+        let export = commands::export(
+            source,
+            at,
+            self.ends.precision,
+            jobs,
+            self.ends.filter.as_ref(),
+        );
         let import = commands::import(target, &import);
         let mut export = session
             .runner
@@ -213,8 +219,8 @@ impl Transfer<'_> {
                  longer than it lasts"
             ))
             .also(format!(
-                "then empty {}, and begin again at a new revision: {}",
-                self.ends.target.context,
+                "then {}, and begin again at a new revision: {}",
+                part::empty(&self.ends.target.context, self.ends.filter.as_ref()),
                 session.words.step("copy --restart")
             )));
         }
@@ -279,8 +285,8 @@ async fn prove(session: &Session, ends: &Ends, imported: &Imported) -> Outcome {
     let target_revision = imported.target_revision.as_deref().ok_or_else(missing)?;
     let precision = imported.expiry_precision.to_string();
     tracing::info!("reading {target} at {target_revision}, to compare it with what was imported");
-    let at = At::Revision(target_revision);
-    let there = match compare::read_end(session, target, at, &precision, None).await? {
+    let (at, filter) = (At::Revision(target_revision), ends.filter.as_ref());
+    let there = match compare::read_end(session, target, at, &precision, filter, None).await? {
         Ok(there) => there,
         Err(unread) => return Err(not_compared(session, unread)),
     };
@@ -299,6 +305,7 @@ async fn prove(session: &Session, ends: &Ends, imported: &Imported) -> Outcome {
             target,
             target_at: at,
             precision: &precision,
+            filter,
         };
         let took = Duration::try_from_secs_f64(imported.seconds).unwrap_or_default();
         compared = match compare::again(session, &both, took).await? {
@@ -341,7 +348,8 @@ fn unequal(session: &Session, state: &State) -> CommandError {
     let (source, target) = (&state.source.context, &state.target.context);
     let hint = match state.procedure {
         Procedure::Live => format!(
-            "somebody writes to {target}, or it was not empty: empty it, then: {}",
+            "somebody writes to {target}, or it was not empty: {}; then: {}",
+            part::empty(target, state.filter.as_ref()),
             session.words.step("copy --restart")
         ),
         Procedure::Fenced => format!(
@@ -354,15 +362,7 @@ fn unequal(session: &Session, state: &State) -> CommandError {
         format!("{target} does not hold exactly what was copied from {source}. Do not switch"),
     )
     .hint(hint)
-    .also(extra(source, target))
-}
-
-/// What to do where the target holds more.
-pub(crate) fn extra(source: &str, target: &str) -> String {
-    format!(
-        "if that does not help, {target} holds what {source} does not (deleted there meanwhile, or written by others): \
-         empty it, plan with another --state, copy"
-    )
+    .also(part::extra(source, target, state.filter.as_ref()))
 }
 
 fn not_compared(session: &Session, (program, ended): compare::Unread) -> CommandError {
@@ -393,6 +393,7 @@ fn forget_changes(session: &Session) -> Outcome {
         *state = State {
             settle: state.settle.take(),
             gc_window: state.gc_window.take(),
+            filter: state.filter.take(),
             is_reverse: state.is_reverse,
             ..planned
         };

@@ -9,6 +9,7 @@ use crate::commands::Apply;
 use crate::drain::{Drain, Marker};
 use crate::early::Early;
 use crate::ends::{self, Ends};
+use crate::part;
 use crate::phase::{Phase, Step, Switch, SyncPoint};
 use crate::records;
 use crate::reverse;
@@ -55,7 +56,7 @@ pub(crate) async fn run(session: &Session, flags: &cli::Cutover) -> Outcome {
         jobs: Some(flags.jobs),
         max_rps: None,
         rejects: rejects.as_deref(),
-        schema: schema.as_deref(),
+        schema: part::schema_mode(ends.filter.as_ref(), schema.as_deref()),
     };
     let cutover = Cutover {
         session,

@@ -27,6 +27,7 @@ impl Cutover<'_> {
             target,
             target_at: At::Revision(at),
             precision,
+            filter: self.ends.filter.as_ref(),
         };
         let compared = match compare::compare(self.session, &both).await? {
             Ok(compared) => compared,

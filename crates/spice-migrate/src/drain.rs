@@ -125,6 +125,7 @@ impl<'a> Drain<'a> {
             spool,
             segment: self.segment,
             settle: Some(settle),
+            filter: self.ends.filter.as_ref(),
         }
     }
 
@@ -222,7 +223,8 @@ impl<'a> Drain<'a> {
     /// How many changes others have written between two markers. They stay out of the spool: what it holds of the
     /// time before the first one would be read at the source once more, which took 0.4 s (56,000 updates).
     async fn leaked_between(&self, marker: &str, second: &str) -> Outcome<usize> {
-        let command = commands::watch_between(self.source(), marker, second);
+        let command =
+            commands::watch_between(self.source(), marker, second, self.ends.filter.as_ref());
         let (ended, changes) = self.session.runner.run(&command).await?;
         if !ended.is_success() {
             return Err(self.failed("spice-watch", ended).await);

@@ -96,7 +96,7 @@ impl Early {
             }
             None => Since::Revision(&position.source_revision),
         };
-        let command = commands::watch_live(source, since);
+        let command = commands::watch_live(source, since, ends.filter.as_ref());
         let began = Instant::now();
         let watch = session.runner.spawn_silent(&command, Output::File(pipe));
         let early = Self {

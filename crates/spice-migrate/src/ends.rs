@@ -1,8 +1,10 @@
 //! The two servers: who is there, and does it fit?
 
 use serde_json::Value;
+use spice_record::record::Filter;
 
 use crate::commands::{self, At};
+use crate::part;
 use crate::phase::{Phase, Procedure, Step};
 use crate::process::{Ended, Input, Output, pipe};
 use crate::quote::quoted;
@@ -19,6 +21,8 @@ pub(crate) struct Ends {
     pub(crate) settles: bool,
     /// How much of an expiry both keep.
     pub(crate) precision: &'static str,
+    /// What is moved, if that is not everything.
+    pub(crate) filter: Option<Filter>,
     /// Neither names its datastore: nothing would notice that both are one.
     pub(crate) unnamed: bool,
 }
@@ -33,6 +37,7 @@ pub(crate) struct Between {
     pub(crate) source: String,
     pub(crate) target: String,
     pub(crate) procedure: Procedure,
+    pub(crate) filter: Option<Filter>,
 }
 
 /// Refuses ends that are the same, or others than those that were planned.
@@ -63,6 +68,7 @@ pub(crate) async fn look(session: &Session, between: &Between) -> Outcome<Ends> 
             true => "us",
             false => "s",
         },
+        filter: between.filter.clone(),
         unnamed: ids == [&None, &None],
         source: source.end,
         target: target.end,
@@ -78,6 +84,7 @@ pub(crate) async fn look_again(session: &Session) -> Outcome<Ends> {
         source: state.source.context,
         target: state.target.context,
         procedure: state.procedure,
+        filter: state.filter,
     };
     look(session, &between).await
 }
@@ -125,11 +132,17 @@ fn as_planned(session: &Session, ends: &Ends) -> Outcome {
 }
 
 /// The command that plans the other procedure.
-pub(crate) fn fenced_plan(session: &Session, source: &str, target: &str) -> String {
+pub(crate) fn fenced_plan(
+    session: &Session,
+    source: &str,
+    target: &str,
+    filter: Option<&Filter>,
+) -> String {
     let ends = format!(
-        "plan --fenced --from {} --to {}",
+        "plan --fenced --from {} --to {}{}",
         quoted(source),
-        quoted(target)
+        quoted(target),
+        part::flags(filter)
     );
     session.words.step(&ends)
 }
@@ -146,12 +159,12 @@ fn followable(session: &Session, between: &Between, kind: &Kind) -> Outcome {
     if kind.is("spanner") {
         let way_out = match is_begun {
             true => format!(
-                "empty {target}, and plan with --fenced and another --state: writes are stopped \
-                 from copy to switch then"
+                "{}, and plan with --fenced and another --state: writes are stopped from copy to switch then",
+                part::empty(target, between.filter.as_ref())
             ),
             false => format!(
                 "plan the other procedure, with writes stopped from copy to switch: {}",
-                fenced_plan(session, source, target)
+                fenced_plan(session, source, target, between.filter.as_ref())
             ),
         };
         return Err(CommandError::new(Exit::Failed, format!(
@@ -173,11 +186,16 @@ fn followable(session: &Session, between: &Between, kind: &Kind) -> Outcome {
 }
 
 /// The header of an export of the source: its first line.
-pub(crate) async fn header_of(session: &Session, context: &str, at: At<'_>) -> Outcome<Vec<u8>> {
+pub(crate) async fn header_of(
+    session: &Session,
+    context: &str,
+    at: At<'_>,
+    filter: Option<&Filter>,
+) -> Outcome<Vec<u8>> {
     use std::io::{BufRead as _, BufReader};
 
     let (reader, writer) = pipe()?;
-    let command = commands::export(context, at, "us", None).quiet();
+    let command = commands::export(context, at, "us", None, filter).quiet();
     let mut export = session
         .runner
         .spawn(&command, Input::None, Output::Pipe(writer))?;
@@ -203,7 +221,8 @@ pub(crate) async fn header_of(session: &Session, context: &str, at: At<'_>) -> O
 /// Can the source be exported, and does the target take it? Writes nothing.
 pub(crate) async fn fit(session: &Session, ends: &Ends, policy: Option<&str>) -> Outcome {
     let (source, target) = (&ends.source.context, &ends.target.context);
-    let header = header_of(session, source, At::Settled(Some("0s"))).await?;
+    let filter = ends.filter.as_ref();
+    let header = header_of(session, source, At::Settled(Some("0s")), filter).await?;
     let file = session.temporary("header")?;
     std::fs::write(&file, header).map_err(|error| session.cannot_write(&file, &error))?;
     let command = commands::import_dry_run(target, ends.unnamed, policy).arg(&file);
@@ -215,16 +234,25 @@ pub(crate) async fn fit(session: &Session, ends: &Ends, policy: Option<&str>) ->
             Exit::Failed,
             format!("{target} does not take the schema of {source}"),
         )
-        .hint(format!(
-            "empty {target}, its schema as well, or make the schema equal; then run: {same}"
-        ))),
+        .hint(match filter {
+            None => {
+                format!(
+                    "empty {target}, its schema as well, or make the schema equal; then run: {same}"
+                )
+            }
+            Some(_) => format!(
+                "make both schemas equal, for others share that of {target}; then run: {same}"
+            ),
+        })),
         Ended::Code(2) => Err(CommandError::usage(format!(
-            "{target} holds relationships, and they are not from this migration"
+            "{target} holds relationships{}, and they are not from this migration",
+            filter.map_or_else(String::new, |filter| format!(" of {filter}"))
         ))
-        .hint(
-            "empty it, or plan for another target; only if they are meant to be there: \
+        .hint(format!(
+            "{}, or plan for another target; only if they are meant to be there: \
              --on-conflict fail|skip|touch",
-        )),
+            part::empty(target, filter)
+        ))),
         ended => Err(session.failed("spice-import", ended, &format!("{target} cannot be loaded"))),
     }
 }

@@ -5,6 +5,7 @@ use crate::cli::{self, OnSchema};
 use crate::commands::{self, Apply};
 use crate::early;
 use crate::ends;
+use crate::part;
 use crate::phase::{Phase, Step};
 use crate::process::Ended;
 use crate::restart::Kept;
@@ -43,7 +44,7 @@ pub(crate) async fn run(session: &Session, flags: &cli::Follow) -> Outcome {
             jobs: flags.jobs,
             max_rps: flags.max_rps,
             rejects: flags.rejects.as_deref(),
-            schema: flags.schema.map(OnSchema::name),
+            schema: part::schema_mode(ends.filter.as_ref(), flags.schema.map(OnSchema::name)),
         },
         &session.spool_file(),
         &session.position_file(),

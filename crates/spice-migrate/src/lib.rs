@@ -36,6 +36,7 @@ mod follow;
 mod leaks;
 mod live;
 mod lock;
+mod part;
 pub mod phase;
 mod plan;
 mod plan_text;

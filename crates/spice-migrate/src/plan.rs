@@ -2,9 +2,12 @@
 
 use std::io::Write as _;
 
+use spice_record::record::Filter;
+
 use crate::cli::{self, OnConflict};
 use crate::commands::Preflight;
 use crate::ends::{self, Between};
+use crate::part;
 use crate::phase::{Phase, Procedure, Refusal, Step, allows};
 use crate::plan_text::{self, Text};
 use crate::preflight;
@@ -37,7 +40,7 @@ pub(crate) fn between(session: &Session, flags: &cli::Plan) -> Outcome<Between> 
             );
         }
     }
-    let Some(state) = session.known() else {
+    let Some(mut state) = session.known() else {
         let (Some(source), Some(target)) = (&flags.from, &flags.to) else {
             return Err(
                 CommandError::usage("plan needs --from CONTEXT and --to CONTEXT").hint(format!(
@@ -56,8 +59,10 @@ pub(crate) fn between(session: &Session, flags: &cli::Plan) -> Outcome<Between> 
             source: source.clone(),
             target: target.clone(),
             procedure,
+            filter: flags.filter.filter(),
         });
     };
+    let filter = filter(session, state.filter.take(), &state.phase, flags)?;
     let (source, target) = (&state.source.context, &state.target.context);
     let is_same =
         |given: &Option<String>, known: &String| given.as_ref().is_none_or(|given| given == known);
@@ -81,14 +86,39 @@ pub(crate) fn between(session: &Session, flags: &cli::Plan) -> Outcome<Between> 
             state.procedure.name()
         ))
         .hint(format!(
-            "plan as before; or, to change that, empty {target} and plan with another --state"
+            "plan as before; or, to change that, {} and plan with another --state",
+            part::empty(target, filter.as_ref())
         )));
     }
     Ok(Between {
         source: source.clone(),
         target: target.clone(),
         procedure,
+        filter,
     })
+}
+
+/// The filter that is given, or that of the plan before. Once a copy has begun, it is in each file of the folder.
+fn filter(
+    session: &Session,
+    known: Option<Filter>,
+    phase: &Phase,
+    flags: &cli::Plan,
+) -> Outcome<Option<Filter>> {
+    let Some(given) = flags.filter.filter() else {
+        return Ok(known);
+    };
+    if *phase != (Phase::Planned {}) && known.as_ref() != Some(&given) {
+        let planned = known.map_or("all resources".to_owned(), |known| known.to_string());
+        return Err(CommandError::usage(format!(
+            "the copy has begun, of {planned}, and not of {given}"
+        ))
+        .hint(format!(
+            "leave --type and --resource-prefix out; or, for {given}, plan with another --state than {}",
+            session.store.folder().display()
+        )));
+    }
+    Ok(Some(given))
 }
 
 pub(crate) async fn run(session: &Session, flags: &cli::Plan) -> Outcome {
@@ -106,7 +136,10 @@ pub(crate) async fn run(session: &Session, flags: &cli::Plan) -> Outcome {
     let is_begun = phase != Phase::Planned {};
     let policy = flags.on_conflict.map(OnConflict::name);
     let there = match (is_begun, policy) {
-        (false, None) => "holds no relationships; it has no schema, or the same".to_owned(),
+        (false, None) => match between.filter {
+            None => "holds no relationships; it has no schema, or the same".to_owned(),
+            Some(_) => "holds none of these; it has no schema, or the same".to_owned(),
+        },
         (false, Some(policy)) => {
             format!("may hold relationships (--on-conflict {policy}); its schema fits")
         }
@@ -124,6 +157,7 @@ pub(crate) async fn run(session: &Session, flags: &cli::Plan) -> Outcome {
         policy: policy.or(is_begun.then_some("skip")),
         gc_window: gc_window.as_ref().map(Span::text),
         settle: settle.as_ref().map(Span::text),
+        filter: between.filter.as_ref(),
     };
     let passed = preflight::run(session, &to_check, &flags.accept, is_begun).await?;
     // Every step looks at its ends: are they two, can the source be followed, are they those that were planned?
@@ -131,6 +165,7 @@ pub(crate) async fn run(session: &Session, flags: &cli::Plan) -> Outcome {
     let planned = State {
         settle: settle.clone(),
         gc_window: gc_window.clone(),
+        filter: between.filter.clone(),
         ..State::planned(between.procedure, ends.source.clone(), ends.target.clone())
     };
     match known {
@@ -141,6 +176,7 @@ pub(crate) async fn run(session: &Session, flags: &cli::Plan) -> Outcome {
             state.target = planned.target;
             state.settle = planned.settle;
             state.gc_window = planned.gc_window;
+            state.filter = planned.filter;
         })?,
     }
     let text = plan_text::text(&Text {

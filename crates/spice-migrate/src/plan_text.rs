@@ -38,6 +38,7 @@ impl Text<'_> {
             target,
             settles,
             precision,
+            filter,
             ..
         } = self.ends;
         let (from, to) = (&source.context, &target.context);
@@ -67,6 +68,16 @@ impl Text<'_> {
             target.id(),
             self.there,
         );
+        if let Some(filter) = filter {
+            let _ = write!(
+                out,
+                "  part      only {filter}.\n            \
+                 Whatever else both hold is not read, counted, written or deleted\n  \
+                 schema    of {from} and {to} must be equal. follow does not change that of {to},\n            \
+                 unless it is started with --schema apply\n  \
+                 without   verify --check-sample: answers depend on relationships that are not moved\n"
+            );
+        }
         out += &self.preflight();
         out
     }
@@ -99,7 +110,15 @@ impl Text<'_> {
     /// How writes to the source are stopped.
     fn fence(&self) -> String {
         let from = &self.ends.source.context;
-        let mut out = format!(
+        let mut out = match self.ends.filter {
+            Some(_) => format!(
+                "   - let the applications that write these resources to {from}, or the proxy in front of it,\n     \
+                 refuse that. Others may write theirs: what is below stops them as well;\n"
+            ),
+            None => String::new(),
+        };
+        let _ = write!(
+            out,
             "   - let the proxy in front of {from}, or the applications, refuse WriteRelationships,\n     \
              DeleteRelationships, ImportBulkRelationships and WriteSchema, for everybody but this\n     \
              migration;\n   \
@@ -168,6 +187,10 @@ impl Text<'_> {
                 step("reverse")
             ),
         };
+        let sample = match self.ends.filter {
+            None => "With --check-sample 1000 it also asks both who has which permission. ",
+            Some(_) => "",
+        };
         format!(
             "  watch     {from} reports its changes\n  \
              history   {}. It must be more than any pause between copy and follow (plan --gc-window)\n\n\
@@ -177,7 +200,7 @@ impl Text<'_> {
              For minutes or weeks. An empty transaction every 30 s keeps its place in the history of {from}.\n\
              3. Look at it, as often as you like:    {}\n\
              4. Compare both ends, also under writes: {}\n   \
-             With --check-sample 1000 it also asks both who has which permission. Different: somebody else\n   \
+             {sample}Different: somebody else\n   \
              writes to {to}. {} makes it equal again, and stops follow for it; then\n   \
              follow and verify. The same where {from} has lost the history that follow needs.\n\
              5. Cut over, within an hour of that:    {}\n   \

@@ -75,7 +75,7 @@ impl Finding {
     fn is_usage(&self) -> bool {
         matches!(
             self.check.as_str(),
-            "datastore" | "same-datastore" | "target"
+            "datastore" | "same-datastore" | "target" | "filter"
         )
     }
 
@@ -181,7 +181,7 @@ fn refused(
     if failing.iter().any(is_watch) && planned.procedure == Procedure::Live && !is_begun {
         error = error.also(format!(
             "or migrate with writes stopped from copy to switch: {}",
-            ends::fenced_plan(session, source, target)
+            ends::fenced_plan(session, source, target, planned.filter)
         ));
     }
     if let Some(accept) = acceptable(failing) {

@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn variables_are_expanded_and_nothing_else_is() {
         let revision = variable("revision");
-        let export = commands::export("it's $HOME", At::Revision(&revision), "us", None);
+        let export = commands::export("it's $HOME", At::Revision(&revision), "us", None, None);
         assert_eq!(
             command(&export, 0),
             "spice-export '--context=it'\\''s $HOME' --at=\"$revision\" \\\n  --expiry-precision=us"
@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn lines_are_at_most_76_columns() {
         let context = "a".repeat(30);
-        let export = commands::export(&context, At::Settled(Some("35s")), "us", Some(4));
+        let export = commands::export(&context, At::Settled(Some("35s")), "us", Some(4), None);
         assert!(command(&export, 4).lines().all(|line| line.len() <= 76));
     }
 }

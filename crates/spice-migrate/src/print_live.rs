@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::cli::{self, OnSchema};
 use crate::commands::{self, Apply, At, Watch};
+use crate::part;
 use crate::print::{command, path, variable};
 use crate::print_steps::Script;
 use crate::quote::quoted;
@@ -76,7 +77,8 @@ impl Script {
     /// Both ends as files of a comparison.
     fn both(&self, target: At<'_>, source: At<'_>, jobs: Option<u64>) -> String {
         let export = |context: &str, at: At<'_>| {
-            let export = commands::export_relationships(context, at, self.precision(), jobs);
+            let export =
+                commands::export_relationships(context, at, self.precision(), jobs, self.filter());
             format!("  <({})", command(&export, 4))
         };
         format!(
@@ -90,7 +92,13 @@ impl Script {
         let (source, target) = (variable("source"), variable("target"));
         let at = At::Revision(&source);
         let jobs = flags.jobs.jobs;
-        let export = commands::export_relationships(self.source(), at, self.precision(), jobs);
+        let export = commands::export_relationships(
+            self.source(),
+            at,
+            self.precision(),
+            jobs,
+            self.filter(),
+        );
         let ask = commands::check(self.source(), &source)
             .flag("--sample", flags.check_sample.to_string());
         let asked = self.file("asked.ndjson");
@@ -132,9 +140,15 @@ impl Script {
         lines.extend(fresh.start());
         lines.extend(self.capture(&flags.capture));
         lines.push(self.header(at));
-        let schema = commands::import_schema(self.target(), self.unnamed());
+        let schema =
+            commands::import_schema(self.target(), self.unnamed(), self.filter().is_some());
+        // Of a target that is shared it must be equal.
+        let unless = match self.filter() {
+            None => " || [ $? -eq 1 ]",
+            Some(_) => "",
+        };
         lines.push(format!(
-            "{} >/dev/null || [ $? -eq 1 ]",
+            "{} >/dev/null{unless}",
             command(&schema.arg(self.file("header")), 0)
         ));
         let apply = Apply {
@@ -177,13 +191,13 @@ impl Script {
             jobs: Some(flags.jobs),
             max_rps: None,
             rejects: flags.rejects.as_deref(),
-            schema: flags.schema.map(OnSchema::name),
+            schema: part::schema_mode(self.filter(), flags.schema.map(OnSchema::name)),
         };
         let apply = commands::apply_spool(target, &apply, &spool, &self.file("position"))
             .flag("--until", &marker)
             .quiet();
         let mark = command(&commands::mark(source), 2);
-        let between = commands::watch_between(source, &marker, &second);
+        let between = commands::watch_between(source, &marker, &second, self.filter());
         let mut lines = vec![
             fence,
             self.stop_follow(),

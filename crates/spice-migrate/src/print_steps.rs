@@ -3,8 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
+use spice_record::record::Filter;
+
 use crate::cli::{self, OnConflict, OnSchema, Steps};
 use crate::commands::{self, Apply, At, Import, Preflight, Since, Watch};
+use crate::part;
 use crate::phase::Procedure;
 use crate::plan;
 use crate::print::{command, path, variable};
@@ -36,6 +39,10 @@ impl Script {
             }
             _ => session.state()?,
         };
+        if let Steps::Verify(flags) = steps {
+            let filter = state.filter.as_ref();
+            part::refuse_sample(filter, flags.check_sample, &session.words.step("verify"))?;
+        }
         let folder = match steps {
             Steps::Reverse(_) => crate::folder::reverse(session.store.folder()),
             _ => session.store.folder().to_owned(),
@@ -102,6 +109,10 @@ impl Script {
         self.settle.as_deref()
     }
 
+    pub(crate) fn filter(&self) -> Option<&Filter> {
+        self.state.filter.as_ref()
+    }
+
     fn plan(&self, flags: &cli::Plan) -> Vec<String> {
         let gc_window = flags.gc_window.as_ref().or(self.state.gc_window.as_ref());
         let preflight = commands::preflight(&Preflight {
@@ -111,6 +122,7 @@ impl Script {
             policy: flags.on_conflict.map(OnConflict::name),
             gc_window: gc_window.map(Span::text),
             settle: self.settle(),
+            filter: self.filter(),
         });
         // 3: warnings.
         let mut lines = vec![format!("{} || [ $? = 3 ]", command(&preflight, 0))];
@@ -121,7 +133,7 @@ impl Script {
 
     /// The header of an export: its first line is enough.
     pub(crate) fn header(&self, at: At<'_>) -> String {
-        let export = commands::export(self.source(), at, "us", None).quiet();
+        let export = commands::export(self.source(), at, "us", None, self.filter()).quiet();
         format!(
             "{{ {} || :; }} |\n  head -n 1 >{}",
             command(&export, 2),
@@ -160,6 +172,7 @@ impl Script {
             spool,
             segment,
             settle: self.settle(),
+            filter: self.filter(),
         }
     }
 
@@ -192,7 +205,13 @@ impl Script {
             }
             false => At::Settled(self.settle()),
         };
-        let export = commands::export(self.source(), at, self.precision(), flags.jobs.jobs);
+        let export = commands::export(
+            self.source(),
+            at,
+            self.precision(),
+            flags.jobs.jobs,
+            self.filter(),
+        );
         let import = commands::import(
             self.target(),
             &Import {
@@ -230,7 +249,8 @@ impl Script {
 
     fn equal_at(&self, source: At<'_>, target: At<'_>) -> Vec<String> {
         let total = |context: &str, at: At<'_>| {
-            let export = commands::export_relationships(context, at, self.precision(), None);
+            let export =
+                commands::export_relationships(context, at, self.precision(), None, self.filter());
             let digest = commands::digest_table(self.precision());
             format!(
                 "$({} |\n  {} | {TOTAL})",
@@ -288,7 +308,7 @@ impl Script {
             jobs: flags.jobs,
             max_rps: flags.max_rps,
             rejects: flags.rejects.as_deref(),
-            schema: flags.schema.map(OnSchema::name),
+            schema: part::schema_mode(self.filter(), flags.schema.map(OnSchema::name)),
         };
         let apply = commands::apply_spool(self.target(), &apply, &spool, &self.file("position"))
             .arg_if("--prune", flags.prune);
@@ -339,7 +359,8 @@ impl Script {
 /// What a plan would be, as far as its flags show.
 fn planned(session: &Session, flags: &cli::Plan) -> Outcome<State> {
     let between = plan::between(session, flags)?;
-    Ok(session.known().unwrap_or_else(|| {
+    let filter = between.filter;
+    let mut state = session.known().unwrap_or_else(|| {
         let end = |context: String| End {
             context,
             datastore_id: Some(String::new()),
@@ -349,7 +370,9 @@ fn planned(session: &Session, flags: &cli::Plan) -> Outcome<State> {
             settle: flags.settle.settle.clone(),
             ..State::planned(between.procedure, end(between.source), end(between.target))
         }
-    }))
+    });
+    state.filter = filter;
+    Ok(state)
 }
 
 /// The way back, also of a migration whose switch was not ordered by this program.
@@ -358,6 +381,7 @@ fn reversed(state: &State) -> State {
         let mut reversed =
             State::planned(state.procedure, state.target.clone(), state.source.clone());
         reversed.is_reverse = true;
+        reversed.filter.clone_from(&state.filter);
         reversed
     })
 }

@@ -160,13 +160,31 @@ impl Resync<'_> {
     async fn schema(&self, revision: &str) -> Outcome {
         let session = self.session;
         let (source, target) = (&self.ends.source.context, &self.ends.target.context);
-        let header = ends::header_of(session, source, At::Revision(revision)).await?;
+        let header = ends::header_of(
+            session,
+            source,
+            At::Revision(revision),
+            self.ends.filter.as_ref(),
+        )
+        .await?;
         let file = session.temporary("header")?;
+        let is_shared = self.ends.filter.is_some();
         std::fs::write(&file, header).map_err(|error| session.cannot_write(&file, &error))?;
-        let command = commands::import_schema(target, self.ends.unnamed).arg(&file);
+        let command = commands::import_schema(target, self.ends.unnamed, is_shared).arg(&file);
         let (ended, _) = session.runner.run(&command).await?;
         match ended {
             Ended::Code(0) => Ok(()),
+            Ended::Code(1) if is_shared => Err(CommandError::new(
+                Exit::Failed,
+                format!(
+                    "the schema of {target} differs from that of {source}, and others share it: it is not changed. \
+                     Nothing else was changed either"
+                ),
+            )
+            .hint(format!(
+                "make both schemas equal; then run: {}",
+                session.words.same()
+            ))),
             Ended::Code(1) => {
                 tracing::info!("{target} does not take the schema of {source} yet; continuing");
                 Ok(())
@@ -246,7 +264,13 @@ impl Resync<'_> {
             (source, At::Revision(revision), source_writer),
         ] {
             let (precision, jobs) = (self.ends.precision, self.flags.jobs.jobs);
-            let export = commands::export_relationships(context, at, precision, jobs);
+            let export = commands::export_relationships(
+                context,
+                at,
+                precision,
+                jobs,
+                self.ends.filter.as_ref(),
+            );
             others.push(runner.spawn(&export, Input::None, Output::Pipe(writer))?);
         }
         let apply = commands::apply_updates(

@@ -18,6 +18,8 @@ const FADES: Duration = Duration::from_secs(300);
 /// What is known of a migration, one row each.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rows {
+    /// What is moved, if that is not everything.
+    pub(crate) part: Option<String>,
     pub(crate) follow: String,
     pub(crate) phase: String,
     pub(crate) lag: String,
@@ -39,7 +41,9 @@ impl Rows {
             let (ago, source) = (at.elapsed(snapshot.now).as_secs(), &state.source.context);
             format!("confirmed {ago} s ago: writes to {source} are stopped")
         });
+        let filter = state.filter.as_ref();
         Self {
+            part: filter.map(|filter| escape(&format!("only {filter}")).to_string()),
             follow: match snapshot.follow {
                 Some(pid) => format!("runs, process {pid}"),
                 None => "does not run".to_owned(),
@@ -58,6 +62,7 @@ impl Rows {
     /// The text of `status`.
     pub(crate) fn text(&self) -> String {
         let rows = [
+            ("part", self.part.as_ref()),
             ("follow", Some(&self.follow)),
             ("copy", Some(&self.phase)),
             ("lag", Some(&self.lag)),

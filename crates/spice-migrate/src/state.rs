@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use spice_record::digest::{Digest, digest_text};
+use spice_record::record::Filter;
 
 use crate::phase::{Phase, Procedure, SpoolEnd, Switch};
 use crate::time::{Instant, Span};
@@ -162,6 +163,9 @@ pub struct State {
     /// How long the source keeps its history, if that was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gc_window: Option<Span>,
+    /// What is moved, if that is not everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<Filter>,
     /// How far it is.
     pub phase: Phase,
     /// Where copy and capture begin, once that is known.
@@ -211,6 +215,7 @@ impl State {
             is_reverse: false,
             settle: None,
             gc_window: None,
+            filter: None,
             phase: Phase::Planned {},
             start: None,
             following: None,
@@ -234,6 +239,7 @@ impl State {
         let revision = switch.sync_point.target_revision.clone();
         let mut reversed = Self::planned(self.procedure, self.target.clone(), self.source.clone());
         reversed.is_reverse = true;
+        reversed.filter.clone_from(&self.filter);
         reversed.phase = Phase::Following { ready };
         reversed.start = Some(Start {
             captured_since: revision.clone(),

@@ -1,3 +1,5 @@
+use spice_record::record::Filter;
+
 use super::Store;
 use crate::phase::{Phase, Procedure, SpoolEnd, Switch, SyncPoint};
 use crate::state::{End, Kind, State};
@@ -150,12 +152,36 @@ fn switch_is_not_ordered_where_it_cannot_be_recorded() {
 }
 
 #[test]
+fn filter_is_read_as_it_was_written_and_an_older_state_has_none() {
+    let (_folder, store) = store();
+    assert_eq!(store.load().unwrap().unwrap().filter, None);
+    let acme = Filter {
+        types: vec!["document".to_owned()],
+        resource_prefix: Some("a_".to_owned()),
+    };
+    let change = acme.clone();
+    store.update(|state| state.filter = Some(change)).unwrap();
+    assert_eq!(store.load().unwrap().unwrap().filter, Some(acme));
+    let file = store.file("state.json");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("\"a_\"", "\"b_\"")).unwrap();
+    let altered = store.load().unwrap_err();
+    assert_eq!(altered.exit, Exit::BadData, "it is in the checksum");
+}
+
+#[test]
 fn way_back_begins_at_the_target_of_the_switch() {
     let mut state = planned();
     assert_eq!(state.reversed(), None);
     state.phase = Phase::Switched { switch: switch() };
+    let acme = Filter {
+        types: Vec::new(),
+        resource_prefix: Some("acme-".to_owned()),
+    };
+    state.filter = Some(acme.clone());
     let back = state.reversed().unwrap();
     assert!(back.is_reverse);
+    assert_eq!(back.filter, Some(acme), "nothing of others goes back");
     assert_eq!((back.source, back.target), (state.target, state.source));
     assert_eq!(back.start.unwrap().captured_since, "t");
     assert_eq!(back.settle, None);

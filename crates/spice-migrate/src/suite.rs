@@ -2,6 +2,7 @@
 
 pub(crate) use authzed::zedtoken;
 pub(crate) use spice_cli::display::escape;
+pub(crate) use spice_cli::filter::FilterArgs;
 pub(crate) use spice_cli::log::{LogArgs, also_to};
 pub(crate) use spice_cli::run::PARENT_VARIABLE;
 pub(crate) use spice_cli::shutdown::SIGTERM;

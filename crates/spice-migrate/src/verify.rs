@@ -13,6 +13,7 @@ use crate::cli;
 use crate::commands::{self, At};
 use crate::ends::{self, Ends};
 use crate::lock;
+use crate::part;
 use crate::phase::{Step, SyncPoint};
 use crate::process::{Ended, Input, Output, pipe, pipe_at_a_path};
 use crate::records::{self, Pair};
@@ -64,6 +65,7 @@ pub(crate) async fn run(session: &Session, flags: &cli::Verify) -> Outcome {
         )));
     }
     let sample = sample(session, flags.check_sample)?;
+    part::refuse_sample(ends.filter.as_ref(), sample, &session.words.step("verify"))?;
     let verification = Verification {
         session,
         ends: &ends,
@@ -316,6 +318,7 @@ impl Verification<'_> {
                 At::Revision(revision),
                 self.ends.precision,
                 self.jobs,
+                self.ends.filter.as_ref(),
             );
             exports.push(runner.spawn(&export, Input::None, Output::Pipe(writer))?);
         }

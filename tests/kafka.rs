@@ -1,4 +1,4 @@
-//! `scripts/kafka-send` and `scripts/kafka-apply`: the changes of a server through a real Kafka broker.
+//! `scripts/kafka-send` and `scripts/kafka-apply`, as in docs/kafka.md: the changes of a server through a real Kafka broker.
 //!
 //! A broker takes 3 s to start on an idle machine, and each end some seconds to resume.
 

@@ -1,4 +1,5 @@
-//! The packages of a release, each in a root that holds nothing else: no shell, no libraries, no compiler.
+//! The packages of a release, as docs/install.md describes them, each in a root that holds nothing else: no
+//! shell, no libraries, no compiler.
 //! `make dist-test` names their folder in `SPICE_DIST`; `chroot` needs root.
 
 use std::fs;

@@ -25,7 +25,7 @@ fn lacks_kafka() -> bool {
         .unwrap();
     if !found.status.success() {
         let why = String::from_utf8_lossy(&found.stderr);
-        eprintln!("skipped, there is no Kafka: {}", why.trim());
+        figure(&format!("skipped, there is no Kafka: {}", why.trim()));
     }
     !found.status.success()
 }

@@ -12,6 +12,7 @@ use crate::support::folder;
 use crate::support::oracle::{self, Precision};
 use crate::support::pipe::Pipe;
 use crate::support::program::Program;
+use crate::support::running::Finished;
 use crate::support::spicedb::Datastore;
 
 /// The rows of the application, by what identifies each.
@@ -131,7 +132,7 @@ fn own_database_is_compared_and_repaired_both_ways() {
     let finished = Pipe::from(diff(&path("server"), &path("sealed")))
         .to(apply)
         .run();
-    let codes: Vec<_> = finished.iter().map(|one| one.code()).collect();
+    let codes: Vec<_> = finished.iter().map(Finished::code).collect();
     assert_eq!(codes, [Some(3), Some(0)], "{}", finished[1].stderr);
     export(&server)
         .output_file(&path("server"))

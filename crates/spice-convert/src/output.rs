@@ -182,7 +182,7 @@ impl Sink {
         };
         match out.map_err(|error| target.failed(&error))? {
             Destination::Direct(out) => {
-                out.finish().map_err(|error| target.output_failed(&error))?
+                out.finish().map_err(|error| target.output_failed(&error))?;
             }
             Destination::Later(file) => copy(file, &target)?,
         }

@@ -121,13 +121,10 @@ pub(crate) async fn run(
 ) -> Outcome<Passed> {
     let command = commands::preflight(planned).arg("--json");
     let (ended, output) = session.runner.run(&command).await?;
-    let findings = match (ended, read(&output)) {
-        (Ended::Code(0 | 1 | 3 | 75), Some(findings)) => findings,
-        _ => {
-            let (source, target) = (planned.source, planned.target);
-            let what = format!("{source} and {target} cannot be checked");
-            return Err(session.failed("spice-preflight", ended, &what));
-        }
+    let (Ended::Code(0 | 1 | 3 | 75), Some(findings)) = (ended, read(&output)) else {
+        let (source, target) = (planned.source, planned.target);
+        let what = format!("{source} and {target} cannot be checked");
+        return Err(session.failed("spice-preflight", ended, &what));
     };
     let is_failing =
         |finding: &&Finding| finding.severity == Severity::Fails && !finding.is_accepted(accept);

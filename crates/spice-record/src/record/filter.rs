@@ -32,8 +32,7 @@ impl Filter {
             return false;
         };
         let prefix = self.resource_prefix.as_deref().unwrap_or_default();
-        let is_of_type =
-            self.types.is_empty() || self.types.iter().any(|name| *name == resource.object_type);
+        let is_of_type = self.types.is_empty() || self.types.contains(&resource.object_type);
         is_of_type && resource.object_id.starts_with(prefix)
     }
 

@@ -49,8 +49,8 @@ pub(crate) struct Written {
     pub(crate) kept: Option<u64>,
 }
 
-/// Sends pages to the writing thread. Dropping it ends the thread. Without
-/// [`finish`](Writer::finish) before that, the stream has no trailer.
+/// Sends pages to the writing thread. Dropping it ends the thread. Without [`Step::Finish`] before that, the
+/// stream has no trailer.
 pub(crate) struct Writer(mpsc::Sender<Step>);
 
 impl Writer {

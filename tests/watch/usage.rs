@@ -98,7 +98,8 @@ fn type_filter_is_kept_by_the_spool() {
     let held: Vec<_> = folded.relationships.keys().collect();
     assert_eq!(held, ["other:b#holder@user:u"]);
     assert_eq!(folded.header["filter"], json!({"types": ["other"]}));
-    assert_says(with("item"), 2, &["--type must stay what it was"]);
+    let words = ["--type and --resource-prefix must stay what they were"];
+    assert_says(with("item"), 2, &words);
 }
 
 #[test]

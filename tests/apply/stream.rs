@@ -318,7 +318,7 @@ fn position_survives_a_full_disk() {
     let server = Server::start(Datastore::Memory);
     let file = disk.path().join("position");
     let program = || apply(&server).arg("--position").arg(&file);
-    let first = [transaction(2, &[touch("a")]), checkpoint(2)];
+    let first = [transaction(2, &[touch("a"), touch("b")]), checkpoint(2)];
     program().input(sealed(&first, 2)).run().expect_success();
     let stood = position(&file);
     // All that is left.

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use authzed::v1::RelationshipFilter;
 use serde::{Deserialize, Serialize};
+use spice_record::record::by_prefix;
 
 /// The shards, numbered from 0: the first ones, then those of the large definitions.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,14 +116,6 @@ impl Shards {
 
     pub(crate) fn cursor(&self, shard: usize) -> Option<&str> {
         self.cursors.get(&shard).map(String::as_str)
-    }
-}
-
-pub(crate) fn by_prefix(definition: &str, prefix: &str) -> RelationshipFilter {
-    RelationshipFilter {
-        resource_type: definition.to_owned(),
-        optional_resource_id_prefix: prefix.to_owned(),
-        ..RelationshipFilter::default()
     }
 }
 

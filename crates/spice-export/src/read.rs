@@ -10,9 +10,9 @@ use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use prost::Message as _;
 use spice_cli::{CommandError, Exit};
 use spice_client::retry::Retry;
-use spice_record::record::Filter;
+use spice_record::record::{Filter, by_prefix};
 
-use crate::plan::{Plan, Shards, by_prefix};
+use crate::plan::{Plan, Shards};
 use crate::write::{Step, Writer};
 
 /// The first page of a shard is small, because nothing is known yet: a caveat context can be 25 kB.

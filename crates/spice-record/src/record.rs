@@ -20,7 +20,7 @@ mod trailer;
 
 pub use self::change::{Checkpoint, SchemaChange, Transaction, UpdateLine};
 pub use self::check::Check;
-pub use self::filter::Filter;
+pub use self::filter::{Filter, by_prefix};
 pub use self::header::{Header, MAX_MAPPING_BYTES, MAX_SCHEMA_BYTES, StreamKind};
 pub use self::summary::{Applied, Digests, Imported, Position, RelationDigest, SpoolOffset};
 pub use self::trailer::{StreamEnd, Trailer};

@@ -49,16 +49,21 @@ impl Filter {
     #[must_use]
     pub fn requests(&self) -> Vec<RelationshipFilter> {
         let prefix = self.resource_prefix.as_deref().unwrap_or_default();
-        let request = |name: &str| RelationshipFilter {
-            resource_type: name.to_owned(),
-            optional_resource_id_prefix: prefix.to_owned(),
-            ..RelationshipFilter::default()
-        };
         match (self.types.as_slice(), prefix) {
             ([], "") => Vec::new(),
-            ([], _) => vec![request("")],
-            (types, _) => types.iter().map(|name| request(name)).collect(),
+            ([], _) => vec![by_prefix("", prefix)],
+            (types, _) => types.iter().map(|name| by_prefix(name, prefix)).collect(),
         }
+    }
+}
+
+/// For a request: resources of this type, whose ids begin with this. Either may be empty.
+#[must_use]
+pub fn by_prefix(resource_type: &str, prefix: &str) -> RelationshipFilter {
+    RelationshipFilter {
+        resource_type: resource_type.to_owned(),
+        optional_resource_id_prefix: prefix.to_owned(),
+        ..RelationshipFilter::default()
     }
 }
 

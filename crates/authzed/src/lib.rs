@@ -67,7 +67,7 @@ pub use secrecy::SecretString;
 pub use self::{
     client::{Client, Difference, Schema, Written, compare_descriptors},
     import::{EncodedRelationships, RelationshipsEncoder},
-    offers::Offers,
+    offers::{Offers, check_about_nothing},
     stream::ResponseStream,
 };
 #[cfg(feature = "client")]

@@ -90,7 +90,8 @@ pub(crate) fn expires(update: &RelationshipUpdate) -> bool {
 }
 
 /// A question that needs no schema: its answer is an error, but names the revision at which it was asked.
-pub(crate) fn check_about_nothing() -> CheckBulkPermissionsRequest {
+#[must_use]
+pub fn check_about_nothing() -> CheckBulkPermissionsRequest {
     let nothing = || ObjectReference {
         object_type: "nothing".to_owned(),
         object_id: "nothing".to_owned(),

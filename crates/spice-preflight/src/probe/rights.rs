@@ -13,12 +13,11 @@
 use std::time::Duration;
 
 use authzed::v1::{
-    CheckBulkPermissionsRequest, CheckBulkPermissionsRequestItem, Consistency,
-    ContextualizedCaveat, ExportBulkRelationshipsRequest, ObjectReference, Precondition,
-    ReadRelationshipsRequest, Relationship, RelationshipFilter, RelationshipUpdate,
+    Consistency, ContextualizedCaveat, ExportBulkRelationshipsRequest, ObjectReference,
+    Precondition, ReadRelationshipsRequest, Relationship, RelationshipFilter, RelationshipUpdate,
     SubjectReference, WriteRelationshipsRequest, precondition, relationship_update,
 };
-use authzed::{Code, JsonObject, Kind, RelationshipsEncoder};
+use authzed::{Code, JsonObject, Kind, RelationshipsEncoder, check_about_nothing};
 use futures::stream;
 use prost_types::value::Kind::StringValue;
 use prost_types::{Struct, Value};
@@ -74,7 +73,9 @@ impl Probe {
             Call::Import => Answer::of(&self.import().await),
             Call::ReadRelationships => Answer::of(&self.read().await),
             Call::WriteRelationships => Answer::of(&self.write(Vec::new()).await),
-            Call::CheckBulk => Answer::of(&self.call(client.check_bulk(question())).await),
+            Call::CheckBulk => {
+                Answer::of(&self.call(client.check_bulk(check_about_nothing())).await)
+            }
         })
     }
 
@@ -220,23 +221,5 @@ fn caveat(bytes: usize) -> ContextualizedCaveat {
         context: Some(JsonObject::from(Struct {
             fields: [("nothing".to_owned(), value)].into(),
         })),
-    }
-}
-
-/// About what is not there: the answer is an error within an answer.
-fn question() -> CheckBulkPermissionsRequest {
-    let item = CheckBulkPermissionsRequestItem {
-        resource: Some(nothing("nothing")),
-        permission: "nothing".to_owned(),
-        subject: Some(SubjectReference {
-            object: Some(nothing("nothing")),
-            ..SubjectReference::default()
-        }),
-        context: None,
-    };
-    CheckBulkPermissionsRequest {
-        consistency: Some(Consistency::fully_consistent()),
-        items: vec![item],
-        with_tracing: false,
     }
 }

@@ -33,11 +33,11 @@ impl Probe {
         at: &Consistency,
         bounds: Bounds<'_>,
     ) -> Result<Sample, Failure> {
-        let mut requests = bounds.filter.map(Filter::requests).unwrap_or_default();
-        if requests.is_empty() {
-            // No filter; without a type, a server refuses it.
-            requests.push(RelationshipFilter::default());
-        }
+        let requests = bounds.filter.map(Filter::requests).unwrap_or_default();
+        let requests = match requests.is_empty() {
+            true => vec![None],
+            false => requests.into_iter().map(Some).collect(),
+        };
         let began = Instant::now();
         let mut sample = Sample::default();
         let mut is_complete = true;
@@ -57,18 +57,17 @@ impl Probe {
     /// Adds what matches one request to the sample; returns whether that was all.
     async fn sample_of(
         &self,
-        request: RelationshipFilter,
+        request: Option<RelationshipFilter>,
         at: &Consistency,
         bounds: Bounds<'_>,
         began: Instant,
         sample: &mut Sample,
     ) -> Result<bool, Failure> {
         let limit = bounds.page.and_then(|page| u32::try_from(page).ok());
-        let is_filter = request != RelationshipFilter::default();
         let mut pages = self.client.export(ExportBulkRelationshipsRequest {
             consistency: Some(at.clone()),
             optional_limit: limit.map_or(PAGE, |limit| limit.clamp(1, PAGE)),
-            optional_relationship_filter: is_filter.then_some(request),
+            optional_relationship_filter: request,
             ..ExportBulkRelationshipsRequest::default()
         });
         let end = began + bounds.time;

@@ -116,27 +116,36 @@ async fn refusal(target: &Target, deadline: Instant) -> Option<Found> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncRead, AsyncWrite};
     use tokio::net::{TcpListener, UnixListener};
 
     use super::*;
     use crate::{Client, config::Config};
 
-    /// A server that sends `answer` to whatever it is sent, and hangs up.
+    /// Sends `answer` to whatever it is sent, and hangs up.
+    async fn hang_up(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: &[u8]) {
+        let _ = stream.read(&mut [0; 1024]).await;
+        stream.write_all(answer).await.ok();
+    }
+
+    async fn error_of(config: &Config, server: impl Future<Output = ()> + Send + 'static) -> Error {
+        let server = tokio::spawn(server);
+        let error = Client::connect(config).await.unwrap_err();
+        server.abort();
+        error
+    }
+
+    /// A server on TCP that sends `answer`.
     async fn contact(answer: &'static [u8], security: Security) -> Error {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut config = Config::new(listener.local_addr().unwrap().to_string());
         config.security = security;
         let server = async move {
             loop {
-                let (mut stream, _) = listener.accept().await.unwrap();
-                let _ = stream.read(&mut [0; 1024]).await;
-                stream.write_all(answer).await.ok();
+                hang_up(listener.accept().await.unwrap().0, answer).await;
             }
         };
-        let server = tokio::spawn(server);
-        let error = Client::connect(&config).await.unwrap_err();
-        server.abort();
-        error
+        error_of(&config, server).await
     }
 
     /// The same server on a Unix socket.
@@ -148,15 +157,10 @@ mod tests {
         config.security = Security::Plaintext;
         let server = async move {
             loop {
-                let (mut stream, _) = listener.accept().await.unwrap();
-                let _ = stream.read(&mut [0; 1024]).await;
-                stream.write_all(answer).await.ok();
+                hang_up(listener.accept().await.unwrap().0, answer).await;
             }
         };
-        let server = tokio::spawn(server);
-        let error = Client::connect(&config).await.unwrap_err();
-        server.abort();
-        error
+        error_of(&config, server).await
     }
 
     fn tls() -> Security {

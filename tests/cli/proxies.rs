@@ -118,11 +118,8 @@ fn proxy_that_does_not_connect_is_named() {
             ["does not answer as an HTTP proxy", "allows CONNECT"],
         ),
         (Answer::Text(""), 75, ["ended the connection", "hint: "]),
-        (
-            Answer::Silence,
-            75,
-            ["no answer through", "within 5 seconds"],
-        ),
+        // Which of two limits of 5 seconds is noticed first is chance: the call's, or the connection's.
+        (Answer::Silence, 75, ["the proxy ", " 5 seconds"]),
     ] {
         let proxy = HttpProxy::start(answer);
         // Another password than the proxy's.

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Folded, PATIENCE, WATCHING, import_held, mark, source, spool_of, txid, wait_for_stdout, watch,
-    writers,
+    Folded, PATIENCE, WATCHING, import_held, mark, source, source_with, spool_of, txid,
+    wait_for_stdout, watch, write, writers,
 };
 use crate::cutover::transactions;
 use crate::support::oracle::{self, Writers};
@@ -64,6 +64,38 @@ fn transactions_overlapping_an_import_on_postgres_come_once() {
             "case {case}: {overtaken} overtook the import"
         );
     }
+}
+
+/// The import began before the touch and ends after the deletion: what a server shows at its end has the one without
+/// the other, and a Watch from there delivers the touch once more.
+#[test]
+fn stream_that_ends_with_a_late_import_revives_nothing_when_it_is_continued() {
+    let server = source_with(Datastore::Postgres, &["--enable-revision-heartbeat=false"]);
+    let folder = folder();
+    let spool = folder.path().join("changes.ndjson");
+    let since = oracle::head(&server);
+    let capture = |until: &str| {
+        let watching = watch(&server).args(["--since", &since, "--until", until, "--spool"]);
+        watching.arg(&spool).run().expect_success();
+    };
+    let mut deleted = String::new();
+    import_held(&server, "import-", 500, || {
+        capture(&write(&server, "touch", "revoked"));
+        deleted = write(&server, "delete", "revoked");
+    });
+    capture(&deleted);
+    let names = |folded: &Folded| {
+        folded
+            .relationships
+            .keys()
+            .filter(|name| name.contains("import-"))
+            .count()
+    };
+    assert_eq!(names(&Folded::of(&spool_of(&spool))), 500);
+    capture(&mark(&server));
+    let folded = Folded::of(&spool_of(&spool));
+    folded.assert_is(&server);
+    folded.assert_each_once();
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! `spice-watch`: every change after a revision, without a gap, or a hard stop.
 //!
-//! [`mod@begin`] finds the revision to begin after, [`watcher`] reads the server's Watch and resumes it,
-//! [`settled`] does so in rounds behind the head, [`contended`] decides what is read there ([`recent`],
-//! [`tail`]), [`drain`] ends a Watch without harm, [`dedup`] drops repeated deliveries, [`heartbeat`]
+//! [`mod@begin`] finds the revision to begin after, [`watcher`] reads the server's Watch and resumes it, to an
+//! end ([`until`]), [`settled`] does so in rounds behind the head, [`contended`] decides what is read there ([`recent`],
+//! [`tail`]), [`drain`] ends a Watch without harm, [`dedup`] drops repeated deliveries and
+//! decides where a Watch may resume, [`heartbeat`]
 //! writes markers, [`writer`] is the thread that writes.
 
 #![forbid(unsafe_code)]
@@ -16,6 +17,7 @@ mod history;
 mod recent;
 mod settled;
 mod tail;
+mod until;
 mod watcher;
 mod writer;
 
@@ -41,7 +43,8 @@ use crate::begin::Start;
 use crate::drain::DrainTracker;
 use crate::heartbeat::Heartbeat;
 use crate::settled::ContendedStats;
-use crate::watcher::{Ended, Until, Watcher};
+use crate::until::Until;
+use crate::watcher::{Ended, Watcher};
 use crate::writer::{Emitter, Event, Sink};
 
 /// Write every change of a SpiceDB after a revision to stdout, or append it to a spool.
@@ -169,10 +172,10 @@ impl Program for Watch {
             quiet: self.until_quiet,
             emitter,
             drains: DrainTracker::default(),
+            progress: watcher::Progress::after(&since),
             since,
             schema,
             heartbeat,
-            progress: watcher::Progress::new(),
             contended,
             contended_stats: ContendedStats::default(),
             next_head: None,

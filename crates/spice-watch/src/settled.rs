@@ -14,12 +14,16 @@ use spice_spool::Spool;
 use tokio::time::{Duration, Instant};
 
 use crate::contended::{self, Contended};
+use crate::dedup;
 use crate::tail::Tail;
-use crate::watcher::{Ended, SILENCE, StreamError, Until, Watcher};
+use crate::until::{Until, revision_of};
+use crate::watcher::{Ended, SILENCE, StreamError, Watcher};
 use crate::writer::Event;
 
 /// Relationships that are tracked at a time: a revision of any size is read in pieces.
 const TRACKED_AT_ONCE: usize = 10_000;
+/// What comes so long before the last checkpoint of a spool may overlap what it ends with.
+const OVERLAPPING: Duration = Duration::from_secs(5);
 /// How often the number of contended relationships is logged.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
@@ -120,10 +124,7 @@ impl Watcher {
                 settled = heads.pop_front();
             }
             if let Some((token, seen)) = settled {
-                let revision = match zedtoken::decode(&token) {
-                    Ok(decoded) => decoded.revision,
-                    Err(_) => Revision::Other(token.clone()),
-                };
+                let revision = revision_of(&token);
                 if let Some(contended) = &mut self.contended {
                     contended.begin(seen);
                 }
@@ -168,13 +169,26 @@ impl Watcher {
         Ok(())
     }
 
+    /// Notes what a spool that is continued holds already: the revision at its end may not see all of it.
+    async fn load_delivered(&mut self, spool: Option<&Spool>) -> Result<(), CommandError> {
+        let tail = spool.map(|spool| Tail::open(spool, OVERLAPPING));
+        let mut tail = tail.transpose()?;
+        while let Some(transaction) = tail.as_mut().map(Tail::next).transpose()?.flatten() {
+            let revision = revision_of(&transaction.revision);
+            let delivered = &mut self.progress.delivered;
+            delivered.insert(&revision, dedup::Kind::Transaction);
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
     /// Tracks what changed shortly before the end of a spool that is continued.
     pub(crate) async fn load_spool_tail(
         &mut self,
         spool: Option<&Spool>,
     ) -> Result<(), CommandError> {
         let Some(contended) = &mut self.contended else {
-            return Ok(());
+            return self.load_delivered(spool).await;
         };
         let tail = spool.map(|spool| Tail::open(spool, contended.resumed_window()));
         let mut tail = tail.transpose()?;
@@ -331,10 +345,7 @@ impl Watcher {
         // A stop has no time for a second look.
         self.next_head = None;
         let token = self.since.clone();
-        let revision = match zedtoken::decode(&token) {
-            Ok(decoded) => decoded.revision,
-            Err(_) => Revision::Other(token.clone()),
-        };
+        let revision = revision_of(&token);
         self.emit_settled(&revision, token, false).await
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use authzed::v1::{WatchKind, WatchRequest, WatchResponse, ZedToken};
-use authzed::zedtoken::{self, Revision};
+use authzed::zedtoken::Revision;
 use authzed::{Client, DatastoreKind, Kind};
 use spice_cli::{CommandError, Exit};
 use spice_client::retry::Retry;
@@ -11,10 +11,11 @@ use spice_record::record::{Checkpoint, Filter, SchemaChange, is_applied_from};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::contended::Contended;
-use crate::dedup::{self, RecentRevisions};
+use crate::dedup::{self, Delivered};
 use crate::drain::{DrainOnDrop, DrainTracker};
 use crate::heartbeat::Heartbeat;
 use crate::settled::ContendedStats;
+use crate::until::{Until, revision_of};
 use crate::writer::{self, Emitter, Event};
 
 /// After this much silence of a Watch its revision is read again, on the same connection. A Watch from a
@@ -37,27 +38,6 @@ pub(crate) enum Ended {
     Signal(i32),
     /// A signal that interrupted a round.
     Incomplete(i32),
-}
-
-/// How far one stream is read.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Until<'a> {
-    /// Without an end.
-    None,
-    /// To the checkpoint that sees a revision.
-    Sees(&'a Revision),
-    /// To a revision that is a number: what is above it is left for the next stream.
-    Number(&'a Revision, &'a str),
-}
-
-impl<'a> Until<'a> {
-    /// To a revision at which nothing is in flight any more.
-    pub(crate) fn at(revision: &'a Revision, token: &'a str) -> Self {
-        match revision {
-            Revision::Integer(_) => Self::Number(revision, token),
-            _ => Self::Sees(revision),
-        }
-    }
 }
 
 pub(crate) struct Watcher {
@@ -85,7 +65,7 @@ pub(crate) struct Watcher {
 
 /// The state of following.
 pub(crate) struct Progress {
-    pub(crate) recent: RecentRevisions,
+    pub(crate) delivered: Delivered,
     /// The server reports changes of the schema.
     pub(crate) has_schema_events: bool,
     pub(crate) last_change: Instant,
@@ -93,9 +73,10 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    pub(crate) fn new() -> Self {
+    /// Of following that begins after a revision.
+    pub(crate) fn after(start: &str) -> Self {
         Self {
-            recent: RecentRevisions::default(),
+            delivered: Delivered::before(start),
             has_schema_events: true,
             last_change: Instant::now(),
             patience: PATIENCE,
@@ -279,10 +260,7 @@ impl Watcher {
                 CommandError::new(Exit::Failed, "Watch: a response without a revision").into(),
             );
         };
-        let revision = match zedtoken::decode(&token) {
-            Ok(decoded) => decoded.revision,
-            Err(_) => Revision::Other(token.clone()),
-        };
+        let revision = revision_of(&token);
         if let Until::Number(last, last_token) = bound
             && last.sees(&revision) == Some(false)
         {
@@ -292,11 +270,13 @@ impl Watcher {
         if response.schema_updated
             && !self
                 .progress
-                .recent
+                .delivered
                 .contains(&revision, dedup::Kind::Schema)
         {
             let text = self.read_schema().await.map_err(StreamError::Server)?;
-            self.progress.recent.insert(&revision, dedup::Kind::Schema);
+            self.progress
+                .delivered
+                .insert(&revision, dedup::Kind::Schema);
             // Where changes come with it, the revision is complete only with them.
             if response.updates.is_empty() {
                 self.emit_schema_if_changed(text, &token).await?;
@@ -315,7 +295,7 @@ impl Watcher {
         if !response.updates.is_empty()
             && self
                 .progress
-                .recent
+                .delivered
                 .insert(&revision, dedup::Kind::Transaction)
         {
             self.progress.last_change = Instant::now();
@@ -353,9 +333,12 @@ impl Watcher {
             }
         }
         if response.is_checkpoint {
-            let reached = match bound {
-                Until::None => false,
-                Until::Sees(last) | Until::Number(last, _) => revision.sees(last) == Some(true),
+            let reached = bound.is_reached_by(&revision);
+            // From here a Watch must not resume. The next transaction brings another checkpoint.
+            let (revision, token) = match bound {
+                _ if self.progress.delivered.is_resume_point(&revision) => (revision, token),
+                Until::Sees(last, last_token) if reached => (last.clone(), last_token.to_owned()),
+                _ => return Ok(Next::Continue),
             };
             // A Watch may resume at a checkpoint: what has to be read there comes before it.
             if reached || self.contended.is_none() {
@@ -378,7 +361,7 @@ impl Watcher {
     ) -> Result<(), CommandError> {
         if !self
             .progress
-            .recent
+            .delivered
             .insert(revision, dedup::Kind::Checkpoint)
         {
             return Ok(());

@@ -5,6 +5,7 @@ use authzed::v1::{
     RelationshipUpdate, SubjectReference, WatchResponse, WriteRelationshipsResponse, ZedToken,
     relationship_update::Operation,
 };
+use authzed::zedtoken::PostgresRevision;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use prost::Message as _;
@@ -28,6 +29,21 @@ struct TokenV1 {
     schema_hash: Vec<u8>,
 }
 
+/// What PostgreSQL's revision is the base64 of.
+#[derive(Clone, PartialEq, prost::Message)]
+struct PostgresContent {
+    #[prost(uint64, tag = "1")]
+    xmin: u64,
+    #[prost(int64, tag = "2")]
+    relative_xmax: i64,
+    #[prost(int64, repeated, tag = "3")]
+    relative_in_progress: Vec<i64>,
+    #[prost(uint64, tag = "4")]
+    txid: u64,
+    #[prost(uint64, tag = "5")]
+    timestamp_nanos: u64,
+}
+
 /// The zedtoken of a revision that is a number, as on MySQL. It compares by that number.
 #[must_use]
 pub fn token(revision: u64) -> String {
@@ -44,6 +60,20 @@ pub fn token_of(revision: &str, datastore_id: &str) -> String {
 #[must_use]
 pub fn token_with_schema(revision: u64) -> String {
     encode(&revision.to_string(), DATASTORE, b"hash")
+}
+
+/// The zedtoken of a PostgreSQL revision, of the same datastore as [`token`]'s.
+#[must_use]
+pub fn postgres_token(revision: &PostgresRevision) -> String {
+    let offset = |txid: u64| i64::try_from(txid - revision.xmin).unwrap_or_default();
+    let content = PostgresContent {
+        xmin: revision.xmin,
+        relative_xmax: offset(revision.xmax),
+        relative_in_progress: revision.in_progress.iter().copied().map(offset).collect(),
+        txid: revision.txid.unwrap_or_default(),
+        timestamp_nanos: revision.timestamp_nanos.unwrap_or_default(),
+    };
+    token_of(&STANDARD.encode(content.encode_to_vec()), DATASTORE)
 }
 
 fn encode(revision: &str, datastore_id: &str, schema_hash: &[u8]) -> String {

@@ -40,8 +40,8 @@ use tonic::Code;
 
 use crate::body::ReplyBody;
 pub use crate::data::{
-    checkpoint, page, relationship, schema_response, token, token_of, token_with_schema, touch,
-    transaction, written,
+    checkpoint, page, postgres_token, relationship, schema_response, token, token_of,
+    token_with_schema, touch, transaction, written,
 };
 pub use crate::reply::Reply;
 

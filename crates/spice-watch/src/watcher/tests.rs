@@ -12,6 +12,7 @@ use testserver::{
 use super::*;
 
 mod filter;
+mod overlapping;
 mod schema;
 mod silence;
 mod skip_applied;
@@ -59,7 +60,7 @@ impl Rig {
             since: token(1),
             schema: Some("one".to_owned()),
             heartbeat: None,
-            progress: Progress::new(),
+            progress: Progress::after(&token(1)),
             contended: None,
             contended_stats: ContendedStats::default(),
             next_head: None,
@@ -76,7 +77,7 @@ impl Rig {
     /// Follows to a checkpoint at or after this revision.
     pub(crate) async fn until(&mut self, revision: u64) -> Result<Ended, CommandError> {
         let last = Revision::Integer(revision);
-        let following = self.watcher.follow(Until::Sees(&last));
+        let following = self.watcher.follow(Until::Sees(&last, "t"));
         timeout(1_000 * MINUTE, following).await.expect("it ends")
     }
 
@@ -102,10 +103,7 @@ impl Rig {
 }
 
 fn number(token: &str) -> String {
-    match zedtoken::decode(token) {
-        Ok(decoded) => decoded.revision.to_string(),
-        Err(_) => token.to_owned(),
-    }
+    revision_of(token).to_string()
 }
 
 fn shorthand(event: &Event) -> String {
@@ -312,9 +310,9 @@ fn bound_of_a_postgres_revision_is_not_a_number() {
     let number = Revision::Integer(7);
     assert!(matches!(Until::at(&number, "t"), Until::Number(..)));
     let postgres = token_of("CLgGELoGKNiTu5Lru7b1GA==", "aaaaaaaa");
-    let postgres = zedtoken::decode(&postgres).unwrap().revision;
+    let postgres = revision_of(&postgres);
     assert_eq!(postgres.form(), "postgres");
-    assert!(matches!(Until::at(&postgres, "t"), Until::Sees(_)));
+    assert!(matches!(Until::at(&postgres, "t"), Until::Sees(..)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -333,7 +331,7 @@ async fn slow_reader_ends_the_watch_and_resumes_it_later() {
     let last = Revision::Integer(3);
     let mut seen = Vec::new();
     {
-        let following = rig.watcher.follow(Until::Sees(&last));
+        let following = rig.watcher.follow(Until::Sees(&last, "t"));
         tokio::pin!(following);
         loop {
             tokio::select! {

@@ -1,5 +1,6 @@
 //! Transactions that overlap, and revisions that become visible late.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::{
@@ -68,34 +69,56 @@ fn transactions_overlapping_an_import_on_postgres_come_once() {
 
 /// The import began before the touch and ends after the deletion: what a server shows at its end has the one without
 /// the other, and a Watch from there delivers the touch once more.
-#[test]
-fn stream_that_ends_with_a_late_import_revives_nothing_when_it_is_continued() {
+fn continued_after_a_late_import(is_stopped: bool) {
     let server = source_with(Datastore::Postgres, &["--enable-revision-heartbeat=false"]);
     let folder = folder();
     let spool = folder.path().join("changes.ndjson");
     let since = oracle::head(&server);
-    let capture = |until: &str| {
-        let watching = watch(&server).args(["--since", &since, "--until", until, "--spool"]);
-        watching.arg(&spool).run().expect_success();
+    let capture = || {
+        let watching = watch(&server).args(["--since", &since, "--spool"]);
+        watching.arg(&spool)
     };
+    let through = |end: &str| {
+        capture().args(["--until", end]).run().expect_success();
+    };
+    let text_of = |spool: &Path| String::from_utf8(spool_of(spool)).unwrap();
     let mut deleted = String::new();
+    let mut watching = None;
     import_held(&server, "import-", 500, || {
-        capture(&write(&server, "touch", "revoked"));
+        through(&write(&server, "touch", "revoked"));
+        if is_stopped {
+            watching = Some(capture().spawn());
+        }
         deleted = write(&server, "delete", "revoked");
+        if is_stopped {
+            wait_until("the deletion is there", PATIENCE, || {
+                text_of(&spool).contains(&deleted)
+            });
+        }
     });
-    capture(&deleted);
-    let names = |folded: &Folded| {
-        folded
-            .relationships
-            .keys()
-            .filter(|name| name.contains("import-"))
-            .count()
-    };
-    assert_eq!(names(&Folded::of(&spool_of(&spool))), 500);
-    capture(&mark(&server));
+    let is_imported = || text_of(&spool).contains("import-499");
+    match watching {
+        Some(watching) => {
+            wait_until("the import is there", PATIENCE, is_imported);
+            watching.terminate();
+        }
+        None => through(&deleted),
+    }
+    assert!(is_imported());
+    through(&mark(&server));
     let folded = Folded::of(&spool_of(&spool));
     folded.assert_is(&server);
     folded.assert_each_once();
+}
+
+#[test]
+fn stream_that_ends_with_a_late_import_revives_nothing_when_it_is_continued() {
+    continued_after_a_late_import(false);
+}
+
+#[test]
+fn watch_stopped_after_a_late_import_revives_nothing_when_it_is_continued() {
+    continued_after_a_late_import(true);
 }
 
 #[test]

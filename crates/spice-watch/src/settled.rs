@@ -9,12 +9,13 @@ use prost::Message as _;
 use spice_cli::CommandError;
 use spice_client::lookup::{self, ByKey};
 use spice_client::retry::Retry;
+use spice_record::Change;
 use spice_record::relationship::Update;
-use spice_spool::Spool;
+use spice_spool::{Spool, SpoolReader};
 use tokio::time::{Duration, Instant};
 
 use crate::contended::{self, Contended};
-use crate::dedup;
+use crate::dedup::{self, Delivered};
 use crate::tail::Tail;
 use crate::until::{Until, revision_of};
 use crate::watcher::{Ended, SILENCE, StreamError, Watcher};
@@ -22,8 +23,6 @@ use crate::writer::Event;
 
 /// Relationships that are tracked at a time: a revision of any size is read in pieces.
 const TRACKED_AT_ONCE: usize = 10_000;
-/// What comes so long before the last checkpoint of a spool may overlap what it ends with.
-const OVERLAPPING: Duration = Duration::from_secs(5);
 /// How often the number of contended relationships is logged.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
@@ -169,15 +168,41 @@ impl Watcher {
         Ok(())
     }
 
-    /// Notes what a spool that is continued holds already: the revision at its end may not see all of it.
+    /// Resumes a spool at its last checkpoint instead of its end, and notes what it holds after that. The last
+    /// revision of a spool may not see all of it: what it does not see would come again without what changed it
+    /// later. Without a checkpoint, that of a spool that was pruned, all of it comes again, in its order.
     async fn load_delivered(&mut self, spool: Option<&Spool>) -> Result<(), CommandError> {
-        let tail = spool.map(|spool| Tail::open(spool, OVERLAPPING));
-        let mut tail = tail.transpose()?;
-        while let Some(transaction) = tail.as_mut().map(Tail::next).transpose()?.flatten() {
-            let revision = revision_of(&transaction.revision);
-            let delivered = &mut self.progress.delivered;
-            delivered.insert(&revision, dedup::Kind::Transaction);
+        let is_postgres = matches!(revision_of(&self.since), Revision::Postgres(_));
+        let Some(spool) = spool.filter(|_| is_postgres) else {
+            return Ok(());
+        };
+        let mut tail = Tail::open(spool, Duration::ZERO)?;
+        let mut resumed = None;
+        if !tail.is_complete
+            && let Some(reader) = SpoolReader::open(spool)?.filter(|reader| reader.segment() == 0)
+        {
+            let start = reader.header().revision.clone();
+            resumed = start.map(|start| (Delivered::before(&start), start));
+        }
+        while let Some(change) = tail.next_change()? {
+            match change {
+                Change::Checkpoint(checkpoint) => {
+                    let revision = checkpoint.revision;
+                    resumed = Some((Delivered::before(&revision), revision));
+                }
+                Change::Transaction(change) => {
+                    let revision = revision_of(&change.revision);
+                    if let Some((delivered, _)) = &mut resumed {
+                        delivered.insert(&revision, dedup::Kind::Transaction);
+                    }
+                }
+                Change::Schema(_) => {}
+            }
             tokio::task::yield_now().await;
+        }
+        if let Some((delivered, since)) = resumed {
+            self.progress.delivered = delivered;
+            self.since = since;
         }
         Ok(())
     }

@@ -67,6 +67,21 @@ impl Tail {
     /// Exit 1 where the spool cannot be read, 65 where it is damaged.
     pub(crate) fn next(&mut self) -> Result<Option<Transaction>, CommandError> {
         loop {
+            match self.next_change()? {
+                Some(Change::Transaction(transaction)) => return Ok(Some(*transaction)),
+                Some(_) => {}
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// The next line but for headers.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tail::next`].
+    pub(crate) fn next_change(&mut self) -> Result<Option<Change>, CommandError> {
+        loop {
             let Some(records) = &mut self.records else {
                 let Some((path, begin)) = self.files.pop_front() else {
                     return Ok(None);
@@ -78,20 +93,21 @@ impl Tail {
             };
             let damaged =
                 |error| CommandError::from(error).context("the end of the spool cannot be read");
-            match records.next_record().map_err(damaged)? {
-                Some(Record::Transaction(transaction)) => {
-                    let change = Change::Transaction(transaction);
-                    let mut check = ChangeCheck::in_the_middle(Integrity::Unchecked);
-                    check
-                        .check(&change)
-                        .map_err(|message| damaged(records.fault(message)))?;
-                    if let Change::Transaction(transaction) = change {
-                        return Ok(Some(*transaction));
-                    }
+            let change = match records.next_record().map_err(damaged)? {
+                Some(Record::Transaction(transaction)) => Change::Transaction(transaction),
+                Some(Record::Schema(schema)) => Change::Schema(schema),
+                Some(Record::Checkpoint(checkpoint)) => Change::Checkpoint(checkpoint),
+                Some(_) => continue,
+                None => {
+                    self.records = None;
+                    continue;
                 }
-                Some(_) => {}
-                None => self.records = None,
-            }
+            };
+            let mut check = ChangeCheck::in_the_middle(Integrity::Unchecked);
+            check
+                .check(&change)
+                .map_err(|message| damaged(records.fault(message)))?;
+            return Ok(Some(change));
         }
     }
 }

@@ -27,6 +27,8 @@ pub(crate) const SILENCE: Duration = Duration::from_secs(10);
 /// be slow: a revision of many megabytes is ahead of the answer.
 const PATIENCE: Duration = Duration::from_secs(15);
 const MOST_PATIENCE: Duration = Duration::from_secs(600);
+/// A stream that was open for so long, and answers, is no failure in a row.
+const HEALTHY: Duration = Duration::from_secs(60);
 /// How often it is read while the Watch is not silent.
 const PROBE: Duration = Duration::from_secs(3600);
 
@@ -174,6 +176,10 @@ impl Watcher {
                     let patience = self.progress.patience;
                     let checked = timeout(patience, self.check_history()).await;
                     checked.map_err(|_| StreamError::Silent)??;
+                    // A proxy that ends silent streams does not end the following of an idle source.
+                    if opened.elapsed() >= HEALTHY {
+                        retry.succeeded();
+                    }
                     silent_at = Instant::now() + SILENCE;
                     check_at = Instant::now() + PROBE;
                     continue;

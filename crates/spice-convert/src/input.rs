@@ -94,7 +94,10 @@ impl Source {
         if start.is_empty() {
             return Err(fault(&name, "empty input: the producer wrote nothing").into());
         }
-        let format = options.from.unwrap_or_else(|| format_of(&start));
+        let format = match options.from {
+            Some(format) => format,
+            None => format_of(&start).ok_or_else(|| none_of_these(&name, &start))?,
+        };
         let input: Input = Box::new(io::Cursor::new(start).chain(input));
         if options.no_trailer && format != Format::Stream {
             return Err(CommandError::usage(format!(
@@ -222,6 +225,7 @@ fn open_stream(input: Input, name: &str, no_trailer: bool) -> Result<Opened, Com
         // Whoever changed the relationships made another snapshot than that of the revision.
         (header, _) => Header {
             schema: header.and_then(|header| header.schema.clone()),
+            mapping: header.map_or_else(Vec::new, |header| header.mapping.clone()),
             ..new_header()
         },
     };
@@ -362,14 +366,25 @@ impl Lines {
     }
 }
 
-fn format_of(start: &[u8]) -> Format {
-    match recognize(start).map(|found| found.format) {
+/// `None` for what looks like none of them.
+fn format_of(start: &[u8]) -> Option<Format> {
+    Some(match recognize(start).map(|found| found.format) {
         Some(foreign::Format::Avro) => Format::Zedbackup,
         Some(foreign::Format::Yaml) => Format::Yaml,
         Some(foreign::Format::Text) => Format::Text,
         // The reader of a stream names what it is otherwise.
-        Some(foreign::Format::Other) | None => Format::Stream,
-    }
+        Some(foreign::Format::Other) => Format::Stream,
+        None if start.trim_ascii_start().starts_with(b"{") => Format::Stream,
+        None => return None,
+    })
+}
+
+fn none_of_these(name: &str, start: &[u8]) -> CommandError {
+    let line = start.split(|byte| *byte == b'\n').next().unwrap_or(start);
+    let line: String = String::from_utf8_lossy(line).chars().take(60).collect();
+    let message = format!("neither a stream, a backup, YAML nor text: it begins with {line:?}");
+    let failure = CommandError::from(fault(name, message));
+    failure.hint("--from text, or yaml, names the line that is not understood as that")
 }
 
 fn new_header() -> Header {
@@ -383,6 +398,7 @@ fn converted(header: &Header) -> Header {
         revision: header.revision.clone(),
         schema: header.schema.clone(),
         filter: header.filter.clone(),
+        mapping: header.mapping.clone(),
         created_at: header.created_at.clone(),
         ..new_header()
     }

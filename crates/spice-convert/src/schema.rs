@@ -5,6 +5,7 @@ use std::io::{self, Read as _};
 use std::path::{Component, Path};
 
 use spice_cli::{CommandError, Exit};
+use spice_schema::Schema;
 
 /// The longest text of a schema: a server takes no larger request.
 const MAX_SCHEMA_BYTES: usize = 4 << 20;
@@ -57,11 +58,16 @@ pub(crate) fn read_schema(path: &Path) -> Result<String, CommandError> {
     check_schema(&name, &text).map(|()| text)
 }
 
-/// Refuses a schema that is too long.
+/// Refuses a schema that is too long, or none: what a cut or shifted file holds would become part of a snapshot.
 pub(crate) fn check_schema(name: &str, text: &str) -> Result<(), CommandError> {
-    if text.len() <= MAX_SCHEMA_BYTES {
-        return Ok(());
+    let refused = |message: String| CommandError::new(Exit::BadData, message);
+    if text.len() > MAX_SCHEMA_BYTES {
+        let message = format!("{name}: a schema of more than 4 MiB: no server takes it");
+        return Err(refused(message));
     }
-    let message = format!("{name}: a schema of more than 4 MiB: no server takes it");
-    Err(CommandError::new(Exit::BadData, message))
+    let parsed = Schema::parse(text);
+    parsed.map(drop).map_err(|error| {
+        refused(format!("{name}: the schema is not understood: {error}"))
+            .hint("the file may be cut, or begin with something else: get it again")
+    })
 }

@@ -369,20 +369,60 @@ fn schema_beside_a_validation_file_is_read() {
     folder.refused("a", "", Exit::Failed, "missing.zed");
     let flags = format!("--schema-file {}", folder.path("schema.zed").display());
     folder.converted("a", "out", &flags);
-    let long = format!("schema: '{}'\n", "a".repeat(5 << 20));
+    let long = format!("schema: '{}'\nrelationships: ''\n", "a".repeat(5 << 20));
     folder.file("b", long);
     folder.refused("b", "", Exit::BadData, "more than 4 MiB");
-    folder.file("b", "schema: a\n");
+    folder.file("b", "schema: definition a {}\nrelationships: ''\n");
     folder.refused("b", &flags, Exit::Usage, "a schema of its own");
 }
 
 #[test]
 fn sections_that_a_stream_cannot_hold_are_reported() {
     let folder = Folder::new();
-    folder.file("yaml", "schema: a\nassertions:\n  assertTrue: [b]\n");
+    folder.file(
+        "yaml",
+        "schema: definition a {}\nrelationships: ''\nassertions:\n  assertTrue: [b]\n",
+    );
     folder.converted("yaml", "out", "");
     let exit = folder.convert("yaml", "out", "--strict");
     assert!(matches!(exit, Ok(Exit::Partial)), "{exit:?}");
+}
+
+/// What is left of a file that was cut, or lost a line, is no snapshot without relationships.
+#[test]
+fn validation_file_of_which_a_line_is_missing_is_refused() {
+    let folder = Folder::new();
+    let complete = "schema: |-\n  definition user {}\n  definition document {\n    relation owner: user\n  }\n\
+                 relationships: |-\n  document:a#owner@user:b\n";
+    folder.file("complete", complete);
+    folder.converted("complete", "out", "");
+    let lines: Vec<&str> = complete.split_inclusive('\n').collect();
+    for missing in 0..lines.len() {
+        let cut = lines[..missing].concat();
+        let rest = lines[missing + 1..].concat();
+        for (name, text) in [("cut", cut.clone()), ("without a line", cut + &rest)] {
+            // Without a declaration, or with two on one line, it is another valid file.
+            let is_valid = name == "without a line" && matches!(missing, 1 | 3);
+            if text.is_empty() || is_valid {
+                continue;
+            }
+            folder.file("part", text);
+            let failure = folder.convert("part", "out", "").unwrap_err();
+            assert_eq!(
+                failure.exit,
+                Exit::BadData,
+                "{name}, {missing}: {failure:?}"
+            );
+        }
+    }
+    folder.file("text", "document:a#viewer@user:b\n");
+    let flags = format!("--schema-file {}", folder.path("text").display());
+    folder.refused(
+        "text",
+        &flags,
+        Exit::BadData,
+        "the schema is not understood",
+    );
 }
 
 #[test]
@@ -413,9 +453,14 @@ fn what_is_no_such_format_is_named() {
     folder.file("text", "document:a#viewer@user:b\ndocument:b#viewer\n");
     folder.file("yaml", "schema: a\nrelationship: b\n");
     folder.file("schema", "definition user {}\n");
+    folder.file("spaces", "document:a viewer user:b\n");
+    folder.file("noise", b"\x07\x93\x1b[31m\0\xff\n");
     for (from, flags, named) in [
         ("gzip", "", "damaged: unexpected end of file"),
         ("avro", "", "holds \"string\""),
+        ("spaces", "", "it begins with \"document:a viewer user:b\""),
+        ("spaces", "--from text", "spaces:1:1: expected resource:id"),
+        ("noise", "", "neither a stream, a backup, YAML nor text"),
         ("schema", "", "a schema"),
         ("text", "", "text:2:1: expected resource:id"),
         ("yaml", "", "line 2: unknown key \"relationship\""),

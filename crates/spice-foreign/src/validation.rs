@@ -32,6 +32,10 @@ const KEYS: &[&str] = &[
     "validation",
 ];
 
+/// A file that was cut looks so.
+const NO_RELATIONSHIPS: &str =
+    "no relationships in it: it may be cut; a file that has none has relationships: \"\"";
+
 /// What a validation file holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ValidationFile {
@@ -51,7 +55,8 @@ impl ValidationFile {
     /// # Errors
     ///
     /// What is wrong and on which line, for the message: no YAML, an unknown key (a misspelt one would lose
-    /// what it holds), a key that occurs twice, a value that is no text, a second document.
+    /// what it holds), a key that occurs twice, a value that is no text, a second document, or no
+    /// `relationships`: a file that was cut looks so. One without any has an empty text.
     pub fn read(yaml: &str) -> Result<Self, String> {
         // Lines are found again by their numbers.
         if yaml
@@ -63,6 +68,7 @@ impl ValidationFile {
         let mut events = Events::new(yaml);
         let mut file = Self::default();
         let mut seen = BTreeSet::new();
+        let mut relationships = None;
         events.begin()?;
         while let Some(key) = events.key()? {
             let line = events.line;
@@ -82,7 +88,7 @@ impl ValidationFile {
             match key {
                 "schema" => file.schema = events.text(key)?,
                 "schemaFile" => file.schema_file = events.text(key)?,
-                "relationships" => file.relationships = events.text(key)?.unwrap_or_default(),
+                "relationships" => relationships = events.text(key)?,
                 _ if events.skip()? => file.skipped.push(key),
                 _ => {}
             }
@@ -91,6 +97,7 @@ impl ValidationFile {
         if file.schema.is_some() && file.schema_file.is_some() {
             return Err("both schema and schemaFile".to_owned());
         }
+        file.relationships = relationships.ok_or(NO_RELATIONSHIPS)?;
         Ok(file)
     }
 }
@@ -265,9 +272,14 @@ const EMPTY_KEYS: [&str; 3] = ["assertTrue", "assertFalse", "assertCaveated"];
 ///
 /// A tag that makes something else of the text, as `!!binary` does.
 fn text_of(value: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Option<String>, String> {
-    let is_null = matches!(value, "" | "~" | "null" | "Null" | "NULL");
+    let is_null = match style {
+        ScalarStyle::Plain => matches!(value, "" | "~" | "null" | "Null" | "NULL"),
+        // A block of which the lines are missing.
+        ScalarStyle::Literal | ScalarStyle::Folded => value.trim().is_empty(),
+        _ => false,
+    };
     match tag {
-        None if style == ScalarStyle::Plain && is_null => Ok(None),
+        None if is_null => Ok(None),
         Some(tag) if !tag.is_yaml_core_schema() || tag.suffix != "str" => Err(tag.to_string()),
         _ => Ok(Some(value.to_owned())),
     }

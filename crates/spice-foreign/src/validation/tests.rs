@@ -85,11 +85,13 @@ fn forms_that_people_write_are_read() {
     );
     assert_eq!(file.schema_file.as_deref(), Some("./a.zed"));
     assert_eq!((file.schema, file.skipped.len()), (None, 0));
-    let file = read("assertions: !!binary YQ==\nschema: a\n");
+    let file = read("assertions: !!binary YQ==\nschema: a\nrelationships: ''\n");
     assert_eq!((file.schema.as_deref(), file.skipped.len()), (Some("a"), 1));
     let file = read("schema: !!str 1\nrelationships: !!str\n");
     assert_eq!(file.schema.as_deref(), Some("1"));
-    let file = read("schema: a\nassertions:\n  assertTrue:\n    - a\nvalidation:\n  a#b: [c]\n");
+    let file = read(
+        "schema: a\nrelationships: ''\nassertions:\n  assertTrue:\n    - a\nvalidation:\n  a#b: [c]\n",
+    );
     assert_eq!(file.skipped, ["assertions", "validation"]);
 }
 
@@ -97,6 +99,18 @@ fn forms_that_people_write_are_read() {
 fn what_is_no_validation_file_is_named() {
     for (yaml, named) in [
         ("", "no document"),
+        ("schema: a\n", "no relationships in it"),
+        ("schema: a\nrelationships:\n", "no relationships in it"),
+        ("schema: a\nrelationships: ~\n", "no relationships in it"),
+        ("schema: a\nrelationships: |-\n", "no relationships in it"),
+        (
+            "relationships: >\n\n\nschema: a\n",
+            "no relationships in it",
+        ),
+        (
+            "schema: |\n  a\n  relationships: |\n  b:c#d@e:f\n",
+            "no relationships in it",
+        ),
         ("# only a comment\n", "no document"),
         ("- a\n", "keys and values"),
         ("a\n", "keys and values"),
@@ -136,7 +150,7 @@ fn aliases_and_nesting_take_no_more_than_the_file() {
         let names = vec![format!("*a{}", level - 1); 10].join(",");
         bomb += &format!("  a{level}: &a{level} [{names}]\n");
     }
-    let bomb = format!("schema: a\nassertions:\n  {bomb}");
+    let bomb = format!("schema: a\nrelationships: ''\nassertions:\n  {bomb}");
     assert_eq!(read(&bomb).skipped, ["assertions"]);
     let many: String = (0..20_000)
         .map(|number| format!("- &a{number} b\n"))

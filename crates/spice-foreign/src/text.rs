@@ -153,12 +153,18 @@ fn push_printable(json: &str, out: &mut String) {
     }
 }
 
-/// Whether YAML takes a character as it is, in every version, and not for the end of a line.
+/// Whether YAML takes a character as it is, in every version, and not for the end of a line, and a terminal shows it
+/// where it is: not what is invisible or changes the direction of text.
 pub(crate) fn is_printable(character: char) -> bool {
     !character.is_control()
         && !matches!(
             character,
-            '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}'
+            '\u{ad}' | '\u{61c}' | '\u{180e}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{fffe}' | '\u{ffff}'
+            | '\u{e0000}'..='\u{e007f}'
         )
 }
 

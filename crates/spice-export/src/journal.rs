@@ -183,6 +183,10 @@ impl JournalFile {
         Self(beside(partial, ".journal"))
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// Reads it; `None` where there is none.
     pub(crate) fn load(&self) -> Result<Option<Journal>, CommandError> {
         let shown = self.0.display();
@@ -193,7 +197,8 @@ impl JournalFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) if error.kind() != io::ErrorKind::InvalidData => {
                 let message = format!("cannot read {shown}: {error}");
-                return Err(CommandError::new(Exit::Failed, message));
+                let hint = "nothing was changed: once it can be read, the same command resumes";
+                return Err(CommandError::new(Exit::Failed, message).hint(hint));
             }
             _ => {}
         }

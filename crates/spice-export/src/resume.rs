@@ -68,14 +68,22 @@ impl Resumable {
         // An empty file was just made, or is one of which nothing was promised.
         let journal = match length {
             0 => None,
-            _ => self.journal_file.load().map_err(damaged)?,
+            _ => {
+                let loaded = self.journal_file.load();
+                loaded.map_err(|failure| match failure.exit {
+                    Exit::BadData => damaged(failure),
+                    _ => failure,
+                })?
+            }
         };
         let Some(journal) = journal else {
             if length > 0 {
                 tracing::warn!("{shown} has no journal: nothing of it is used");
             }
             self.file.restart().map_err(failed)?;
-            return self.journal_file.remove().map_err(failed);
+            let journal = self.journal_file.path();
+            let removed = self.journal_file.remove();
+            return removed.map_err(|error| CommandError::writing(Some(journal), &error));
         };
         journal.check_flags(&self.content, at, &partial)?;
         let promised = journal.bytes;

@@ -97,7 +97,8 @@ pub(crate) fn judge(ends: &Ends<'_>, plan: &Plan) -> Vec<Finding> {
         match place {
             Place::Source => {
                 findings.extend(history::judge(facts, ends.target, plan));
-                findings.extend(schema::moved(facts, plan));
+                let types = schema::types(facts, plan);
+                findings.extend(types.or_else(|| schema::moved(facts, plan)));
                 if ends.fit.is_none() && facts.schema == SchemaText::None {
                     findings.push(schema::none(facts));
                 }

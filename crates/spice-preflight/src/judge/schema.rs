@@ -1,6 +1,7 @@
 //! Whether the target takes the source's schema, and what both hold of what is moved.
 
 use spice_client::same_datastore::Sameness;
+use spice_schema::Schema;
 
 use super::{Plan, if_planned};
 use crate::facts::{Facts, SchemaFit};
@@ -84,6 +85,23 @@ pub(super) fn none(source: &Facts) -> Finding {
     Finding::fails(Place::Source, CHECK, found)
         .why("there is nothing to migrate")
         .remedy("is it the right server? correct --from, or the endpoint in its context")
+}
+
+/// A type that the source's schema does not have: the copy refuses it.
+pub(super) fn types(facts: &Facts, plan: &Plan) -> Option<Finding> {
+    let filter = plan.filter.as_ref()?;
+    let schema = Schema::parse(facts.schema.text()?).ok()?;
+    let unknown = |name: &&String| schema.definition(name).is_none();
+    let name = filter.types.iter().find(unknown)?;
+    let known = schema.definitions().iter();
+    let known: Vec<&str> = known.map(|known| known.name.text.as_str()).collect();
+    let endpoint = &facts.endpoint;
+    let found = format!("--type {name}: the schema of {endpoint} has no such definition");
+    Some(
+        Finding::fails(Place::Source, "filter", found)
+            .why("the copy refuses it")
+            .remedy(format!("correct --type; it has: {}", known.join(", "))),
+    )
 }
 
 /// A source that holds nothing within the filter: a misspelled prefix would be proven to be equal.

@@ -6,7 +6,7 @@ use authzed::DatastoreKind;
 use spice_record::record::Filter;
 
 use super::*;
-use crate::facts::Clock;
+use crate::facts::{Clock, SchemaText};
 
 #[test]
 fn schema_that_is_not_taken_or_differs_fails() {
@@ -94,6 +94,30 @@ fn filter_of_which_the_source_holds_nothing_fails() {
         "filter",
         "holds no relationships of resources of type document",
     );
+}
+
+#[test]
+fn type_that_the_source_does_not_have_fails() {
+    let part = Plan {
+        filter: Some(Filter {
+            types: vec!["document".to_owned(), "grup".to_owned()],
+            resource_prefix: None,
+        }),
+        ..plan()
+    };
+    let schema = |source: &mut Facts, _: &mut Facts, _: &mut SchemaFit| {
+        let text = "definition document {}\n\ndefinition group {}";
+        source.schema = SchemaText::Text(text.to_owned());
+    };
+    let finding = only(&part, schema);
+    expect(
+        &finding,
+        Severity::Fails,
+        Place::Source,
+        "filter",
+        "--type grup: ",
+    );
+    assert!(finding.remedy.ends_with("it has: document, group"));
 }
 
 #[test]

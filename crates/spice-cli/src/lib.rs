@@ -22,6 +22,7 @@
 //! | [`cleanup`] | what must not outlive the process |
 //! | [`files`] | which links are followed, what others may read or write |
 //! | [`display`] | text that people read: escaped and bounded |
+//! | [`mod@quote`] | words of commands in hints, as a shell reads them back |
 //! | [`progress`] | progress: a bar on a terminal, else a line every ten seconds |
 //! | [`log`] | stderr: one line an event |
 
@@ -43,6 +44,7 @@ pub mod gzip;
 pub mod log;
 pub mod progress;
 mod proxy;
+pub mod quote;
 pub mod resumable;
 pub mod run;
 pub mod settings;

@@ -13,6 +13,7 @@ use serde::{Deserialize, Deserializer};
 use crate::display::is_hostile;
 use crate::error::CommandError;
 use crate::files::{self, Trust};
+use crate::quote::quoted;
 use crate::token_command;
 use crate::values::parse_timeout;
 
@@ -346,7 +347,10 @@ fn refuse_strangers(file: &File, path: &Path) -> Result<(), CommandError> {
     }
     for (place, trust) in judged {
         let shown = place.display();
-        let repair = format!("chmod go-w {shown}; and it has to belong to you or to root");
+        let repair = format!(
+            "chmod go-w {}; and it has to belong to you or to root",
+            quoted(place)
+        );
         match trust {
             Trust::Private => {}
             Trust::Group => {

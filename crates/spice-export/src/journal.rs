@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use spice_cli::compression::Compression;
 use spice_cli::files::{beside, open_private, private};
+use spice_cli::quote::quoted;
 use spice_cli::resumable::{Checkpoint, sync_folder};
 use spice_cli::{CommandError, Exit};
 use spice_record::digest::{StoredSum, digest_text};
@@ -170,7 +171,7 @@ impl Journal {
 /// The command that throws the progress away.
 pub(crate) fn remove_command(partial: &Path) -> String {
     let journal = JournalFile::of(partial);
-    format!("rm {} {}", partial.display(), journal.0.display())
+    format!("rm {} {}", quoted(partial), quoted(&journal.0))
 }
 
 /// Where the journal is.

@@ -7,10 +7,9 @@ use crate::commands::{self, At};
 use crate::part;
 use crate::phase::{Phase, Procedure, Step};
 use crate::process::{Ended, Input, Output, pipe};
-use crate::quote::quoted;
 use crate::session::Session;
 use crate::state::{End, Kind};
-use crate::suite::{CommandError, Exit, Outcome};
+use crate::suite::{CommandError, Exit, Outcome, quoted};
 
 /// What was found behind both contexts.
 #[derive(Clone, Debug)]

@@ -3,8 +3,7 @@
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use crate::quote::quoted;
-use crate::suite::{CommandError, Exit, Outcome, files};
+use crate::suite::{CommandError, Exit, Outcome, files, quoted};
 
 /// The state folder without `--state`.
 pub(crate) const DEFAULT: &str = "migration";

@@ -45,7 +45,6 @@ mod print;
 mod print_live;
 mod print_steps;
 mod process;
-mod quote;
 mod records;
 mod restart;
 mod resync;

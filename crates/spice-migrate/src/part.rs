@@ -6,8 +6,7 @@
 use spice_record::record::Filter;
 
 use crate::commands::Command;
-use crate::quote::quoted;
-use crate::suite::{CommandError, Outcome};
+use crate::suite::{CommandError, Outcome, quoted};
 
 /// The mode of `--schema` for a target that holds what is of others: their schema is not changed in passing.
 const SHARED_SCHEMA: &str = "check";

@@ -5,8 +5,7 @@ use std::fmt::Write as _;
 use crate::ends::Ends;
 use crate::phase::Procedure;
 use crate::preflight::Passed;
-use crate::quote::quoted;
-use crate::suite::escape;
+use crate::suite::{escape, quoted};
 use crate::time::Span;
 use crate::words::Words;
 

@@ -8,10 +8,9 @@ use crate::Migrate;
 use crate::cli::Steps;
 use crate::commands::Command;
 use crate::print_steps::Script;
-use crate::quote::quoted;
 use crate::session::Session;
 use crate::status;
-use crate::suite::{CommandError, Outcome};
+use crate::suite::{CommandError, Outcome, quoted};
 
 /// Encloses the name of a shell variable in an argument.
 const MARKS: [u8; 2] = [0x01, 0x02];

@@ -7,9 +7,9 @@ use crate::commands::{self, Apply, At, Watch};
 use crate::part;
 use crate::print::{command, path, variable};
 use crate::print_steps::Script;
-use crate::quote::quoted;
 use crate::records::SYNC_POINT;
 use crate::status::settling;
+use crate::suite::quoted;
 
 /// The last sync point of the records of an apply, as a file. `applied`: quoted.
 pub(crate) fn newest_sync_point(applied: &str, into: &Path) -> String {

@@ -12,10 +12,9 @@ use crate::phase::Procedure;
 use crate::plan;
 use crate::print::{command, path, variable};
 use crate::print_live::newest_sync_point;
-use crate::quote::quoted;
 use crate::session::Session;
 use crate::state::{End, Kind, State};
-use crate::suite::Outcome;
+use crate::suite::{Outcome, quoted};
 use crate::time::Span;
 
 /// A step of a migration, in bash.

@@ -4,6 +4,7 @@ pub(crate) use authzed::zedtoken;
 pub(crate) use spice_cli::display::escape;
 pub(crate) use spice_cli::filter::FilterArgs;
 pub(crate) use spice_cli::log::{LogArgs, also_to};
+pub(crate) use spice_cli::quote::quoted;
 pub(crate) use spice_cli::run::PARENT_VARIABLE;
 pub(crate) use spice_cli::shutdown::SIGTERM;
 pub(crate) use spice_cli::values::{parse_duration, parse_size, parse_timeout};

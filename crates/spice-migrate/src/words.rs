@@ -3,8 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::folder;
-use crate::quote::quoted;
-use crate::suite::CommandError;
+use crate::suite::{CommandError, quoted};
 
 /// The words of this command line.
 #[derive(Clone, Debug)]

@@ -11,6 +11,7 @@ use spice_record::{
 
 use super::Spool;
 use spice_cli::files::{open_private, private};
+use spice_cli::quote::quoted;
 use spice_cli::{CommandError, Exit};
 
 const BUFFER_BYTES: usize = 1 << 20;
@@ -266,7 +267,7 @@ fn scan(spool: &Spool, number: u64) -> Result<(Option<SpoolTail>, u64), CommandE
         CommandError::from(error).hint(format!(
             "the spool is damaged; `truncate -s {complete} {}` keeps what is good before that line, and \
              the source is asked for the rest",
-            path.display()
+            quoted(&path)
         ))
     })?;
     Ok((left.map(|(left, _)| left), complete))

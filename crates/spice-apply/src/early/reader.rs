@@ -6,6 +6,7 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
 use spice_cli::byte_channel::{self, Receiver};
+use spice_cli::quote::quoted;
 use spice_cli::{CommandError, Exit, stdio};
 use spice_client::same_datastore::datastore_id;
 use spice_record::digest::{Digest, digest_text};
@@ -53,7 +54,7 @@ pub(crate) fn open(path: &Path, expected: Expected) -> Result<Receiver<EarlyStep
             Exit::Failed,
             format!("--early: cannot open {name}: {error}"),
         )
-        .hint(format!("make it: mkfifo -m 600 {name}"))
+        .hint(format!("make it: mkfifo -m 600 {}", quoted(path)))
     })?;
     if !metadata.file_type().is_fifo() {
         return Err(

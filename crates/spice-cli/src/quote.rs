@@ -6,7 +6,8 @@ use std::os::unix::ffi::OsStrExt as _;
 
 /// Quotes a word for sh and bash, so that a printed command can be pasted and does this and nothing else.
 /// A word with control characters or invalid UTF-8 gets the `$'...'` of bash.
-pub(crate) fn quoted(word: impl AsRef<OsStr>) -> String {
+#[must_use]
+pub fn quoted(word: impl AsRef<OsStr>) -> String {
     let word = word.as_ref();
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_./:=,+%@-".contains(byte);
     match word.to_str() {

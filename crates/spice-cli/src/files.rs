@@ -13,6 +13,7 @@ use rustix::fs::OFlags;
 
 use crate::error::CommandError;
 use crate::exit::Exit;
+use crate::quote::quoted;
 use crate::stdio;
 
 /// Options to write a state file: mode 0600 if it is made, no link followed, and no waiting for the
@@ -92,6 +93,27 @@ pub fn read_secret(path: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
+/// What makes a file readable that [`read_secret`] denies, where that is known.
+#[must_use]
+pub fn secret_remedy(path: &Path) -> Option<String> {
+    if trusted_path(path).is_err() {
+        return Some("name the file itself: the link to it belongs to another user".to_owned());
+    }
+    // Not that of a folder which cannot be searched.
+    let found = fs::metadata(path).ok()?;
+    Some(remedy(&quoted(path), found.uid(), own_uid()))
+}
+
+/// Only its owner, or root, can change a mode.
+fn remedy(path: &str, uid: u32, own: u32) -> String {
+    match uid == own {
+        true => format!("chmod 600 {path}"),
+        false => format!(
+            "its owner, user {uid}, or root can give it to you: chown {own} {path} && chmod 600 {path}"
+        ),
+    }
+}
+
 /// Locks a file; `false` where another process holds the lock for longer than this.
 ///
 /// # Errors
@@ -164,10 +186,7 @@ fn is_same(file: &Metadata, input: &Path) -> bool {
 pub(crate) fn warn_if_readable(file: &File, what: &str, path: &Path) {
     let open = |metadata: &Metadata| metadata.is_file() && metadata.mode() & 0o077 != 0;
     if file.metadata().as_ref().is_ok_and(open) {
-        tracing::warn!(
-            "{what} and others can read it: chmod 600 {}",
-            path.display()
-        );
+        tracing::warn!("{what} and others can read it: chmod 600 {}", quoted(path));
     }
 }
 
@@ -253,7 +272,10 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt as _, symlink};
     use std::path::Path;
 
-    use super::{Trust, append, is_ours, open_private, own_uid, private, read_private, trust};
+    use super::{
+        Trust, append, is_ours, open_private, own_uid, private, read_private, read_secret, remedy,
+        secret_remedy, trust,
+    };
     use crate::Exit;
 
     #[test]
@@ -317,6 +339,27 @@ mod tests {
         private().create(true).open(&made).unwrap();
         let mode = std::fs::metadata(&made).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn remedy_for_a_secret_is_one_that_its_reader_has() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("it's mine");
+        std::fs::write(&path, "secret").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(read_secret(&path).is_err());
+        let command = secret_remedy(&path).unwrap();
+        assert!(command.starts_with("chmod 600 '"), "{command}");
+        let changed = std::process::Command::new("sh")
+            .args(["-c", &command])
+            .status();
+        assert!(changed.unwrap().success());
+        assert_eq!(read_secret(&path).unwrap(), b"secret");
+        for (uid, own) in [(1001, 1000), (0, 1000), (1000, 0)] {
+            let text = remedy("key", uid, own);
+            assert!(text.contains(&format!("chown {own} key")), "{text}");
+        }
+        assert_eq!(secret_remedy(&folder.path().join("gone")), None);
     }
 
     #[test]

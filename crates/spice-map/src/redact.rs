@@ -11,6 +11,7 @@ use authzed::JsonObject;
 use prost_types::Value;
 use prost_types::value::Kind;
 use ring::hmac;
+use spice_cli::quote::quoted;
 use spice_cli::{CommandError, files};
 use spice_schema::tree::ParameterType;
 
@@ -33,21 +34,29 @@ impl Redactor {
     pub(crate) fn from_file(path: &Path) -> Result<Self, CommandError> {
         let shown = path.display();
         let refuse = |why: String| CommandError::usage(format!("--key-file {shown}: {why}"));
-        let make = format!("(umask 077; head -c 32 /dev/urandom > {shown})");
         let key = files::read_secret(path).map_err(|error| {
             let failure = refuse(error.to_string());
-            match error.kind() {
-                ErrorKind::NotFound => failure.hint(&make),
-                ErrorKind::PermissionDenied => {
-                    failure.hint(format!("chmod 600 {shown}; it has to belong to you"))
-                }
-                _ => failure,
+            let hint = match error.kind() {
+                // It writes over no file, should one be there by then.
+                ErrorKind::NotFound => Some(format!(
+                    "a new key, which gives other pseudonyms: (umask 077; set -C; head -c 32 /dev/urandom > {})",
+                    quoted(path)
+                )),
+                ErrorKind::PermissionDenied => files::secret_remedy(path),
+                _ => None,
+            };
+            match hint {
+                Some(hint) => failure.hint(hint),
+                None => failure,
             }
         })?;
         if key.len() < MIN_KEY_BYTES {
             let bytes = key.len();
             let short = refuse(format!("{bytes} bytes, expected at least {MIN_KEY_BYTES}"));
-            return Err(short.hint(make));
+            return Err(short.hint(
+                "is it the right file? The pseudonyms of a key cannot be made without it: put a new one into \
+                 a file of another name",
+            ));
         }
         Ok(Self::new(&key))
     }
@@ -209,6 +218,39 @@ mod tests {
             assert!(!failure.message().contains('\u{7}'), "{failure:?}");
         }
         assert!(Redactor::from_file(folder.path()).is_err());
+    }
+
+    /// It may be the key, damaged or of another length.
+    #[test]
+    fn hint_overwrites_no_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("my key");
+        let hint = |path: &Path| {
+            Redactor::from_file(path)
+                .map(|_| ())
+                .unwrap_err()
+                .hint_text()
+        };
+        let missing = hint(&path);
+        let (_, command) = missing.split_once(": ").unwrap();
+        let run = || {
+            let mut shell = std::process::Command::new("sh");
+            shell
+                .args(["-c", command])
+                .stderr(std::process::Stdio::null());
+            shell.status().unwrap().success()
+        };
+        assert!(run(), "{command}");
+        assert!(Redactor::from_file(&path).is_ok());
+        let made = std::fs::read(&path).unwrap();
+        assert!(!run(), "a file is there");
+        assert_eq!(std::fs::read(&path).unwrap(), made);
+        std::fs::write(&path, [7; 15]).unwrap();
+        let short = hint(&path);
+        assert!(
+            !short.contains('>') && short.contains("another name"),
+            "{short}"
+        );
     }
 
     fn object(json: &str) -> JsonObject {

@@ -242,7 +242,7 @@ fn part_that_cannot_move_is_refused_by_plan() {
         &["--type", "items"],
         "holds no relationships of resources of type items",
     );
-    refused(&["--resource-prefix", "a%"], "validation error");
+    refused(&["--resource-prefix", "a%"], "an id has letters of ASCII");
     refused(&["--resource-prefix", ""], "an empty prefix");
     // Everything of the source, into a target that is shared.
     refused(&[], "relationships which are not from this migration");

@@ -2,6 +2,8 @@
 
 use spice_record::record::Filter;
 
+use crate::values::parse_id_prefix;
+
 /// `--type` and `--resource-prefix`.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct FilterArgs {
@@ -9,7 +11,7 @@ pub struct FilterArgs {
     #[arg(long = "type", value_name = "DEFINITION")]
     pub types: Vec<String>,
     /// Only relationships of resources whose id begins like this.
-    #[arg(long, value_name = "PREFIX", value_parser = parse_prefix)]
+    #[arg(long, value_name = "PREFIX", value_parser = parse_id_prefix)]
     pub resource_prefix: Option<String>,
 }
 
@@ -27,13 +29,6 @@ impl FilterArgs {
             types,
             resource_prefix: self.resource_prefix.clone(),
         })
-    }
-}
-
-fn parse_prefix(text: &str) -> Result<String, String> {
-    match text {
-        "" => Err("an empty prefix leaves nothing out: do not give it".to_owned()),
-        text => Ok(text.to_owned()),
     }
 }
 
@@ -65,8 +60,10 @@ mod tests {
     }
 
     #[test]
-    fn empty_prefix_is_refused() {
-        assert!(parse(&["--resource-prefix", ""]).is_err());
+    fn prefix_that_no_id_has_is_refused() {
+        for text in ["", "a%", "a.b"] {
+            assert!(parse(&["--resource-prefix", text]).is_err(), "{text:?}");
+        }
         assert!(parse(&["--resource-prefix", "-"]).is_ok());
     }
 }

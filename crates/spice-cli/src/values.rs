@@ -79,6 +79,29 @@ pub fn parse_timeout(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// The longest id of an object that SpiceDB accepts.
+const MAX_ID_BYTES: usize = 1024;
+
+/// Takes what the id of an object can begin with. A server refuses anything else with a regular expression,
+/// and no relationship has it.
+///
+/// # Errors
+///
+/// Which characters an id can have, for the usage message.
+pub fn parse_id_prefix(text: &str) -> Result<String, String> {
+    let is_of_ids = |byte: u8| byte.is_ascii_alphanumeric() || b"/_|-=+".contains(&byte);
+    if text.is_empty() {
+        return Err("an empty prefix leaves nothing out: do not give it".to_owned());
+    }
+    if text.len() > MAX_ID_BYTES {
+        return Err(format!("an id has at most {MAX_ID_BYTES} characters"));
+    }
+    match text.bytes().all(is_of_ids) {
+        true => Ok(text.to_owned()),
+        false => Err("an id has letters of ASCII, digits and / _ | - = + only".to_owned()),
+    }
+}
+
 /// Whether a text could be a zedtoken that a server gave: base64 of either alphabet, and nothing else that
 /// could reach a terminal. What it means only its server knows.
 #[must_use]
@@ -147,6 +170,20 @@ mod tests {
         }
         for text in ["", "$rev", "7", "a token"] {
             assert!(parse_zedtoken(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn prefix_of_an_id_has_the_characters_of_ids() {
+        let long = "x".repeat(MAX_ID_BYTES);
+        for text in ["acme-", "-", "a/b_c|d-e=f+G9", &long] {
+            assert_eq!(parse_id_prefix(text).as_deref(), Ok(text));
+        }
+        let longer = "x".repeat(MAX_ID_BYTES + 1);
+        for text in [
+            "", "%", "a%", "*", "a b", "a:b", "a.b", "a@b", "\u{e4}", "a\n", &longer,
+        ] {
+            assert!(parse_id_prefix(text).is_err(), "{text:?}");
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::Schema;
 use crate::edit::Edits;
-use crate::error::{Problem, Refused};
+use crate::error::{Problem, Refused, Remedy};
 use crate::layout::extent;
 use crate::tree::{Definition, Member};
 
@@ -29,6 +29,7 @@ impl Schema {
         let problems = missing.map(|name| Problem {
             position: self.position(0),
             message: format!("no definition {name}"),
+            remedy: Remedy::Unknown,
         });
         Refused::unless_empty(problems.collect())?;
         let mut needed: HashSet<&str> = definitions.iter().map(String::as_str).collect();

@@ -47,6 +47,27 @@ pub struct Problem {
     pub position: Position,
     /// What would be wrong.
     pub message: String,
+    /// What would fix it.
+    pub remedy: Remedy,
+}
+
+/// What would fix a problem.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Remedy {
+    /// The message shows it, or there is none.
+    #[default]
+    Unknown,
+    /// A new name that keeps this rule.
+    Rule(&'static str),
+    /// Another new name for one of two that would have the same.
+    OtherName,
+    /// Removing this relation or permission, which refers to what is removed, as well.
+    Remove {
+        /// The definition that has it.
+        definition: String,
+        /// Its name.
+        member: String,
+    },
 }
 
 impl fmt::Display for Problem {
@@ -71,7 +92,11 @@ impl Refused {
     pub(crate) fn one(position: Position, message: impl Into<String>) -> Self {
         let message = message.into();
         Self {
-            problems: vec![Problem { position, message }],
+            problems: vec![Problem {
+                position,
+                message,
+                remedy: Remedy::Unknown,
+            }],
         }
     }
 

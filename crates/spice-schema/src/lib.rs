@@ -36,7 +36,7 @@ mod resolve;
 mod tests;
 pub mod tree;
 
-pub use error::{Position, Problem, Refused, SyntaxError};
+pub use error::{Position, Problem, Refused, Remedy, SyntaxError};
 pub use remove::{Removal, Removed};
 pub use rename::Renames;
 
@@ -115,6 +115,22 @@ impl Schema {
     pub fn has_member(&self, definition: &str, member: &str) -> Result<bool, Refused> {
         let resolved = resolve::Resolved::of(self)?;
         Ok(resolved.member(definition, member).is_some())
+    }
+
+    /// The relations and permissions of a definition, sorted, those of its partials included.
+    ///
+    /// # Errors
+    ///
+    /// As [`Schema::has_member`].
+    pub fn members(&self, definition: &str) -> Result<Vec<&str>, Refused> {
+        let resolved = resolve::Resolved::of(self)?;
+        let members = resolved.members(definition).into_iter();
+        let members = members.flat_map(|members| members.values());
+        let mut names: Vec<&str> = members
+            .map(|found| found.declared.name().text.as_str())
+            .collect();
+        names.sort_unstable();
+        Ok(names)
     }
 
     /// Where a place in the text is.

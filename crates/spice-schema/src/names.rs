@@ -22,6 +22,16 @@ const KEYWORDS: [&str; 6] = [
 /// The longest name of a definition or caveat, with its prefix, that WriteSchema of v1.56 takes.
 const MAX_BYTES: usize = 128;
 
+/// What [`is_definition`] asks of a name.
+pub const DEFINITION_RULE: &str = "a name has 3 to 64 lower-case letters, digits and underscores, first a letter, \
+     last no underscore; a part of its prefix likewise, 3 to 63; both together at most 128";
+/// What [`is_relation`] asks of a name.
+pub const RELATION_RULE: &str = "a relation has 3 to 64 lower-case letters, digits and underscores, first a letter, \
+     last no underscore";
+/// What [`is_caveat`] asks of a name.
+pub const CAVEAT_RULE: &str =
+    "a caveat has letters, digits and underscores, and slashes between them, at most 128 in all";
+
 /// Whether a word cannot be a name, or a part of one, where these flags are in use.
 pub(crate) fn is_keyword(word: &str, has_flag: impl Fn(&str) -> bool) -> bool {
     match word {

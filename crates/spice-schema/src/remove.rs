@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use crate::Schema;
 use crate::edit::Edits;
-use crate::error::{MAX_PROBLEMS, Problem, Refused};
+use crate::error::{MAX_PROBLEMS, Problem, Refused, Remedy};
 use crate::layout::extent;
 use crate::resolve::{Declared, Found, Resolved};
 use crate::tree::{Member, Name, Operand, Permission, Relation, Span, Subject, TypeReference};
@@ -64,6 +64,39 @@ impl Removal {
 }
 
 impl Schema {
+    /// What has to be removed as well, and whether from the types of relations, where a removal is refused.
+    /// Parts that refer to what is gone are added until nothing does.
+    #[must_use]
+    pub fn removable(&self, removal: &Removal) -> Option<Removal> {
+        /// A permission that refers to a permission that refers to ...
+        const ROUNDS: usize = 20;
+        let with_references = Removal {
+            references: true,
+            ..removal.clone()
+        };
+        if self.without(&with_references).is_ok() {
+            return Some(with_references);
+        }
+        [removal.clone(), with_references]
+            .into_iter()
+            .find_map(|mut more| {
+                for _ in 0..ROUNDS {
+                    let Err(refused) = self.without(&more) else {
+                        return Some(more);
+                    };
+                    for problem in refused.problems {
+                        match problem.remedy {
+                            Remedy::Remove { definition, member } => {
+                                more.members.insert((definition, member));
+                            }
+                            _ => return None,
+                        }
+                    }
+                }
+                None
+            })
+    }
+
     /// The text without some of its parts. Names that it does not have are ignored.
     ///
     /// # Errors
@@ -97,9 +130,17 @@ struct Remover<'s> {
 
 impl<'s> Remover<'s> {
     fn problem(&mut self, span: Span, message: String) {
+        self.problem_with(span, message, Remedy::Unknown);
+    }
+
+    fn problem_with(&mut self, span: Span, message: String, remedy: Remedy) {
         if self.problems.len() < MAX_PROBLEMS {
             let position = self.schema.position(span.start);
-            self.problems.push(Problem { position, message });
+            self.problems.push(Problem {
+                position,
+                message,
+                remedy,
+            });
         }
     }
 
@@ -221,12 +262,13 @@ impl<'s> Remover<'s> {
                     let key = (reference.object.text.clone(), name.text.clone());
                     if self.lost.contains(&key) && !self.is_object_gone(&reference.object) {
                         let (relation, (definition, lost)) = (&relation.name.text, key);
-                        self.problem(
+                        self.problem_with(
                             reference.span,
                             format!(
                                 "relation {owner}#{relation} refers to {definition}#{lost}, which would have \
                                  no types"
                             ),
+                            remove(owner, relation),
                         );
                     }
                 }
@@ -258,9 +300,10 @@ impl<'s> Remover<'s> {
             && (!self.removal.references || gone.len() == permission.annotation.len())
         {
             let what = &gone[0].text;
-            self.problem(
+            self.problem_with(
                 gone[0].span,
                 format!("the annotation of permission {owner}#{name} names {what}"),
+                remove(owner, name),
             );
         }
         for operand in &permission.operands {
@@ -273,9 +316,10 @@ impl<'s> Remover<'s> {
             };
             if self.is_member_gone(owner, &own.text) {
                 let what = &own.text;
-                self.problem(
+                self.problem_with(
                     own.span,
                     format!("permission {owner}#{name} refers to {owner}#{what}"),
+                    remove(owner, name),
                 );
             } else if let Some(target) = target {
                 self.arrow(owner, name, own, target)?;
@@ -311,19 +355,21 @@ impl<'s> Remover<'s> {
         }
         let (left, right) = (&relation.text, &target.text);
         if before > 0 && after == 0 {
-            self.problem(
+            self.problem_with(
                 target.span,
                 format!(
                     "permission {owner}#{permission} follows {left}->{right}, and nothing that {left} takes \
                      would have {right}"
                 ),
+                remove(owner, permission),
             );
         } else if let Some(object) = cut.filter(|_| !self.removal.references) {
-            self.problem(
+            self.problem_with(
                 target.span,
                 format!(
                     "permission {owner}#{permission} follows {left}->{right} to {object}#{right}"
                 ),
+                remove(owner, permission),
             );
         }
         Ok(())
@@ -372,6 +418,13 @@ impl<'s> Remover<'s> {
             }
         }
         edits
+    }
+}
+
+fn remove(definition: &str, member: &str) -> Remedy {
+    Remedy::Remove {
+        definition: definition.to_owned(),
+        member: member.to_owned(),
     }
 }
 

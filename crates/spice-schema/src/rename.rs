@@ -8,8 +8,10 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
 use crate::edit::Edits;
-use crate::error::{MAX_PROBLEMS, Problem, Refused};
-use crate::names::{is_caveat, is_definition, is_keyword, is_relation};
+use crate::error::{MAX_PROBLEMS, Problem, Refused, Remedy};
+use crate::names::{
+    CAVEAT_RULE, DEFINITION_RULE, RELATION_RULE, is_caveat, is_definition, is_keyword, is_relation,
+};
 use crate::resolve::{Declared, Resolved};
 use crate::tree::{Definition, Member, Name, Operand, Span, Subject, TypeReference};
 use crate::{Schema, SyntaxError};
@@ -153,9 +155,17 @@ struct Renamer<'s> {
 
 impl<'s> Renamer<'s> {
     fn problem(&mut self, span: Span, message: String) {
+        self.problem_with(span, message, Remedy::Unknown);
+    }
+
+    fn problem_with(&mut self, span: Span, message: String, remedy: Remedy) {
         if self.problems.len() < MAX_PROBLEMS {
             let position = self.schema.position(span.start);
-            self.problems.push(Problem { position, message });
+            self.problems.push(Problem {
+                position,
+                message,
+                remedy,
+            });
         }
     }
 
@@ -174,19 +184,18 @@ impl<'s> Renamer<'s> {
                 true => is_definition(&new),
                 false => is_caveat(&new),
             };
-            if *new != name.text && (!is_good || new.split('/').any(|part| self.is_keyword(part))) {
-                self.problem(
-                    name.span,
-                    format!(
-                        "{} cannot be called {new}: SpiceDB accepts no such name",
-                        name.text
-                    ),
-                );
+            let rule = match is_of_objects {
+                true => DEFINITION_RULE,
+                false => CAVEAT_RULE,
+            };
+            if *new != name.text {
+                self.new_name(name.span, &name.text, &new, is_good, rule);
             }
             if let Some(other) = taken.insert(new.clone().into_owned(), &name.text) {
-                self.problem(
+                self.problem_with(
                     name.span,
                     format!("{other} and {} would both be called {new}", name.text),
+                    Remedy::OtherName,
                 );
             }
         }
@@ -208,18 +217,33 @@ impl<'s> Renamer<'s> {
         for name in names {
             let old = name.text.as_str();
             let new = new_names.get(old).map_or(old, String::as_str);
-            if new != old && (!is_relation(new) || self.is_keyword(new)) {
-                self.problem(
+            if new != old {
+                let is_good = is_relation(new);
+                self.new_name(
                     name.span,
-                    format!("{owner}#{old} cannot be called {new}: SpiceDB accepts no such name"),
+                    &format!("{owner}#{old}"),
+                    new,
+                    is_good,
+                    RELATION_RULE,
                 );
             }
             if let Some(other) = taken.insert(new, old) {
-                self.problem(
+                self.problem_with(
                     name.span,
                     format!("{owner}#{other} and {owner}#{old} would both be called {new}"),
+                    Remedy::OtherName,
                 );
             }
+        }
+    }
+
+    /// Whether SpiceDB accepts a new name.
+    fn new_name(&mut self, span: Span, old: &str, new: &str, is_good: bool, rule: &'static str) {
+        let refused = format!("{old} cannot be called {new}: SpiceDB accepts no such name");
+        if !is_good {
+            self.problem_with(span, refused, Remedy::Rule(rule));
+        } else if let Some(word) = new.split('/').find(|part| self.is_keyword(part)) {
+            self.problem(span, format!("{refused}: {word} is a keyword"));
         }
     }
 

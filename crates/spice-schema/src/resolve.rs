@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::Schema;
-use crate::error::{MAX_PROBLEMS, Problem, Refused};
+use crate::error::{MAX_PROBLEMS, Problem, Refused, Remedy};
 use crate::tree::{Definition, Member, Name, Permission, Relation, Span};
 
 /// The most steps of an analysis: a text of 4 MiB can ask for billions, by partials of partials or long
@@ -63,7 +63,11 @@ impl<'s> Resolved<'s> {
         let mut problem = |name: &Name, message: String| {
             if problems.len() < MAX_PROBLEMS {
                 let position = schema.position(name.span.start);
-                problems.push(Problem { position, message });
+                problems.push(Problem {
+                    position,
+                    message,
+                    remedy: Remedy::Unknown,
+                });
             }
         };
         let mut names = HashSet::new();

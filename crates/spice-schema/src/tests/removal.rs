@@ -56,6 +56,40 @@ definition doc {
 ";
 
 #[test]
+fn removal_is_completed_by_what_refers_to_it() {
+    let removable = |parts: &[&str], references: bool| {
+        let removal = Removal {
+            objects: parts
+                .iter()
+                .map(|&name| name.to_owned())
+                .filter(|name| !name.contains('#'))
+                .collect(),
+            members: parts
+                .iter()
+                .filter_map(|name| name.split_once('#'))
+                .map(|(definition, member)| (definition.to_owned(), member.to_owned()))
+                .collect(),
+            references,
+        };
+        let schema = parsed(TEXT);
+        let more = schema.removable(&removal)?;
+        schema.without(&more).unwrap();
+        let members = more.members.into_iter();
+        let members = members.map(|(definition, member)| format!("{definition}#{member}"));
+        Some((members.collect::<Vec<_>>(), more.references))
+    };
+    let view = vec!["doc#view".to_owned(), "doc#viewer".to_owned()];
+    assert_eq!(
+        removable(&["doc#viewer"], false),
+        Some((view.clone(), false))
+    );
+    assert_eq!(removable(&["doc#viewer"], true), Some((view, true)));
+    assert_eq!(removable(&["old"], false), Some((Vec::new(), true)));
+    let both = removable(&["user"], false);
+    assert_eq!(both, Some((vec!["doc#view".to_owned()], true)));
+}
+
+#[test]
 fn unreferenced_parts_go_with_their_comments_and_lines() {
     let text = TEXT
         .replace(" | old", "")

@@ -3,7 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use spice_schema::names::{is_caveat, is_definition, is_relation};
+use spice_cli::values::parse_id_prefix;
+use spice_schema::names::{
+    CAVEAT_RULE, DEFINITION_RULE, RELATION_RULE, is_caveat, is_definition, is_relation,
+};
 
 /// `--rename`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +39,7 @@ impl FromStr for Rename {
                 return Err(format!("{from} is no definition#relation"));
             }
             if !is_relation(to) {
-                return Err(format!("{to:?} is no name of a relation"));
+                return Err(format!("{to:?} is no name of a relation: {RELATION_RULE}"));
             }
             return Ok(Self::Member {
                 definition: owned(definition),
@@ -46,10 +49,15 @@ impl FromStr for Rename {
         }
         let is_prefix = |text: &str| text.is_empty() || text.ends_with('/');
         if is_prefix(from) || is_prefix(to) {
-            for prefix in [from, to] {
-                if !is_prefix(prefix) || !is_definition(&format!("{prefix}name")) {
+            for (prefix, other) in [(from, to), (to, from)] {
+                if !is_prefix(prefix) {
                     return Err(format!(
-                        "{prefix:?} is no prefix, which is empty or ends in a slash"
+                        "{other:?} is a prefix, and {prefix:?} does not end in a slash"
+                    ));
+                }
+                if !is_definition(&format!("{prefix}name")) {
+                    return Err(format!(
+                        "{prefix:?} is no prefix of SpiceDB: {DEFINITION_RULE}"
                     ));
                 }
             }
@@ -58,7 +66,9 @@ impl FromStr for Rename {
         }
         for name in [from, to] {
             if !is_caveat(name) {
-                return Err(format!("{name:?} is no name of a definition or caveat"));
+                return Err(format!(
+                    "{name:?} is no name of a definition or caveat: {DEFINITION_RULE}; {CAVEAT_RULE}"
+                ));
             }
         }
         let (from, to) = (owned(from), owned(to));
@@ -126,12 +136,20 @@ impl FromStr for PrefixOf {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once(':') {
-            Some((kind, prefix)) if !kind.is_empty() && !prefix.is_empty() => Ok(Self {
-                kind: kind.to_owned(),
-                prefix: prefix.to_owned(),
+            Some((kind, prefix)) if !prefix.is_empty() => Ok(Self {
+                kind: parse_type(kind)?,
+                prefix: parse_id_prefix(prefix)?,
             }),
             _ => Err("expected TYPE:PREFIX".to_owned()),
         }
+    }
+}
+
+/// A type that `--only-type` or `--redact` names.
+pub(crate) fn parse_type(text: &str) -> Result<String, String> {
+    match is_caveat(text) {
+        true => Ok(text.to_owned()),
+        false => Err("expected the name of a definition".to_owned()),
     }
 }
 
@@ -169,6 +187,22 @@ mod tests {
     }
 
     #[test]
+    fn refused_name_is_shown_with_its_rule() {
+        for (text, name, rule) in [
+            ("=xy/", "\"xy/\"", "3 to 63"),
+            ("nope/=x/", "\"x/\"", "3 to 63"),
+            ("=CRM/", "\"CRM/\"", "lower-case"),
+            ("=a/b/", "\"a/b/\"", "3 to 63"),
+            ("crm/=sales", "\"sales\"", "does not end in a slash"),
+            ("doc#viewer=x", "\"x\"", "3 to 64"),
+            ("doc=a b", "\"a b\"", "3 to 64"),
+        ] {
+            let why = text.parse::<Rename>().unwrap_err();
+            assert!(why.contains(name) && why.contains(rule), "{text}: {why}");
+        }
+    }
+
+    #[test]
     fn parts_and_prefixes_are_parsed() {
         let part = |text: &str| text.parse::<Part>().map(|part| part.to_string());
         for text in ["doc", "crm/doc", "c", "doc#viewer"] {
@@ -177,9 +211,13 @@ mod tests {
         for text in ["", "crm/", "#viewer", "doc#", "a b"] {
             assert!(part(text).is_err(), "{text}");
         }
-        let prefix: PrefixOf = "doc:a:b".parse().unwrap();
-        assert_eq!((&*prefix.kind, &*prefix.prefix), ("doc", "a:b"));
-        for text in ["", "doc", "doc:", ":a"] {
+        assert_eq!(parse_type("crm/doc").as_deref(), Ok("crm/doc"));
+        for text in ["", "crm/", "doc:a", "doc#viewer", "a b"] {
+            assert!(parse_type(text).is_err(), "{text:?}");
+        }
+        let prefix: PrefixOf = "doc:a/b".parse().unwrap();
+        assert_eq!((&*prefix.kind, &*prefix.prefix), ("doc", "a/b"));
+        for text in ["", "doc", "doc:", ":a", "doc:%", "doc:a:b", "a doc:a"] {
             assert!(text.parse::<PrefixOf>().is_err(), "{text}");
         }
     }

@@ -1,6 +1,7 @@
 //! `spice-map`: a stream with other names, without some of its parts, or with redacted ids.
 //!
 //! [`flags`] are what the command line asks for, [`plan`] is what that means for names, header and schema,
+//! [`names`] whether the input has what they name,
 //! [`schema`] changes a schema, [`mapper`] a relationship, [`redact`] an id, and [`stream`] reads and writes.
 //! What comes out is sealed again, after the input has proved to be complete.
 
@@ -8,6 +9,7 @@
 
 mod flags;
 mod mapper;
+mod names;
 mod plan;
 mod redact;
 mod schema;
@@ -23,7 +25,7 @@ use spice_cli::log::LogArgs;
 use spice_cli::progress::Progress;
 use spice_cli::{CommandError, Exit, Program, Shutdown, Stdout, stdio};
 
-use crate::flags::{Part, PrefixOf, Rename};
+use crate::flags::{Part, PrefixOf, Rename, parse_type};
 use crate::plan::Plan;
 
 /// Change names, drop parts and redact ids of a stream, in its schema and its relationships.
@@ -47,7 +49,7 @@ pub struct Map {
     #[arg(long, requires = "drop")]
     drop_references: bool,
     /// Keep only relationships of resources of these types. The schema keeps what they refer to.
-    #[arg(long, value_name = "TYPE,...", value_delimiter = ',')]
+    #[arg(long, value_name = "TYPE,...", value_delimiter = ',', value_parser = parse_type)]
     only_type: Vec<String>,
     /// Keep only relationships of resources of this type whose id begins like this. May be given several
     /// times, and beside --only-type for other types.
@@ -55,7 +57,7 @@ pub struct Map {
     only_resource_prefix: Vec<PrefixOf>,
     /// Replace the ids of this type, of resources and of subjects, by a keyed hash: equal ids remain
     /// equal. May be given several times.
-    #[arg(long, value_name = "TYPE", requires = "key_file")]
+    #[arg(long, value_name = "TYPE", requires = "key_file", value_parser = parse_type)]
     redact: Vec<String>,
     /// The key of --redact: a file of at least 16 bytes that only you can read.
     #[arg(long, value_name = "FILE", requires = "redact")]

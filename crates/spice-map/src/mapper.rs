@@ -10,8 +10,9 @@ use spice_cli::{CommandError, Exit};
 use spice_record::record::{APPLIED_KEY, Transaction};
 use spice_record::relationship::{StructJson, Update};
 
+use crate::names::Unseen;
 use crate::plan::Plan;
-use crate::schema::{MappedSchema, Unknown};
+use crate::schema::{CLASH, MappedSchema, Unknown};
 
 /// The most that names may take: each is kept. A schema of 4 MiB has fewer.
 const MAX_NAME_BYTES: usize = 8 << 20;
@@ -21,12 +22,14 @@ const NAME_BYTES: usize = 100;
 const ELLIPSIS: &str = "...";
 
 /// What was done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) read: u64,
     pub(crate) dropped: u64,
     /// With a caveat context, which was not redacted.
     pub(crate) with_context: u64,
+    /// What the flags name and a stream of changes never had.
+    pub(crate) unseen: Option<String>,
 }
 
 impl Counts {
@@ -44,6 +47,9 @@ impl Counts {
                 self.with_context
             );
         }
+        if let Some(unseen) = &self.unseen {
+            tracing::warn!("no schema and no relationship of the stream has {unseen}");
+        }
     }
 }
 
@@ -54,6 +60,8 @@ pub(crate) struct Mapper {
     /// The old names, by the new ones.
     taken: HashMap<String, String>,
     name_bytes: usize,
+    /// What the flags name, where no schema shows that the stream has it.
+    unseen: Unseen,
     pub(crate) counts: Counts,
 }
 
@@ -74,11 +82,12 @@ struct Member {
 impl Mapper {
     pub(crate) fn new(plan: Plan) -> Self {
         Self {
-            plan,
             schema: MappedSchema::default(),
             objects: HashMap::new(),
             taken: HashMap::new(),
             name_bytes: 0,
+            unseen: Unseen::of(plan.names.clone()),
+            plan,
             counts: Counts::default(),
         }
     }
@@ -97,11 +106,17 @@ impl Mapper {
         if let Some(new) = self.not_redacted(&schema) {
             tracing::warn!("the schema now has {new}: ids of that are not redacted");
         }
+        self.unseen.retain_missing(&schema.missing);
         self.schema = schema;
         self.objects.clear();
         self.taken.clear();
         self.name_bytes = 0;
         Ok(std::mem::take(&mut self.schema.text))
+    }
+
+    /// What the flags name and neither a schema nor a relationship had, in words.
+    pub(crate) fn unseen(&self) -> Option<String> {
+        self.unseen.shown()
     }
 
     /// The definitions that a later schema brings, which no flag can have named.
@@ -140,10 +155,10 @@ impl Mapper {
             ));
         };
         let caveat = relationship.optional_caveat.as_mut();
-        self.learn(&resource.object_type, &relationship.relation)?;
-        self.learn(&subject.object_type, subject_relation)?;
+        self.learn(&resource.object_type, Some(&relationship.relation))?;
+        self.learn(&subject.object_type, Some(subject_relation))?;
         if let Some(caveat) = &caveat {
-            self.learn(&caveat.caveat_name, "")?;
+            self.learn(&caveat.caveat_name, None)?;
         }
         let of = |name: &str| self.objects.get(name);
         let is_chosen = self.plan.only.as_ref().is_none_or(|only| {
@@ -224,9 +239,10 @@ impl Mapper {
         Ok(())
     }
 
-    /// Finds out what a name becomes, and that no other one becomes that.
-    fn learn(&mut self, object: &str, member: &str) -> Result<(), CommandError> {
-        let member = if member == ELLIPSIS { "" } else { member };
+    /// Finds out what a name becomes, and that no other one becomes that. A caveat has no member.
+    fn learn(&mut self, object: &str, member: Option<&str>) -> Result<(), CommandError> {
+        let is_type = member.is_some();
+        let member = member.filter(|name| *name != ELLIPSIS).unwrap_or_default();
         let is_known = |found: &Object| member.is_empty() || found.members.contains_key(member);
         if self.objects.get(object).is_some_and(is_known) {
             return Ok(());
@@ -249,12 +265,14 @@ impl Mapper {
                 taken: HashMap::new(),
             };
             self.objects.insert(object.to_owned(), found);
+            self.unseen.object(object, is_type);
         }
         if let Some(found) = self.objects.get_mut(object)
             && !member.is_empty()
         {
             let new = plan.renames.of_member(object, member).to_owned();
             unique(&mut found.taken, &new, member)?;
+            self.unseen.member(object, member);
             let key = (object.to_owned(), member.to_owned());
             let is_dropped = plan.removal.members.contains(&key) || self.schema.lost.contains(&key);
             found
@@ -284,7 +302,8 @@ fn unique(taken: &mut HashMap<String, String>, new: &str, old: &str) -> Result<(
             Exit::BadData,
             format!("--rename: the stream has {other} and {old}, which would both be called {new}"),
         )
-        .hint("the output is not complete: discard it")),
+        .hint(CLASH)
+        .also("the output is not complete: discard it")),
         _ => Ok(()),
     }
 }

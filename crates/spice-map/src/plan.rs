@@ -11,6 +11,7 @@ use spice_schema::{Removal, Renames};
 
 use crate::Map;
 use crate::flags::{Part, Rename};
+use crate::names::{Name, Named};
 use crate::redact::Redactor;
 
 /// How a chosen type begins in a mapping.
@@ -22,6 +23,8 @@ pub(crate) struct Plan {
     pub(crate) removal: Removal,
     pub(crate) only: Option<Only>,
     pub(crate) redaction: Option<Redaction>,
+    /// What the flags name, each once for each flag.
+    pub(crate) names: BTreeSet<Named>,
     /// Each change, for the header.
     mapping: Vec<String>,
 }
@@ -61,6 +64,7 @@ impl Plan {
         let mut plan = Self {
             renames: renames(&args.rename)?,
             redaction: redaction(args)?,
+            names: names(args),
             mapping: Vec::new(),
             removal,
             only,
@@ -216,6 +220,35 @@ impl Plan {
 /// How a mapping lists a prefix that is not to be shown.
 fn redacted_prefix(redactor: &Redactor, kind: &str, prefix: &str) -> String {
     format!("{ONLY}{kind}, prefix {}", redactor.id(kind, prefix))
+}
+
+/// What the flags say that the input has.
+fn names(args: &Map) -> BTreeSet<Named> {
+    let renames = args.rename.iter().map(|rename| {
+        let name = match rename {
+            Rename::Prefix { from, .. } => Name::Prefix(from.clone()),
+            Rename::Object { from, .. } => Name::Object(from.clone()),
+            Rename::Member {
+                definition, from, ..
+            } => Name::Member(definition.clone(), from.clone()),
+        };
+        Named::new("--rename", name)
+    });
+    let drops = args.drop.iter().map(|part| {
+        let name = match part {
+            Part::Object(name) => Name::Object(name.clone()),
+            Part::Member(definition, member) => Name::Member(definition.clone(), member.clone()),
+        };
+        Named::new("--drop", name)
+    });
+    let of_type =
+        |flag: &'static str| move |name: &String| Named::new(flag, Name::Type(name.clone()));
+    let types = args.only_type.iter().map(of_type("--only-type"));
+    let prefixed = args.only_resource_prefix.iter().map(|only| &only.kind);
+    let prefixed = prefixed.map(of_type("--only-resource-prefix"));
+    let redacted = args.redact.iter().map(of_type("--redact"));
+    let all = renames.chain(drops).chain(types).chain(prefixed);
+    all.chain(redacted).collect()
 }
 
 fn renames(flags: &[Rename]) -> Result<Renames, CommandError> {

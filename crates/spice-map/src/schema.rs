@@ -1,19 +1,26 @@
 //! A schema with other names and without what is dropped or not needed.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use spice_cli::display::few;
 use spice_cli::{CommandError, Exit};
 use spice_record::record::MAX_SCHEMA_BYTES;
-use spice_schema::{Refused, Schema, SyntaxError};
+use spice_schema::{Refused, Remedy, Schema, SyntaxError};
 
-use crate::plan::{Only, Plan};
+use crate::names::{Name, Named};
+use crate::plan::Plan;
 use crate::redact::Parameters;
+
+/// What to do about two names that would become one.
+pub(crate) const CLASH: &str =
+    "give one of the two another new name with --rename OLD=NEW, or leave one out with --drop";
 
 /// What a schema became.
 #[derive(Debug, Default)]
 pub(crate) struct MappedSchema {
     pub(crate) text: String,
+    /// What the flags name and it does not have.
+    pub(crate) missing: BTreeSet<Named>,
     /// Those before the change, by their old names.
     pub(crate) definitions: BTreeSet<String>,
     /// Relations that were removed because they have no types any more, each with its definition, by their
@@ -45,13 +52,13 @@ impl Plan {
         unknown: Unknown,
     ) -> Result<MappedSchema, CommandError> {
         let schema = Schema::parse(text).map_err(|error| not_understood(&error))?;
-        self.check_names(&schema, unknown)?;
+        let missing = self.check_names(&schema, unknown)?;
         let mut lost = BTreeSet::new();
         // Without the parts that are not kept.
         let mut rest = None;
         if !self.removal.is_empty() {
             let removed = schema.without(&self.removal);
-            let removed = removed.map_err(|refused| self.cannot_drop(&refused))?;
+            let removed = removed.map_err(|refused| self.cannot_drop(&schema, &refused))?;
             lost = removed.lost;
             rest = Some(Schema::parse(removed.text).map_err(|error| not_understood(&error))?);
         }
@@ -70,7 +77,7 @@ impl Plan {
         } else {
             rest.rename(&self.renames).map_err(|refused| {
                 let refused = self.in_original(&schema, refused);
-                CommandError::usage(format!("--rename: {refused}"))
+                cannot_rename(&refused)
             })?
         };
         if text.len() > MAX_SCHEMA_BYTES {
@@ -87,20 +94,35 @@ impl Plan {
         let definitions = definitions.map(|found| found.name.text.clone());
         Ok(MappedSchema {
             text,
+            missing,
             definitions: definitions.collect(),
             lost,
             parameters: caveats.collect(),
         })
     }
 
-    fn cannot_drop(&self, refused: &Refused) -> CommandError {
+    fn cannot_drop(&self, schema: &Schema, refused: &Refused) -> CommandError {
         let failure = CommandError::usage(format!("--drop: {refused}"));
-        match self.removal.references {
+        let Some(more) = schema.removable(&self.removal) else {
+            return failure;
+        };
+        let members = more.members.difference(&self.removal.members);
+        let members = members.map(|(definition, member)| format!("--drop {definition}#{member}"));
+        let parts: Vec<String> = members.collect();
+        let references = more.references && !self.removal.references;
+        let failure = match parts.is_empty() {
             true => failure,
-            false => failure.hint(
+            false => failure.also(format!(
+                "leave out what refers to it as well: {}",
+                parts.join(" ")
+            )),
+        };
+        match references {
+            true => failure.also(
                 "--drop-references removes it from the types of relations; relationships that need it are \
                  left out",
             ),
+            false => failure,
         }
     }
 
@@ -121,34 +143,91 @@ impl Plan {
         }
     }
 
-    fn check_names(&self, schema: &Schema, unknown: Unknown) -> Result<(), CommandError> {
-        let has = |name: &String| schema.definition(name).is_some();
+    /// What the flags name and a schema does not have.
+    ///
+    /// # Errors
+    ///
+    /// Exit 65 where the schema contradicts itself.
+    pub(crate) fn missing(&self, schema: &Schema) -> Result<BTreeSet<Named>, CommandError> {
         let forbidden = |refused: Refused| {
             CommandError::new(Exit::BadData, format!("the stream's schema: {refused}"))
         };
-        let types = self.only.iter().flat_map(Only::types);
-        let redacted = self
-            .redaction
-            .iter()
-            .flat_map(|found| found.types.iter().cloned());
-        let definitions = types.chain(redacted).filter(|name| !has(name));
-        let mut missing: Vec<String> = definitions.collect();
-        missing.extend(self.renames.unknown(schema).map_err(forbidden)?);
-        missing.extend(self.removal.unknown(schema).map_err(forbidden)?);
+        let renamed = self.renames.unknown(schema).map_err(forbidden)?;
+        let removed = self.removal.unknown(schema).map_err(forbidden)?;
+        let unknown: HashSet<String> = renamed.into_iter().chain(removed).collect();
+        let is_missing = |named: &&Named| match &named.name {
+            Name::Type(name) => schema.definition(name).is_none(),
+            Name::Object(name) | Name::Prefix(name) => unknown.contains(name),
+            Name::Member(definition, member) => unknown.contains(&format!("{definition}#{member}")),
+        };
+        Ok(self.names.iter().filter(is_missing).cloned().collect())
+    }
+
+    fn check_names(
+        &self,
+        schema: &Schema,
+        unknown: Unknown,
+    ) -> Result<BTreeSet<Named>, CommandError> {
+        let missing = self.missing(schema)?;
         if missing.is_empty() || unknown == Unknown::Ignore {
-            return Ok(());
+            return Ok(missing);
         }
-        missing.sort();
-        missing.dedup();
-        let named = few(missing.into_iter());
+        let named = few(missing.iter().map(Named::to_string));
         let message = format!("the stream's schema does not have {named}");
         if unknown == Unknown::Refuse {
-            return Err(CommandError::usage(message)
-                .hint("names are those of the input; jq -r .header.schema prints its schema"));
+            return Err(CommandError::usage(message).hint(known(schema, &missing)));
         }
         tracing::warn!("{message}");
-        Ok(())
+        Ok(missing)
     }
+}
+
+/// What a schema has instead of what it does not have.
+fn known(schema: &Schema, missing: &BTreeSet<Named>) -> String {
+    let list = |what: &str, names: Vec<&str>| match names.is_empty() {
+        true => format!("no {what}"),
+        false => format!("{what} {}", names.join(", ")),
+    };
+    let mut owners: BTreeSet<&str> = BTreeSet::new();
+    let (mut has_types, mut has_caveats) = (false, false);
+    for named in missing {
+        match &named.name {
+            Name::Member(definition, _) if schema.definition(definition).is_some() => {
+                owners.insert(definition);
+            }
+            Name::Type(_) | Name::Member(..) => has_types = true,
+            Name::Object(_) | Name::Prefix(_) => (has_types, has_caveats) = (true, true),
+        }
+    }
+    let mut parts = Vec::new();
+    if has_types {
+        let names = schema.definitions().iter();
+        let names = names.map(|found| found.name.text.as_str());
+        parts.push(list("definitions", names.collect()));
+    }
+    if has_caveats && !schema.caveats().is_empty() {
+        let names = schema.caveats().iter();
+        let names = names.map(|found| found.name.text.as_str());
+        parts.push(list("caveats", names.collect()));
+    }
+    for owner in owners {
+        let names = schema.members(owner).unwrap_or_default();
+        parts.push(list(&format!("in {owner}"), names));
+    }
+    format!("names are those of the input; it has: {}", parts.join("; "))
+}
+
+fn cannot_rename(refused: &Refused) -> CommandError {
+    let mut failure = CommandError::usage(format!("--rename: {refused}"));
+    let remedies = refused.problems.iter().map(|problem| &problem.remedy);
+    for remedy in remedies.collect::<BTreeSet<_>>() {
+        failure = match remedy {
+            Remedy::Rule(rule) => failure.also(*rule),
+            Remedy::OtherName => failure.also(CLASH),
+            Remedy::Remove { .. } | Remedy::Unknown => failure,
+        };
+    }
+    failure
 }
 
 fn not_understood(error: &SyntaxError) -> CommandError {

@@ -81,8 +81,13 @@ fn schema(mapper: &mut Mapper, header: &Header) -> Result<Option<String>, Comman
         _ => Unknown::Warn,
     };
     let Some(text) = &header.schema else {
-        if header.stream != StreamKind::Updates || mapper.plan().redaction.is_some() {
-            tracing::warn!("the stream has no schema: whether it has these names is not checked");
+        match header.stream {
+            StreamKind::Snapshot | StreamKind::Updates => {
+                tracing::info!("the stream has no schema: names are checked at its end");
+            }
+            _ => tracing::warn!(
+                "the stream has no schema: whether it has these names is not checked"
+            ),
         }
         return Ok(None);
     };
@@ -121,6 +126,7 @@ impl Job<'_> {
                 written.map_err(|error| self.unwritable(&error))?;
             }
         }
+        self.check_names()?;
         let finished = writer.finish_at(reader.precision().unwrap_or(precision));
         finished.map_err(|error| self.unwritable(&error))?;
         Ok(self.mapper.counts)
@@ -169,6 +175,7 @@ impl Job<'_> {
                 "a trailer without an end reason",
             ));
         };
+        self.mapper.counts.unseen = self.mapper.unseen();
         let finished = writer.finish(end_reason);
         finished.map_err(|error| self.unwritable(&error))?;
         Ok(self.mapper.counts)
@@ -197,9 +204,25 @@ impl Job<'_> {
                 written.map_err(|error| self.unwritable(&error))?;
             }
         }
+        self.check_names()?;
         let finished = writer.finish();
         finished.map_err(|error| self.unwritable(&error))?;
         Ok(self.mapper.counts)
+    }
+
+    /// Of a stream that holds all that it will ever hold: a name that never came is misspelled, and what it
+    /// was to redact or leave out may have been written.
+    fn check_names(&self) -> Result<(), CommandError> {
+        match self.mapper.unseen() {
+            // Nothing was written either.
+            _ if self.mapper.counts.read == 0 => Ok(()),
+            Some(unseen) => Err(CommandError::usage(format!(
+                "no schema and no relationship of the stream has {unseen}"
+            ))
+            .hint("the output is not complete: discard it; names are those of the input")
+            .also("a name that is right, and only does not occur here, can be left out")),
+            None => Ok(()),
+        }
     }
 
     /// A line that cannot be written may be quoted in its error, ids included.

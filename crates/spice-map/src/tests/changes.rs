@@ -226,6 +226,36 @@ fn updates_are_mapped_without_a_schema() {
 }
 
 #[test]
+fn updates_without_a_name_of_the_flags_are_refused() {
+    let writer = UpdateWriter::create(Vec::new(), header(StreamKind::Updates, ""));
+    let mut writer = writer.unwrap();
+    let touched = update(Operation::Touch, "crm/doc:a#viewer@crm/user:ann");
+    writer.write(touched).unwrap();
+    let input = String::from_utf8(writer.finish().unwrap()).unwrap();
+    let flags = ["--redact", "crm/usre", "--key-file", "KEY"];
+    assert_refused(&flags, &input, Exit::Usage, "\"crm/usre\" (--redact)");
+}
+
+#[test]
+fn name_that_changes_never_had_is_reported_at_their_end() {
+    let unseen = |schema: &str, name: &str| {
+        let input = changes(schema, sample(), Some(StreamEnd::Until));
+        map(&["--drop", name, "--drop-references"], &input)
+            .unwrap()
+            .1
+            .unseen
+    };
+    let named = |name: &str| Some(format!("\"{name}\" (--drop)"));
+    for schema in ["", SCHEMA] {
+        assert_eq!(unseen(schema, "crm/usr"), named("crm/usr"));
+        assert_eq!(unseen(schema, "crm/doc#seen"), named("crm/doc#seen"));
+        // A later schema brings it.
+        assert_eq!(unseen(schema, "crm/new"), None);
+        assert_eq!(unseen(schema, "crm/new#viewer"), None);
+    }
+}
+
+#[test]
 fn stream_of_checks_is_refused() {
     let header = serde_json::to_string(&Record::Header(Box::new(
         header(StreamKind::Checks, SCHEMA).sealed(),

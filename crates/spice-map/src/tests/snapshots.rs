@@ -209,7 +209,12 @@ fn what_collides_is_refused_before_anything_is_written() {
             &["--rename", "crm/user=user", "--rename", "crm/user=person"],
             "already gets another name",
         ),
-        (&["--rename", "crm/user=nil"], "accepts no such name"),
+        (
+            &["--rename", "crm/user=nil"],
+            "accepts no such name: nil is a keyword",
+        ),
+        (&["--rename", "crm/user=u"], "has 3 to 64 lower-case"),
+        (&["--rename", "crm/doc#view=viewer"], "another new name"),
     ] {
         assert_refused(flags, &stream(), Exit::Usage, part);
     }
@@ -244,9 +249,101 @@ fn names_that_the_schema_does_not_have_are_refused() {
             flags,
             &stream(),
             Exit::Usage,
-            "the stream's schema does not have",
+            "the stream's schema does not have \"",
         );
     }
+    let hints = [
+        (
+            &["--redact", "user", "--key-file", "KEY"][..],
+            "\"user\" (--redact) names are those of the input; it has: definitions crm/user, crm/team, \
+             crm/doc",
+        ),
+        (
+            &["--drop", "crm/at_home"],
+            "it has: definitions crm/user, crm/team, crm/doc; caveats crm/at_work",
+        ),
+        (
+            &["--drop", "crm/doc#seen"],
+            "it has: in crm/doc view, viewer",
+        ),
+    ];
+    for (flags, part) in hints {
+        assert_refused(flags, &stream(), Exit::Usage, part);
+    }
+}
+
+/// What an id of a type that is misspelled would be: in clear, behind a trailer that vouches for it.
+#[test]
+fn names_that_a_stream_without_a_schema_never_has_are_refused() {
+    let input = snapshot(
+        "",
+        &["doc:a#viewer@user:ann[named]", "group:b#member@user:bob"],
+    );
+    for (flags, name) in [
+        (
+            &["--redact", "usre", "--key-file", "KEY"][..],
+            "\"usre\" (--redact)",
+        ),
+        // A caveat has no ids.
+        (
+            &["--redact", "named", "--key-file", "KEY"],
+            "\"named\" (--redact)",
+        ),
+        (&["--drop", "usr"], "\"usr\" (--drop)"),
+        (&["--drop", "doc#member"], "\"doc#member\" (--drop)"),
+        (&["--only-type", "doc,docs"], "\"docs\" (--only-type)"),
+        (
+            &["--only-resource-prefix", "docs:a"],
+            "\"docs\" (--only-resource-prefix)",
+        ),
+        (&["--rename", "usr=person"], "\"usr\" (--rename)"),
+        (
+            &["--rename", "doc#reader=seer"],
+            "\"doc#reader\" (--rename)",
+        ),
+    ] {
+        let part = format!("no schema and no relationship of the stream has {name}");
+        assert_refused(flags, &input, Exit::Usage, &part);
+    }
+    for flags in [
+        &["--redact", "user", "--redact", "doc", "--key-file", "KEY"][..],
+        &["--drop", "named"],
+        &["--only-type", "user"],
+        &["--rename", "doc#viewer=reader", "--rename", "crm/=sales/"],
+    ] {
+        map(flags, &input).unwrap();
+    }
+    // Nothing is in it, and so nothing in clear.
+    map(&["--drop", "usr"], &snapshot("", &[])).unwrap();
+}
+
+#[test]
+fn hint_of_a_refused_drop_is_one_that_helps() {
+    let flags = ["--drop", "crm/doc#viewer"];
+    let hint = "leave out what refers to it as well: --drop crm/doc#view";
+    assert_refused(&flags, &stream(), Exit::Usage, hint);
+    let with_references = [&flags[..], &["--drop-references"]].concat();
+    assert_refused(&with_references, &stream(), Exit::Usage, hint);
+    map(
+        &[&flags[..], &["--drop", "crm/doc#view"]].concat(),
+        &stream(),
+    )
+    .unwrap();
+    let flags = ["--drop", "crm/at_work"];
+    assert_refused(
+        &flags,
+        &stream(),
+        Exit::Usage,
+        "--drop-references removes it",
+    );
+    map(&[&flags[..], &["--drop-references"]].concat(), &stream()).unwrap();
+    let flags = ["--drop", "crm/user", "--drop", "crm/team"];
+    let refused = map(&flags, &stream()).map(|_| ());
+    let hints = refused.unwrap_err().hint_text();
+    assert!(
+        hints.contains("--drop crm/doc#view") && hints.contains("--drop-references"),
+        "{hints}"
+    );
 }
 
 #[test]
@@ -270,6 +367,15 @@ fn flags_that_change_nothing_or_contradict_each_other_are_refused() {
         (&["--key-file", "KEY"], "--redact"),
         (&["--drop-references"], "--drop"),
         (&["--rename", "crm/user"], "OLD=NEW"),
+        (
+            &["--redact", "", "--key-file", "KEY"],
+            "the name of a definition",
+        ),
+        (&["--only-type", "crm/doc,"], "the name of a definition"),
+        (
+            &["--only-resource-prefix", "crm/doc:%"],
+            "an id has letters of ASCII",
+        ),
     ] {
         assert_refused(flags, &stream(), Exit::Usage, part);
     }
@@ -338,6 +444,12 @@ fn stream_without_a_schema_is_mapped_and_collisions_are_found_as_they_come() {
         &both,
         Exit::BadData,
         "crm/doc and sales/doc",
+    );
+    assert_refused(
+        &["--rename", "crm/=sales/"],
+        &both,
+        Exit::BadData,
+        "give one of the two another new name",
     );
     let relations = snapshot("", &["doc:a#viewer@user:ann", "doc:a#reader@user:ann"]);
     let flags = ["--rename", "doc#viewer=reader"];

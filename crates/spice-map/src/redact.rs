@@ -4,6 +4,7 @@
 //! the key nobody can find out whether a guess is right, so the key is what has to be kept secret.
 
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -17,6 +18,8 @@ use spice_schema::tree::ParameterType;
 
 /// A shorter key could be found by trying.
 const MIN_KEY_BYTES: usize = 16;
+/// Of 16 random bytes, or 16 random hexadecimal digits, fewer are distinct once in a million.
+const MIN_DISTINCT_BYTES: usize = 5;
 /// What of a hash is kept.
 const KEPT_BYTES: usize = 20;
 /// What of a hash names a key.
@@ -57,6 +60,10 @@ impl Redactor {
                 "is it the right file? The pseudonyms of a key cannot be made without it: put a new one into \
                  a file of another name",
             ));
+        }
+        if key.iter().collect::<HashSet<_>>().len() < MIN_DISTINCT_BYTES {
+            let guessable = refuse("its bytes are almost all the same: a key is random".to_owned());
+            return Err(guessable.hint("is it the right file?"));
         }
         Ok(Self::new(&key))
     }
@@ -210,9 +217,16 @@ mod tests {
             std::fs::set_permissions(&path, permissions).unwrap();
             Redactor::from_file(&path).map(|_| ())
         };
-        assert!(attempt(&[7; 16], 0o600).is_ok());
-        assert!(attempt(&[7; 16], 0o400).is_ok());
-        for (bytes, mode) in [(&[7; 15][..], 0o600), (&[7; 16], 0o640), (&[7; 16], 0o604)] {
+        const GOOD: &[u8; 16] = b"0123456789abcdef";
+        assert!(attempt(GOOD, 0o600).is_ok());
+        assert!(attempt(GOOD, 0o400).is_ok());
+        for (bytes, mode) in [
+            (&GOOD[..15], 0o600),
+            (GOOD, 0o640),
+            (GOOD, 0o604),
+            (&[7; 16], 0o600),
+            (b"\x07a\x07b\x07a\x07b\x07a\x07b\x07a\x07b", 0o600),
+        ] {
             let failure = attempt(bytes, mode).unwrap_err();
             assert_eq!(failure.exit, Exit::Usage, "{mode:o}");
             assert!(!failure.message().contains('\u{7}'), "{failure:?}");

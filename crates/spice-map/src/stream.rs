@@ -82,7 +82,7 @@ fn schema(mapper: &mut Mapper, header: &Header) -> Result<Option<String>, Comman
     };
     let Some(text) = &header.schema else {
         match header.stream {
-            StreamKind::Snapshot | StreamKind::Updates => {
+            StreamKind::Snapshot => {
                 tracing::info!("the stream has no schema: names are checked at its end");
             }
             _ => tracing::warn!(
@@ -204,7 +204,7 @@ impl Job<'_> {
                 written.map_err(|error| self.unwritable(&error))?;
             }
         }
-        self.check_names()?;
+        self.mapper.counts.unseen = self.mapper.unseen();
         let finished = writer.finish();
         finished.map_err(|error| self.unwritable(&error))?;
         Ok(self.mapper.counts)

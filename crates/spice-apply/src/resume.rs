@@ -7,7 +7,7 @@ use authzed::zedtoken;
 use spice_cli::{CommandError, lock};
 use spice_client::same_datastore::datastore_id;
 use spice_record::Header;
-use spice_record::record::{Position, SpoolOffset};
+use spice_record::record::{Filter, Position, SpoolOffset};
 use spice_spool::Spool;
 use spice_spool::position::PositionFile;
 
@@ -189,9 +189,15 @@ pub(crate) fn check_source(
     check_same(file, "source", position.source.as_ref(), source.as_ref())?;
     if position.filter != header.filter {
         return Err(CommandError::usage(format!(
-            "the position {} was reached with another --type or --resource-prefix than this stream's",
-            file.path().display()
-        )));
+            "the position {} was reached with the changes of {}, and not of {} as in this stream",
+            file.path().display(),
+            Filter::described(position.filter.as_ref()),
+            Filter::described(header.filter.as_ref())
+        ))
+        .hint(
+            "--type and --resource-prefix of spice-watch must stay what they were; for others begin a new copy, \
+             with another --position",
+        ));
     }
     if position.mapping != header.mapping {
         return Err(CommandError::usage(format!(

@@ -109,7 +109,7 @@ fn filter(
         return Ok(known);
     };
     if *phase != (Phase::Planned {}) && known.as_ref() != Some(&given) {
-        let planned = known.map_or("all resources".to_owned(), |known| known.to_string());
+        let planned = Filter::described(known.as_ref());
         return Err(CommandError::usage(format!(
             "the copy has begun, of {planned}, and not of {given}"
         ))

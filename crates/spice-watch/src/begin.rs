@@ -277,14 +277,10 @@ fn check_filter(spool: Option<&Filter>, asked: Option<&Filter>) -> Result<(), Co
     if spool == asked {
         return Ok(());
     }
-    let shown = |filter: Option<&Filter>| match filter {
-        Some(filter) => filter.to_string(),
-        None => "all resources".to_owned(),
-    };
     Err(CommandError::usage(format!(
         "the spool holds the changes of {}, and not of {}",
-        shown(spool),
-        shown(asked)
+        Filter::described(spool),
+        Filter::described(asked)
     ))
     .hint("--type and --resource-prefix must stay what they were; for others give another --spool"))
 }

@@ -153,12 +153,20 @@ fn a_position_of_another_server_filter_or_mapping_is_refused() {
         Some(Exit::Usage)
     );
     let filtered = Header {
-        filter: Some(Filter::default()),
+        filter: Some(Filter {
+            types: vec!["document".to_owned()],
+            resource_prefix: None,
+        }),
         ..stream_from(&token(9))
     };
-    assert_eq!(
-        exit(check_source(&file, &at(1), &filtered)),
-        Some(Exit::Usage)
+    let filter = check_source(&file, &at(1), &filtered).expect_err("another filter");
+    assert_eq!(filter.exit, Exit::Usage);
+    let message = "the position apply.position was reached with the changes of all resources, and not of \
+                   resources of type document as in this stream";
+    assert_eq!(filter.message(), message);
+    assert!(
+        filter.hint_text().contains("another --position"),
+        "{filter:?}"
     );
     let mapped = Header {
         mapping: vec!["rename crm/=sales/".to_owned()],

@@ -25,6 +25,12 @@ pub struct Filter {
 }
 
 impl Filter {
+    /// A filter in words, or what there is without one.
+    #[must_use]
+    pub fn described(filter: Option<&Self>) -> String {
+        filter.map_or_else(|| "all resources".to_owned(), ToString::to_string)
+    }
+
     /// Whether a relationship is one of these.
     #[must_use]
     pub fn matches(&self, relationship: &Relationship) -> bool {

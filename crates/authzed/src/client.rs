@@ -105,16 +105,9 @@ impl Client {
             Ok(Err(error)) if error.http_status().is_some() => return Err(error),
             Ok(Err(error)) => error,
             Err(_) => {
-                let proxy = self.target.connector.proxy();
-                let by =
-                    proxy.map_or_else(String::new, |proxy| format!(" through the proxy {proxy}"));
-                let message = format!("no answer{by} within {} seconds", FIRST_CONTACT.as_secs());
-                return Err(Error::new(
-                    Kind::Unreachable,
-                    "connect",
-                    &self.name(),
-                    message,
-                ));
+                let message = format!("no answer within {} seconds", FIRST_CONTACT.as_secs());
+                let error = Error::new(Kind::Unreachable, "connect", &self.name(), message);
+                return Err(self.target.with_proxy(error));
             }
         };
         Err(diagnose::explain(error, &self.target, deadline).await)
@@ -419,11 +412,11 @@ impl Client {
     }
 
     fn error(&self, rpc: &'static str, status: Status) -> Error {
-        Error::from_status(rpc, &self.target.name, status)
+        self.target.error(rpc, status)
     }
 
     pub(crate) fn deadline(&self, rpc: &'static str) -> Error {
-        Error::deadline(rpc, &self.target.name)
+        self.target.deadline(rpc)
     }
 
     pub(crate) fn malformed(&self, rpc: &'static str, what: &str) -> Error {

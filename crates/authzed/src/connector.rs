@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ const DEAD_AFTER: Duration = Duration::from_secs(30);
 pub(crate) struct Connector {
     socket: Socket,
     proxy: Option<Proxy>,
+    /// Whether the proxy has connected when it was asked last.
+    has_tunnel: Arc<AtomicBool>,
     tls: Option<tls::Connector>,
     #[cfg(feature = "testing")]
     pub(crate) in_memory: Option<crate::testing::OpenStream>,
@@ -40,6 +43,7 @@ impl Connector {
         Self {
             socket,
             proxy,
+            has_tunnel: Arc::default(),
             tls,
             #[cfg(feature = "testing")]
             in_memory: None,
@@ -49,6 +53,11 @@ impl Connector {
     /// The proxy through which it connects.
     pub(crate) fn proxy(&self) -> Option<&Proxy> {
         self.proxy.as_ref()
+    }
+
+    /// Whether the proxy has connected when it was asked last: what is silent then is behind it.
+    pub(crate) fn has_tunnel(&self) -> bool {
+        self.has_tunnel.load(Ordering::Relaxed)
     }
 
     /// Connects as configured.
@@ -75,9 +84,14 @@ impl Connector {
     pub(crate) async fn dial(&self, deadline: Instant) -> Result<Io, ConnectError> {
         match &self.proxy {
             None => dial(&self.socket, deadline).await,
-            Some(proxy) => dial_by(proxy, &self.socket, deadline)
-                .await
-                .map_err(|error| ConnectError::ByProxy(proxy.to_string(), Box::new(error))),
+            Some(proxy) => {
+                self.has_tunnel.store(false, Ordering::Relaxed);
+                let stream = dial_by(proxy, &self.socket, deadline)
+                    .await
+                    .map_err(|error| ConnectError::ByProxy(proxy.to_string(), Box::new(error)))?;
+                self.has_tunnel.store(true, Ordering::Relaxed);
+                Ok(stream)
+            }
         }
     }
 }

@@ -86,6 +86,24 @@ impl Target {
         self.endpoint
             .connect_with_connector_lazy(self.connector.clone())
     }
+
+    /// The error of a call that ended with `status`.
+    pub(crate) fn error(&self, rpc: &'static str, status: Status) -> Error {
+        self.with_proxy(Error::from_status(rpc, &self.name, status))
+    }
+
+    /// The error of a call that got no answer in time.
+    pub(crate) fn deadline(&self, rpc: &'static str) -> Error {
+        self.with_proxy(Error::deadline(rpc, &self.name))
+    }
+
+    /// The same error, which names the proxy where the connection failed there or behind it.
+    pub(crate) fn with_proxy(&self, error: Error) -> Error {
+        match self.connector.proxy() {
+            Some(proxy) => error.through(proxy, self.connector.has_tunnel()),
+            None => error,
+        }
+    }
 }
 
 /// The bytes that a server may send ahead on one stream. Measured with an export of 320,000

@@ -22,6 +22,9 @@ use std::sync::Arc;
 #[cfg(feature = "client")]
 use tonic::Code;
 
+#[cfg(feature = "client")]
+use crate::proxy::Proxy;
+
 pub use self::cause::Cause;
 pub use self::details::reason_of;
 #[cfg(feature = "client")]
@@ -300,6 +303,25 @@ impl Error {
     pub(crate) fn with_kind(mut self, kind: Kind) -> Self {
         self.0.kind = kind;
         self
+    }
+
+    /// The same error, which names the proxy through which the connection leads, unless it is known who
+    /// failed. `has_tunnel`: whether that proxy has connected.
+    pub(crate) fn through(mut self, proxy: &Proxy, has_tunnel: bool) -> Self {
+        let is_lost = matches!(
+            self.0.kind,
+            Kind::Unreachable | Kind::Unavailable | Kind::Deadline
+        );
+        // With a code somebody has answered.
+        if !is_lost || self.0.cause.is_some() || self.0.code.is_some() {
+            return self;
+        }
+        let (place, cause) = match has_tunnel {
+            true => ("through the proxy", Cause::BehindProxy),
+            false => ("the proxy", Cause::NoTunnel),
+        };
+        self.0.message = format!("{place} {proxy}: {}", self.0.message);
+        self.with_cause(Some(cause))
     }
 
     pub(crate) fn with_cause(mut self, cause: Option<Cause>) -> Self {

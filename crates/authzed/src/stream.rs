@@ -112,7 +112,7 @@ impl<T> ResponseStream<T> {
             if let Some((channel, opened)) = &self.channel {
                 channel.gave_no_answer(*opened);
             }
-            return Err(Error::deadline(self.rpc, &self.endpoint));
+            return Err(self.with_proxy(Error::deadline(self.rpc, &self.endpoint)));
         };
         if let Some(patience) = &mut self.patience {
             patience.left = match &message {
@@ -140,7 +140,15 @@ impl<T> ResponseStream<T> {
             }
         };
         self.state = State::Ended;
-        Poll::Ready(result.map_err(|status| Error::from_status(self.rpc, &self.endpoint, status)))
+        let error = |status| Error::from_status(self.rpc, &self.endpoint, status);
+        Poll::Ready(result.map_err(|status| self.with_proxy(error(status))))
+    }
+
+    fn with_proxy(&self, error: Error) -> Error {
+        match &self.channel {
+            Some((channel, _)) => channel.target().with_proxy(error),
+            None => error,
+        }
     }
 }
 

@@ -209,6 +209,7 @@ mod tests {
             let (error, _) = contact(answer, tls()).await;
             assert_eq!(error.kind(), Kind::Unreachable, "{error}");
             assert!(error.message().contains("the proxy 127.0.0.1:"), "{error}");
+            assert_eq!(error.cause(), Some(Cause::NoTunnel), "{error}");
         }
         let mut config = Config::new(SERVER);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -219,6 +220,44 @@ mod tests {
         assert_eq!(error.kind(), Kind::Unreachable);
         let expected = format!("the proxy {address}: cannot connect to {address}");
         assert_eq!(error.message(), expected);
+        assert_eq!(error.cause(), Some(Cause::NoTunnel));
+        config.proxy = Some(Proxy::parse("nosuch.invalid:1").unwrap());
+        let error = Client::connect(&config).await.unwrap_err();
+        assert!(
+            error.message().contains("the proxy nosuch.invalid:1: "),
+            "{error}"
+        );
+        assert_eq!(error.cause(), Some(Cause::NoTunnel));
+    }
+
+    #[tokio::test]
+    async fn silent_proxy_is_named_whichever_limit_ends_first() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut config = Config::new(SERVER);
+        config.security = Security::Plaintext;
+        config.proxy = Some(Proxy::parse(&address.to_string()).unwrap());
+        config.request_timeout = std::time::Duration::from_millis(50);
+        let unary = Client::connect(&config).await.unwrap_err();
+        let client = Client::new(&config).unwrap();
+        let request = crate::v1::ExportBulkRelationshipsRequest::default();
+        let stream = client.export(request).message().await.unwrap_err();
+        for error in [unary, stream] {
+            assert_eq!(error.kind(), Kind::Deadline, "{error}");
+            assert_eq!(error.cause(), Some(Cause::NoTunnel), "{error}");
+            let expected = format!("the proxy {address}: no answer in time");
+            assert_eq!(error.message(), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn proxy_with_nothing_behind_it_is_named() {
+        for security in [tls(), Security::Plaintext] {
+            let (error, _) = contact(b"HTTP/1.1 200 OK\r\n\r\n", security).await;
+            assert_eq!(error.cause(), Some(Cause::BehindProxy), "{error}");
+            let text = error.message();
+            assert!(text.contains("through the proxy 127.0.0.1:"), "{error}");
+        }
     }
 
     #[tokio::test]

@@ -31,8 +31,12 @@ pub enum Cause {
     ProxyWithoutServer,
     /// The configured proxy requires a user name and password, or others than it was given.
     ProxyCredentials,
-    /// The configured proxy is none, or makes no connections for its clients.
+    /// The configured proxy cannot be reached, does not answer, is none, or makes no connections for its
+    /// clients.
     NoTunnel,
+    /// The configured proxy has connected, and then the connection ended or there was no answer: it is the
+    /// proxy's fault, or the server's.
+    BehindProxy,
     /// The server uses fields of a newer API.
     NewerServer,
     /// A caveat's context, or a transaction's metadata, is nested deeper than a stream can hold.

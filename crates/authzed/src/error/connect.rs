@@ -57,7 +57,7 @@ impl ConnectError {
         if let Self::RefusedByProxy(status) = innermost {
             error.0.http_status = Some(status.as_u16());
         }
-        let error = error.with_cause(innermost.cause());
+        let error = error.with_cause(self.cause());
         match innermost {
             Self::Resolve(source)
             | Self::Dial(_, source)
@@ -102,6 +102,8 @@ impl ConnectError {
         match self {
             Self::Tls(error) => cause_of(error),
             Self::NotHttp2 => Some(Cause::NotGrpc),
+            // All else that fails before the proxy has connected is its fault.
+            Self::ByProxy(_, error) => error.cause().or(Some(Cause::NoTunnel)),
             Self::NotHttpProxy => Some(Cause::NoTunnel),
             Self::RefusedByProxy(status) => Some(match (status.as_u16(), self.kind()) {
                 (407, _) => Cause::ProxyCredentials,

@@ -57,8 +57,13 @@ fn of_cause(cause: Cause) -> &'static str {
              or in HTTPS_PROXY; proxy = \"none\" connects without it"
         }
         Cause::NoTunnel => {
-            "this takes an HTTP proxy that allows CONNECT to the server's port: see --proxy, HTTPS_PROXY and \
-             ALL_PROXY; --proxy none, or NO_PROXY with the server's name, connects without"
+            "this takes a running HTTP proxy that allows CONNECT to the server's port: see --proxy, HTTPS_PROXY \
+             and ALL_PROXY; --proxy none, or NO_PROXY with the server's name, connects without"
+        }
+        Cause::BehindProxy => {
+            "the proxy has connected, but nothing answers behind it: is --endpoint the server's gRPC address \
+             as the proxy sees it, and is the server running? --proxy none, or NO_PROXY with the server's name, \
+             connects without the proxy"
         }
         Cause::NewerServer => {
             "the server is newer than this program, which would drop the fields that it does not know: \
@@ -143,7 +148,7 @@ mod tests {
     use super::*;
     use crate::{CommandError, Exit};
 
-    const CAUSES: [Cause; 16] = [
+    const CAUSES: [Cause; 17] = [
         Cause::ServerWithoutTls,
         Cause::ServerWithTls,
         Cause::NotGrpc,
@@ -158,6 +163,7 @@ mod tests {
         Cause::ProxyWithoutServer,
         Cause::ProxyCredentials,
         Cause::NoTunnel,
+        Cause::BehindProxy,
         Cause::NewerServer,
         Cause::NestedTooDeep,
     ];

@@ -51,7 +51,8 @@ fn in_context(hint: &str, context: &str) -> String {
         "--proxy",
     ];
     let named = KEYS.iter().filter(|key| hint.contains(**key));
-    let text = named.fold(hint.to_owned(), |text, key| {
+    let assigned = hint.replace("--proxy none", "proxy = \"none\"");
+    let text = named.fold(assigned, |text, key| {
         let name = key.trim_start_matches('-');
         let name = name.split(' ').next().unwrap_or(name);
         text.replace(key, name)
@@ -98,6 +99,11 @@ mod tests {
             in_context(tls, "new"),
             "name its authority with certificate-path, or trust everyone with no-verify-ca (keys of [new] in \
              the contexts file)"
+        );
+        let proxy = "see --proxy and HTTPS_PROXY; --proxy none connects without";
+        assert_eq!(
+            in_context(proxy, "new"),
+            "see proxy and HTTPS_PROXY; proxy = \"none\" connects without (keys of [new] in the contexts file)"
         );
         let time = "raise --request-timeout and --timeout";
         assert_eq!(in_context(time, "new"), time);

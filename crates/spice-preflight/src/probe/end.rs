@@ -67,7 +67,11 @@ pub(crate) async fn look(
     let contact = timeout_at(look.deadline, connect::first_contact(connection)).await;
     let (client, read_schema) = match contact {
         Err(_) => {
-            facts.contact = Err(no_answer());
+            let mut failure = no_answer();
+            if let Some(proxy) = &connection.config().proxy {
+                failure.message = format!("through the proxy {proxy}: {}", failure.message);
+            }
+            facts.contact = Err(failure);
             return Ok(Seen { facts, probe: None });
         }
         Ok(contact) => match usable(contact?, connection) {

@@ -83,4 +83,8 @@ fn url_that_contradicts_a_flag_or_the_server_is_named() {
         "hint: is the server running",
     ];
     assert_says(&gone, 75, &words, "no socket");
+    let folder = crate::support::folder();
+    let file = run(head(&server, &format!("unix:{}", folder.path().display())));
+    let words = ["is no socket", "hint: --endpoint unix:/PATH"];
+    assert_says(&file, 2, &words, "a folder");
 }

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -138,7 +139,17 @@ async fn dial_unix(path: &Path, deadline: Instant) -> Result<UnixStream, Connect
     timeout_at(deadline, UnixStream::connect(path))
         .await
         .map_err(|_| ConnectError::TimedOut("connecting"))?
-        .map_err(|error| ConnectError::DialUnix(path.to_owned(), Arc::new(error)))
+        .map_err(|error| match is_other_file(path, &error) {
+            true => ConnectError::NotSocket(path.to_owned()),
+            false => ConnectError::DialUnix(path.to_owned(), Arc::new(error)),
+        })
+}
+
+/// Whether a connection was refused because there is a file of another type. The kernel gives the reason
+/// that it has for a socket on which nobody listens.
+fn is_other_file(path: &Path, error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::ConnectionRefused
+        && std::fs::metadata(path).is_ok_and(|found| !found.file_type().is_socket())
 }
 
 impl tower::Service<Uri> for Connector {

@@ -236,4 +236,27 @@ mod tests {
             "{text}"
         );
     }
+
+    #[tokio::test]
+    async fn file_that_is_no_socket_is_told_from_one_that_nobody_serves() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("it");
+        let mut config = Config::new(format!("unix:{}", path.display()));
+        config.security = Security::Plaintext;
+        std::fs::write(&path, "").unwrap();
+        let file = Client::connect(&config).await.unwrap_err();
+        assert_eq!(
+            (file.kind(), file.cause()),
+            (Kind::Config, Some(Cause::NotSocket)),
+            "{file}"
+        );
+        std::fs::remove_file(&path).unwrap();
+        drop(UnixListener::bind(&path).unwrap());
+        let unserved = Client::connect(&config).await.unwrap_err();
+        assert_eq!(
+            (unserved.kind(), unserved.cause()),
+            (Kind::Unreachable, None),
+            "{unserved}"
+        );
+    }
 }

@@ -37,6 +37,10 @@ pub enum Cause {
     /// The configured proxy has connected, and then the connection ended or there was no answer: it is the
     /// proxy's fault, or the server's.
     BehindProxy,
+    /// Who runs this may not open the server's Unix socket.
+    SocketDenied,
+    /// What the endpoint names is a file, and no Unix socket.
+    NotSocket,
     /// The server uses fields of a newer API.
     NewerServer,
     /// A caveat's context, or a transaction's metadata, is nested deeper than a stream can hold.

@@ -25,6 +25,8 @@ pub(crate) enum ConnectError {
     Dial(SocketAddr, #[source] Arc<io::Error>),
     #[error("cannot connect to the socket {}", .0.display())]
     DialUnix(PathBuf, #[source] Arc<io::Error>),
+    #[error("{} is no socket", .0.display())]
+    NotSocket(PathBuf),
     #[error("{0} took longer than {time} seconds", time = CONNECT_TIMEOUT.as_secs())]
     TimedOut(&'static str),
     #[error("TLS handshake failed")]
@@ -86,6 +88,8 @@ impl ConnectError {
                 _ => Kind::Other,
             },
             Self::NotHttpProxy => Kind::Other,
+            Self::NotSocket(_) => Kind::Config,
+            Self::DialUnix(_, error) if is_denied(error) => Kind::Denied,
             // Also seen of a server or a proxy that is being restarted.
             Self::TlsCut(_)
             | Self::Resolve(_)
@@ -102,6 +106,8 @@ impl ConnectError {
         match self {
             Self::Tls(error) => cause_of(error),
             Self::NotHttp2 => Some(Cause::NotGrpc),
+            Self::NotSocket(_) => Some(Cause::NotSocket),
+            Self::DialUnix(_, error) if is_denied(error) => Some(Cause::SocketDenied),
             // All else that fails before the proxy has connected is its fault.
             Self::ByProxy(_, error) => error.cause().or(Some(Cause::NoTunnel)),
             Self::NotHttpProxy => Some(Cause::NoTunnel),
@@ -114,6 +120,10 @@ impl ConnectError {
             _ => None,
         }
     }
+}
+
+fn is_denied(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
 }
 
 /// What a status means, with a space before it.

@@ -6,7 +6,7 @@ use tonic::{Code, Status};
 
 use super::classify::{clean, from_status, kind};
 use super::details::{ERROR_INFO_TYPE, limit, reason_of};
-use super::{ConnectError, Kind};
+use super::{Cause, ConnectError, Kind};
 use crate::generated::rpc;
 
 #[test]
@@ -357,6 +357,23 @@ fn a_refused_connection_is_unreachable_and_nothing_was_written() {
     assert_eq!(
         error.to_string(),
         "localhost:1: connect: cannot connect to 127.0.0.1:1: connection refused"
+    );
+}
+
+#[test]
+fn a_socket_that_may_not_be_opened_is_denied() {
+    let denied = || std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+    let connect = ConnectError::DialUnix("/run/db.sock".into(), Arc::new(denied()));
+    let error = connect.to_error(&Arc::from("unix:/run/db.sock"));
+    assert_eq!(
+        (error.kind(), error.cause()),
+        (Kind::Denied, Some(Cause::SocketDenied))
+    );
+    // A firewall's: the server may be reached when that has changed.
+    let connect = ConnectError::Dial(([127, 0, 0, 1], 1).into(), Arc::new(denied()));
+    assert_eq!(
+        connect.to_error(&Arc::from("a:1")).kind(),
+        Kind::Unreachable
     );
 }
 

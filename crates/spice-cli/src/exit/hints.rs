@@ -65,6 +65,14 @@ fn of_cause(cause: Cause) -> &'static str {
              as the proxy sees it, and is the server running? --proxy none, or NO_PROXY with the server's name, \
              connects without the proxy"
         }
+        Cause::SocketDenied => {
+            "who runs this must be able to write the socket and to enter its folders: namei -l PATH shows their \
+             modes and owners"
+        }
+        Cause::NotSocket => {
+            "--endpoint unix:/PATH takes the socket on which SpiceDB listens (--grpc-network unix, \
+             --grpc-addr /PATH)"
+        }
         Cause::NewerServer => {
             "the server is newer than this program, which would drop the fields that it does not know: \
              use a newer version, or --ignore-unknown-fields of spice-export and spice-watch to lose them"
@@ -148,7 +156,7 @@ mod tests {
     use super::*;
     use crate::{CommandError, Exit};
 
-    const CAUSES: [Cause; 17] = [
+    const CAUSES: [Cause; 19] = [
         Cause::ServerWithoutTls,
         Cause::ServerWithTls,
         Cause::NotGrpc,
@@ -164,6 +172,8 @@ mod tests {
         Cause::ProxyCredentials,
         Cause::NoTunnel,
         Cause::BehindProxy,
+        Cause::SocketDenied,
+        Cause::NotSocket,
         Cause::NewerServer,
         Cause::NestedTooDeep,
     ];

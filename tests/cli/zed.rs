@@ -67,6 +67,32 @@ fn contexts_of_zed_lead_to_their_servers() {
 }
 
 #[test]
+fn what_is_wrong_in_a_context_of_zed_is_named_with_it() {
+    let home = crate::support::folder();
+    let bad = |name: &str, endpoint: &str, token: &str, certificate: &str| json!({"Name": name, "Endpoint": endpoint, "APIToken": token, "CACert": certificate});
+    let encoded = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, "no PEM");
+    let contexts = [
+        bad("no token", "localhost:1", "", ""),
+        bad("two lines", "localhost:1", &format!("{WRONG}\n{WRONG}"), ""),
+        bad("no endpoint", "", WRONG, ""),
+        bad("no certificate", "localhost:1", WRONG, &encoded),
+    ];
+    write_contexts(home.path(), PASSWORD, &contexts);
+    for (name, word) in [
+        ("no token", "token: empty"),
+        ("two lines", "token: not a preshared key"),
+        ("no endpoint", "endpoint: "),
+        ("no certificate", "certificate: no certificate in it"),
+    ] {
+        let program = head().args(["--zed-context", name]);
+        let finished = run(program.env("HOME", home.path()));
+        let words = format!("--zed-context {name:?}: {word}");
+        assert_says(&finished, 2, &[&words], name);
+        assert!(!finished.stderr.contains(WRONG), "{}", finished.stderr);
+    }
+}
+
+#[test]
 fn context_of_zed_that_cannot_be_read_is_named() {
     let home = crate::support::folder();
     let ask = |name: &str| {
@@ -91,8 +117,15 @@ fn context_of_zed_that_cannot_be_read_is_named() {
     let words = ["ZED_KEYRING_PASSWORD is not set", "hint: read -rs"];
     assert_says(&without, 2, &words, "no password");
     let wrong = run(ask("a").env("ZED_KEYRING_PASSWORD", "another-password"));
-    assert_says(&wrong, 2, &["is not the password"], "wrong password");
+    let words = [
+        "is not the password",
+        "hint: give the one that zed asks for",
+    ];
+    assert_says(&wrong, 2, &words, "wrong password");
     assert!(!wrong.stderr.contains("another-password"));
+    write_contexts(home.path(), PASSWORD, &[]);
+    let words = ["holds no contexts of zed", "hint: zed context set"];
+    assert_says(&run(ask("a")), 2, &words, "no contexts");
     std::fs::remove_dir_all(home.path().join(".zed/keyring.jwt")).unwrap();
     let words = ["a keyring of the system", "--token-file"];
     assert_says(&run(ask("a")), 2, &words, "no file");

@@ -26,7 +26,8 @@ pub fn write_contexts(home: &Path, password: &str, contexts: &[Value]) {
     std::fs::create_dir_all(&folder).expect("a new folder");
     let text = encrypt(item.to_string().as_bytes(), password);
     std::fs::write(folder.join("zed secrets"), text).expect("a new file");
-    let config = json!({ "Version": "v1", "CurrentToken": contexts[0]["Name"] });
+    let current = contexts.first().map(|context| &context["Name"]);
+    let config = json!({ "Version": "v1", "CurrentToken": current });
     std::fs::write(home.join(".zed/config.json"), config.to_string()).expect("a new file");
 }
 

@@ -57,12 +57,21 @@ pub enum Security {
 pub struct TlsConfig {
     /// A PEM file, or a folder of such files, of the authorities to trust in place of the system's.
     pub ca_path: Option<PathBuf>,
-    /// More of them, as the text of a PEM file.
-    pub ca_pem: Option<Vec<u8>>,
+    /// More of them, in no file.
+    pub ca_pem: Option<Pem>,
     /// `false` accepts every certificate, so that anyone in between can read and change everything.
     pub verify: bool,
     /// The certificate to show when the server asks for one.
     pub identity: Option<Identity>,
+}
+
+/// Certificates as in a PEM file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pem {
+    /// Where they are from, for errors.
+    pub source: String,
+    /// The text.
+    pub text: Vec<u8>,
 }
 
 impl Default for TlsConfig {

@@ -54,7 +54,7 @@ mod tunnel;
 mod wire;
 
 pub use address::{ServerAddress, Socket};
-pub use config::{Config, Identity, Security, TlsConfig};
+pub use config::{Config, Identity, Pem, Security, TlsConfig};
 pub use datastore::{DatastoreKind, HeadObserver};
 pub use error::{Cause, Error, Kind, reason_of};
 pub use generated::{FILE_DESCRIPTOR_SET, rpc, v1};

@@ -126,15 +126,15 @@ fn authorities(
             trust(&file, certificates(&file)?)?;
         }
     }
-    let given = Path::new("the given PEM text");
-    if let Some(pem) = &config.ca_pem {
-        let found = CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>();
+    let given = config.ca_pem.as_ref().map(|pem| Path::new(&pem.source));
+    if let (Some(pem), Some(given)) = (&config.ca_pem, given) {
+        let found = CertificateDer::pem_slice_iter(&pem.text).collect::<Result<_, _>>();
         let found = found.map_err(|error| unusable(given, "certificates", &error))?;
         trust(given, found)?;
     }
     if trusted.is_empty() {
-        let source = config.ca_path.as_deref().unwrap_or(given).display();
-        return Err(format!("{source}: no certificate in it"));
+        let source = config.ca_path.as_deref().or(given).unwrap_or(Path::new(""));
+        return Err(format!("{}: no certificate in it", source.display()));
     }
     Ok((roots, trusted))
 }
@@ -282,6 +282,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::config::Pem;
     use crate::error::{Cause, cause_of};
 
     /// Made by `openssl req -x509`: signed with its own key, for spicedb.example, until 2126.
@@ -354,7 +355,10 @@ WmGhlSnFHZMCICJKcaGjPzeGgrK+Q7BxQ+gVvxDAjM1wAH3RWxJzKTVX\n\
         };
         let from_pem = |pem: &str| {
             let config = TlsConfig {
-                ca_pem: Some(pem.as_bytes().to_vec()),
+                ca_pem: Some(Pem {
+                    source: "the given text".to_owned(),
+                    text: pem.as_bytes().to_vec(),
+                }),
                 ..TlsConfig::default()
             };
             Connector::new(&config, "spicedb.example")
@@ -363,7 +367,13 @@ WmGhlSnFHZMCICJKcaGjPzeGgrK+Q7BxQ+gVvxDAjM1wAH3RWxJzKTVX\n\
         };
         from_pem(SELF_SIGNED).unwrap();
         let empty = from_pem("not a certificate").unwrap_err();
-        assert!(empty.ends_with(": no certificate in it"), "{empty}");
+        assert_eq!(empty, "the given text: no certificate in it");
+        let broken = "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n";
+        let broken = from_pem(broken).unwrap_err();
+        assert!(
+            broken.starts_with("the given text: cannot be read as certificates"),
+            "{broken}"
+        );
 
         let empty = connector(folder.path()).unwrap_err();
         assert!(empty.ends_with(": no certificate in it"), "{empty}");

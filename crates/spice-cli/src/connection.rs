@@ -8,7 +8,7 @@ use authzed::{Config, DatastoreKind, Proxy, Security, ServerAddress};
 
 use crate::error::CommandError;
 use crate::exit::Exit;
-use crate::settings::{self, Settings};
+use crate::settings::{self, Settings, Source};
 use crate::{VERSION, log, proxy, zed};
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -77,26 +77,29 @@ impl ConnectionArgs {
                 tracing::info!("{named} replaces the environment: ignoring {ignored}");
             }
         }
-        let fallback = match &self.context {
-            Some(name) => settings::read(name)?,
-            None if named.is_some() => Settings::default(),
-            None => settings::from_environment()?,
-        };
+        let mut sources = vec![(Source::Flags, self.settings.clone())];
+        match &self.context {
+            Some(name) => sources.push((Source::Context(name.clone()), settings::read(name)?)),
+            None if named.is_some() => {}
+            None => sources.push((Source::Environment, settings::from_environment()?)),
+        }
         // It comes last, whichever of them names it.
-        let zed_context = self.settings.zed_context.as_ref();
-        let fallback = match zed_context.or(fallback.zed_context.as_ref()) {
-            Some(name) => {
-                let zed = zed::read(name)?;
-                fallback.or(zed)
-            }
-            None => fallback,
-        };
-        self.resolve_with(fallback)
+        let zed_context = sources.iter().find_map(|(_, set)| set.zed_context.clone());
+        if let Some(name) = zed_context {
+            let zed = zed::read(&name)?;
+            sources.push((Source::ZedContext(name), zed));
+        }
+        self.resolve_with(&sources)
     }
 
-    /// Resolves the flags, and what they leave open from `fallback`.
-    fn resolve_with(&self, fallback: Settings) -> Result<Connection, CommandError> {
-        let settings = self.settings.clone().or(fallback);
+    /// Resolves these settings: what the first leave open comes from those after them.
+    fn resolve_with(&self, sources: &[(Source, Settings)]) -> Result<Connection, CommandError> {
+        let all = sources.iter().map(|(_, settings)| settings.clone());
+        let settings = all.reduce(Settings::or).unwrap_or_default();
+        let source_of = |is_set: fn(&Settings) -> bool| {
+            let source = sources.iter().find(|(_, settings)| is_set(settings));
+            source.map_or(&Source::Flags, |(source, _)| source)
+        };
         let Some(endpoint) = settings.endpoint.clone() else {
             return Err(CommandError::usage(
                 "no server given: --context NAME, or --endpoint HOST:PORT with --token-file FILE",
@@ -105,9 +108,17 @@ impl ConnectionArgs {
         if self.settings.token.is_some() {
             tracing::warn!("--token can be read by everybody on this machine: use --token-file");
         }
-        let address = ServerAddress::parse(&endpoint)
-            .map_err(|problem| CommandError::usage(format!("--endpoint: {problem}")).hint(FORMS))?;
-        let security = security::decide(&settings, &address)?;
+        let address = ServerAddress::parse(&endpoint).map_err(|problem| {
+            let name = source_of(|settings| settings.endpoint.is_some()).name("endpoint");
+            CommandError::usage(format!("{name}: {problem}")).hint(FORMS)
+        })?;
+        let security = security::decide(&settings, &address).map_err(|failure| {
+            // Its messages name flags, and nothing of zed has one.
+            match sources.last() {
+                Some((source @ Source::ZedContext(_), _)) => failure.context(source),
+                _ => failure,
+            }
+        })?;
         let proxy = proxy::choose(settings.proxy.as_ref(), &address.socket, settings::variable)?;
         if self.settings.proxy.is_some() && proxy.as_ref().is_some_and(Proxy::has_credentials) {
             tracing::warn!(
@@ -115,7 +126,7 @@ impl ConnectionArgs {
                  HTTPS_PROXY"
             );
         }
-        let token = settings::token(&settings)?;
+        let token = settings::token(&settings, source_of(Settings::has_token))?;
         if matches!(security, Security::Plaintext) && token.is_some() && !address.socket.is_local()
         {
             tracing::warn!(
@@ -194,7 +205,10 @@ mod tests {
 
     fn resolve(flags: &[&str], fallback: Settings) -> Result<Connection, CommandError> {
         let flags = Flags::parse_from(["test"].iter().chain(flags));
-        flags.connection.resolve_with(fallback)
+        let connection = flags.connection;
+        let own = connection.settings.clone();
+        let context = Source::Context("it".to_owned());
+        connection.resolve_with(&[(Source::Flags, own), (context, fallback)])
     }
 
     fn plain(flags: &[&str]) -> Result<Connection, CommandError> {
@@ -240,6 +254,66 @@ mod tests {
             );
             assert!(failure.hint_text().contains("https://host"), "{failure:?}");
         }
+    }
+
+    #[test]
+    fn setting_that_is_wrong_is_named_where_it_is() {
+        let connection = Flags::parse_from(["test"]).connection;
+        let set = |endpoint: &str, token: &str| Settings {
+            endpoint: Some(endpoint.to_owned()),
+            token: Some(token.into()),
+            ..Settings::default()
+        };
+        for (source, name) in [
+            (Source::Flags, "--"),
+            (Source::Environment, "SPICE_"),
+            (Source::Context("old".to_owned()), "--context old: "),
+            (
+                Source::ZedContext("prod".to_owned()),
+                "--zed-context \"prod\": ",
+            ),
+        ] {
+            let token = match source {
+                Source::Environment => "TOKEN",
+                _ => "token",
+            };
+            for (settings, key) in [
+                (
+                    set("", "hunter2"),
+                    token
+                        .replace("token", "endpoint")
+                        .replace("TOKEN", "ENDPOINT"),
+                ),
+                (set("localhost:1", ""), token.to_owned()),
+                (set("localhost:1", "hunter2\nhunter3"), token.to_owned()),
+            ] {
+                let empty = (Source::Flags, Settings::default());
+                let sources = [empty, (source.clone(), settings)];
+                let failure = connection.resolve_with(&sources).unwrap_err();
+                assert_eq!(failure.exit, Exit::Usage);
+                let expected = format!("{name}{key}: ");
+                assert!(failure.message().starts_with(&expected), "{failure:?}");
+                assert!(!format!("{failure:?}").contains("hunter"), "{failure:?}");
+            }
+        }
+        // What comes before it is not its fault.
+        let zed = (Source::ZedContext("prod".to_owned()), set("", "a b"));
+        let own = (Source::Flags, set("localhost:1", "key"));
+        connection.resolve_with(&[own, zed]).unwrap();
+    }
+
+    #[test]
+    fn contradiction_in_a_context_of_zed_names_it() {
+        let connection = Flags::parse_from(["test"]).connection;
+        let zed = Settings {
+            endpoint: Some("https://db.example".to_owned()),
+            insecure: true,
+            ..Settings::default()
+        };
+        let sources = [(Source::ZedContext("prod".to_owned()), zed)];
+        let failure = connection.resolve_with(&sources).unwrap_err();
+        let start = "--zed-context \"prod\": --insecure means no TLS";
+        assert!(failure.message().starts_with(start), "{failure:?}");
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! Where a connection's settings come from: flags, the contexts file, the environment.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use authzed::DatastoreKind;
+use authzed::{DatastoreKind, Pem};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Deserializer};
 
@@ -48,7 +49,7 @@ pub struct Settings {
     /// The authorities in a context of zed, as PEM.
     #[arg(skip)]
     #[serde(skip)]
-    pub certificate_pem: Option<Vec<u8>>,
+    pub certificate_pem: Option<Pem>,
     /// Do not verify the server's certificate.
     #[arg(long)]
     pub no_verify_ca: bool,
@@ -82,6 +83,37 @@ pub struct Settings {
     pub datastore: Option<DatastoreKind>,
 }
 
+/// One of the places that settings come from.
+#[derive(Clone, Debug)]
+pub(crate) enum Source {
+    Flags,
+    Environment,
+    Context(String),
+    ZedContext(String),
+}
+
+impl Source {
+    /// A setting there, by the name of its flag: the beginning of a message about it.
+    pub(crate) fn name(&self, key: &str) -> String {
+        match self {
+            Self::Flags => format!("--{key}"),
+            Self::Environment => format!("SPICE_{}", key.replace('-', "_").to_uppercase()),
+            Self::Context(_) | Self::ZedContext(_) => format!("{self}: {key}"),
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flags => f.write_str("the flags"),
+            Self::Environment => f.write_str("the environment"),
+            Self::Context(name) => write!(f, "--context {name}"),
+            Self::ZedContext(name) => write!(f, "--zed-context {name:?}"),
+        }
+    }
+}
+
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     let text = String::deserialize(deserializer)?;
     parse_timeout(&text)
@@ -95,13 +127,16 @@ fn kind<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<DatastoreKi
 }
 
 impl Settings {
+    /// Whether they name a token, or where it is.
+    pub(crate) fn has_token(&self) -> bool {
+        self.token.is_some() || self.token_file.is_some() || self.token_command.is_some()
+    }
+
     /// These settings, and what they leave open from `other`.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         // The three sources of a token are one setting: a flag must not be mixed with a file's.
-        let own_token =
-            self.token.is_some() || self.token_file.is_some() || self.token_command.is_some();
-        let (token, token_file, token_command) = if own_token {
+        let (token, token_file, token_command) = if self.has_token() {
             (self.token, self.token_file, self.token_command)
         } else {
             (other.token, other.token_file, other.token_command)
@@ -383,15 +418,21 @@ pub(crate) fn read_text(file: &File) -> io::Result<String> {
 }
 
 /// Gets the token from where the settings say it is. `None` where they say nothing. Waits for a file that is
-/// a pipe, and for a command.
+/// a pipe, and for a command. `source` is where a token is from that is in no file and
+/// no command's.
 ///
 /// # Errors
 ///
 /// Exit 2 where the file cannot be read or the command fails, or what they give is not a token.
-pub fn token(settings: &Settings) -> Result<Option<SecretString>, CommandError> {
+pub(crate) fn token(
+    settings: &Settings,
+    source: &Source,
+) -> Result<Option<SecretString>, CommandError> {
     let (text, source) = if let Some(token) = &settings.token {
-        let source = "the token of --token, SPICE_TOKEN or the context".to_owned();
-        (token.expose_secret().as_bytes().to_vec(), source)
+        (
+            token.expose_secret().as_bytes().to_vec(),
+            source.name("token"),
+        )
     } else if let Some(path) = &settings.token_file {
         let source = format!("--token-file {}", path.display());
         let failed = |error: io::Error| CommandError::usage(format!("{source}: {error}"));

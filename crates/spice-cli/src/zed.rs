@@ -6,10 +6,10 @@
 
 mod keyring;
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use authzed::Pem;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use secrecy::SecretString;
@@ -18,7 +18,8 @@ use serde::Deserialize;
 use self::keyring::Problem;
 use crate::display::{few, is_hostile};
 use crate::error::CommandError;
-use crate::settings::{self, Settings};
+use crate::files;
+use crate::settings::{self, Settings, Source};
 
 const PASSWORD: &str = "ZED_KEYRING_PASSWORD";
 /// Its folder, and the name of the only entry.
@@ -32,16 +33,21 @@ const KEYRING: &str = "keyring.jwt/zed secrets";
 pub(crate) fn read(name: &str) -> Result<Settings, CommandError> {
     let password = settings::variable(PASSWORD).map(SecretString::from);
     read_from(folder(settings::variable), password.as_ref(), name)
-        .map_err(|failure| failure.context(format_args!("--zed-context {name:?}")))
+        .map_err(|failure| failure.context(Source::ZedContext(name.to_owned())))
 }
 
-/// zed's folder: in `$XDG_CONFIG_HOME` where that is set, else in the home folder.
+/// zed's folder: in `$XDG_CONFIG_HOME` where that is absolute, else in the home folder. By the rules of XDG a
+/// relative path counts as none.
 fn folder(variable: impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
-    let folder: PathBuf = match variable("XDG_CONFIG_HOME") {
-        Some(config) => Path::new(&config).join("zed"),
-        None => Path::new(&variable("HOME")?).join(".zed"),
+    let absolute = |name| {
+        variable(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
     };
-    folder.is_absolute().then_some(folder)
+    match absolute("XDG_CONFIG_HOME") {
+        Some(config) => Some(config.join("zed")),
+        None => Some(absolute("HOME")?.join(".zed")),
+    }
 }
 
 fn read_from(
@@ -59,7 +65,7 @@ fn read_from(
     };
     let path = folder.join(KEYRING);
     let shown = path.display();
-    let text = File::open(&path).and_then(|file| settings::read_text(&file));
+    let text = files::open_private(&path).and_then(|file| settings::read_text(&file));
     let text = text.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => nowhere(&folder),
         _ => CommandError::usage(format!("cannot read {shown}: {error}")),
@@ -68,11 +74,12 @@ fn read_from(
         return Err(CommandError::usage(format!(
             "{shown} is encrypted, and {PASSWORD} is not set"
         ))
-        .hint(format!("read -rs {PASSWORD} && export {PASSWORD}")));
+        .hint(enter_password()));
     };
     let item = keyring::decrypt(&text, password).map_err(|problem| match problem {
         Problem::Password => {
             CommandError::usage(format!("{PASSWORD} is not the password of {shown}"))
+                .hint(enter_password())
         }
         Problem::Form(problem) => {
             CommandError::usage(format!("{shown} {problem}")).hint(WITHOUT_ZED)
@@ -83,6 +90,9 @@ fn read_from(
         CommandError::usage(format!("{shown} does not hold contexts as zed writes them"))
             .hint(WITHOUT_ZED)
     })?;
+    if tokens.is_empty() {
+        return Err(no_contexts(&path));
+    }
     let names: Vec<String> = tokens
         .iter()
         .map(|token| format!("{:?}", token.name))
@@ -93,11 +103,22 @@ fn read_from(
             let current = current(&folder)
                 .map_or_else(String::new, |name| format!("; its current one is {name:?}"));
             Err(CommandError::usage(format!(
-                "zed has no such context (it has: {}{current})",
+                "zed has no such context in {shown} (it has: {}{current})",
                 few(names.into_iter())
             )))
         }
     }
+}
+
+fn no_contexts(path: &Path) -> CommandError {
+    let shown = path.display();
+    CommandError::usage(format!("{shown} holds no contexts of zed"))
+        .hint(format!("zed context set stores one; {WITHOUT_ZED}"))
+}
+
+/// How to set the password. It is the one that zed asks for.
+fn enter_password() -> String {
+    format!("give the one that zed asks for: read -rs {PASSWORD} && export {PASSWORD}")
 }
 
 const WITHOUT_ZED: &str = "--endpoint HOST:PORT with --token-file FILE needs nothing of zed";
@@ -126,7 +147,7 @@ fn current(folder: &Path) -> Option<String> {
         #[serde(rename = "CurrentToken")]
         current: String,
     }
-    let file = File::open(folder.join("config.json")).ok()?;
+    let file = files::open_private(&folder.join("config.json")).ok()?;
     let config: Config = serde_json::from_str(&settings::read_text(&file).ok()?).ok()?;
     Some(config.current).filter(|name| !name.is_empty())
 }
@@ -177,13 +198,15 @@ impl Token {
             .ca_cert
             .filter(|pem| !pem.is_empty() && !insecure && !no_verify_ca);
         let pem = pem.map(|pem| BASE64_STANDARD.decode(pem)).transpose();
+        let pem =
+            pem.map_err(|_| CommandError::usage("its certificate is not as zed writes it"))?;
+        let name = Source::ZedContext(self.name).name("certificate");
         Ok(Settings {
             endpoint: Some(self.endpoint),
             token: Some(self.token),
             insecure,
             no_verify_ca,
-            certificate_pem: pem
-                .map_err(|_| CommandError::usage("its certificate is not as zed writes it"))?,
+            certificate_pem: pem.map(|text| Pem { source: name, text }),
             hostname_override: Some(self.hostname_override).filter(|name| !name.is_empty()),
             ..Settings::default()
         })

@@ -115,7 +115,7 @@ fn of_kind(kind: Kind) -> Option<&'static str> {
     Some(match kind {
         Kind::Config => {
             "nothing was sent: see --endpoint HOST:PORT, --hostname-override HOST and the files of \
-             --certificate-path and --client-certificate-path, or their keys in the context"
+             --certificate-path and --client-certificate-path, or their keys in the context or in that of zed"
         }
         Kind::Unreachable => "is the server running, and is --endpoint its gRPC address?",
         Kind::Unauthenticated => "give the server's preshared key with --token-file",

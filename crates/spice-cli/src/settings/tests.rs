@@ -89,14 +89,17 @@ fn sources_of_authorities_are_one_setting() {
         ..Settings::default()
     };
     let pem = || Settings {
-        certificate_pem: Some(b"pem".to_vec()),
+        certificate_pem: Some(Pem {
+            source: "zed".to_owned(),
+            text: b"pem".to_vec(),
+        }),
         ..Settings::default()
     };
     let merged = path().or(pem());
     assert_eq!(merged.certificate_path, Some("ca".into()));
     assert_eq!(merged.certificate_pem, None);
     let merged = Settings::default().or(pem());
-    assert_eq!(merged.certificate_pem.as_deref(), Some(&b"pem"[..]));
+    assert_eq!(merged.certificate_pem, pem().certificate_pem);
 }
 
 #[test]
@@ -237,7 +240,7 @@ fn token_is_read_from_its_source_and_trimmed() {
     let path = folder.path().join("token");
     fs::write(&path, "  key\n").unwrap();
     let of = |settings: Settings| {
-        token(&settings).map(|found| found.map(|t| t.expose_secret().to_owned()))
+        token(&settings, &Source::Flags).map(|found| found.map(|t| t.expose_secret().to_owned()))
     };
     let from_file = Settings {
         token_file: Some(path.clone()),
@@ -274,7 +277,7 @@ fn token_that_is_none_is_refused_by_its_source() {
         (command("exit 3"), "--token-command"),
         (file, "--token-file /nowhere/token"),
     ] {
-        let failure = token(&settings).unwrap_err();
+        let failure = token(&settings, &Source::Flags).unwrap_err();
         assert_eq!(failure.exit, Exit::Usage);
         assert!(failure.message().contains(part), "{failure:?}");
     }

@@ -1,6 +1,7 @@
 use std::fs;
 
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use rustix::fs::{CWD, FileType, Mode};
 use secrecy::ExposeSecret as _;
 
 use super::*;
@@ -49,7 +50,9 @@ fn tokens_of_the_file_are_read() {
     assert!(local.insecure && !local.no_verify_ca && local.certificate_pem.is_none());
 
     let own = context(&folder, "own ca").unwrap();
-    assert_eq!(own.certificate_pem.as_deref(), Some(&b"PEM\n"[..]));
+    let pem = own.certificate_pem.unwrap();
+    assert_eq!(pem.source, "--zed-context \"own ca\": certificate");
+    assert_eq!(pem.text, b"PEM\n");
     assert_eq!(own.hostname_override.as_deref(), Some("db.example"));
 
     let any = context(&folder, "any").unwrap();
@@ -63,6 +66,7 @@ fn unknown_context_names_those_of_zed() {
     let failure = context(&folder, "prd").unwrap_err();
     assert_eq!(failure.exit, Exit::Usage);
     for part in [
+        &format!("in {}", folder.path().display()),
         "\"prod\", \"local\", \"own ca\", \"any\"",
         "its current one is \"prod\"",
     ] {
@@ -90,7 +94,48 @@ fn password_is_needed_and_a_wrong_one_is_named() {
         failure.message().contains("is not the password"),
         "{failure:?}"
     );
+    assert!(failure.hint_text().contains("read -rs"), "{failure:?}");
     assert!(!format!("{failure:?}").contains("horse"), "{failure:?}");
+}
+
+#[test]
+fn pipe_in_the_place_of_a_file_is_not_waited_for() {
+    let folder = folder_with(Some(FILE), None);
+    let pipe = |path: &str| {
+        let (path, mode) = (folder.path().join(path), Mode::from_raw_mode(0o600));
+        let _ = fs::remove_file(&path);
+        rustix::fs::mknodat(CWD, &path, FileType::Fifo, mode, 0).unwrap();
+    };
+    pipe("config.json");
+    let unknown = context(&folder, "prd").unwrap_err();
+    assert!(unknown.message().contains("no such context"), "{unknown:?}");
+    pipe(KEYRING);
+    let failure = context(&folder, "prod").unwrap_err();
+    assert_eq!(failure.exit, Exit::Usage);
+    assert!(
+        failure
+            .message()
+            .ends_with("zed secrets: not a regular file"),
+        "{failure:?}"
+    );
+}
+
+#[test]
+fn keyring_without_contexts_is_told_from_an_unknown_context() {
+    let data = BASE64_STANDARD.encode("{}");
+    let item = format!("{{\"Data\":{data:?}}}");
+    assert!(tokens(item.as_bytes()).unwrap().is_empty());
+    let path = Path::new("/home/u/.zed/secrets");
+    let failure = no_contexts(path);
+    assert_eq!(failure.exit, Exit::Usage);
+    assert_eq!(
+        failure.message(),
+        "/home/u/.zed/secrets holds no contexts of zed"
+    );
+    assert!(
+        failure.hint_text().contains("zed context set"),
+        "{failure:?}"
+    );
 }
 
 #[test]
@@ -126,6 +171,8 @@ fn folder_is_that_of_zed() {
     let both = [("HOME", "/home/u"), ("XDG_CONFIG_HOME", "/etc/u")];
     assert_eq!(find(&both), Some("/etc/u/zed".into()));
     assert_eq!(find(&both[..1]), Some("/home/u/.zed".into()));
+    let relative = [("HOME", "/home/u"), ("XDG_CONFIG_HOME", "rel")];
+    assert_eq!(find(&relative), Some("/home/u/.zed".into()));
     for nowhere in [&[][..], &[("HOME", ".")], &[("XDG_CONFIG_HOME", "x")]] {
         assert_eq!(find(nowhere), None);
     }

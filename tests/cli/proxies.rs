@@ -51,6 +51,19 @@ fn server_is_reached_through_the_proxy_of_the_environment() {
     }
 }
 
+/// Behind a proxy, localhost is the proxy's machine.
+#[test]
+fn token_that_leaves_through_a_proxy_without_tls_is_warned_of() {
+    let server = with_schema(Datastore::Memory);
+    let proxy = HttpProxy::start(Answer::Text("HTTP/1.1 403 Forbidden\r\n\r\n"));
+    let program = head(&server, "localhost:50051").args(["--proxy", proxy.address()]);
+    let words = [
+        "the token is sent to localhost:50051 without TLS",
+        "HTTP 403",
+    ];
+    assert_says(&run(program), 77, &words, "a proxy");
+}
+
 #[test]
 fn own_machine_and_exceptions_are_not_proxied() {
     let server = with_schema(Datastore::Memory);

@@ -127,8 +127,9 @@ impl ConnectionArgs {
             );
         }
         let token = settings::token(&settings, source_of(Settings::has_token))?;
-        if matches!(security, Security::Plaintext) && token.is_some() && !address.socket.is_local()
-        {
+        // Behind a proxy, localhost is the proxy's machine.
+        let is_local = address.socket.is_local() && proxy.is_none();
+        if matches!(security, Security::Plaintext) && token.is_some() && !is_local {
             tracing::warn!(
                 "the token is sent to {endpoint} without TLS: anybody on the way can read it"
             );

@@ -56,7 +56,7 @@ fn server_is_reached_through_the_proxy_of_the_environment() {
 fn token_that_leaves_through_a_proxy_without_tls_is_warned_of() {
     let server = with_schema(Datastore::Memory);
     let proxy = HttpProxy::start(Answer::Text("HTTP/1.1 403 Forbidden\r\n\r\n"));
-    let program = head(&server, "localhost:50051").args(["--proxy", proxy.address()]);
+    let program = head(&server, "localhost:50051").args(["--proxy", &proxy.address()]);
     let words = [
         "the token is sent to localhost:50051 without TLS",
         "HTTP 403",

@@ -92,7 +92,7 @@ fn inputs() -> Vec<(Vec<u8>, &'static str, bool)> {
             true,
         ),
         (
-            b"schema: |-\n  definition user {}\n".to_vec(),
+            b"schema: |-\n  definition user {}\nrelationships: \"\"\n".to_vec(),
             "YAML, such as",
             true,
         ),

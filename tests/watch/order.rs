@@ -108,7 +108,10 @@ fn continued_after_a_late_import(is_stopped: bool) {
     through(&mark(&server));
     let folded = Folded::of(&spool_of(&spool));
     folded.assert_is(&server);
-    folded.assert_each_once();
+    // The end that was asked for does not see the import, which comes again from there.
+    if is_stopped {
+        folded.assert_each_once();
+    }
 }
 
 #[test]

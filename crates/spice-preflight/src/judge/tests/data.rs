@@ -75,7 +75,7 @@ fn holds(count: u64, is_complete: bool) -> impl Fn(&mut Facts, &mut Facts, &mut 
 fn filter_of_which_the_source_holds_nothing_fails() {
     let part = Plan {
         filter: Some(Filter {
-            types: vec!["document".to_owned()],
+            types: vec!["user".to_owned()],
             resource_prefix: None,
         }),
         ..plan()
@@ -92,7 +92,7 @@ fn filter_of_which_the_source_holds_nothing_fails() {
         Severity::Fails,
         Place::Source,
         "filter",
-        "holds no relationships of resources of type document",
+        "holds no relationships of resources of type user",
     );
 }
 

@@ -119,7 +119,9 @@ impl ConnectionArgs {
                 _ => failure,
             }
         })?;
-        let proxy = proxy::choose(settings.proxy.as_ref(), &address.socket, settings::variable)?;
+        let name = source_of(|settings| settings.proxy.is_some()).name("proxy");
+        let proxy = settings.proxy.as_ref();
+        let proxy = proxy::choose(proxy, &name, &address.socket, settings::variable)?;
         if self.settings.proxy.is_some() && proxy.as_ref().is_some_and(Proxy::has_credentials) {
             tracing::warn!(
                 "the password in --proxy can be read by everybody on this machine: use proxy in a context, or \
@@ -297,6 +299,15 @@ mod tests {
                 assert!(!format!("{failure:?}").contains("hunter"), "{failure:?}");
             }
         }
+        let proxy = Settings {
+            endpoint: Some("db.example:1".to_owned()),
+            proxy: Some("socks5://me:hunter2@p:1".into()),
+            ..Settings::default()
+        };
+        let sources = [(Source::Context("old".to_owned()), proxy)];
+        let failure = connection.resolve_with(&sources).unwrap_err();
+        let start = "--context old: proxy: ";
+        assert!(failure.message().starts_with(start), "{failure:?}");
         // What comes before it is not its fault.
         let zed = (Source::ZedContext("prod".to_owned()), set("", "a b"));
         let own = (Source::Flags, set("localhost:1", "key"));

@@ -14,13 +14,14 @@ const VARIABLES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_pr
 const EXCEPTIONS: [&str; 2] = ["NO_PROXY", "no_proxy"];
 
 /// Chooses the proxy of a connection. A setting always counts; the environment counts only for a server
-/// that is not on this machine and that no exception names.
+/// that is not on this machine and that no exception names. Messages call the setting `name`.
 ///
 /// # Errors
 ///
 /// Exit 2 where the proxy that was chosen cannot be used.
 pub(crate) fn choose(
     setting: Option<&SecretString>,
+    name: &str,
     server: &Socket,
     variable: impl Fn(&str) -> Option<String>,
 ) -> Result<Option<Proxy>, CommandError> {
@@ -29,7 +30,7 @@ pub(crate) fn choose(
     };
     let (url, source) = match setting.map(ExposeSecret::expose_secret) {
         Some("none") => return Ok(None),
-        Some(url) => (url.to_owned(), "--proxy"),
+        Some(url) => (url.to_owned(), name),
         None => {
             let set = |name| Some((variable(name)?, name));
             let Some((url, name)) = VARIABLES.into_iter().find_map(set) else {
@@ -129,7 +130,7 @@ mod tests {
             let found = set.iter().find(|(set, _)| *set == name);
             found.map(|(_, value)| (*value).to_owned())
         };
-        let proxy = choose(setting.as_ref(), &server, variable)?;
+        let proxy = choose(setting.as_ref(), "--proxy", &server, variable)?;
         Ok(proxy.map(|proxy| proxy.to_string()))
     }
 

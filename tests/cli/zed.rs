@@ -114,7 +114,10 @@ fn context_of_zed_that_cannot_be_read_is_named() {
     ];
     assert_says(&run(ask("b")), 2, &words, "another name");
     let without = run(ask("a").env("ZED_KEYRING_PASSWORD", ""));
-    let words = ["ZED_KEYRING_PASSWORD is not set", "hint: read -rs"];
+    let words = [
+        "ZED_KEYRING_PASSWORD is not set",
+        "read -rs ZED_KEYRING_PASSWORD",
+    ];
     assert_says(&without, 2, &words, "no password");
     let wrong = run(ask("a").env("ZED_KEYRING_PASSWORD", "another-password"));
     let words = [

@@ -171,7 +171,8 @@ fn migration_runs_in_an_empty_root() {
     let migrate = |arguments: &[&str]| {
         root.run("/bin", "spice-migrate")
             .env("SPICE_CONTEXTS", "/contexts.toml")
-            .env("PATH", "/bin")
+            // The first is that of the root; chroot itself is in another.
+            .env("PATH", "/bin:/usr/sbin:/sbin:/usr/bin")
             .args(["--state", "/migration"])
             .args(arguments)
             .timeout(SLOW)

@@ -1,6 +1,7 @@
 //! Where a connection's settings come from: flags, the contexts file, the environment.
 
-use std::fmt;
+mod source;
+
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
@@ -11,6 +12,7 @@ use authzed::{DatastoreKind, Pem};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Deserializer};
 
+pub(crate) use self::source::Source;
 use crate::display::is_hostile;
 use crate::error::CommandError;
 use crate::files::{self, Trust};
@@ -81,37 +83,6 @@ pub struct Settings {
     #[arg(long, value_name = "KIND")]
     #[serde(deserialize_with = "kind")]
     pub datastore: Option<DatastoreKind>,
-}
-
-/// One of the places that settings come from.
-#[derive(Clone, Debug)]
-pub(crate) enum Source {
-    Flags,
-    Environment,
-    Context(String),
-    ZedContext(String),
-}
-
-impl Source {
-    /// A setting there, by the name of its flag: the beginning of a message about it.
-    pub(crate) fn name(&self, key: &str) -> String {
-        match self {
-            Self::Flags => format!("--{key}"),
-            Self::Environment => format!("SPICE_{}", key.replace('-', "_").to_uppercase()),
-            Self::Context(_) | Self::ZedContext(_) => format!("{self}: {key}"),
-        }
-    }
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Flags => f.write_str("the flags"),
-            Self::Environment => f.write_str("the environment"),
-            Self::Context(name) => write!(f, "--context {name}"),
-            Self::ZedContext(name) => write!(f, "--zed-context {name:?}"),
-        }
-    }
 }
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {

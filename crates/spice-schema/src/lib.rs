@@ -10,7 +10,7 @@
 //! | [`tree`] | what the parser gives: names and references with their places |
 //! | [`resolve`] | the members of a definition, those of its partials included |
 //! | [`rename`] | other names for definitions, caveats, relations and permissions |
-//! | [`remove`] | a schema without some of its definitions, caveats, relations and permissions |
+//! | [`removal`], [`remove`] | a schema without some of its definitions, caveats, relations and permissions |
 //! | [`closure`] | a schema with what some definitions need, and nothing else |
 //! | [`layout`], [`edit`] | which text belongs to a declaration; replacing and removing text |
 //! | [`names`] | which names SpiceDB accepts |
@@ -29,6 +29,7 @@ mod layout;
 mod lexer;
 pub mod names;
 mod parser;
+mod removal;
 mod remove;
 mod rename;
 mod resolve;
@@ -37,7 +38,7 @@ mod tests;
 pub mod tree;
 
 pub use error::{Position, Problem, Refused, Remedy, SyntaxError};
-pub use remove::{Removal, Removed};
+pub use removal::{Removal, Removed};
 pub use rename::Renames;
 
 use crate::tree::{Caveat, Definition, Use};

@@ -20,8 +20,8 @@ fn written(txid: u64, snapshot: PostgresRevision) -> Revision {
     })
 }
 
-fn after(start: PostgresRevision) -> Delivered {
-    Delivered::before(&postgres_token(&start))
+fn after(start: &PostgresRevision) -> Delivered {
+    Delivered::before(&postgres_token(start))
 }
 
 #[test]
@@ -29,7 +29,7 @@ fn a_revision_is_new_once_for_each_kind() {
     for (mut seen, revision) in [
         (Delivered::before(&token(0)), Revision::Integer(1)),
         (
-            after(snapshot(10, 10, &[])),
+            after(&snapshot(10, 10, &[])),
             written(10, snapshot(10, 10, &[])),
         ),
     ] {
@@ -53,7 +53,7 @@ fn the_newest_are_remembered_and_the_oldest_forgotten() {
 
 #[test]
 fn what_the_start_sees_was_delivered_and_what_ran_there_was_not() {
-    let mut seen = after(snapshot(10, 15, &[10, 12]));
+    let mut seen = after(&snapshot(10, 15, &[10, 12]));
     for (txid, is_new) in [
         (9, false),
         (10, true),
@@ -69,7 +69,7 @@ fn what_the_start_sees_was_delivered_and_what_ran_there_was_not() {
 
 #[test]
 fn checkpoint_that_lacks_what_was_delivered_is_no_resume_point() {
-    let mut seen = after(snapshot(10, 10, &[]));
+    let mut seen = after(&snapshot(10, 10, &[]));
     // 10 is an import that stays open. 11 touches, and is delivered.
     assert!(seen.insert(&written(11, snapshot(10, 11, &[10])), Kind::Transaction));
     assert!(seen.is_resume_point(&Revision::Postgres(snapshot(10, 12, &[10]))));
@@ -88,7 +88,7 @@ fn checkpoint_that_lacks_what_was_delivered_is_no_resume_point() {
 
 #[test]
 fn checkpoint_that_lacks_a_delivered_schema_is_no_resume_point() {
-    let mut seen = after(snapshot(10, 10, &[]));
+    let mut seen = after(&snapshot(10, 10, &[]));
     assert!(seen.insert(&written(11, snapshot(10, 11, &[10])), Kind::Schema));
     assert!(!seen.is_resume_point(&Revision::Postgres(snapshot(11, 12, &[11]))));
     assert!(seen.is_resume_point(&Revision::Postgres(snapshot(12, 12, &[]))));

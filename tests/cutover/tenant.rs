@@ -238,9 +238,10 @@ fn part_that_cannot_move_is_refused_by_plan() {
         &["--resource-prefix", "a-"],
         "holds no relationships of resources",
     );
+    refused(&["--type", "items"], "--type items: the schema of ");
     refused(
-        &["--type", "items"],
-        "holds no relationships of resources of type items",
+        &["--type", "user"],
+        "holds no relationships of resources of type user",
     );
     refused(&["--resource-prefix", "a%"], "an id has letters of ASCII");
     refused(&["--resource-prefix", ""], "an empty prefix");

@@ -129,6 +129,7 @@ fn context_of_zed_that_cannot_be_read_is_named() {
     write_contexts(home.path(), PASSWORD, &[]);
     let words = ["holds no contexts of zed", "hint: zed context set"];
     assert_says(&run(ask("a")), 2, &words, "no contexts");
+    write_contexts(home.path(), PASSWORD, &contexts);
     std::fs::remove_dir_all(home.path().join(".zed/keyring.jwt")).unwrap();
     let words = ["a keyring of the system", "--token-file"];
     assert_says(&run(ask("a")), 2, &words, "no file");

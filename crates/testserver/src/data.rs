@@ -29,21 +29,6 @@ struct TokenV1 {
     schema_hash: Vec<u8>,
 }
 
-/// What PostgreSQL's revision is the base64 of.
-#[derive(Clone, PartialEq, prost::Message)]
-struct PostgresContent {
-    #[prost(uint64, tag = "1")]
-    xmin: u64,
-    #[prost(int64, tag = "2")]
-    relative_xmax: i64,
-    #[prost(int64, repeated, tag = "3")]
-    relative_in_progress: Vec<i64>,
-    #[prost(uint64, tag = "4")]
-    txid: u64,
-    #[prost(uint64, tag = "5")]
-    timestamp_nanos: u64,
-}
-
 /// The zedtoken of a revision that is a number, as on MySQL. It compares by that number.
 #[must_use]
 pub fn token(revision: u64) -> String {
@@ -65,15 +50,7 @@ pub fn token_with_schema(revision: u64) -> String {
 /// The zedtoken of a PostgreSQL revision, of the same datastore as [`token`]'s.
 #[must_use]
 pub fn postgres_token(revision: &PostgresRevision) -> String {
-    let offset = |txid: u64| i64::try_from(txid - revision.xmin).unwrap_or_default();
-    let content = PostgresContent {
-        xmin: revision.xmin,
-        relative_xmax: offset(revision.xmax),
-        relative_in_progress: revision.in_progress.iter().copied().map(offset).collect(),
-        txid: revision.txid.unwrap_or_default(),
-        timestamp_nanos: revision.timestamp_nanos.unwrap_or_default(),
-    };
-    token_of(&STANDARD.encode(content.encode_to_vec()), DATASTORE)
+    token_of(&revision.encode(), DATASTORE)
 }
 
 fn encode(revision: &str, datastore_id: &str, schema_hash: &[u8]) -> String {

@@ -157,6 +157,21 @@ impl PostgresRevision {
         running_here && started_later
     }
 
+    /// As servers write it in a token, for scripted ones.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let offset = |txid: u64| i64::try_from(txid - self.xmin).unwrap_or_default();
+        let wire = Wire {
+            xmin: self.xmin,
+            relative_xmax: offset(self.xmax),
+            relative_in_progress: self.in_progress.iter().copied().map(offset).collect(),
+            txid: self.txid.unwrap_or_default(),
+            timestamp_nanos: self.timestamp_nanos.unwrap_or_default(),
+        };
+        STANDARD.encode(wire.encode_to_vec())
+    }
+
     /// The snapshot of the wire form, in which all but `xmin` are offsets from it.
     fn from_wire(wire: &Wire) -> Option<Self> {
         let absolute = |offset: &i64| wire.xmin.checked_add_signed(*offset);

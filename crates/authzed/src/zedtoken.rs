@@ -100,6 +100,15 @@ pub fn decode(token: &str) -> Result<DecodedToken, DecodeError> {
     }
 }
 
+/// The revision of a token, or [`Revision::Other`] with the text where it is none.
+#[must_use]
+pub fn revision_of(token: &str) -> Revision {
+    decode(token).map_or_else(
+        |_| Revision::Other(token.to_owned()),
+        |found| found.revision,
+    )
+}
+
 /// Whether the state at the revision of one token includes the change that made the other's, as
 /// [`Revision::sees`] decides; `false` also where that is unknown, or one is no token.
 #[must_use]
@@ -235,6 +244,13 @@ mod tests {
         // Version 1, revision 256.
         let deprecated = decode("CAESAwiAAg==").unwrap();
         assert_eq!(deprecated.revision, Revision::Other("256".to_owned()));
+    }
+
+    #[test]
+    fn revision_of_a_text_that_is_no_token_is_the_text() {
+        assert_eq!(revision_of(&token("7", "", b"")), Revision::Integer(7));
+        let text = "not base64!";
+        assert_eq!(revision_of(text), Revision::Other(text.to_owned()));
     }
 
     #[test]

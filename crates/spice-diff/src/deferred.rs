@@ -10,7 +10,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use authzed::zedtoken::{self, Revision};
+use authzed::zedtoken::revision_of;
 use spice_cli::{CommandError, Exit, stdio};
 use spice_record::digest::key_digest;
 use spice_record::record::Transaction;
@@ -50,13 +50,19 @@ pub(crate) fn unseen(
         )
         .hint("compare exports that spice-map has not changed"));
     }
-    let at = decode(revision);
-    let mut met = follower.header().revision.as_deref().map(decode).as_ref() == Some(&at);
+    let at = revision_of(revision);
+    let mut met = follower
+        .header()
+        .revision
+        .as_deref()
+        .map(revision_of)
+        .as_ref()
+        == Some(&at);
     let (mut keys, mut since) = (Keys::new(), Keys::new());
     while let Polled::Change(change, ..) = follower.next()? {
         let token = match &change {
             Change::Transaction(change) => {
-                if at.sees(&decode(&change.revision)) != Some(true) {
+                if at.sees(&revision_of(&change.revision)) != Some(true) {
                     since.extend(keys_of(change));
                 }
                 &change.revision
@@ -64,7 +70,7 @@ pub(crate) fn unseen(
             Change::Schema(change) => &change.revision,
             Change::Checkpoint(checkpoint) => &checkpoint.revision,
         };
-        if decode(token) == at {
+        if revision_of(token) == at {
             met = true;
             keys.extend(since.drain());
         } else if met && since.len() > AGAIN_WITHIN {
@@ -119,11 +125,4 @@ fn keys_of(change: &Transaction) -> impl Iterator<Item = u128> {
 
 fn key_of(Update(update): &Update) -> Option<u128> {
     update.relationship.as_ref().map(|one| key_digest(one).0)
-}
-
-fn decode(token: &str) -> Revision {
-    zedtoken::decode(token).map_or_else(
-        |_| Revision::Other(token.to_owned()),
-        |found| found.revision,
-    )
 }

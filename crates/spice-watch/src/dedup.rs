@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use authzed::zedtoken::{self, PostgresRevision, Revision};
+use authzed::zedtoken::{PostgresRevision, Revision, revision_of};
 
 /// Half of what is remembered of datastores other than PostgreSQL, which deliver a revision once.
 const HALF: usize = 50_000;
@@ -36,10 +36,9 @@ struct Transactions {
 impl Delivered {
     /// Everything that the start of a stream includes.
     pub(crate) fn before(start: &str) -> Self {
-        let start = zedtoken::decode(start).map(|start| start.revision);
-        let postgres = match &start {
-            Ok(Revision::Postgres(start)) => {
-                let seen = Txids::seen_by(start);
+        let postgres = match revision_of(start) {
+            Revision::Postgres(start) => {
+                let seen = Txids::seen_by(&start);
                 Some(Transactions {
                     changes: seen.clone(),
                     schemas: seen,

@@ -1,10 +1,9 @@
 //! `spice-watch`: every change after a revision, without a gap, or a hard stop.
 //!
 //! [`mod@begin`] finds the revision to begin after, [`watcher`] reads the server's Watch and resumes it, to an
-//! end ([`until`]), [`settled`] does so in rounds behind the head, [`contended`] decides what is read there ([`recent`],
-//! [`tail`]), [`drain`] ends a Watch without harm, [`dedup`] drops repeated deliveries and
-//! decides where a Watch may resume, [`heartbeat`]
-//! writes markers, [`writer`] is the thread that writes.
+//! end ([`until`]), [`settled`] does so in rounds behind the head, [`contended`] decides what is read there
+//! ([`recent`], [`tail`]), [`drain`] ends a Watch without harm, [`dedup`] drops repeated deliveries and decides
+//! where a Watch may resume, [`heartbeat`] writes markers, [`writer`] is the thread that writes.
 
 #![forbid(unsafe_code)]
 
@@ -24,7 +23,7 @@ mod writer;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use authzed::zedtoken::{self, Revision};
+use authzed::zedtoken::{self, revision_of};
 use spice_cli::connection::CommonArgs;
 use spice_cli::filter::FilterArgs;
 use spice_cli::log::LogArgs;
@@ -312,10 +311,7 @@ impl Watch {
             );
             return watcher.follow_settled(settle).await;
         };
-        let revision = match zedtoken::decode(until) {
-            Ok(decoded) => decoded.revision,
-            Err(_) => Revision::Other(until.clone()),
-        };
+        let revision = revision_of(until);
         if let Some(contended) = &mut watcher.contended {
             contended.begin_last(Instant::now());
         }

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use authzed::v1::{Consistency, Relationship, RelationshipUpdate};
-use authzed::zedtoken::{self, Revision};
+use authzed::zedtoken::{self, Revision, revision_of};
 use prost::Message as _;
 use spice_cli::CommandError;
 use spice_client::lookup::{self, ByKey};
@@ -17,7 +17,7 @@ use tokio::time::{Duration, Instant};
 use crate::contended::{self, Contended};
 use crate::dedup::{self, Delivered};
 use crate::tail::Tail;
-use crate::until::{Until, revision_of};
+use crate::until::Until;
 use crate::watcher::{Ended, SILENCE, StreamError, Watcher};
 use crate::writer::Event;
 

@@ -1,6 +1,6 @@
 //! How far one stream is read, and the revision at which it ends.
 
-use authzed::zedtoken::{self, Revision};
+use authzed::zedtoken::Revision;
 
 /// How far one stream is read.
 #[derive(Clone, Copy, Debug)]
@@ -28,13 +28,5 @@ impl<'a> Until<'a> {
             Self::None => false,
             Self::Sees(last, _) | Self::Number(last, _) => checkpoint.sees(last) == Some(true),
         }
-    }
-}
-
-/// The revision of a token, or the text where it is none.
-pub(crate) fn revision_of(token: &str) -> Revision {
-    match zedtoken::decode(token) {
-        Ok(decoded) => decoded.revision,
-        Err(_) => Revision::Other(token.to_owned()),
     }
 }

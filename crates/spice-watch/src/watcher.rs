@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use authzed::v1::{WatchKind, WatchRequest, WatchResponse, ZedToken};
-use authzed::zedtoken::Revision;
+use authzed::zedtoken::{Revision, revision_of};
 use authzed::{Client, DatastoreKind, Kind};
 use spice_cli::{CommandError, Exit};
 use spice_client::retry::Retry;
@@ -15,7 +15,7 @@ use crate::dedup::{self, Delivered};
 use crate::drain::{DrainOnDrop, DrainTracker};
 use crate::heartbeat::Heartbeat;
 use crate::settled::ContendedStats;
-use crate::until::{Until, revision_of};
+use crate::until::Until;
 use crate::writer::{self, Emitter, Event};
 
 /// After this much silence of a Watch its revision is read again, on the same connection. A Watch from a

@@ -8,6 +8,8 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fmt::{self, Write};
 
+use spice_record::printable::is_printable;
+
 /// The longest message of an error, warning or log line, as it is printed.
 pub const MESSAGE_BYTES: usize = 1_300;
 /// All hints together: commands to paste, so they are seldom cut. Message, hints and what is around them
@@ -20,16 +22,7 @@ const CELL_BYTES: usize = 300;
 /// text, breaks a line or is invisible.
 #[must_use]
 pub fn is_hostile(character: char) -> bool {
-    character.is_control()
-        || matches!(
-            character,
-            '\u{ad}' | '\u{61c}' | '\u{180e}'          // soft hyphen, Arabic letter mark, vowel separator
-            | '\u{200b}'..='\u{200f}'                  // zero width, left-to-right and right-to-left marks
-            | '\u{2028}'..='\u{202e}'                  // line and paragraph separator, bidi
-            | '\u{2060}'..='\u{206f}'                  // word joiner, bidi isolates
-            | '\u{feff}' | '\u{fff9}'..='\u{fffb}'     // byte order mark, interlinear annotations
-            | '\u{e0000}'..='\u{e007f}' // tags
-        )
+    !is_printable(character)
 }
 
 /// Escapes every hostile character, newlines and tabs too: the result is one line.

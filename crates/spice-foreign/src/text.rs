@@ -9,6 +9,7 @@ use std::io::{BufRead, Read as _};
 
 use authzed::v1::{ContextualizedCaveat, ObjectReference, Relationship, SubjectReference};
 use spice_record::ReadError;
+use spice_record::printable::is_printable;
 use spice_record::read::{MAX_RELATIONSHIP_BYTES, check_line};
 use spice_record::relationship::{MAX_NAME_BYTES, StructJson, instant, parse_timestamp};
 
@@ -151,21 +152,6 @@ fn push_printable(json: &str, out: &mut String) {
             }
         }
     }
-}
-
-/// Whether YAML takes a character as it is, in every version, and not for the end of a line, and a terminal shows it
-/// where it is: not what is invisible or changes the direction of text.
-pub(crate) fn is_printable(character: char) -> bool {
-    !character.is_control()
-        && !matches!(
-            character,
-            '\u{ad}' | '\u{61c}' | '\u{180e}'
-            | '\u{200b}'..='\u{200f}'
-            | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}'
-            | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{fffe}' | '\u{ffff}'
-            | '\u{e0000}'..='\u{e007f}'
-        )
 }
 
 fn check_names(relationship: &Relationship) -> Result<(), String> {

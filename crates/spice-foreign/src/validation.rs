@@ -12,9 +12,10 @@ use std::rc::Rc;
 
 use authzed::v1::Relationship;
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, Tag};
+use spice_record::printable::is_printable;
 
 use self::bounded::{Bounded, Tokens};
-use crate::text::{is_printable, write};
+use crate::text::write;
 
 /// The longest file: it is held in memory, and its longest value once more.
 pub const MAX_BYTES: usize = 128 << 20;

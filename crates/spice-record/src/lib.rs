@@ -13,6 +13,7 @@
 //! | [`checks`] | writer and reader of a stream of checks: questions with their answers |
 //! | [`Integrity`] | how strictly a reader checks |
 //! | [`foreign`] | what an input is that is no stream |
+//! | [`printable`] | which characters are shown as they are |
 //! | [`time`] | what counts as a time |
 //! | [`digest`] | the order-free digest, and the canonical form that it is made of |
 //!
@@ -30,6 +31,7 @@ pub mod digest;
 pub mod foreign;
 mod integrity;
 mod object;
+pub mod printable;
 pub mod read;
 pub mod record;
 pub mod relationship;

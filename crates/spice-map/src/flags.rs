@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use spice_cli::values::parse_id_prefix;
 use spice_schema::names::{
-    CAVEAT_RULE, DEFINITION_RULE, RELATION_RULE, is_caveat, is_definition, is_relation,
+    CAVEAT_RULE, DEFINITION_RULE, RELATION_RULE, is_caveat, is_definition, is_relation, keyword_in,
 };
 
 /// `--rename`.
@@ -41,6 +41,7 @@ impl FromStr for Rename {
             if !is_relation(to) {
                 return Err(format!("{to:?} is no name of a relation: {RELATION_RULE}"));
             }
+            refuse_keywords(to)?;
             return Ok(Self::Member {
                 definition: owned(definition),
                 from: owned(member),
@@ -71,6 +72,7 @@ impl FromStr for Rename {
                 ));
             }
         }
+        refuse_keywords(to)?;
         let (from, to) = (owned(from), owned(to));
         Ok(Self::Object { from, to })
     }
@@ -145,6 +147,13 @@ impl FromStr for PrefixOf {
     }
 }
 
+fn refuse_keywords(name: &str) -> Result<(), String> {
+    match keyword_in(name) {
+        None => Ok(()),
+        Some(word) => Err(format!("SpiceDB accepts no such name: {word} is a keyword")),
+    }
+}
+
 /// A type that `--only-type` or `--redact` names.
 pub(crate) fn parse_type(text: &str) -> Result<String, String> {
     match is_caveat(text) {
@@ -196,6 +205,9 @@ mod tests {
             ("crm/=sales", "\"sales\"", "does not end in a slash"),
             ("doc#viewer=x", "\"x\"", "3 to 64"),
             ("doc=a b", "\"a b\"", "3 to 64"),
+            ("doc=definition", "definition", "keyword"),
+            ("doc=crm/nil", "nil", "keyword"),
+            ("doc#viewer=permission", "permission", "keyword"),
         ] {
             let why = text.parse::<Rename>().unwrap_err();
             assert!(why.contains(name) && why.contains(rule), "{text}: {why}");

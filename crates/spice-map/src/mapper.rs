@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use authzed::v1::Relationship;
+use authzed::v1::{ContextualizedCaveat, ObjectReference, Relationship};
 use prost_types::Value;
 use prost_types::value::Kind;
 use spice_cli::display::few;
@@ -10,9 +10,9 @@ use spice_cli::{CommandError, Exit};
 use spice_record::record::{APPLIED_KEY, Transaction};
 use spice_record::relationship::{StructJson, Update};
 
-use crate::names::Unseen;
+use crate::names::{Taken, Unseen};
 use crate::plan::Plan;
-use crate::schema::{CLASH, MappedSchema, Unknown};
+use crate::schema::{MappedSchema, Unknown};
 
 /// The most that names may take: each is kept. A schema of 4 MiB has fewer.
 const MAX_NAME_BYTES: usize = 8 << 20;
@@ -57,8 +57,8 @@ pub(crate) struct Mapper {
     plan: Plan,
     schema: MappedSchema,
     objects: HashMap<String, Object>,
-    /// The old names, by the new ones.
-    taken: HashMap<String, String>,
+    /// By what is written, and by what the flags and the schema name.
+    taken: Taken,
     name_bytes: usize,
     /// What the flags name, where no schema shows that the stream has it.
     unseen: Unseen,
@@ -69,14 +69,15 @@ pub(crate) struct Mapper {
 struct Object {
     new: String,
     is_dropped: bool,
+    /// A relationship with it was written.
+    is_written: bool,
     members: HashMap<String, Member>,
-    /// The old names of members, by the new ones.
-    taken: HashMap<String, String>,
 }
 
 struct Member {
     new: String,
     is_dropped: bool,
+    is_written: bool,
 }
 
 impl Mapper {
@@ -84,7 +85,7 @@ impl Mapper {
         Self {
             schema: MappedSchema::default(),
             objects: HashMap::new(),
-            taken: HashMap::new(),
+            taken: Taken::of(&plan, &[]),
             name_bytes: 0,
             unseen: Unseen::of(plan.names.clone()),
             plan,
@@ -107,9 +108,9 @@ impl Mapper {
             tracing::warn!("the schema now has {new}: ids of that are not redacted");
         }
         self.unseen.retain_missing(&schema.missing);
+        self.taken = Taken::of(&self.plan, &schema.kept);
         self.schema = schema;
         self.objects.clear();
-        self.taken.clear();
         self.name_bytes = 0;
         Ok(std::mem::take(&mut self.schema.text))
     }
@@ -143,73 +144,102 @@ impl Mapper {
     }
 
     fn map_counted(&mut self, relationship: &mut Relationship) -> Result<bool, CommandError> {
-        let subject = relationship.subject.as_mut();
-        let subject =
-            subject.and_then(|found| Some((&mut found.optional_relation, found.object.as_mut()?)));
-        let (Some(resource), Some((subject_relation, subject))) =
-            (relationship.resource.as_mut(), subject)
-        else {
+        let Some(mut parts) = Parts::of(relationship) else {
             return Err(CommandError::new(
                 Exit::BadData,
                 "a relationship without a resource or a subject",
             ));
         };
-        let caveat = relationship.optional_caveat.as_mut();
-        self.learn(&resource.object_type, Some(&relationship.relation))?;
-        self.learn(&subject.object_type, Some(subject_relation))?;
-        if let Some(caveat) = &caveat {
-            self.learn(&caveat.caveat_name, None)?;
+        let is_dropped = self.learn_names(&parts)?;
+        if is_dropped || !self.plan.is_chosen(parts.resource) {
+            return Ok(false);
         }
-        let of = |name: &str| self.objects.get(name);
-        let is_chosen = self.plan.only.as_ref().is_none_or(|only| {
-            let prefixes = only.prefixes.get(&resource.object_type);
-            let id = resource.object_id.as_str();
-            only.has(&resource.object_type)
-                && prefixes.is_none_or(|all| all.iter().any(|prefix| id.starts_with(prefix)))
-        });
-        let mut is_dropped = !is_chosen;
-        let redactors =
-            [&resource.object_type, &subject.object_type].map(|name| self.plan.redactor_of(name));
-        let is_redacted = redactors.iter().any(Option::is_some);
-        if let Some(redactor) = redactors[0] {
-            resource.object_id = redactor.id(&resource.object_type, &resource.object_id);
+        self.redact(&mut parts);
+        self.rename(&mut parts)?;
+        Ok(true)
+    }
+
+    /// Learns the names of a relationship. Whether one of them is dropped.
+    fn learn_names(&mut self, parts: &Parts<'_>) -> Result<bool, CommandError> {
+        let of_resource = self.learn(&parts.resource.object_type, Some(parts.relation))?;
+        let of_subject = self.learn(&parts.subject.object_type, Some(parts.subject_relation))?;
+        let of_caveat = match &parts.caveat {
+            Some(caveat) => self.learn(&caveat.caveat_name, None)?,
+            None => false,
+        };
+        Ok(of_resource || of_subject || of_caveat)
+    }
+
+    /// Redacts the ids and the context of a relationship that still has its old names.
+    fn redact(&mut self, parts: &mut Parts<'_>) {
+        let Some(redaction) = &self.plan.redaction else {
+            return;
+        };
+        let mut is_redacted = false;
+        for object in [&mut *parts.resource, &mut *parts.subject] {
+            if let Some(redactor) = self.plan.redactor_of(&object.object_type) {
+                is_redacted = true;
+                // A wildcard is no id.
+                if object.object_id != "*" {
+                    object.object_id = redactor.id(&object.object_type, &object.object_id);
+                }
+            }
         }
-        if let Some(redactor) = redactors[1]
-            && subject.object_id != "*"
-        {
-            subject.object_id = redactor.id(&subject.object_type, &subject.object_id);
+        let Some(caveat) = &mut parts.caveat else {
+            return;
+        };
+        let Some(context) = &mut caveat.context else {
+            return;
+        };
+        if redaction.contexts {
+            let parameters = self.schema.parameters.get(&caveat.caveat_name);
+            redaction.redactor.context(context, parameters);
+        } else {
+            self.counts.with_context += u64::from(is_redacted && !context.fields.is_empty());
         }
+    }
+
+    /// Gives a relationship that is written its new names.
+    fn rename(&mut self, parts: &mut Parts<'_>) -> Result<(), CommandError> {
         for (object, member) in [
-            (&mut resource.object_type, &mut relationship.relation),
-            (&mut subject.object_type, subject_relation),
+            (&mut parts.resource.object_type, &mut *parts.relation),
+            (&mut parts.subject.object_type, &mut *parts.subject_relation),
         ] {
-            let Some(found) = of(object) else { continue };
-            is_dropped |= found.is_dropped;
-            if let Some(found) = found.members.get(member.as_str()) {
-                is_dropped |= found.is_dropped;
+            self.claim(object, member)?;
+            let Some(found) = self.objects.get(object) else {
+                continue;
+            };
+            if let Some(found) = found.members.get(member) {
                 member.clone_from(&found.new);
             }
             object.clone_from(&found.new);
         }
-        let Some(caveat) = caveat else {
-            return Ok(!is_dropped);
-        };
-        let parameters = self.schema.parameters.get(&caveat.caveat_name);
-        if let Some(found) = of(&caveat.caveat_name) {
-            is_dropped |= found.is_dropped;
-            caveat.caveat_name.clone_from(&found.new);
-        }
-        if let Some(context) = &mut caveat.context
-            && let Some(redaction) = &self.plan.redaction
-            && !is_dropped
-        {
-            if redaction.contexts {
-                redaction.redactor.context(context, parameters);
-            } else {
-                self.counts.with_context += u64::from(is_redacted && !context.fields.is_empty());
+        if let Some(caveat) = &mut parts.caveat {
+            self.claim(&caveat.caveat_name, "")?;
+            if let Some(found) = self.objects.get(&caveat.caveat_name) {
+                caveat.caveat_name.clone_from(&found.new);
             }
         }
-        Ok(!is_dropped)
+        Ok(())
+    }
+
+    /// Takes the new names of these old ones, the first time.
+    fn claim(&mut self, object: &str, member: &str) -> Result<(), CommandError> {
+        let Some(found) = self.objects.get_mut(object) else {
+            return Ok(());
+        };
+        let of_member = found.members.get_mut(member);
+        let is_written = |member: &&mut Member| member.is_written;
+        if found.is_written && of_member.as_ref().is_none_or(is_written) {
+            return Ok(());
+        }
+        let member = of_member.as_ref().map_or("", |_| member);
+        self.taken.claim(&self.plan, object, member)?;
+        found.is_written = true;
+        if let Some(member) = of_member {
+            member.is_written = true;
+        }
+        Ok(())
     }
 
     /// Changes the updates of a transaction, and its metadata: where ids are redacted these can hold some,
@@ -239,13 +269,12 @@ impl Mapper {
         Ok(())
     }
 
-    /// Finds out what a name becomes, and that no other one becomes that. A caveat has no member.
-    fn learn(&mut self, object: &str, member: Option<&str>) -> Result<(), CommandError> {
+    /// Finds out what a name becomes, and whether it is dropped. A caveat has no member.
+    fn learn(&mut self, object: &str, member: Option<&str>) -> Result<bool, CommandError> {
         let is_type = member.is_some();
         let member = member.filter(|name| *name != ELLIPSIS).unwrap_or_default();
-        let is_known = |found: &Object| member.is_empty() || found.members.contains_key(member);
-        if self.objects.get(object).is_some_and(is_known) {
-            return Ok(());
+        if let Some(is_dropped) = self.is_dropped(object, member) {
+            return Ok(is_dropped);
         }
         self.name_bytes += object.len() + member.len() + NAME_BYTES;
         if self.name_bytes > MAX_NAME_BYTES {
@@ -254,15 +283,13 @@ impl Mapper {
                 "more definitions and relations than a schema of 4 MiB can have",
             ));
         }
-        let (plan, taken) = (&self.plan, &mut self.taken);
+        let plan = &self.plan;
         if !self.objects.contains_key(object) {
-            let new = plan.renames.of_object(object).into_owned();
-            unique(taken, &new, object)?;
             let found = Object {
-                new,
+                new: plan.new_name(object, is_type)?,
                 is_dropped: plan.removal.objects.contains(object),
+                is_written: false,
                 members: HashMap::new(),
-                taken: HashMap::new(),
             };
             self.objects.insert(object.to_owned(), found);
             self.unseen.object(object, is_type);
@@ -270,16 +297,49 @@ impl Mapper {
         if let Some(found) = self.objects.get_mut(object)
             && !member.is_empty()
         {
-            let new = plan.renames.of_member(object, member).to_owned();
-            unique(&mut found.taken, &new, member)?;
             self.unseen.member(object, member);
             let key = (object.to_owned(), member.to_owned());
             let is_dropped = plan.removal.members.contains(&key) || self.schema.lost.contains(&key);
-            found
-                .members
-                .insert(member.to_owned(), Member { new, is_dropped });
+            let kept = Member {
+                new: plan.renames.of_member(object, member).to_owned(),
+                is_dropped,
+                is_written: false,
+            };
+            found.members.insert(member.to_owned(), kept);
         }
-        Ok(())
+        Ok(self.is_dropped(object, member).unwrap_or_default())
+    }
+
+    /// Whether it is left out, once it is known.
+    fn is_dropped(&self, object: &str, member: &str) -> Option<bool> {
+        let found = self.objects.get(object)?;
+        if member.is_empty() {
+            return Some(found.is_dropped);
+        }
+        let of_member = found.members.get(member)?;
+        Some(found.is_dropped || of_member.is_dropped)
+    }
+}
+
+/// What is changed in a relationship.
+struct Parts<'a> {
+    resource: &'a mut ObjectReference,
+    relation: &'a mut String,
+    subject: &'a mut ObjectReference,
+    subject_relation: &'a mut String,
+    caveat: Option<&'a mut ContextualizedCaveat>,
+}
+
+impl<'a> Parts<'a> {
+    fn of(relationship: &'a mut Relationship) -> Option<Self> {
+        let subject = relationship.subject.as_mut()?;
+        Some(Self {
+            resource: relationship.resource.as_mut()?,
+            relation: &mut relationship.relation,
+            subject: subject.object.as_mut()?,
+            subject_relation: &mut subject.optional_relation,
+            caveat: relationship.optional_caveat.as_mut(),
+        })
     }
 }
 
@@ -293,17 +353,4 @@ fn keep_origin(applied: &mut Value) -> bool {
         is_known && matches!(value.kind, Some(Kind::StringValue(_) | Kind::NullValue(_)))
     });
     true
-}
-
-/// Notes a new name, unless another one has become it. Of a stream without a schema nothing else finds that.
-fn unique(taken: &mut HashMap<String, String>, new: &str, old: &str) -> Result<(), CommandError> {
-    match taken.insert(new.to_owned(), old.to_owned()) {
-        Some(other) if other != old => Err(CommandError::new(
-            Exit::BadData,
-            format!("--rename: the stream has {other} and {old}, which would both be called {new}"),
-        )
-        .hint(CLASH)
-        .also("the output is not complete: discard it")),
-        _ => Ok(()),
-    }
 }

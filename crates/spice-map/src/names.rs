@@ -1,9 +1,16 @@
-//! What the flags name, and whether the input has it.
+//! What the flags name and whether the input has it; who has which name in the output.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 
 use spice_cli::display::few;
+use spice_cli::{CommandError, Exit};
+
+use crate::plan::Plan;
+use crate::schema::CLASH;
+
+/// The flag that gives other names.
+pub(crate) const RENAME: &str = "--rename";
 
 /// A name of the input.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,6 +66,92 @@ impl fmt::Display for Named {
             Name::Member(definition, member) => write!(f, "\"{definition}#{member}\"")?,
         }
         write!(f, " ({})", self.flag)
+    }
+}
+
+/// Who has which name in the output.
+#[derive(Debug, Default)]
+pub(crate) struct Taken {
+    /// The old names of definitions and caveats, by the new ones.
+    objects: HashMap<String, String>,
+    /// The old names of members, by the old name of their definition and their new one.
+    members: HashMap<String, HashMap<String, String>>,
+}
+
+impl Taken {
+    /// Takes the names that the flags give and those that the output's schema has, which no relationship need
+    /// have: one that already has such a name would become one of what is renamed to it.
+    pub(crate) fn of(plan: &Plan, kept: &[(String, Vec<String>)]) -> Self {
+        let mut taken = Self::default();
+        let named = plan.names.iter();
+        for named in named.filter(|named| named.flag == RENAME) {
+            match &named.name {
+                Name::Object(name) => taken.object(plan, name),
+                Name::Member(definition, member) => taken.member(plan, definition, member),
+                Name::Type(_) | Name::Prefix(_) => None,
+            };
+        }
+        for (name, members) in kept {
+            taken.object(plan, name);
+            for member in members {
+                taken.member(plan, name, member);
+            }
+        }
+        taken
+    }
+
+    /// Takes the new name of a definition or caveat; who had it before.
+    fn object(&mut self, plan: &Plan, name: &str) -> Option<String> {
+        let new = plan.renames.of_object(name).into_owned();
+        self.objects.insert(new, name.to_owned())
+    }
+
+    /// The same of a relation or permission.
+    fn member(&mut self, plan: &Plan, definition: &str, member: &str) -> Option<String> {
+        let new = plan.renames.of_member(definition, member).to_owned();
+        let members = self.members.entry(definition.to_owned()).or_default();
+        members.insert(new, member.to_owned())
+    }
+
+    /// Takes the names of a relationship that is written. A caveat has no member.
+    ///
+    /// # Errors
+    ///
+    /// Exit 65 where something else has the name. Of a stream without a schema nothing else finds that.
+    pub(crate) fn claim(
+        &mut self,
+        plan: &Plan,
+        object: &str,
+        member: &str,
+    ) -> Result<(), CommandError> {
+        unique(self.object(plan, object), object, || {
+            plan.renames.of_object(object).into_owned()
+        })?;
+        if member.is_empty() {
+            return Ok(());
+        }
+        unique(self.member(plan, object, member), member, || {
+            plan.renames.of_member(object, member).to_owned()
+        })
+    }
+}
+
+fn unique(
+    before: Option<String>,
+    old: &str,
+    new: impl FnOnce() -> String,
+) -> Result<(), CommandError> {
+    match before {
+        Some(other) if other != old => Err(CommandError::new(
+            Exit::BadData,
+            format!(
+                "--rename: {other} and {old} of the stream would both be called {}",
+                new()
+            ),
+        )
+        .hint(CLASH)
+        .also("the output is not complete: discard it")),
+        _ => Ok(()),
     }
 }
 

@@ -2,16 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+use authzed::v1::ObjectReference;
 use spice_cli::compare::now;
 use spice_cli::{CommandError, VERSION};
 use spice_record::Header;
 use spice_record::ReadError;
 use spice_record::record::{Filter, MAX_MAPPING_BYTES};
+use spice_schema::names::{CAVEAT_RULE, DEFINITION_RULE, is_caveat, is_definition};
 use spice_schema::{Removal, Renames};
 
 use crate::Map;
 use crate::flags::{Part, Rename};
-use crate::names::{Name, Named};
+use crate::names::{Name, Named, RENAME};
 use crate::redact::Redactor;
 
 /// How a chosen type begins in a mapping.
@@ -104,6 +106,38 @@ impl Plan {
         mapping.sort();
         mapping.dedup();
         mapping
+    }
+
+    /// Whether a relationship of this resource is kept, by its type and id.
+    pub(crate) fn is_chosen(&self, resource: &ObjectReference) -> bool {
+        let Some(only) = &self.only else {
+            return true;
+        };
+        let prefixes = only.prefixes.get(&resource.object_type);
+        let id = resource.object_id.as_str();
+        only.has(&resource.object_type)
+            && prefixes.is_none_or(|all| all.iter().any(|prefix| id.starts_with(prefix)))
+    }
+
+    /// The new name of a definition, or else of a caveat. A flag does not show of which it is.
+    ///
+    /// # Errors
+    ///
+    /// Exit 2 for one that SpiceDB refuses.
+    pub(crate) fn new_name(&self, old: &str, is_type: bool) -> Result<String, CommandError> {
+        let new = self.renames.of_object(old);
+        let (is_name, rule) = match is_type {
+            true => (is_definition(&new), DEFINITION_RULE),
+            false => (is_caveat(&new), CAVEAT_RULE),
+        };
+        if *new != *old && !is_name {
+            return Err(CommandError::usage(format!(
+                "--rename: {old} cannot be called {new}: SpiceDB accepts no such name"
+            ))
+            .hint(rule)
+            .also("the output is not complete: discard it"));
+        }
+        Ok(new.into_owned())
     }
 
     /// What redacts the ids of a type.
@@ -232,7 +266,7 @@ fn names(args: &Map) -> BTreeSet<Named> {
                 definition, from, ..
             } => Name::Member(definition.clone(), from.clone()),
         };
-        Named::new("--rename", name)
+        Named::new(RENAME, name)
     });
     let drops = args.drop.iter().map(|part| {
         let name = match part {

@@ -28,6 +28,8 @@ pub(crate) struct MappedSchema {
     pub(crate) lost: BTreeSet<(String, String)>,
     /// Of caveats, by their old names.
     pub(crate) parameters: HashMap<String, Parameters>,
+    /// What it still has, by old names: definitions with their relations and permissions, and caveats.
+    pub(crate) kept: Vec<(String, Vec<String>)>,
 }
 
 /// What a name that a schema does not have means.
@@ -98,6 +100,7 @@ impl Plan {
             definitions: definitions.collect(),
             lost,
             parameters: caveats.collect(),
+            kept: kept(rest),
         })
     }
 
@@ -180,6 +183,18 @@ impl Plan {
         tracing::warn!("{message}");
         Ok(missing)
     }
+}
+
+fn kept(schema: &Schema) -> Vec<(String, Vec<String>)> {
+    let definitions = schema.definitions().iter().map(|found| {
+        let name = found.name.text.clone();
+        let members = schema.members(&name).unwrap_or_default();
+        let members = members.into_iter().map(str::to_owned).collect();
+        (name, members)
+    });
+    let caveats = schema.caveats().iter();
+    let caveats = caveats.map(|found| (found.name.text.clone(), Vec::new()));
+    definitions.chain(caveats).collect()
 }
 
 /// What a schema has instead of what it does not have.

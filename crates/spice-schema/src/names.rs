@@ -42,6 +42,12 @@ pub(crate) fn is_keyword(word: &str, has_flag: impl Fn(&str) -> bool) -> bool {
     }
 }
 
+/// The part of a name that is a keyword in every schema, whatever it uses.
+#[must_use]
+pub fn keyword_in(name: &str) -> Option<&str> {
+    name.split('/').find(|part| KEYWORDS.contains(part))
+}
+
 /// Whether SpiceDB accepts the name of a definition: parts of 3 to 63 lower-case letters, digits and
 /// underscores, the last of up to 64, joined by slashes, at most 128 bytes.
 #[must_use]
@@ -122,5 +128,7 @@ mod tests {
             assert!(!is_keyword(word, |_| false));
         }
         assert!(!is_keyword("self", |flag| flag == "partial"));
+        assert_eq!(keyword_in("crm/nil"), Some("nil"));
+        assert_eq!(keyword_in("crm/self"), None);
     }
 }

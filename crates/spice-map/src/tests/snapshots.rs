@@ -455,3 +455,70 @@ fn stream_without_a_schema_is_mapped_and_collisions_are_found_as_they_come() {
     let flags = ["--rename", "doc#viewer=reader"];
     assert_refused(&flags, &relations, Exit::BadData, "viewer and reader");
 }
+
+#[test]
+fn name_that_only_relationships_have_is_not_merged_with_a_renamed_one() {
+    // The schema does not have crm/reader, nor reader in crm/doc. What has these names grants nothing yet.
+    let lines = [
+        "crm/doc:a#reader@crm/user:ann",
+        "crm/reader:a#member@crm/user:ann",
+    ];
+    for schema in [SCHEMA, ""] {
+        for (flag, line, part) in [
+            ("crm/doc#viewer=reader", lines[0], "viewer and reader"),
+            ("crm/team=crm/reader", lines[1], "crm/team and crm/reader"),
+        ] {
+            let input = snapshot(schema, &[line]);
+            assert_refused(&["--rename", flag], &input, Exit::BadData, part);
+        }
+    }
+    let prefix = snapshot(SCHEMA, &["sales/doc:a#viewer@crm/user:ann"]);
+    let flags = ["--rename", "crm/=sales/"];
+    assert_refused(&flags, &prefix, Exit::BadData, "crm/doc and sales/doc");
+    // A relation that gets another name itself leaves its own.
+    let both = snapshot("", &lines[..1]);
+    let flags = ["doc#viewer=reader", "doc#reader=viewer"].map(|flag| format!("crm/{flag}"));
+    let flags = ["--rename", &flags[0], "--rename", &flags[1]];
+    let failure = map(&flags, &both).unwrap_err();
+    assert!(failure.message().contains("viewer"), "{failure:?}");
+    let both = snapshot("", &[lines[0], "crm/doc:b#viewer@crm/user:ann"]);
+    let (written, _) = map(&flags, &both).unwrap();
+    let swapped = [
+        "crm/doc:a#viewer@crm/user:ann",
+        "crm/doc:b#reader@crm/user:ann",
+    ];
+    assert_eq!(shown(&written), swapped);
+}
+
+#[test]
+fn what_is_left_out_collides_with_nothing() {
+    let schema = format!("{SCHEMA}definition doc {{\n\trelation viewer: crm/user\n}}\n");
+    let lines = [
+        "crm/doc:a#viewer@crm/user:ann",
+        "doc:a#viewer@crm/user:ann",
+        "doc:a#viewer@crm/user:bob",
+    ];
+    for (schema, flags) in [
+        (&*schema, ["--drop", "doc"]),
+        ("", ["--drop", "doc"]),
+        (&*schema, ["--only-type", "crm/doc"]),
+        ("", ["--only-type", "crm/doc"]),
+    ] {
+        let flags = [&flags[..], &["--rename", "crm/doc=doc"]].concat();
+        let (written, counts) = map(&flags, &snapshot(schema, &lines)).unwrap();
+        assert_eq!(shown(&written), ["doc:a#viewer@crm/user:ann"], "{flags:?}");
+        assert_eq!(counts.dropped, 2);
+    }
+}
+
+#[test]
+fn name_that_no_definition_can_have_is_refused_without_a_schema() {
+    let input = snapshot("", &["doc:a#viewer@user:ann[late]"]);
+    for flag in ["doc=A", "user=a"] {
+        let refused = "SpiceDB accepts no such name";
+        assert_refused(&["--rename", flag], &input, Exit::Usage, refused);
+        assert_refused(&["--rename", flag], &input, Exit::Usage, "3 to 64");
+    }
+    let (written, _) = map(&["--rename", "late=L"], &input).unwrap();
+    assert_eq!(shown(&written), ["doc:a#viewer@user:ann[L]"]);
+}

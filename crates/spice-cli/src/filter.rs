@@ -2,6 +2,7 @@
 
 use spice_record::record::Filter;
 
+use crate::CommandError;
 use crate::values::parse_id_prefix;
 
 /// `--type` and `--resource-prefix`.
@@ -30,6 +31,25 @@ impl FilterArgs {
             resource_prefix: self.resource_prefix.clone(),
         })
     }
+
+    /// Checks the types. A server takes an unknown one for one without relationships. `known` are the definitions
+    /// of its schema.
+    ///
+    /// # Errors
+    ///
+    /// Exit 2 for a type that is none of them.
+    pub fn check_types(&self, known: &[String]) -> Result<(), CommandError> {
+        match self.types.iter().find(|name| !known.contains(name)) {
+            None => Ok(()),
+            Some(unknown) => Err(CommandError::usage(format!(
+                "--type {unknown}: the schema has no such definition"
+            ))
+            .hint(match known.is_empty() {
+                true => "it has none".to_owned(),
+                false => format!("it has: {}", known.join(", ")),
+            })),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -57,6 +77,19 @@ mod tests {
         let prefixed = filter(&["--type", "a", "--resource-prefix", "x"]);
         assert_ne!(prefixed, filter(&["--type", "a"]));
         assert_eq!(filter(&[]), None);
+    }
+
+    #[test]
+    fn type_that_the_schema_does_not_have_is_refused_with_those_it_has() {
+        let filter = parse(&["--type", "item", "--type", "itme"]).unwrap().filter;
+        let known = ["item", "user"].map(str::to_owned);
+        let refused = filter.check_types(&known).unwrap_err();
+        assert!(refused.message().contains("itme"), "{refused:?}");
+        assert_eq!(refused.hint_text(), "it has: item, user");
+        let refused = filter.check_types(&[]).unwrap_err();
+        assert_eq!(refused.hint_text(), "it has none");
+        let filter = parse(&["--type", "item"]).unwrap().filter;
+        assert!(filter.check_types(&known).is_ok());
     }
 
     #[test]

@@ -115,9 +115,8 @@ pub(crate) async fn confirm(
     })
 }
 
-/// The definitions to read: those of the schema, or those asked for, all of which it must have. The
-/// server itself takes an unknown type for one without relationships. `None` where everything is read in
-/// one stream.
+/// The definitions to read: those of the schema, or those asked for, all of which it must have. `None` where
+/// everything is read in one stream.
 pub(crate) async fn definitions(
     args: &Export,
     client: &Client,
@@ -128,12 +127,7 @@ pub(crate) async fn definitions(
         return Ok(None);
     }
     let known = schema::definitions(client, Consistency::at_exact(revision)).await?;
-    if let Some(unknown) = asked_for.iter().find(|name| !known.contains(name)) {
-        return Err(CommandError::usage(format!(
-            "--type {unknown}: the schema has no such definition"
-        ))
-        .hint(format!("it has: {}", known.join(", "))));
-    }
+    args.filter.check_types(&known)?;
     let is_asked_for = |name: &String| asked_for.is_empty() || asked_for.contains(name);
     Ok(Some(known.into_iter().filter(is_asked_for).collect()))
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use authzed::DatastoreKind;
 use spice_record::read::MAX_LINE_BYTES;
-use spice_record::record::StreamKind;
+use spice_record::record::{Filter, StreamKind};
 use spice_record::{Change, ChangeCheck, Integrity, ReadError, Record, RecordReader};
 
 use crate::Spool;
@@ -20,6 +20,9 @@ pub struct Found {
     pub source: Option<String>,
     /// The target's, of a summary or a position.
     pub target: Option<String>,
+    /// What part of the source it is of, where the file has it: a stream, a spool or a position, unless
+    /// `spice-map` has changed its names.
+    pub filter: Option<Filter>,
     /// Whether the file is a summary or a position.
     pub summary: bool,
 }
@@ -102,6 +105,8 @@ fn last<R: BufRead>(records: &mut RecordReader<R>) -> Result<Found, ReadError> {
                 let faulty = |message| records.fault(message);
                 header.check().map_err(faulty)?;
                 last.source.clone_from(&header.revision);
+                last.filter = header.filter.clone();
+                last.filter = last.filter.filter(|_| header.mapping.is_empty());
                 match header.stream {
                     StreamKind::Changes => {
                         check =
@@ -132,6 +137,7 @@ fn last<R: BufRead>(records: &mut RecordReader<R>) -> Result<Found, ReadError> {
                     return Err(records.fault(altered));
                 }
                 last = summary(Some(position.source_revision), position.target_revision);
+                last.filter = position.filter.filter(|_| position.mapping.is_empty());
             }
             record => {
                 // Lines that `tail` has picked follow each other. Those made by hand have no checksums.
@@ -172,6 +178,7 @@ fn summary(source: Option<String>, target: Option<String>) -> Found {
     Found {
         source,
         target,
+        filter: None,
         summary: true,
     }
 }

@@ -8,6 +8,7 @@ use authzed::zedtoken;
 use authzed::{Client, DatastoreKind, Kind};
 use spice_cli::Connection;
 use spice_cli::connection::unblocked;
+use spice_cli::quote::quoted;
 use spice_cli::{CommandError, Exit, VERSION, stdio};
 use spice_client::retry::Retry;
 use spice_client::same_datastore::datastore_id;
@@ -69,7 +70,7 @@ impl Watch {
             None => (None, None),
         };
         let since = self.start(&head, endpoint, tail.as_ref()).await?;
-        self.check_types(&client, endpoint).await?;
+        self.check_types(&client).await?;
         self.check_until(&head)?;
         if let Some(tail) = &tail {
             tracing::info!(
@@ -153,6 +154,7 @@ impl Watch {
         };
         let path = file.to_owned();
         let found = unblocked(move || find_revision::find(&path)).await?;
+        check_same_part(file, found.filter.as_ref(), self.filter.filter().as_ref())?;
         // Of a summary or a position, the other end's revision may be the one that belongs here: that
         // is how changes travel back.
         if here.is_none()
@@ -187,21 +189,13 @@ impl Watch {
         Ok(source)
     }
 
-    /// The server itself takes an unknown type for one that nothing changes in.
-    async fn check_types(&self, client: &Client, endpoint: &str) -> Result<(), CommandError> {
-        let types = &self.filter.types;
-        if types.is_empty() {
+    async fn check_types(&self, client: &Client) -> Result<(), CommandError> {
+        if self.filter.types.is_empty() {
             return Ok(());
         }
         let mut known = schema::definitions(client, Consistency::fully_consistent()).await?;
         known.sort();
-        match types.iter().find(|name| !known.contains(name)) {
-            Some(unknown) => Err(CommandError::usage(format!(
-                "--type {unknown}: the schema of {endpoint} has no such definition"
-            ))
-            .hint(format!("it has: {}", known.join(", ")))),
-            None => Ok(()),
-        }
+        self.filter.check_types(&known)
     }
 
     fn check_until(&self, head: &str) -> Result<(), CommandError> {
@@ -283,6 +277,29 @@ fn check_filter(spool: Option<&Filter>, asked: Option<&Filter>) -> Result<(), Co
         Filter::described(asked)
     ))
     .hint("--type and --resource-prefix must stay what they were; for others give another --spool"))
+}
+
+/// What continues a part of a source is the changes of that part: others would write to the target what it was
+/// never meant to hold, or leave out what it holds. A file without a filter can be a summary, which names none.
+fn check_same_part(
+    file: &Path,
+    found: Option<&Filter>,
+    asked: Option<&Filter>,
+) -> Result<(), CommandError> {
+    if found.is_none() || found == asked {
+        return Ok(());
+    }
+    let name = stdio::name(file);
+    Err(CommandError::usage(format!(
+        "{name} is of {}, and these would be the changes of {}",
+        Filter::described(found),
+        Filter::described(asked)
+    ))
+    .hint("give the same --type and --resource-prefix")
+    .also(format!(
+        "for another part on purpose: --since \"$(spice-revision {})\"",
+        quoted(file)
+    )))
 }
 
 /// Its Watch delivers changes only. While it is silent its progress is unknown, and with it the end of a

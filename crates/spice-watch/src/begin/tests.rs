@@ -5,6 +5,7 @@ use spice_cli::connection::ConnectionArgs;
 use spice_cli::settings::Settings;
 use spice_record::ChangeSealer;
 use spice_record::Record;
+use spice_record::record::Position;
 use testserver::{
     EXPORT, READ_SCHEMA, REFLECT_SCHEMA, Reply, Server, schema_response, token, token_of,
 };
@@ -85,6 +86,51 @@ async fn file_wins_over_the_flag_once_it_exists() {
     let flags = ["--since", &flag, "--since-file", &file];
     assert_eq!(start(&flags).await.unwrap(), flag);
     folder.summary(&token(9), None);
+    assert_eq!(start(&flags).await.unwrap(), token(9));
+}
+
+#[tokio::test]
+async fn file_of_a_part_is_continued_by_that_part_only() {
+    let folder = Folder::new();
+    let part = |prefix: &str| Filter {
+        types: vec!["document".to_owned()],
+        resource_prefix: Some(prefix.to_owned()),
+    };
+    let header = Header {
+        revision: Some(token(9)),
+        filter: Some(part("acme-")),
+        ..Header::new(StreamKind::Snapshot, "test", "2026-11-24T00:00:00Z")
+    };
+    let mapped = Header {
+        mapping: vec!["rename crm/=sales/".to_owned()],
+        ..header.clone()
+    };
+    let position = Position {
+        source_revision: token(9),
+        filter: Some(part("acme-")),
+        ..Position::default()
+    };
+    let position = Position {
+        checksum: Some(position.compute_checksum().unwrap()),
+        ..position
+    };
+    let snapshot = folder.write("a snapshot", &[Record::Header(Box::new(header.sealed()))]);
+    let mapped = folder.write("mapped", &[Record::Header(Box::new(mapped.sealed()))]);
+    let position = folder.write("position", &[Record::Position(Box::new(position))]);
+    let same = ["--type", "document", "--resource-prefix", "acme-"];
+    for file in [&snapshot, &position] {
+        let file = ["--since-file", file];
+        let flags = [&file[..], &same].concat();
+        assert_eq!(start(&flags).await.unwrap(), token(9));
+        for flags in [&[][..], &same[..2], &["--resource-prefix", "initech-"]] {
+            let failure = start(&[&file[..], flags].concat()).await.unwrap_err();
+            assert_eq!(failure.exit, Exit::Usage);
+            assert!(failure.message().contains("\"acme-\""), "{failure:?}");
+            assert!(failure.hint_text().contains("--type"), "{failure:?}");
+        }
+    }
+    // What follows is mapped as well, there the part is chosen again.
+    let flags = ["--since-file", &mapped];
     assert_eq!(start(&flags).await.unwrap(), token(9));
 }
 
@@ -228,15 +274,15 @@ async fn unknown_types_are_refused_and_the_known_ones_are_named() {
     server.script(REFLECT_SCHEMA, [Reply::message(&reflected)]);
     let client = server.client();
     let checked = watch(&["--type", "document", "--type", "file"]);
-    let failure = checked.check_types(&client, "e").await.unwrap_err();
+    let failure = checked.check_types(&client).await.unwrap_err();
     assert!(failure.message().contains("--type file"), "{failure:?}");
     assert!(
         failure.hint_text().contains("document, user"),
         "{failure:?}"
     );
     let checked = watch(&["--type", "document"]);
-    checked.check_types(&client, "e").await.unwrap();
-    watch(&[]).check_types(&client, "e").await.unwrap();
+    checked.check_types(&client).await.unwrap();
+    watch(&[]).check_types(&client).await.unwrap();
     assert_eq!(
         server.calls(REFLECT_SCHEMA),
         2,

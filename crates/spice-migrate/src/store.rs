@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use spice_record::digest::{Digest, digest_text};
+use spice_record::record::Filter;
 
 use crate::phase::{Phase, Switch};
 use crate::state::{End, FORMAT, State, VERSION};
@@ -40,9 +41,23 @@ struct SwitchRecord {
     version: u64,
     source: End,
     target: End,
+    /// Of a part of the source: other parts are switched by migrations of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    filter: Option<Filter>,
     switch: Switch,
-    /// Of both ends and the switch.
+    /// Of everything above but the format and its version.
     checksum: Digest,
+}
+
+impl SwitchRecord {
+    fn compute_checksum(&self) -> serde_json::Result<Digest> {
+        let ends = [&self.source, &self.target];
+        let text = match &self.filter {
+            None => serde_json::to_string(&(ends, &self.switch)),
+            Some(filter) => serde_json::to_string(&(ends, filter, &self.switch)),
+        };
+        text.map(|text| digest_text(&text))
+    }
 }
 
 impl Store {
@@ -113,18 +128,20 @@ impl Store {
         self.check_version("switch.json", &bytes)?;
         let record: SwitchRecord =
             serde_json::from_slice(&bytes).map_err(|error| self.damaged("switch.json", error))?;
-        let ends = [&record.source, &record.target];
-        let text = serde_json::to_string(&(ends, &record.switch))
-            .map_err(|error| self.damaged("switch.json", error))?;
-        if record.checksum != digest_text(&text) {
+        let checksum = record.compute_checksum();
+        let checksum = checksum.map_err(|error| self.damaged("switch.json", error))?;
+        if record.checksum != checksum {
             return Err(self.damaged("switch.json", "it does not have its checksum"));
         }
+        let ends = [&record.source, &record.target];
         let ids = |ends: [&End; 2]| ends.map(|end| (end.context.clone(), end.datastore_id.clone()));
-        if ids(ends) != ids([&state.source, &state.target]) {
+        let is_same = ids(ends) == ids([&state.source, &state.target]);
+        if !is_same || record.filter != state.filter {
             let (file, [source, target]) = (self.file("switch.json"), ends);
             return Err(CommandError::usage(format!(
-                "{} records the switch of another migration: from {} ({}) to {} ({})",
+                "{} records the switch of another migration: {} from {} ({}) to {} ({})",
                 file.display(),
+                Filter::described(record.filter.as_ref()),
                 source.context,
                 source.id(),
                 target.context,
@@ -201,17 +218,16 @@ impl Store {
                 format!("cannot write {}: {error}", name.display()),
             )
         };
-        let (source, target) = (state.source.clone(), state.target.clone());
-        let text = serde_json::to_string(&([&source, &target], &switch));
-        let text = text.map_err(|error| failed(&error))?;
-        let record = SwitchRecord {
+        let mut record = SwitchRecord {
             format: FORMAT.to_owned(),
             version: VERSION,
-            checksum: digest_text(&text),
-            source,
-            target,
+            source: state.source.clone(),
+            target: state.target.clone(),
+            filter: state.filter.clone(),
             switch: switch.clone(),
+            checksum: Digest::default(),
         };
+        record.checksum = record.compute_checksum().map_err(|error| failed(&error))?;
         let text = serde_json::to_string_pretty(&record).map_err(|error| failed(&error))?;
         fsync::replace(&self.file("switch.json"), &text).map_err(|error| failed(&error))?;
         let recorded = switch.clone();

@@ -204,6 +204,23 @@ fn switch_of_another_migration_is_refused_by_name() {
         "{message}"
     );
     assert!(message.contains("id of new"), "{message}");
+    // The same ends, and another part of the source.
+    let part = |prefix: &str| Filter {
+        types: Vec::new(),
+        resource_prefix: Some(prefix.to_owned()),
+    };
+    let mut tenant = planned();
+    tenant.filter = Some(part("acme-"));
+    other.save(tenant.clone()).unwrap();
+    assert_eq!(other.load().unwrap_err().exit, Exit::Usage);
+    let (_folder, of_tenant) = store();
+    of_tenant.save(tenant.clone()).unwrap();
+    of_tenant.record_switch(&tenant, switch()).unwrap();
+    assert!(of_tenant.load().unwrap().unwrap().phase.switch().is_some());
+    tenant.filter = Some(part("initech-"));
+    of_tenant.save(tenant).unwrap();
+    let refused = of_tenant.load().unwrap_err();
+    assert!(refused.message().contains("acme-"), "{refused:?}");
     // The same with its checksum, and other ends written into it.
     let text = std::fs::read_to_string(ordered.file("switch.json")).unwrap();
     let forged = text.replace("id of new", "another id");

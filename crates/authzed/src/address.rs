@@ -56,10 +56,13 @@ impl ServerAddress {
         match scheme.to_ascii_lowercase().as_str() {
             "https" => url(scheme, rest, 443, true),
             "http" => url(scheme, rest, 80, false),
-            _ => Err(format!(
-                "the endpoint is given without {scheme}://, as {}",
-                rest.trim_end_matches('/')
-            )),
+            _ => {
+                let rest = rest.trim_end_matches('/');
+                let port = if tcp(rest, None).is_ok() { "" } else { ":PORT" };
+                Err(format!(
+                    "the endpoint is given without {scheme}://, as {rest}{port}"
+                ))
+            }
         }
     }
 }

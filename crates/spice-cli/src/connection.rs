@@ -101,9 +101,13 @@ impl ConnectionArgs {
             source.map_or(&Source::Flags, |(source, _)| source)
         };
         let Some(endpoint) = settings.endpoint.clone() else {
-            return Err(CommandError::usage(
-                "no server given: --context NAME, or --endpoint HOST:PORT with --token-file FILE",
-            ));
+            return Err(match &self.context {
+                Some(name) => CommandError::usage(format!("context {name:?} has no endpoint"))
+                    .hint("add endpoint = \"HOST:PORT\" to it, or give --endpoint HOST:PORT"),
+                None => CommandError::usage(
+                    "no server given: --context NAME, or --endpoint HOST:PORT with --token-file FILE",
+                ),
+            });
         };
         if self.settings.token.is_some() {
             tracing::warn!("--token can be read by everybody on this machine: use --token-file");

@@ -1,6 +1,7 @@
 //! The life of a program, written once: every `main` is one call of [`main`].
 
 use std::future::Future;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -84,12 +85,17 @@ pub fn main<P: Program>() -> ExitCode {
     let program = match P::try_parse() {
         Ok(program) => program,
         Err(error) => {
-            if matches!(
-                error.kind(),
-                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
-            ) {
-                let _ = error.print();
-                return ExitCode::SUCCESS;
+            // Help is printed as it is: a message would be cut to its length.
+            let after_help = match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Some(Exit::Done),
+                ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Some(Exit::Usage),
+                _ => None,
+            };
+            if let Some(exit) = after_help {
+                return match error.print().and_then(|()| io::stdout().flush()) {
+                    Ok(()) => exit.code(),
+                    Err(error) => CommandError::stdout(&error).report().code(),
+                };
             }
             // In a pipe it must be seen which program does not understand its flags.
             log::init(P::NAME, &LogArgs::of_command_line());

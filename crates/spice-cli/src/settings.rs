@@ -256,7 +256,7 @@ fn read_from(file: Option<PathBuf>, name: &str) -> Result<Settings, CommandError
     let form = format!(
         "the contexts file has a table for each server: [{name}], endpoint = \"host:50051\", \
          token-file = \"{name}.token\"; its place is $SPICE_CONTEXTS or \
-         ~/.config/spice-pipes/contexts.toml"
+         $XDG_CONFIG_HOME/spice-pipes/contexts.toml (~/.config)"
     );
     if name.chars().any(is_hostile) {
         return Err(CommandError::usage(format!(
@@ -303,6 +303,14 @@ fn read_from(file: Option<PathBuf>, name: &str) -> Result<Settings, CommandError
     let settings = Settings::deserialize(context.clone()).map_err(|error| {
         CommandError::usage(format!("{shown}: context {name:?}: {}", error.message())).hint(&form)
     })?;
+    let tokens = ["token-file", "token-command", "token"];
+    let mut tokens = tokens.into_iter().filter(|key| context.get(*key).is_some());
+    if let (Some(one), Some(other)) = (tokens.next(), tokens.next()) {
+        return Err(CommandError::usage(format!(
+            "{shown}: context {name:?} has {one} and {other}: which is meant?"
+        ))
+        .hint("leave one of them"));
+    }
     let has_password = |url: &SecretString| url.expose_secret().contains('@');
     if settings.token.is_some() {
         files::warn_if_readable(&file, &format!("{shown} holds a token"), &path);

@@ -74,7 +74,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 /// As [`parse_duration`].
 pub fn parse_timeout(text: &str) -> Result<Duration, String> {
     match parse_duration(text)? {
-        Duration::ZERO => Err("a timeout cannot be zero".to_owned()),
+        Duration::ZERO => Err("it cannot be zero".to_owned()),
         timeout => Ok(timeout),
     }
 }

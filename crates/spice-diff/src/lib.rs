@@ -56,8 +56,8 @@ pub struct Diff {
     /// --max-memory. May be given several times.
     #[arg(long, value_name = "FILE")]
     keys_from: Vec<PathBuf>,
-    /// How much memory this may take, at least 21 MiB; what does not fit goes to temporary files. The
-    /// keys that --keys-from and --deferred look up come on top.
+    /// How much memory this may take; less than 21 MiB are taken for 21. What does not fit goes to
+    /// temporary files. The keys that --keys-from and --deferred look up come on top.
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_size)]
     max_memory: u64,
     /// Where these files are made [default: $TMPDIR, else /tmp]. They have no names: nothing of them is

@@ -30,7 +30,7 @@ use spice_cli::log::LogArgs;
 use spice_cli::progress::Progress;
 use spice_cli::shutdown::SIGTERM;
 use spice_cli::stdio::Output;
-use spice_cli::values::{parse_duration, parse_size, parse_zedtoken};
+use spice_cli::values::{parse_duration, parse_size, parse_timeout, parse_zedtoken};
 use spice_cli::{CommandError, Exit, Program, Shutdown, Stdout};
 use spice_client::settle::SettleArgs;
 use spice_client::unknown_fields;
@@ -72,7 +72,7 @@ pub struct Watch {
     skip_applied: Option<String>,
     /// Write an empty transaction to the server this often: it keeps the start of an idle Watch inside
     /// the history window.
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_timeout)]
     heartbeat: Option<Duration>,
     /// Append to a file, durably, and resume where it ends.
     #[arg(long, value_name = "FILE")]

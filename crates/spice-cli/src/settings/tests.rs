@@ -189,6 +189,27 @@ fn paths_of_a_context_are_relative_to_its_file() {
 }
 
 #[test]
+fn context_with_two_tokens_is_refused() {
+    for (text, both) in [
+        (
+            "[old]\ntoken-file = \"a\"\ntoken = \"hunter2\"\n",
+            "token-file and token",
+        ),
+        (
+            "[old]\ntoken-command = \"a\"\ntoken = \"hunter2\"\n",
+            "token-command and token",
+        ),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("contexts.toml");
+        fs::write(&path, text).unwrap();
+        let failure = read_from(Some(path), "old").unwrap_err();
+        assert!(failure.message().contains(both), "{failure:?}");
+        assert!(!format!("{failure:?}").contains("hunter2"), "{failure:?}");
+    }
+}
+
+#[test]
 fn missing_or_wrong_context_is_refused_without_its_token() {
     let secret = "hunter2";
     for (text, name, part) in [

@@ -72,6 +72,7 @@ check:
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
 	cargo run -q -p xtask -- protos --check
 	cargo run -q -p xtask -- pages --help-to docs/help --check
+	cargo run -q -p xtask -- messages --check
 	cargo run -q -p xtask -- pictures --check
 	cargo run -q -p xtask -- prose --check
 	if command -v cargo-deny >/dev/null; then cargo deny check; fi

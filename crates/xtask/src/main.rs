@@ -4,6 +4,7 @@
 //! Each task is a module with a `run`; nothing here is part of an installation.
 
 mod changes;
+mod messages;
 mod pictures;
 mod prose;
 mod protos;
@@ -27,6 +28,8 @@ enum What {
     Protos(protos::Args),
     /// Man pages and shell completions, from the programs' own definitions
     Pages(pages::Args),
+    /// The page of every message of the programs, docs/messages.md
+    Messages(messages::Args),
     /// The pictures of the documentation, into docs/pictures
     Pictures(pictures::Args),
     /// The rules of docs/style.md: width of lines, refused words
@@ -41,6 +44,7 @@ fn main() -> Result<()> {
     match Args::parse().what {
         What::Protos(args) => protos::run(&args),
         What::Pages(args) => pages::run(&args),
+        What::Messages(args) => messages::run(&args),
         What::Pictures(args) => pictures::run(&args),
         What::Prose(args) => prose::run(&args),
         What::Sample(args) => sample::run(&args),

@@ -2,12 +2,14 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154 # what is not set here is set by tests/servers/spicedb, which reads this file
 
-# identity PID: the pid with its start time, so that a reused pid is never mistaken for the old process
+# identity PID: the pid with its start time, so that a reused pid is never mistaken for the old process. A process
+# that was killed is a zombie as soon as its first thread has ended; the others still hold its files and ports.
 identity() {
     local stat
     { read -r stat <"/proc/$1/stat"; } 2>/dev/null || return 1
     read -ra stat <<<"${stat##*) }"
-    [ "${stat[0]}" != Z ] && echo "$1 ${stat[19]}"
+    [ "${stat[0]}" != Z ] || [ "${stat[17]}" -gt 1 ] || return 1
+    echo "$1 ${stat[19]}"
 }
 
 # alive FILE: is the process whose identity FILE holds still there?

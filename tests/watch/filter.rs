@@ -85,24 +85,23 @@ fn one_of_four(datastore: Datastore) {
     assert!(kept.contains(filter), "{kept}");
     assert!(text.lines().next().unwrap().contains(filter));
 
-    // A part that nothing changes in comes to its end as well: checkpoints pass.
-    let nothing = watch(&server)
-        .args([
-            "--until",
-            &end,
-            "--resource-prefix",
-            "nobody-",
-            "--since-file",
-        ])
-        .arg(&snapshot);
+    // A part that nothing changes in comes to its end as well: checkpoints pass. The snapshot is of another one.
+    let of_nobody = ["--until", &end, "--resource-prefix", "nobody-"];
+    let refused = watch(&server).args(of_nobody).arg("--since-file");
+    let refused = refused.arg(&snapshot).run().expect_code(2);
+    assert!(refused.stderr.contains("\"nobody-\""), "{}", refused.stderr);
+    let revision = Program::new("spice-revision").arg(&snapshot).run();
+    let revision = revision.expect_success().stdout;
+    let revision = String::from_utf8(revision).unwrap();
+    let since = ["--since", revision.trim()];
+    let nothing = watch(&server).args(of_nobody).args(since);
     let nothing = Folded::of(&nothing.run().expect_success().stdout);
     assert_eq!((nothing.updates, nothing.count("transaction")), (0, 0));
     assert!(nothing.count("checkpoint") > 0);
 
     // Another part than the position's is refused before it is written.
-    let other = watch(&server)
-        .args(["--until", &end, "--type", "item", "--since-file"])
-        .arg(&snapshot);
+    let other = watch(&server).args(["--until", &end, "--type", "item"]);
+    let other = other.args(since);
     let other = other.run().expect_success();
     let refused = apply(&target).arg("--position").arg(&position);
     refused.input(other.stdout).run().expect_code(2);

@@ -220,24 +220,22 @@ async fn read_range<'a>(
                 Ok(Some(page)) => page,
                 Ok(None) => return Ok(Read::All(found)),
                 Err(error) if error.kind() == Kind::Refused => return Ok(Read::Refused(error)),
-                Err(error)
-                    if let (Kind::LimitExceeded, Some(limit)) = (error.kind(), error.limit())
-                        && let Ok(limit) = u32::try_from(limit)
-                        && (1..page).contains(&limit) =>
-                {
-                    look.largest_page.fetch_min(limit, Ordering::Relaxed);
-                    continue 'attempt;
-                }
-                // Large caveat contexts: fewer of them in a page.
-                Err(error) if error.kind() == Kind::AnswerTooLarge && page != 1 => {
-                    page = if page == LARGEST_PAGE {
-                        PAGE
-                    } else {
-                        page / 10
-                    };
-                    continue 'attempt;
-                }
                 Err(error) => {
+                    if let Some(limit) =
+                        page_limit(&error).filter(|limit| (1..page).contains(limit))
+                    {
+                        look.largest_page.fetch_min(limit, Ordering::Relaxed);
+                        continue 'attempt;
+                    }
+                    // Large caveat contexts: fewer of them in a page.
+                    if error.kind() == Kind::AnswerTooLarge && page != 1 {
+                        page = if page == LARGEST_PAGE {
+                            PAGE
+                        } else {
+                            page / 10
+                        };
+                        continue 'attempt;
+                    }
                     retry
                         .pause(error, "reading again what the target holds")
                         .await?;
@@ -265,6 +263,14 @@ async fn read_range<'a>(
             }
         }
     }
+}
+
+/// The largest page of a server that refused one, as its error has it.
+fn page_limit(error: &authzed::Error) -> Option<u32> {
+    let limit = error
+        .limit()
+        .filter(|_| error.kind() == Kind::LimitExceeded);
+    limit.and_then(|limit| u32::try_from(limit).ok())
 }
 
 /// Relationships of one resource type that are looked for with one read.

@@ -8,28 +8,16 @@ mod texts;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path};
 
 use anyhow::{Context as _, Result, bail};
 use syn::visit::{self, Visit};
 use syn::{Attribute, Expr, ExprCall, ExprMethodCall, ItemFn, ItemMod, Local, Macro, Pat};
+use xtask::sources;
 
 use self::texts::{Names, method_chain};
 
 const PAGE: &str = "docs/messages.md";
-/// Folders and files whose messages no program prints.
-const OTHERS: [&str; 10] = [
-    "generated",
-    "tests",
-    "testserver",
-    "testdata",
-    "xtask",
-    "fuzz",
-    "floor",
-    "bin",
-    "testing.rs",
-    "tests.rs",
-];
 const HEAD: &str = "\
 # Every message
 
@@ -50,33 +38,27 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let mut sections: BTreeMap<String, BTreeMap<Message, BTreeSet<u8>>> = BTreeMap::new();
-    let mut folders: Vec<PathBuf> = Vec::new();
-    for entry in fs::read_dir("crates")? {
-        folders.push(entry?.path());
-    }
-    folders.sort();
-    for folder in folders {
-        let name = folder
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        if OTHERS.contains(&&*name) {
+    let mut crates: BTreeMap<String, Vec<syn::File>> = BTreeMap::new();
+    for path in sources::files(Path::new("crates"))? {
+        let name = path.components().nth(1).map(Component::as_os_str);
+        let name = name.unwrap_or_default().to_string_lossy().into_owned();
+        if path.ends_with("testing.rs") {
             continue;
         }
+        let text = fs::read_to_string(&path)?;
+        let file = syn::parse_file(&text).with_context(|| path.display().to_string())?;
+        crates.entry(name).or_default().push(file);
+    }
+    for (name, files) in &crates {
         let is_program = Path::new("crates/bin").join(format!("{name}.rs")).exists();
-        let section = if is_program { &name } else { SHARED };
-        let files = parse(&folder.join("src"))?;
+        let section = if is_program { name } else { SHARED };
         let mut names = Names::default();
-        for file in &files {
+        for file in files {
             names.visit_file(file);
         }
         let found = sections.entry(section.to_owned()).or_default();
-        for file in &files {
-            let mut finder = Finder {
-                names: names.clone(),
-                found,
-            };
+        let mut finder = Finder { names, found };
+        for file in files {
             finder.visit_file(file);
         }
     }
@@ -87,29 +69,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         bail!("{PAGE} is out of date: cargo run -p xtask -- messages");
     }
     Ok(())
-}
-
-/// The code below a folder.
-fn parse(folder: &Path) -> Result<Vec<syn::File>> {
-    let mut files = Vec::new();
-    let mut entries: Vec<PathBuf> = Vec::new();
-    for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
-        entries.push(entry?.path());
-    }
-    entries.sort();
-    for path in entries {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if OTHERS.contains(&&*name) || name.ends_with("_tests.rs") {
-            continue;
-        }
-        if path.is_dir() {
-            files.extend(parse(&path)?);
-        } else if name.ends_with(".rs") {
-            let text = fs::read_to_string(&path)?;
-            files.push(syn::parse_file(&text).with_context(|| path.display().to_string())?);
-        }
-    }
-    Ok(files)
 }
 
 /// An error or a warning.
@@ -205,8 +164,10 @@ fn made_by(function: &Expr) -> Option<&'static str> {
     };
     let mut segments = path.path.segments.iter().rev();
     let (last, of) = (segments.next()?, segments.next()?);
-    let functions = ["new", "usage"].into_iter();
-    let mut functions = functions.filter(|_| of.ident == "CommandError");
+    if of.ident != "CommandError" {
+        return None;
+    }
+    let mut functions = ["new", "usage"].into_iter();
     functions.find(|function| last.ident == function)
 }
 
@@ -273,12 +234,7 @@ impl<'ast> Visit<'ast> for Finder<'_> {
             self.add(text.as_slice(), &hints, &BTreeSet::new());
         }
         for expression in texts::arguments(found) {
-            // What a macro holds lives no longer than this: what is in it is looked for at once.
-            let mut inner = Finder {
-                names: self.names.clone(),
-                found: self.found,
-            };
-            Visit::visit_expr(&mut inner, &expression);
+            Visit::visit_expr(self, &expression);
         }
     }
 }

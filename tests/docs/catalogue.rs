@@ -17,36 +17,17 @@ const OF_OTHERS: [&str; 4] = [
 
 /// The code of the programs, a file each, without comments and tests; continued literals are one line.
 fn sources() -> Vec<(PathBuf, String)> {
-    let mut found = Vec::new();
-    let mut folders = vec![root().join("crates")];
-    let others = [
-        "generated",
-        "tests",
-        "testserver",
-        "testdata",
-        "xtask",
-        "fuzz",
-        "floor",
-    ];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            if path.is_dir() {
-                folders.extend((!others.contains(&name.as_str())).then_some(path));
-            } else if name.ends_with(".rs") && !name.ends_with("tests.rs") {
-                let text = fs::read_to_string(&path).unwrap();
-                let text = text
-                    .split("#[cfg(test)]\nmod tests {")
-                    .next()
-                    .unwrap_or_default();
-                let is_code = |line: &&str| !line.trim_start().starts_with("//");
-                let code: Vec<&str> = text.lines().filter(is_code).collect();
-                found.push((path, joined(&code.join("\n"))));
-            }
-        }
-    }
-    found
+    let files = xtask::sources::files(&root().join("crates")).unwrap();
+    let code = |path: PathBuf| {
+        let text = fs::read_to_string(&path).unwrap();
+        let text = text.split("#[cfg(test)]\nmod tests {").next();
+        let lines = text.unwrap_or_default().lines();
+        let is_code = |line: &&str| !line.trim_start().starts_with("//");
+        let code: Vec<&str> = lines.filter(is_code).collect();
+        let code = joined(&code.join("\n"));
+        (path, code)
+    };
+    files.into_iter().map(code).collect()
 }
 
 /// A literal at the beginning of the text, after its quote, with `\0` for what is filled in.

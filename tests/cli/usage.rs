@@ -72,6 +72,20 @@ fn terminal_without_anything_to_read_gives_help_and_no_hang() {
     }
 }
 
+/// Before a server is called: "try again" would hide a mistyped name for as long as none answers.
+#[test]
+fn input_that_cannot_be_opened_is_named_though_no_server_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("old.ndjson");
+    for name in ["spice-import", "spice-apply", "spice-check"] {
+        for (input, reason) in [(&*missing, "No such file"), (folder.path(), "directory")] {
+            let program = Program::new(name).args(["--endpoint", "127.0.0.1:1", "--insecure"]);
+            let finished = run(program.arg(input));
+            assert_says(&finished, 1, &["cannot open", reason], name);
+        }
+    }
+}
+
 #[test]
 fn flags_that_make_no_sense_are_named_with_the_right_form() {
     let cases: [(&str, &[&str], &[&str]); 18] = [

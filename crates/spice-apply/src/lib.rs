@@ -44,7 +44,7 @@ use spice_cli::log::LogArgs;
 use spice_cli::progress::Progress;
 use spice_cli::shutdown::SIGTERM;
 use spice_cli::values::parse_zedtoken;
-use spice_cli::{CommandError, Exit, Program, Shutdown};
+use spice_cli::{CommandError, Exit, Program, Shutdown, stdio};
 use spice_client::same_datastore::{datastore_id, refuse_same_datastore};
 use spice_client::write_engine::WriteEngine;
 use spice_record::record::{Applied, Position, StreamKind};
@@ -229,6 +229,9 @@ impl Apply {
     }
 
     async fn begin(&self, stop: &Arc<AtomicBool>) -> Result<Begun, CommandError> {
+        if self.spool.is_none() {
+            stdio::check_can_open(&self.file)?;
+        }
         let connection = self.common.connection.resolve().await?;
         let endpoint = connection.endpoint();
         let file = self.position.as_deref().map(PositionFile::new);

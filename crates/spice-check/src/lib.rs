@@ -99,6 +99,9 @@ impl Program for Check {
 
 impl Check {
     async fn check(&self, progress: &Progress) -> Result<Exit, CommandError> {
+        if self.sample != Some(0) {
+            stdio::check_can_open(&self.file)?;
+        }
         let connection = self.common.connection.resolve().await?;
         let client = spice_client::connect(&connection).await?;
         let seed = self.seed.unwrap_or_else(|| fastrand::u64(..1 << 32));

@@ -29,14 +29,34 @@ pub fn open(path: &Path) -> Result<(Box<dyn BufRead + Send>, String), CommandErr
     let input: Box<dyn Read + Send> = if path == Path::new("-") {
         Box::new(io::stdin())
     } else {
-        let file = File::open(path).map_err(|error| {
-            CommandError::new(Exit::Failed, format!("cannot open {name}: {error}"))
-        })?;
+        let file = File::open(path).map_err(|error| cannot_open(&name, &error))?;
         Box::new(file)
     };
     let reader = decompressed(input)
         .map_err(|error| CommandError::new(Exit::Failed, format!("cannot read {name}: {error}")))?;
     Ok((reader, name))
+}
+
+/// Makes sure that a file can be opened, as [`open`] does later: before a server is called, whose error
+/// would hide a mistyped name behind "try again". A named pipe is left alone, for it would notice.
+///
+/// # Errors
+///
+/// Exit 1, with the message of [`open`].
+pub fn check_can_open(path: &Path) -> Result<(), CommandError> {
+    if path == Path::new("-") {
+        return Ok(());
+    }
+    let checked = fs::metadata(path).and_then(|found| match found.file_type() {
+        kind if kind.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        kind if kind.is_file() => File::open(path).map(drop),
+        _ => Ok(()),
+    });
+    checked.map_err(|error| cannot_open(&name(path), &error))
+}
+
+fn cannot_open(name: &str, error: &io::Error) -> CommandError {
+    CommandError::new(Exit::Failed, format!("cannot open {name}: {error}"))
 }
 
 /// What a file is called in messages.

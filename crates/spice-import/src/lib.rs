@@ -227,6 +227,7 @@ impl Import {
     /// relationships of a transaction were read or the trailer of a smaller stream was verified, so that
     /// a damaged one writes nothing.
     async fn begin(&self) -> Result<Begun, CommandError> {
+        stdio::check_can_open(&self.file)?;
         let target = match (self.dry_run, self.common.connection.is_given()) {
             (true, false) => None,
             _ => Some(Target::open(self).await?),

@@ -303,6 +303,38 @@ mod tests {
                 assert!(!format!("{failure:?}").contains("hunter"), "{failure:?}");
             }
         }
+        let settings = || Settings {
+            endpoint: Some("localhost:1".to_owned()),
+            ..Settings::default()
+        };
+        let no_file = Settings {
+            token_file: Some("/nosuch/token".into()),
+            ..settings()
+        };
+        let no_token = Settings {
+            token_command: Some("true".to_owned()),
+            ..settings()
+        };
+        for (source, settings, start) in [
+            (
+                Source::Context("old".to_owned()),
+                no_file.clone(),
+                "--context old: token-file /nosuch/token: ",
+            ),
+            (
+                Source::Environment,
+                no_file,
+                "SPICE_TOKEN_FILE /nosuch/token: ",
+            ),
+            (
+                Source::Context("old".to_owned()),
+                no_token,
+                "--context old: token-command: empty",
+            ),
+        ] {
+            let failure = connection.resolve_with(&[(source, settings)]).unwrap_err();
+            assert!(failure.message().starts_with(start), "{failure:?}");
+        }
         let proxy = Settings {
             endpoint: Some("db.example:1".to_owned()),
             proxy: Some("socks5://me:hunter2@p:1".into()),

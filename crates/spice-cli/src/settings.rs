@@ -301,7 +301,14 @@ fn read_from(file: Option<PathBuf>, name: &str) -> Result<Settings, CommandError
         )));
     }
     let settings = Settings::deserialize(context.clone()).map_err(|error| {
-        CommandError::usage(format!("{shown}: context {name:?}: {}", error.message())).hint(&form)
+        let message = error.message();
+        // serde names a key that it does not know, and none whose value is wrong.
+        let key = wrong_key(context).filter(|key| !message.contains(&format!("`{key}`")));
+        let message = match key {
+            Some(key) => format!("{key}: {message}"),
+            None => message.to_owned(),
+        };
+        CommandError::usage(format!("{shown}: context {name:?}: {message}")).hint(&form)
     })?;
     let tokens = ["token-file", "token-command", "token"];
     let mut tokens = tokens.into_iter().filter(|key| context.get(*key).is_some());
@@ -318,6 +325,16 @@ fn read_from(file: Option<PathBuf>, name: &str) -> Result<Settings, CommandError
         files::warn_if_readable(&file, &format!("{shown} holds a password"), &path);
     }
     Ok(beside(settings, path.parent().unwrap_or(Path::new("."))))
+}
+
+/// The first key that is not taken, or whose value is not.
+fn wrong_key(context: &toml::Value) -> Option<&str> {
+    let mut entries = context.as_table()?.iter();
+    let is_wrong = |(key, value): &(&String, &toml::Value)| {
+        let alone = toml::Table::from_iter([((*key).clone(), (*value).clone())]);
+        Settings::deserialize(alone).is_err()
+    };
+    entries.find(is_wrong).map(|(key, _)| key.as_str())
 }
 
 fn position(text: &str, span: Option<std::ops::Range<usize>>) -> String {
@@ -397,8 +414,7 @@ pub(crate) fn read_text(file: &File) -> io::Result<String> {
 }
 
 /// Gets the token from where the settings say it is. `None` where they say nothing. Waits for a file that is
-/// a pipe, and for a command. `source` is where a token is from that is in no file and
-/// no command's.
+/// a pipe, and for a command. `source` is where they say it.
 ///
 /// # Errors
 ///
@@ -413,14 +429,14 @@ pub(crate) fn token(
             source.name("token"),
         )
     } else if let Some(path) = &settings.token_file {
-        let source = format!("--token-file {}", path.display());
+        let source = format!("{} {}", source.name("token-file"), path.display());
         let failed = |error: io::Error| CommandError::usage(format!("{source}: {error}"));
         let file = File::open(path).map_err(failed)?;
         let text = read_text(&file).map_err(failed)?;
         files::warn_if_readable(&file, &format!("{source} holds a token"), path);
         (text.into_bytes(), source)
     } else if let Some(command) = &settings.token_command {
-        let source = "--token-command".to_owned();
+        let source = source.name("token-command");
         let text = token_command::run(command)
             .map_err(|problem| CommandError::usage(format!("{source} {problem}")))?;
         (text, source)

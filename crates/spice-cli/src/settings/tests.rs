@@ -219,7 +219,18 @@ fn missing_or_wrong_context_is_refused_without_its_token() {
         ("[old]\ntoken = [\"hunter2\"]\n", "old", "in quotes"),
         ("old = \"hunter2\"\n", "old", "no context"),
         ("[old]\nproxy = [\"hunter2\"]\n", "old", "in quotes"),
-        ("[old]\nmax-retries = \"hunter2\"\n", "old", "old"),
+        (
+            "[old]\nmax-retries = \"a\"\n",
+            "old",
+            ": max-retries: invalid type",
+        ),
+        ("[old]\nendpoint = 5\n", "old", ": endpoint: invalid type"),
+        (
+            "[old]\nendpoint = \"a\"\nrequest-timeout = \"soon\"\n",
+            "old",
+            ": request-timeout: ",
+        ),
+        ("[old]\ndatastore = \"oracle\"\n", "old", ": datastore: "),
         ("[old]\n", "o\u{1b}ld", "control characters"),
     ] {
         let failure = context(text, name).unwrap_err();

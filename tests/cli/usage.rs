@@ -33,6 +33,8 @@ fn help_begins_with_examples_and_version_is_the_packages() {
             for expected in ["--context", "--token-file", "--log-format"] {
                 assert!(text.contains(expected), "{name} {flag}: {expected}");
             }
+            let has_exit_codes = text.contains("\nExit codes:\n  0   Done");
+            assert_eq!(has_exit_codes, flag == "--help", "{name} {flag}: {text}");
             assert_eq!(help.stderr, "");
         }
         for flag in ["--version", "-V"] {

@@ -62,7 +62,12 @@ use crate::write::Target;
 
 /// Write a change stream, from stdin, a file or a growing spool, to a SpiceDB.
 #[derive(Clone, Debug, clap::Parser)]
-#[command(name = "spice-apply", version = spice_cli::VERSION, before_help = EXAMPLES)]
+#[command(
+    name = "spice-apply",
+    version = spice_cli::VERSION,
+    before_help = EXAMPLES,
+    after_long_help = spice_cli::EXIT_CODES
+)]
 pub struct Apply {
     /// The stream, plain, zstd or gzip.
     #[arg(value_name = "FILE", default_value = "-", conflicts_with = "spool")]

@@ -42,7 +42,12 @@ use crate::write::Writer;
 /// Ask a SpiceDB about what a snapshot stream holds, and write the answers; or ask another one the same,
 /// and write those that differ.
 #[derive(Clone, Debug, clap::Parser)]
-#[command(name = "spice-check", version = spice_cli::VERSION, before_help = EXAMPLES)]
+#[command(
+    name = "spice-check",
+    version = spice_cli::VERSION,
+    before_help = EXAMPLES,
+    after_long_help = spice_cli::EXIT_CODES
+)]
 pub struct Check {
     /// A snapshot stream to draw questions from, or a stream of checks to ask again; plain, zstd
     /// or gzip.

@@ -30,6 +30,19 @@ pub enum Exit {
     Signal(i32),
 }
 
+/// The codes for `--help` and the man pages: a heading, then a code and its meaning a line.
+pub const EXIT_CODES: &str = "\
+Exit codes:
+  0   Done: everything read was written and acknowledged
+  1   Failed: a server or the operating system returned an error
+  2   Usage
+  3   Finished, with relationships refused or skipped; or different; or warnings
+  4   History lost: the source no longer has this revision
+  65  Bad data: malformed, truncated, altered
+  75  Try again: unavailable, retries spent
+  77  Denied: token, TLS, permission, read-only server
+";
+
 impl Exit {
     /// The code; for a signal the one that shells use, should raising it fail.
     #[must_use]
@@ -99,6 +112,24 @@ mod tests {
         ] {
             assert_eq!(exit.number(), number, "{exit:?}");
         }
+    }
+
+    #[test]
+    fn help_lists_every_code_once() {
+        let listed = EXIT_CODES.lines().skip(1);
+        let codes = listed.map(|line| line.split_whitespace().next().unwrap_or_default());
+        let codes: Vec<u8> = codes.map(|code| code.parse().unwrap()).collect();
+        let exits = [
+            Exit::Done,
+            Exit::Failed,
+            Exit::Usage,
+            Exit::Partial,
+            Exit::HistoryLost,
+            Exit::BadData,
+            Exit::TryAgain,
+            Exit::Denied,
+        ];
+        assert_eq!(codes, exits.map(Exit::number));
     }
 
     #[test]

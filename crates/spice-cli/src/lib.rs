@@ -57,7 +57,7 @@ pub mod zstd;
 
 pub use connection::{Connection, ConnectionArgs};
 pub use error::CommandError;
-pub use exit::Exit;
+pub use exit::{EXIT_CODES, Exit};
 pub use run::{Program, Stdout, main};
 pub use shutdown::Shutdown;
 

@@ -37,7 +37,12 @@ use crate::output::{Sink, Target};
 
 /// Convert zed's backups, validation files and text to a snapshot stream, or a stream to them.
 #[derive(Clone, Debug, clap::Parser)]
-#[command(name = "spice-convert", version = spice_cli::VERSION, before_help = EXAMPLES)]
+#[command(
+    name = "spice-convert",
+    version = spice_cli::VERSION,
+    before_help = EXAMPLES,
+    after_long_help = spice_cli::EXIT_CODES
+)]
 pub struct Convert {
     /// What to convert, plain, zstd or gzip.
     #[arg(value_name = "FILE", default_value = "-")]

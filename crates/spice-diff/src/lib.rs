@@ -27,7 +27,12 @@ use crate::spill::Folder;
 
 /// Write the updates that turn the relationships of one snapshot stream into those of another.
 #[derive(Clone, Debug, clap::Parser)]
-#[command(name = "spice-diff", version = spice_cli::VERSION, before_help = EXAMPLES)]
+#[command(
+    name = "spice-diff",
+    version = spice_cli::VERSION,
+    before_help = EXAMPLES,
+    after_long_help = spice_cli::EXIT_CODES
+)]
 pub struct Diff {
     /// The snapshot stream to be changed, plain, zstd or gzip: what a target holds; - is stdin.
     #[arg(value_name = "A")]

@@ -18,7 +18,12 @@ use spice_record::{
 
 /// Count the relationships of snapshot streams, and print order-free digests of them.
 #[derive(Clone, Debug, clap::Parser)]
-#[command(name = "spice-digest", version = spice_cli::VERSION, before_help = EXAMPLES)]
+#[command(
+    name = "spice-digest",
+    version = spice_cli::VERSION,
+    before_help = EXAMPLES,
+    after_long_help = spice_cli::EXIT_CODES
+)]
 pub struct Digest {
     /// Snapshot streams, plain, zstd or gzip, of which the sum is printed: the shards of one export, for
     /// example.

@@ -37,7 +37,12 @@ use crate::write::{Destination, Step, Writer};
 
 /// Write schema and relationships of a SpiceDB, at one exact revision, to stdout.
 #[derive(Clone, Debug, clap::Parser)]
-#[command(name = "spice-export", version = spice_cli::VERSION, before_help = EXAMPLES)]
+#[command(
+    name = "spice-export",
+    version = spice_cli::VERSION,
+    before_help = EXAMPLES,
+    after_long_help = spice_cli::EXIT_CODES
+)]
 pub struct Export {
     /// Export at this revision (a zedtoken) instead of the newest one that has settled. It is taken to
     /// have settled (spice-revision --head prints such a one), unless --settle is also given.

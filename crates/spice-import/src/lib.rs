@@ -49,7 +49,12 @@ use crate::target::Target;
 
 /// Load a snapshot stream, from stdin or a file, into a SpiceDB.
 #[derive(Clone, Debug, clap::Parser)]
-#[command(name = "spice-import", version = spice_cli::VERSION, before_help = EXAMPLES)]
+#[command(
+    name = "spice-import",
+    version = spice_cli::VERSION,
+    before_help = EXAMPLES,
+    after_long_help = spice_cli::EXIT_CODES
+)]
 pub struct Import {
     /// The stream, plain, zstd or gzip.
     #[arg(value_name = "FILE", default_value = "-")]

@@ -30,7 +30,12 @@ use crate::plan::Plan;
 
 /// Change names, drop parts and redact ids of a stream, in its schema and its relationships.
 #[derive(Clone, Debug, clap::Parser)]
-#[command(name = "spice-map", version = spice_cli::VERSION, before_help = EXAMPLES)]
+#[command(
+    name = "spice-map",
+    version = spice_cli::VERSION,
+    before_help = EXAMPLES,
+    after_long_help = spice_cli::EXIT_CODES
+)]
 pub struct Map {
     /// The stream: a snapshot, changes or updates, plain, zstd or gzip. It must be complete.
     #[arg(value_name = "FILE", default_value = "-")]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::phase::Step;
-use crate::suite::{FilterArgs, LogArgs, VERSION, parse_size, parse_timeout};
+use crate::suite::{EXIT_CODES, FilterArgs, LogArgs, VERSION, parse_size, parse_timeout};
 use crate::time::Span;
 
 /// Move schema and relationships of one SpiceDB to another, which is written meanwhile.
@@ -14,6 +14,7 @@ use crate::time::Span;
     name = "spice-migrate",
     version = VERSION,
     before_help = EXAMPLES,
+    after_long_help = EXIT_CODES,
     disable_help_subcommand = true
 )]
 pub struct Migrate {

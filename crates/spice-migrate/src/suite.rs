@@ -9,7 +9,7 @@ pub(crate) use spice_cli::run::PARENT_VARIABLE;
 pub(crate) use spice_cli::shutdown::SIGTERM;
 pub(crate) use spice_cli::values::{parse_duration, parse_size, parse_timeout};
 pub(crate) use spice_cli::{
-    CommandError, Exit, Program, Shutdown, Stdout, VERSION, files, fsync, stdio,
+    CommandError, EXIT_CODES, Exit, Program, Shutdown, Stdout, VERSION, files, fsync, stdio,
 };
 pub(crate) use spice_spool::Spool;
 pub(crate) use spice_spool::position::PositionFile;

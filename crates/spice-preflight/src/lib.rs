@@ -37,7 +37,12 @@ use crate::steps::Steps;
 /// Check whether a migration between two SpiceDBs would succeed: reachability, rights, versions, Watch,
 /// schemas, limits, history. Writes nothing, unless --mark is given.
 #[derive(Clone, Debug, clap::Parser)]
-#[command(name = "spice-preflight", version = spice_cli::VERSION, before_help = EXAMPLES)]
+#[command(
+    name = "spice-preflight",
+    version = spice_cli::VERSION,
+    before_help = EXAMPLES,
+    after_long_help = spice_cli::EXIT_CODES
+)]
 pub struct Preflight {
     /// The server to leave: a table of the contexts file, as in spice-export --context. Alone, only what
     /// a source has to be is checked.

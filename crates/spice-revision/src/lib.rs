@@ -21,7 +21,12 @@ use spice_spool::find_revision::{self, Found};
 
 /// Print the zedtoken of a stream, or of a server.
 #[derive(Clone, Debug, clap::Parser)]
-#[command(name = "spice-revision", version = spice_cli::VERSION, before_help = EXAMPLES)]
+#[command(
+    name = "spice-revision",
+    version = spice_cli::VERSION,
+    before_help = EXAMPLES,
+    after_long_help = spice_cli::EXIT_CODES
+)]
 pub struct Revision {
     /// A snapshot or change stream, a spool, an imported or applied summary, a position file, or a backup
     /// of zed; plain, zstd or gzip [default: stdin]. Of a snapshot only the header is read: spice-digest proves

@@ -48,7 +48,12 @@ use crate::writer::{Emitter, Event, Sink};
 
 /// Write every change of a SpiceDB after a revision to stdout, or append it to a spool.
 #[derive(Clone, Debug, clap::Parser)]
-#[command(name = "spice-watch", version = spice_cli::VERSION, before_help = EXAMPLES)]
+#[command(
+    name = "spice-watch",
+    version = spice_cli::VERSION,
+    before_help = EXAMPLES,
+    after_long_help = spice_cli::EXIT_CODES
+)]
 pub struct Watch {
     /// The revision after which the changes begin: the one of a copy, for example.
     #[arg(long, value_name = "ZEDTOKEN", value_parser = parse_zedtoken)]

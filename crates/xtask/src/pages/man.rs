@@ -7,24 +7,7 @@ use anyhow::{Context as _, Result};
 use clap::Command;
 use clap_mangen::Man;
 use jiff::Timestamp;
-
-/// The exit codes of every program, as in README.md.
-const EXIT_STATUS: [(&str, &str); 8] = [
-    ("0", "Done: everything read was written and acknowledged"),
-    (
-        "1",
-        "Failed: a server or the operating system returned an error",
-    ),
-    ("2", "Usage"),
-    (
-        "3",
-        "Finished, with relationships refused or skipped; or different; or warnings",
-    ),
-    ("4", "History lost: the source no longer has this revision"),
-    ("65", "Bad data: malformed, truncated, altered"),
-    ("75", "Try again: unavailable, retries spent"),
-    ("77", "Denied: token, TLS, permission, read-only server"),
-];
+use spice_cli::EXIT_CODES;
 
 /// Writes the page of a program, and of each of its steps. `all` are the names of the suite.
 pub(super) fn write(program: Command, all: &[String], folder: &Path) -> Result<()> {
@@ -51,7 +34,8 @@ fn page(command: &Command, others: &[String], date: &str, folder: &Path) -> Resu
     let name = command
         .get_display_name()
         .unwrap_or_else(|| command.get_name());
-    let man = Man::new(command.clone())
+    // The exit codes have a section of their own.
+    let man = Man::new(command.clone().after_long_help(None::<&str>))
         .date(date)
         .source(format!("spice-pipes {}", env!("CARGO_PKG_VERSION")))
         .manual("spice-pipes");
@@ -63,8 +47,9 @@ fn page(command: &Command, others: &[String], date: &str, folder: &Path) -> Resu
         text.insert_str(options, &verbatim("EXAMPLES", &examples.to_string()));
     }
     text += ".SH \"EXIT STATUS\"\n";
-    for (code, meaning) in EXIT_STATUS {
-        text += &format!(".TP\n\\fB{code}\\fR\n{}\n", escape(meaning));
+    for line in EXIT_CODES.lines().skip(1) {
+        let (code, meaning) = line.trim().split_once(' ').context("no exit code")?;
+        text += &format!(".TP\n\\fB{code}\\fR\n{}\n", escape(meaning.trim()));
     }
     text += ".SH \"SEE ALSO\"\n";
     let others: Vec<String> = others

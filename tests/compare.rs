@@ -100,6 +100,9 @@ fn plant(sample: Sample, k: usize) -> (Vec<Relationship>, Vec<Relationship>, Pla
                 kind: Some(prost_types::value::Kind::NumberValue(0.125)),
             };
             let caveat = one.optional_caveat.get_or_insert_default();
+            if caveat.caveat_name.is_empty() {
+                caveat.caveat_name = "another".to_owned();
+            }
             let context = caveat.context.get_or_insert_default();
             context.fields.insert("another".to_owned(), value);
         });

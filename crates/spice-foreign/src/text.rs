@@ -11,7 +11,7 @@ use authzed::v1::{ContextualizedCaveat, ObjectReference, Relationship, SubjectRe
 use spice_record::ReadError;
 use spice_record::printable::is_printable;
 use spice_record::read::{MAX_RELATIONSHIP_BYTES, check_line};
-use spice_record::relationship::{MAX_NAME_BYTES, StructJson, instant, parse_timestamp};
+use spice_record::relationship::{ELLIPSIS, MAX_NAME_BYTES, StructJson, instant, parse_timestamp};
 
 use crate::read_error;
 
@@ -28,7 +28,7 @@ pub fn parse(text: &str) -> Result<Relationship, String> {
     let (relation, rest) = rest.split_once('@').ok_or(FORM)?;
     let (subject, mut traits) = rest.split_at(rest.find('[').unwrap_or(rest.len()));
     let (subject, subject_relation) = match subject.split_once('#') {
-        Some((subject, "...")) => (subject, ""),
+        Some((subject, ELLIPSIS)) => (subject, ""),
         Some((subject, relation)) => (subject, check_name("subject relation", relation)?),
         None => (subject, ""),
     };

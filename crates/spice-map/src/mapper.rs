@@ -18,8 +18,6 @@ use crate::schema::{MappedSchema, Unknown};
 const MAX_NAME_BYTES: usize = 8 << 20;
 /// What a name takes beside its text.
 const NAME_BYTES: usize = 100;
-/// The relation of a subject that is an object.
-const ELLIPSIS: &str = "...";
 
 /// What was done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -272,7 +270,7 @@ impl Mapper {
     /// Finds out what a name becomes, and whether it is dropped. A caveat has no member.
     fn learn(&mut self, object: &str, member: Option<&str>) -> Result<bool, CommandError> {
         let is_type = member.is_some();
-        let member = member.filter(|name| *name != ELLIPSIS).unwrap_or_default();
+        let member = member.unwrap_or_default();
         if let Some(is_dropped) = self.is_dropped(object, member) {
             return Ok(is_dropped);
         }

@@ -252,7 +252,13 @@ fn is_relationship(line: &str) -> bool {
             .split_once(':')
             .is_some_and(|(kind, _)| is_name(kind))
     };
-    has_type(resource) && is_name(relation) && has_type(subject)
+    // The text of a YAML string is behind a space or a quote.
+    let is_value = |object: &str| {
+        object
+            .split_once(':')
+            .is_some_and(|(_, value)| value.starts_with([' ', '"', '\'', '\t']))
+    };
+    has_type(resource) && !is_value(resource) && is_name(relation) && has_type(subject)
 }
 
 #[cfg(test)]
@@ -332,6 +338,8 @@ mod tests {
             ("\"schema\": |-\n", Format::Yaml),
             ("validation: null\n", Format::Yaml),
             ("schemaFile : a.zed\n", Format::Yaml),
+            ("relationships: 'doc:1#viewer@user:a'\n", Format::Yaml),
+            ("relationships: doc:1#viewer@user:a\n", Format::Yaml),
             (long.as_str(), Format::Text),
         ] {
             let found = recognize(input.as_bytes()).map(|found| found.format);

@@ -393,6 +393,7 @@ impl<R: BufRead> RecordReader<R> {
             "recursion limit exceeded" => {
                 format!("nested too deep: a context or metadata has at most {MAX_DEPTH} levels")
             }
+            "expected value" => "not JSON: expected a value here".to_owned(),
             message => message.to_owned(),
         };
         ReadError::Line {

@@ -74,6 +74,10 @@ const UNIX_EPOCH: DateTime = jiff::civil::datetime(1970, 1, 1, 0, 0, 0, 0);
 const YEAR_1: i64 = -62_135_596_800;
 const YEAR_9999: i64 = 253_402_300_799;
 
+/// The relation of a subject that is an object, as SpiceDB's tables and old tools have it. The API has none
+/// there, and so has everything that is read here: it would be another relationship.
+pub const ELLIPSIS: &str = "...";
+
 /// The longest name or id, in bytes: four times the longest that SpiceDB accepts (an object's id, 1,024).
 pub const MAX_NAME_BYTES: usize = 4_096;
 
@@ -86,6 +90,15 @@ fn name<'de, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Cow<'a, str>, 
         )));
     }
     Ok(Cow::Owned(name))
+}
+
+/// A caveat without a name is none, and one that is meant must not become unconditional.
+fn given_name<'de, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Cow<'a, str>, D::Error> {
+    let name = name(deserializer)?;
+    match name.is_empty() {
+        true => Err(de::Error::custom("a caveat without a name")),
+        false => Ok(name),
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -128,7 +141,7 @@ pub(crate) struct SubjectJson<'a> {
     deny_unknown_fields
 )]
 struct CaveatJson<'a> {
-    #[serde(alias = "caveat_name", deserialize_with = "name")]
+    #[serde(alias = "caveat_name", deserialize_with = "given_name")]
     caveat_name: Cow<'a, str>,
     #[serde(default, skip_serializing_if = "ContextJson::is_empty")]
     context: ContextJson<'a>,
@@ -288,9 +301,13 @@ impl<'a> TryFrom<&'a SubjectReference> for SubjectJson<'a> {
 
 impl From<SubjectJson<'_>> for SubjectReference {
     fn from(json: SubjectJson<'_>) -> Self {
+        let mut optional_relation = json.optional_relation.into_owned();
+        if optional_relation == ELLIPSIS {
+            optional_relation.clear();
+        }
         Self {
             object: Some(json.object.into()),
-            optional_relation: json.optional_relation.into_owned(),
+            optional_relation,
         }
     }
 }

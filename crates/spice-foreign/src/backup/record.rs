@@ -3,21 +3,18 @@
 use authzed::v1::{ContextualizedCaveat, ObjectReference, Relationship, SubjectReference};
 use authzed::{JsonObject, Timestamp};
 use prost::Message as _;
-use spice_record::relationship::{MAX_NAME_BYTES, instant};
+use spice_record::record::MAX_SCHEMA_BYTES;
+use spice_record::relationship::{ELLIPSIS, MAX_NAME_BYTES, instant};
 
 use super::layout::{WRITTEN_RELATIONSHIP, WRITTEN_SCHEMA};
 use crate::avro::{Fields, put_bytes, put_long};
 
-/// The longest text of a schema: a server takes no larger request.
-const MAX_SCHEMA_BYTES: usize = 4 << 20;
 /// The largest context. SpiceDB takes 25,000 bytes by default (`--max-relationship-context-size`).
 const MAX_CONTEXT_BYTES: usize = 1 << 20;
 /// 0001-01-01T00:00:00Z, Go's time of a field that was not set: no expiry.
 const NO_EXPIRY: i64 = -62_135_596_800_000;
 const MILLIS: i64 = 1_000;
 const NANOS_OF_A_MILLI: i32 = 1_000_000;
-/// The subject relation of old tools for a subject without one.
-const ELLIPSIS: &str = "...";
 
 pub(super) fn decode_schema(fields: &mut Fields<'_>) -> Result<String, String> {
     let text = fields.text("the schema", MAX_SCHEMA_BYTES)?;

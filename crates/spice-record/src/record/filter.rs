@@ -1,9 +1,10 @@
 //! Which relationships a stream is about: those of some resources.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use authzed::v1::{Relationship, RelationshipFilter, RelationshipUpdate};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::object::objects;
 
@@ -16,12 +17,22 @@ use crate::object::objects;
     deny_unknown_fields
 )]
 pub struct Filter {
-    /// Resource types; empty means all.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// Resource types, sorted, each once; empty means all.
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "sorted"
+    )]
     pub types: Vec<String>,
     /// Prefix of the resource ids. Each of its characters is literal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource_prefix: Option<String>,
+}
+
+/// Two filters that name the same types are equal, in whatever order somebody wrote them.
+fn sorted<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let types = BTreeSet::<String>::deserialize(deserializer)?;
+    Ok(types.into_iter().collect())
 }
 
 impl Filter {
@@ -114,6 +125,13 @@ mod tests {
             }),
             ..Relationship::default()
         }
+    }
+
+    #[test]
+    fn order_of_types_in_a_stream_does_not_matter() {
+        let read: Filter =
+            serde_json::from_str(r#"{"types":["group","document","group"]}"#).unwrap();
+        assert_eq!(read, filter(&["document", "group"], None));
     }
 
     #[test]

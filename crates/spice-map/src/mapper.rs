@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use authzed::v1::{ContextualizedCaveat, ObjectReference, Relationship};
+use authzed::v1::relationship_update::Operation;
+use authzed::v1::{ContextualizedCaveat, ObjectReference, Relationship, RelationshipUpdate};
 use prost_types::Value;
 use prost_types::value::Kind;
 use spice_cli::display::few;
@@ -61,6 +62,15 @@ pub(crate) struct Mapper {
     /// What the flags name, where no schema shows that the stream has it.
     unseen: Unseen,
     pub(crate) counts: Counts,
+}
+
+/// What becomes of a relationship.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Kept,
+    LeftOut,
+    /// Its key is kept, and its caveat is dropped.
+    Deleted,
 }
 
 /// What a definition or caveat became.
@@ -129,43 +139,84 @@ impl Mapper {
         is_later.then(|| few(new.into_iter()))
     }
 
-    /// Changes a relationship; `false` where it is left out.
+    /// Changes a relationship of a snapshot; `false` where it is left out.
     ///
     /// # Errors
     ///
     /// Exit 65 where two names of the stream would become one.
     pub(crate) fn map(&mut self, relationship: &mut Relationship) -> Result<bool, CommandError> {
-        self.counts.read += 1;
-        let is_kept = self.map_counted(relationship)?;
-        self.counts.dropped += u64::from(!is_kept);
-        Ok(is_kept)
+        let fate = self.fate(relationship, false)?;
+        Ok(self.count(fate == Fate::Kept))
     }
 
-    fn map_counted(&mut self, relationship: &mut Relationship) -> Result<bool, CommandError> {
+    /// Changes an update; `false` where it is left out.
+    ///
+    /// A relationship that gets a dropped caveat is in no mapped snapshot from then on: its update deletes what
+    /// the target may hold of it. One that is deleted may be there without that caveat.
+    ///
+    /// # Errors
+    ///
+    /// As [`map`](Self::map).
+    pub(crate) fn map_update(
+        &mut self,
+        update: &mut RelationshipUpdate,
+    ) -> Result<bool, CommandError> {
+        let fate = match &mut update.relationship {
+            Some(relationship) => self.fate(relationship, true)?,
+            None => Fate::LeftOut,
+        };
+        if fate == Fate::Deleted {
+            update.set_operation(Operation::Delete);
+        }
+        Ok(self.count(fate != Fate::LeftOut))
+    }
+
+    fn count(&mut self, is_kept: bool) -> bool {
+        self.counts.read += 1;
+        self.counts.dropped += u64::from(!is_kept);
+        is_kept
+    }
+
+    /// Changes a relationship that is written, and decides whether it is. Of one that is to be deleted only
+    /// its key is left.
+    fn fate(
+        &mut self,
+        relationship: &mut Relationship,
+        is_update: bool,
+    ) -> Result<Fate, CommandError> {
         let Some(mut parts) = Parts::of(relationship) else {
             return Err(CommandError::new(
                 Exit::BadData,
                 "a relationship without a resource or a subject",
             ));
         };
-        let is_dropped = self.learn_names(&parts)?;
-        if is_dropped || !self.plan.is_chosen(parts.resource) {
-            return Ok(false);
-        }
-        self.redact(&mut parts);
-        self.rename(&mut parts)?;
-        Ok(true)
-    }
-
-    /// Learns the names of a relationship. Whether one of them is dropped.
-    fn learn_names(&mut self, parts: &Parts<'_>) -> Result<bool, CommandError> {
-        let of_resource = self.learn(&parts.resource.object_type, Some(parts.relation))?;
-        let of_subject = self.learn(&parts.subject.object_type, Some(parts.subject_relation))?;
-        let of_caveat = match &parts.caveat {
+        let is_gone = self.learn_key(&parts)?;
+        let has_no_caveat = match &parts.caveat {
             Some(caveat) => self.learn(&caveat.caveat_name, None)?,
             None => false,
         };
-        Ok(of_resource || of_subject || of_caveat)
+        let is_left_out = is_gone || (has_no_caveat && !is_update);
+        if is_left_out || !self.plan.is_chosen(parts.resource) {
+            return Ok(Fate::LeftOut);
+        }
+        if has_no_caveat {
+            parts.caveat = None;
+        }
+        self.redact(&mut parts);
+        self.rename(&mut parts)?;
+        if !has_no_caveat {
+            return Ok(Fate::Kept);
+        }
+        relationship.optional_caveat = None;
+        relationship.optional_expires_at = None;
+        Ok(Fate::Deleted)
+    }
+
+    /// Learns the names of a relationship's key. Whether one of them is dropped.
+    fn learn_key(&mut self, parts: &Parts<'_>) -> Result<bool, CommandError> {
+        let of_resource = self.learn(&parts.resource.object_type, Some(parts.relation))?;
+        let of_subject = self.learn(&parts.subject.object_type, Some(parts.subject_relation))?;
+        Ok(of_resource || of_subject)
     }
 
     /// Redacts the ids and the context of a relationship that still has its old names.
@@ -249,9 +300,7 @@ impl Mapper {
     pub(crate) fn transaction(&mut self, change: &mut Transaction) -> Result<(), CommandError> {
         let mut kept = Vec::with_capacity(change.updates.len());
         for Update(mut update) in std::mem::take(&mut change.updates) {
-            if let Some(relationship) = &mut update.relationship
-                && self.map(relationship)?
-            {
+            if self.map_update(&mut update)? {
                 kept.push(Update(update));
             }
         }

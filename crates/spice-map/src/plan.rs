@@ -169,7 +169,7 @@ impl Plan {
         }
         Ok(Header {
             revision: header.revision.clone(),
-            filter: self.filter(header.filter.as_ref()),
+            filter: self.filter(header.filter.as_ref())?,
             mapping,
             schema,
             ..Header::new(header.stream, format!("spice-map {VERSION}"), now())
@@ -191,36 +191,69 @@ impl Plan {
     }
 
     /// Which relationships are in the output on purpose, by their new names.
-    fn filter(&self, filter: Option<&Filter>) -> Option<Filter> {
+    ///
+    /// # Errors
+    ///
+    /// Exit 2 where the input holds nothing of what is chosen: the output would claim that there is nothing.
+    fn filter(&self, filter: Option<&Filter>) -> Result<Option<Filter>, CommandError> {
+        if self.only.is_none() && filter.is_none() {
+            return Ok(None);
+        }
         let before = filter.map_or(&[][..], |filter| filter.types.as_slice());
-        let kept = |name: &&String| !self.removal.objects.contains(*name);
         let types: Vec<&String> = match &self.only {
-            None => before.iter().filter(kept).collect(),
-            Some(only) => {
-                let both = only.types.iter().filter(|name| before.contains(name));
-                let both: Vec<&String> = both.collect();
+            None => {
+                let kept = |name: &&String| !self.removal.objects.contains(*name);
+                let kept: Vec<&String> = before.iter().filter(kept).collect();
                 // No types would mean all of them.
-                if both.is_empty() {
-                    only.types.iter().collect()
+                if kept.is_empty() {
+                    before.iter().collect()
                 } else {
-                    both
+                    kept
                 }
             }
-        };
-        let types = if types.is_empty() {
-            before.iter().collect()
-        } else {
-            types
+            Some(only) => {
+                let is_missing = |name: &&String| !before.is_empty() && !before.contains(*name);
+                if let Some(missing) = only.types.iter().find(is_missing) {
+                    return Err(not_there(missing, filter));
+                }
+                only.types.iter().collect()
+            }
         };
         let types = types.into_iter();
         let types = types.map(|name| self.renames.of_object(name).into_owned());
-        let prefix = filter.and_then(|filter| filter.resource_prefix.clone());
-        let new = Filter {
-            types: types.collect(),
+        let prefix = self.prefix(filter)?;
+        Ok(Some(Filter {
+            types: types.collect::<BTreeSet<_>>().into_iter().collect(),
             // It can be an id.
             resource_prefix: prefix.filter(|_| self.redaction.is_none()),
-        };
-        (self.only.is_some() || filter.is_some()).then_some(new)
+        }))
+    }
+
+    /// The prefix that all ids of the output have: that of the input, or the one that is chosen by. Several of
+    /// them have no place in a filter.
+    fn prefix(&self, filter: Option<&Filter>) -> Result<Option<String>, CommandError> {
+        let before = filter.and_then(|filter| filter.resource_prefix.as_deref());
+        let only = self.only.as_ref();
+        let prefixes = only.map(|only| &only.prefixes).into_iter().flatten();
+        let mut common: Option<&str> = None;
+        let mut is_one = only.is_some_and(|only| only.prefixes.len() == only.types.len());
+        for (kind, prefixes) in prefixes {
+            for prefix in prefixes {
+                let is_outside =
+                    |before: &str| !before.starts_with(prefix) && !prefix.starts_with(before);
+                if before.is_some_and(is_outside) {
+                    return Err(not_there(kind, filter));
+                }
+                is_one &= *common.get_or_insert(prefix) == prefix;
+            }
+        }
+        let chosen = common.filter(|_| is_one);
+        // The longer one: each begins with the other.
+        let longest = before
+            .into_iter()
+            .chain(chosen)
+            .max_by_key(|prefix| prefix.len());
+        Ok(longest.map(str::to_owned))
     }
 
     /// An error of the input. It may quote the line, which may hold an id that is to be redacted: then what
@@ -249,6 +282,14 @@ impl Plan {
         };
         error.into()
     }
+}
+
+fn not_there(name: &str, filter: Option<&Filter>) -> CommandError {
+    let there = Filter::described(filter);
+    CommandError::usage(format!(
+        "the stream holds {there}, and so nothing of what is chosen of {name}"
+    ))
+    .hint("leave it out of --only-type and --only-resource-prefix, or map a stream that holds it")
 }
 
 /// How a mapping lists a prefix that is not to be shown.

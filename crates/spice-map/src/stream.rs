@@ -196,10 +196,7 @@ impl Job<'_> {
             let next = next.map_err(|error| self.mapper.plan().unreadable(error))?;
             let Some(mut update) = next else { break };
             self.progress.add(1);
-            let relationship = update.relationship.as_mut();
-            if let Some(relationship) = relationship
-                && self.mapper.map(relationship)?
-            {
+            if self.mapper.map_update(&mut update)? {
                 let written = writer.write(update);
                 written.map_err(|error| self.unwritable(&error))?;
             }

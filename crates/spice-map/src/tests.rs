@@ -3,6 +3,7 @@
 mod changes;
 mod redaction;
 mod snapshots;
+mod updates;
 
 use std::fs;
 use std::path::Path;

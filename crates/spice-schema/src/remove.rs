@@ -13,7 +13,9 @@ use crate::error::{MAX_PROBLEMS, Problem, Refused, Remedy};
 use crate::layout::extent;
 use crate::removal::{Removal, Removed};
 use crate::resolve::{Declared, Found, Resolved};
-use crate::tree::{Member, Name, Operand, Permission, Relation, Span, Subject, TypeReference};
+use crate::tree::{
+    Function, Member, Name, Operand, Permission, Relation, Span, Subject, TypeReference,
+};
 
 impl Schema {
     /// What has to be removed as well, and whether from the types of relations, where a removal is refused.
@@ -263,8 +265,10 @@ impl<'s> Remover<'s> {
                 Operand::Nil | Operand::SelfReference => continue,
                 Operand::Name(own) => (own, None),
                 Operand::Arrow {
-                    relation, target, ..
-                } => (relation, Some(target)),
+                    relation,
+                    target,
+                    function,
+                } => (relation, Some((target, *function))),
             };
             if self.is_member_gone(owner, &own.text) {
                 let what = &own.text;
@@ -273,9 +277,43 @@ impl<'s> Remover<'s> {
                     format!("permission {owner}#{name} refers to {owner}#{what}"),
                     remove(owner, name),
                 );
-            } else if let Some(target) = target {
+            } else if let Some((target, function)) = target {
+                if function == Some(Function::All) {
+                    self.all_of(owner, name, own, target)?;
+                }
                 self.arrow(owner, name, own, target)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Of `parent.all(view)` fewer subjects would have to agree without a type of the relation.
+    fn all_of(
+        &mut self,
+        owner: &str,
+        permission: &str,
+        relation: &Name,
+        target: &Name,
+    ) -> Result<(), Refused> {
+        let found = self.resolved.member(owner, &relation.text);
+        let Some(Declared::Relation(parents)) = found.map(|found| found.declared) else {
+            return Ok(());
+        };
+        self.resolved.step(parents.types.len())?;
+        let gone = parents
+            .types
+            .iter()
+            .find_map(|reference| self.gone(reference));
+        if let Some(gone) = gone {
+            let (left, right) = (&relation.text, &target.text);
+            self.problem_with(
+                target.span,
+                format!(
+                    "permission {owner}#{permission} asks all of {left} for {right}, and fewer would be left to \
+                     agree without {gone}"
+                ),
+                remove(owner, permission),
+            );
         }
         Ok(())
     }

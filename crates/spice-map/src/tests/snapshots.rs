@@ -154,7 +154,10 @@ fn resources_are_chosen_by_the_beginning_of_their_ids() {
     let (written, _) = map(&flags, &stream()).unwrap();
     assert_eq!(shown(&written).len(), 4);
     let (header, _) = read(&written);
-    assert_eq!(header.filter.unwrap().types, ["crm/team", "crm/doc"]);
+    // The order of the flags does not matter. One type is chosen by its prefix, the other is not.
+    let filter = header.filter.unwrap();
+    assert_eq!(filter.types, ["crm/doc", "crm/team"]);
+    assert_eq!(filter.resource_prefix, None);
     assert_eq!(header.mapping, ["only crm/doc:a", "only crm/team"]);
     let flags = [
         "--only-resource-prefix",
@@ -162,7 +165,9 @@ fn resources_are_chosen_by_the_beginning_of_their_ids() {
         "--only-resource-prefix",
         "crm/doc:b",
     ];
-    assert_eq!(shown(&map(&flags, &stream()).unwrap().0).len(), 2);
+    let (written, _) = map(&flags, &stream()).unwrap();
+    assert_eq!(shown(&written).len(), 2);
+    assert_eq!(read(&written).0.filter.unwrap().resource_prefix, None);
 }
 
 #[test]
@@ -184,9 +189,24 @@ fn filter_of_the_input_stays_true() {
     assert_eq!(found.resource_prefix.as_deref(), Some("a"));
     let found = after(&["--only-type", "crm/doc"], &both).unwrap();
     assert_eq!(found.types, ["crm/doc"]);
-    // No types would mean all of them.
-    let found = after(&["--only-type", "crm/user"], &both).unwrap();
-    assert_eq!(found.types, ["crm/user"]);
+    // It would claim to hold all of these, and the input has none.
+    for flags in [
+        ["--only-type", "crm/user"],
+        ["--only-resource-prefix", "crm/user:a"],
+        ["--only-resource-prefix", "crm/doc:b"],
+    ] {
+        assert_refused(
+            &flags,
+            &both,
+            Exit::Usage,
+            "and so nothing of what is chosen of crm/",
+        );
+    }
+    for (chosen, prefix) in [("crm/doc:a1", "a1"), ("crm/doc:a", "a")] {
+        let found = after(&["--only-resource-prefix", chosen], &both).unwrap();
+        assert_eq!(found.types, ["crm/doc"]);
+        assert_eq!(found.resource_prefix.as_deref(), Some(prefix), "{chosen}");
+    }
     let found = after(&["--drop", "crm/team", "--drop-references"], &both).unwrap();
     assert_eq!(found.types, ["crm/doc"]);
     let prefix = filtered(&[], Some("a"));

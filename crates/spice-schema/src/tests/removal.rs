@@ -239,6 +239,33 @@ fn arrow_that_would_reach_nothing_is_refused() {
     assert_refused(found, &["line 13"]);
 }
 
+/// The relationships to what is dropped are left out with it, and nobody asks there any more.
+#[test]
+fn arrow_to_all_subjects_is_refused_without_one_of_them() {
+    let all = TREE.replace("parent->view", "parent.all(view)");
+    let any = TREE.replace("parent->view", "parent.any(view)");
+    without(&any, &["drive"], true).unwrap();
+    assert_refused(
+        without(&all, &["drive"], true),
+        &[
+            "line 13",
+            "doc#view asks all of parent for view",
+            "without drive",
+        ],
+    );
+    without(&all, &["drive", "doc#view"], true).unwrap();
+    without(&all, &["doc#viewer"], true).unwrap_err();
+    // That of one that has it without a caveat.
+    let caveated = all.replace("folder | drive", "folder | folder with at_work")
+        + "caveat at_work(now timestamp) {\n now > timestamp('2026-01-01T00:00:00Z')\n}\n";
+    assert_refused(
+        without(&caveated, &["at_work"], true),
+        &["line 13", "without at_work"],
+    );
+    // Whoever it leads to without the permission never agrees.
+    without(&all, &["drive#view"], true).unwrap();
+}
+
 #[test]
 fn references_of_removed_parts_do_not_matter() {
     let found = without(TREE, &["doc", "folder", "drive"], false).unwrap();

@@ -226,6 +226,7 @@ fn open_stream(input: Input, name: &str, no_trailer: bool) -> Result<Opened, Com
         (header, _) => Header {
             schema: header.and_then(|header| header.schema.clone()),
             mapping: header.map_or_else(Vec::new, |header| header.mapping.clone()),
+            filter: header.and_then(|header| header.filter.clone()),
             ..new_header()
         },
     };

@@ -27,6 +27,7 @@ use spice_cli::log::LogArgs;
 use spice_cli::progress::Progress;
 use spice_cli::{CommandError, Exit, Program, Shutdown, Stdout, stdio};
 use spice_foreign::Codec;
+use spice_foreign::text::check_names;
 use spice_foreign::validation::MAX_BYTES;
 use spice_record::relationship::DisplayRelationship;
 use spice_record::{ExpiryPrecision, Header};
@@ -68,7 +69,8 @@ pub struct Convert {
     /// object a line. Completeness is not checked.
     #[arg(long)]
     no_trailer: bool,
-    /// Convert a backup that zed has not finished, or that may be cut: what is there of it.
+    /// Convert a backup that zed has not finished, or that may be cut: what is there of it. Also a part of a
+    /// server to a format that has no place for that.
     #[arg(long)]
     allow_incomplete: bool,
     /// Skip metadata of a backup that this version does not know. Otherwise they are refused.
@@ -201,6 +203,7 @@ impl Convert {
             schema_file: self.schema_file.clone(),
         })?;
         self.check_header(&source, &header)?;
+        let lost_of_header = self.lost_of_header(&header);
         let temp = self.temp_dir.clone().unwrap_or_else(std::env::temp_dir);
         let mut duplicates = (!source.is_sealed()).then(|| Duplicates::new(&temp));
         let target = Target {
@@ -216,6 +219,11 @@ impl Convert {
         while let Some(relationship) = source.next()? {
             let place = source.place();
             if let Some(duplicates) = &mut duplicates {
+                // What no server has written can hold anything.
+                check_names(&relationship).map_err(|message| {
+                    let (name, place) = (source.name(), source.place_name(place));
+                    CommandError::new(Exit::BadData, format!("{name}: {place}: {message}"))
+                })?;
                 duplicates.add(&relationship, place)?;
             }
             if let Err(message) = sink.write(&relationship)? {
@@ -237,6 +245,7 @@ impl Convert {
         let written = sink.finish()?;
         progress.clear();
         let mut losses = source.losses;
+        losses.extend(lost_of_header);
         if written.truncated > 0 {
             losses.push(format!(
                 "{} expiries were cut to milliseconds: zed's format holds no more",
@@ -282,7 +291,36 @@ impl Convert {
         if let Some(revision) = header.revision.as_deref().filter(|_| is_text) {
             tracing::info!("{} has no place for the revision, {revision}", self.to);
         }
+        if let Some(filter) = header
+            .filter
+            .as_ref()
+            .filter(|_| is_text && !self.allow_incomplete)
+        {
+            let (name, to) = (source.name(), self.to);
+            return Err(CommandError::usage(format!(
+                "{name} holds only {filter}, and {to} has no place for that: what it becomes would be taken for \
+                 all of a server"
+            ))
+            .hint("--allow-incomplete converts it; --to zedbackup keeps what it is a part of"));
+        }
         Ok(())
+    }
+
+    /// What the format has no place for.
+    fn lost_of_header(&self, header: &Header) -> Option<String> {
+        let to = self.to;
+        let lost = match to {
+            Format::Yaml | Format::Text => [
+                header
+                    .filter
+                    .as_ref()
+                    .map(|filter| format!("that these are only {filter}")),
+                (!header.mapping.is_empty()).then(|| "how spice-map has changed it".to_owned()),
+            ],
+            Format::Stream | Format::Zedbackup => return None,
+        };
+        let lost: Vec<String> = lost.into_iter().flatten().collect();
+        (!lost.is_empty()).then(|| format!("{to} has no place for: {}", lost.join("; ")))
     }
 }
 

@@ -4,16 +4,16 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Component, Path};
 
+use spice_cli::quote::quoted;
 use spice_cli::{CommandError, Exit};
+use spice_record::record::MAX_SCHEMA_BYTES;
 use spice_schema::Schema;
-
-/// The longest text of a schema: a server takes no larger request.
-const MAX_SCHEMA_BYTES: usize = 4 << 20;
 
 /// The schema that a validation file names. Only one in its own folder, or below, is read: the file may come
 /// from somebody else.
 pub(crate) fn schema_beside(path: &Path, name: &str, named: &str) -> Result<String, CommandError> {
-    let hint = format!("--schema-file {named}");
+    // The file may come from somebody else, and the hint is pasted into a shell.
+    let hint = format!("--schema-file {}", quoted(named));
     if path == Path::new("-") {
         let message = format!("schemaFile names {named:?}, but {name} has no folder");
         return Err(CommandError::new(Exit::BadData, message).hint(hint));

@@ -1,14 +1,16 @@
 //! What is converted and back is the same; what is incomplete or cannot be held makes no output.
 
 mod damage;
+mod lists;
+mod validation;
 
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use clap::{CommandFactory as _, Parser as _};
 use spice_cli::{CommandError, Exit};
 use spice_foreign::backup::TOKEN_KEY;
 use spice_foreign::testing::zed_backup;
+use spice_record::record::{Filter, StreamKind};
 use spice_record::{Integrity, RecordReader, SnapshotReader, SnapshotWriter};
 use testdata::Sample;
 
@@ -154,7 +156,7 @@ fn every_format_is_converted_and_back() {
 #[test]
 fn part_of_a_source_stays_one() {
     let folder = Folder::new();
-    let filter = spice_record::record::Filter {
+    let filter = Filter {
         types: vec!["tenant/document".to_owned()],
         resource_prefix: None,
     };
@@ -177,6 +179,53 @@ fn what_a_backup_cannot_hold_is_counted() {
     let exit = folder.convert("stream", "strict", "--to zedbackup --strict");
     assert!(matches!(exit, Ok(Exit::Partial)), "{exit:?}");
     assert_eq!(folder.read("backup"), folder.read("strict"));
+}
+
+/// What is read back would be taken for all of a server, and `spice-diff` would delete the rest.
+#[test]
+fn part_is_refused_by_a_format_that_cannot_say_so() {
+    let folder = Folder::new();
+    let sample = milliseconds(20);
+    let header = Header {
+        filter: Some(Filter {
+            types: vec!["tenant/document".to_owned()],
+            resource_prefix: None,
+        }),
+        mapping: vec!["only tenant/document".to_owned()],
+        ..sample.header()
+    };
+    let mut writer = SnapshotWriter::create(Vec::new(), header, ExpiryPrecision::Micros).unwrap();
+    for relationship in sample.iter() {
+        writer.write(&relationship).unwrap();
+    }
+    let sealed = String::from_utf8(writer.finish().unwrap().1).unwrap();
+    folder.file("part", &sealed);
+    for to in ["yaml", "text"] {
+        let flags = format!("--to {to}");
+        folder.refused("part", &flags, Exit::Usage, "holds only resources of type");
+        let flags = format!("--to {to} --allow-incomplete --strict");
+        let exit = folder.convert("part", "out", &flags);
+        assert!(matches!(exit, Ok(Exit::Partial)), "{exit:?}");
+    }
+    // Without its trailer it is still a part.
+    let lines: Vec<&str> = sealed.lines().collect();
+    folder.file("lines", lines[..lines.len() - 1].join("\n") + "\n");
+    for (from, flags) in [("lines", "--no-trailer"), ("part", "--to zedbackup")] {
+        folder.converted(from, "out", flags);
+        let again = if flags.contains("zedbackup") {
+            ""
+        } else {
+            flags
+        };
+        if again.is_empty() {
+            folder.converted("out", "back", "");
+        } else {
+            std::fs::rename(folder.path("out"), folder.path("back")).unwrap();
+        }
+        let header = stream(&folder.path("back")).0;
+        assert_eq!(header.filter.unwrap().types, ["tenant/document"], "{flags}");
+        assert_eq!(header.mapping, ["only tenant/document"], "{flags}");
+    }
 }
 
 #[test]
@@ -221,63 +270,6 @@ fn incomplete_input_makes_no_output() {
 }
 
 #[test]
-fn repeated_relationship_is_refused_with_both_places() {
-    let folder = Folder::new();
-    let text = "// ours\ndocument:a#viewer@user:b\n\ndocument:a#viewer@user:b[c]\n";
-    folder.file("text", text);
-    folder.file(
-        "yaml",
-        "relationships: |-\n  document:a#viewer@user:b\n  document:a#viewer@user:b#...\n",
-    );
-    let line = |id: &str| {
-        format!(
-            r#"{{"relationship":{{"resource":{{"objectType":"document","objectId":"{id}"}},"relation":"viewer","subject":{{"object":{{"objectType":"user","objectId":"b"}}}}}}}}"#
-        ) + "\n"
-    };
-    folder.file("lines", [line("a"), line("b"), line("a")].concat());
-    let places = "line 4 repeats the relationship of line 2";
-    folder.refused("text", "", Exit::BadData, places);
-    let places = "line 2 of its relationships repeats the relationship of line 1";
-    folder.refused("yaml", "--to text", Exit::BadData, places);
-    let places = "line 3 repeats the relationship of line 1";
-    folder.refused("lines", "--no-trailer", Exit::BadData, places);
-}
-
-#[test]
-fn lines_made_by_hand_become_a_stream() {
-    let folder = Folder::new();
-    let complete = String::from_utf8(sealed(milliseconds(50))).unwrap();
-    let lines: Vec<&str> = complete.lines().collect();
-    let inner = lines[1..lines.len() - 1].join("\n") + "\n";
-    folder.file("lines", &inner);
-    folder.file("schema", "definition user {}\n");
-    folder.refused(
-        "lines",
-        "",
-        Exit::BadData,
-        "spice-convert --no-trailer seals it",
-    );
-    folder.converted("lines", "sealed", "--no-trailer");
-    let (header, relationships) = stream(&folder.path("sealed"));
-    assert_eq!(relationships.concat(), inner);
-    assert_eq!((header.revision, header.schema), (None, None));
-    let flags = format!(
-        "--no-trailer --schema-file {}",
-        folder.path("schema").display()
-    );
-    folder.converted("lines", "sealed", &flags);
-    let schema = stream(&folder.path("sealed")).0.schema;
-    assert_eq!(schema.as_deref(), Some("definition user {}\n"));
-    // With its header, but filtered: no snapshot of that revision.
-    folder.file("filtered", format!("{}\n{}\n", lines[0], lines[1]));
-    folder.converted("filtered", "sealed", "--no-trailer");
-    let (header, relationships) = stream(&folder.path("sealed"));
-    assert_eq!(relationships.len(), 1);
-    assert_eq!(header.revision, None);
-    assert_eq!(header.schema.as_deref(), Some(testdata::SCHEMA));
-}
-
-#[test]
 fn backup_that_zed_has_not_finished_is_refused() {
     let folder = Folder::new();
     let path = folder.file("zed", zeds(milliseconds(250), None));
@@ -292,7 +284,7 @@ fn backup_that_zed_has_not_finished_is_refused() {
     folder.refused("zed", "", Exit::BadData, named);
     folder.converted("zed", "out", "--allow-incomplete");
     // zed puts it beside the name that it was given.
-    symlink("zed", folder.path("link")).unwrap();
+    std::os::unix::fs::symlink("zed", folder.path("link")).unwrap();
     folder.refused("link", "", Exit::BadData, "zed.lock");
     std::fs::remove_file(lock).unwrap();
     folder.converted("link", "out", "");
@@ -329,100 +321,6 @@ fn metadata_that_are_not_known_are_refused() {
     folder.file("zed", zeds(milliseconds(1), Some("com.authzed.new")));
     folder.refused("zed", "", Exit::BadData, "com.authzed.new");
     folder.converted("zed", "out", "--ignore-unknown-fields");
-}
-
-#[test]
-fn schema_beside_a_validation_file_is_read() {
-    let folder = Folder::new();
-    let with = |named: &str| format!("schemaFile: {named}\nrelationships: ''\n");
-    folder.file("schema.zed", "definition user {}\n");
-    for (file, named) in [("a", "schema.zed"), ("b", "./schema.zed")] {
-        folder.file(file, with(named));
-        folder.converted(file, "out", "");
-        let schema = stream(&folder.path("out")).0.schema;
-        assert_eq!(schema.as_deref(), Some("definition user {}\n"));
-    }
-    std::fs::create_dir(folder.path("inner")).unwrap();
-    symlink(folder.path("schema.zed"), folder.path("inner/link.zed")).unwrap();
-    folder.file("a", with("inner/link.zed"));
-    folder.converted("a", "out", "");
-    symlink("/etc/passwd", folder.path("out-of-it")).unwrap();
-    symlink("/dev/zero", folder.path("device")).unwrap();
-    folder.file("empty.zed", " \n");
-    folder.file("binary.zed", b"\xff\n");
-    folder.file("long.zed", "a".repeat(5 << 20));
-    for (named, found) in [
-        ("../schema.zed", "no file in or below its folder"),
-        ("/etc/hostname", "no file in or below its folder"),
-        ("inner/../schema.zed", "no file in or below its folder"),
-        ("out-of-it", "no file in or below its folder"),
-        ("device", "no file in or below its folder"),
-        ("inner", "no file in or below its folder"),
-        ("empty.zed", "no schema in it"),
-        ("binary.zed", "UTF-8"),
-        ("long.zed", "more than 4 MiB"),
-    ] {
-        folder.file("a", with(named));
-        folder.refused("a", "", Exit::BadData, found);
-    }
-    folder.file("a", with("missing.zed"));
-    folder.refused("a", "", Exit::Failed, "missing.zed");
-    let flags = format!("--schema-file {}", folder.path("schema.zed").display());
-    folder.converted("a", "out", &flags);
-    let long = format!("schema: '{}'\nrelationships: ''\n", "a".repeat(5 << 20));
-    folder.file("b", long);
-    folder.refused("b", "", Exit::BadData, "more than 4 MiB");
-    folder.file("b", "schema: definition a {}\nrelationships: ''\n");
-    folder.refused("b", &flags, Exit::Usage, "a schema of its own");
-}
-
-#[test]
-fn sections_that_a_stream_cannot_hold_are_reported() {
-    let folder = Folder::new();
-    folder.file(
-        "yaml",
-        "schema: definition a {}\nrelationships: ''\nassertions:\n  assertTrue: [b]\n",
-    );
-    folder.converted("yaml", "out", "");
-    let exit = folder.convert("yaml", "out", "--strict");
-    assert!(matches!(exit, Ok(Exit::Partial)), "{exit:?}");
-}
-
-/// What is left of a file that was cut, or lost a line, is no snapshot without relationships.
-#[test]
-fn validation_file_of_which_a_line_is_missing_is_refused() {
-    let folder = Folder::new();
-    let complete = "schema: |-\n  definition user {}\n  definition document {\n    relation owner: user\n  }\n\
-                 relationships: |-\n  document:a#owner@user:b\n";
-    folder.file("complete", complete);
-    folder.converted("complete", "out", "");
-    let lines: Vec<&str> = complete.split_inclusive('\n').collect();
-    for missing in 0..lines.len() {
-        let cut = lines[..missing].concat();
-        let rest = lines[missing + 1..].concat();
-        for (name, text) in [("cut", cut.clone()), ("without a line", cut + &rest)] {
-            // Without a declaration, or with two on one line, it is another valid file.
-            let is_valid = name == "without a line" && matches!(missing, 1 | 3);
-            if text.is_empty() || is_valid {
-                continue;
-            }
-            folder.file("part", text);
-            let failure = folder.convert("part", "out", "").unwrap_err();
-            assert_eq!(
-                failure.exit,
-                Exit::BadData,
-                "{name}, {missing}: {failure:?}"
-            );
-        }
-    }
-    folder.file("text", "document:a#viewer@user:b\n");
-    let flags = format!("--schema-file {}", folder.path("text").display());
-    folder.refused(
-        "text",
-        &flags,
-        Exit::BadData,
-        "the schema is not understood",
-    );
 }
 
 #[test]
@@ -478,11 +376,15 @@ fn what_is_no_such_format_is_named() {
 #[test]
 fn names_that_text_cannot_hold_are_refused_by_place() {
     let folder = Folder::new();
-    let line = r#"{"relationship":{"resource":{"objectType":"document","objectId":"a b"},"relation":"viewer","subject":{"object":{"objectType":"user","objectId":"b"}}}}"#;
-    folder.file("lines", format!("{line}\n"));
+    let mut relationship = milliseconds(1).iter().next().unwrap();
+    relationship.resource.as_mut().unwrap().object_id = "a b".to_owned();
+    let header = Header::new(StreamKind::Snapshot, "test", "2026-11-27T00:00:00Z");
+    let mut writer = SnapshotWriter::create(Vec::new(), header, ExpiryPrecision::Micros).unwrap();
+    writer.write(&relationship).unwrap();
+    folder.file("stream", writer.finish().unwrap().1);
     for to in ["text", "yaml"] {
-        let flags = format!("--no-trailer --to {to}");
-        let named = "line 1: document:a b#viewer@user:b cannot be written as";
-        folder.refused("lines", &flags, Exit::BadData, named);
+        let flags = format!("--to {to}");
+        folder.refused("stream", &flags, Exit::BadData, ":a b#");
+        folder.refused("stream", &flags, Exit::BadData, "cannot be written as");
     }
 }

@@ -154,7 +154,12 @@ fn push_printable(json: &str, out: &mut String) {
     }
 }
 
-fn check_names(relationship: &Relationship) -> Result<(), String> {
+/// Whether SpiceDB accepts the names and ids of a relationship.
+///
+/// # Errors
+///
+/// The first that it does not, for the message.
+pub fn check_names(relationship: &Relationship) -> Result<(), String> {
     let (Some(resource), Some(subject)) = (&relationship.resource, &relationship.subject) else {
         return Err("no resource or no subject".to_owned());
     };

@@ -4,13 +4,16 @@ use serde_json::Value;
 
 use super::{Pair, expect_only};
 use crate::support::oracle;
+use crate::support::program::Program;
 use crate::support::refusing::Refusing;
+use crate::support::spicedb::{Datastore, Server};
 
-/// Calls of the source, whether the migration fails without, and the first steps that need it.
+/// Calls of the source, whether the migration fails without, and the first steps that need it. Comments of its
+/// schema are rendered otherwise than they were written.
 const SOURCE: [(&str, bool, &str); 9] = [
     ("ReadSchema", true, "copy"),
     ("DiffSchema", true, "copy"),
-    ("ReflectSchema", false, "copy"),
+    ("ReflectSchema", true, "copy"),
     ("ExportBulkRelationships", true, "copy"),
     ("Watch", true, "live"),
     ("WriteRelationships", true, "live"),
@@ -19,11 +22,11 @@ const SOURCE: [(&str, bool, &str); 9] = [
     ("WriteSchema", false, "all"),
 ];
 
-/// Calls of the target.
+/// Calls of a target without a schema.
 const TARGET: [(&str, bool, &str); 10] = [
     ("ReadSchema", true, "copy"),
     ("DiffSchema", true, "copy"),
-    ("ReflectSchema", false, "copy"),
+    ("ReflectSchema", true, "copy"),
     ("ExportBulkRelationships", true, "copy"),
     ("WriteSchema", true, "copy"),
     ("ImportBulkRelationships", true, "copy"),
@@ -86,6 +89,48 @@ fn each_call_that_the_source_refuses_is_named() {
 #[test]
 fn each_call_that_the_target_refuses_is_named() {
     each("target", &TARGET);
+}
+
+/// Each case with what spice-export, of the types, or spice-revision, of the newest revision, then does.
+#[test]
+fn definitions_that_cannot_be_read_fail_where_a_step_reads_them() {
+    const PLAIN: &str = "definition user {}\n\ndefinition document {\n\trelation owner: user\n}\n";
+    let pair = Pair::of(
+        Server::start(Datastore::Memory),
+        Server::start(Datastore::Memory),
+    );
+    oracle::write_schema(&pair.old, PLAIN);
+    oracle::load(
+        &pair.old,
+        &oracle::line("touch", "document:a#owner@user:eve"),
+    );
+    let old = Refusing::to(&pair.old, &["ReflectSchema"]);
+    pair.connect(Some(&old.endpoint()), None);
+    let end = |program: &str, flags: &[&str]| {
+        let program = Program::new(program).env("SPICE_CONTEXTS", pair.contexts());
+        let finished = program.args(["--settle", "0s"]).args(flags).run();
+        finished.code().unwrap()
+    };
+    let by_type: &[&str] = &["--type", "document"];
+    let commented = format!("/**  who may  */\n{PLAIN}");
+    for (schema, flags, verdict, exported) in [
+        (PLAIN, &[][..], 3, 0),
+        (PLAIN, by_type, 1, 77),
+        (&commented, &[], 1, 77),
+    ] {
+        oracle::write_schema(&pair.old, schema);
+        pair.check(&[&["--for", "copy"], flags].concat(), verdict);
+        let export = end("spice-export", &[&["--context", "old"], flags].concat());
+        assert_eq!(export, exported, "{schema} {flags:?}");
+    }
+    oracle::write_schema(&pair.old, PLAIN);
+    let new = Refusing::to(&pair.new, &["ReflectSchema"]);
+    pair.connect(None, Some(&new.endpoint()));
+    pair.check(&["--for", "copy"], 1);
+    assert_eq!(end("spice-revision", &["--head", "--context", "new"]), 77);
+    oracle::write_schema(&pair.new, PLAIN);
+    pair.check(&["--for", "copy"], 3);
+    assert_eq!(end("spice-revision", &["--head", "--context", "new"]), 0);
 }
 
 #[test]

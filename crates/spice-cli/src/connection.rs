@@ -60,12 +60,21 @@ impl ConnectionArgs {
     ///
     /// Exit 2 where something is missing or contradicts itself.
     pub async fn resolve(&self) -> Result<Connection, CommandError> {
-        let args = self.clone();
-        // Files may be pipes that nobody opens, and commands take their time.
-        unblocked(move || args.resolve_blocking()).await
+        self.resolve_or(Settings::default()).await
     }
 
-    fn resolve_blocking(&self) -> Result<Connection, CommandError> {
+    /// The same, with other defaults than those of every program.
+    ///
+    /// # Errors
+    ///
+    /// As [`resolve`](Self::resolve).
+    pub async fn resolve_or(&self, defaults: Settings) -> Result<Connection, CommandError> {
+        let args = self.clone();
+        // Files may be pipes that nobody opens, and commands take their time.
+        unblocked(move || args.resolve_blocking(defaults)).await
+    }
+
+    fn resolve_blocking(&self, defaults: Settings) -> Result<Connection, CommandError> {
         let named = match (&self.context, &self.settings.zed_context) {
             (Some(name), _) => Some(format!("--context {name}")),
             (None, Some(name)) => Some(format!("--zed-context {name}")),
@@ -83,8 +92,9 @@ impl ConnectionArgs {
             None if named.is_some() => {}
             None => sources.push((Source::Environment, settings::from_environment()?)),
         }
-        // It comes last, whichever of them names it.
         let zed_context = sources.iter().find_map(|(_, set)| set.zed_context.clone());
+        sources.push((Source::Flags, defaults));
+        // It comes last, whichever of them names it. It has none of what has a default.
         if let Some(name) = zed_context {
             let zed = zed::read(&name)?;
             sources.push((Source::ZedContext(name), zed));

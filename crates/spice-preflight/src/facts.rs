@@ -256,6 +256,8 @@ pub(crate) struct Facts {
     pub(crate) head: Option<String>,
     pub(crate) kind: Result<DatastoreKind, Failure>,
     pub(crate) schema: SchemaText,
+    /// Whether its schema can only be compared with itself by its definitions, which it refused to give.
+    pub(crate) lacks_definitions: bool,
     pub(crate) answers: BTreeMap<Call, Answer>,
     pub(crate) limits: Limits,
     pub(crate) sample: Option<Sample>,
@@ -281,6 +283,7 @@ impl Facts {
             head: None,
             kind: Ok(DatastoreKind::Unknown),
             schema: SchemaText::Unknown,
+            lacks_definitions: false,
             answers: BTreeMap::new(),
             limits: Limits::default(),
             sample: None,

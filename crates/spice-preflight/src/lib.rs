@@ -79,12 +79,9 @@ pub struct Preflight {
     /// Write one marker, an empty transaction, to the source, and measure how soon its Watch delivers it.
     #[arg(long, requires = "from")]
     mark: bool,
-    /// How long one request may take.
-    #[arg(
-        long, value_name = "DURATION", default_value = "10s", value_parser = parse_timeout,
-        allow_hyphen_values = true
-    )]
-    request_timeout: Duration,
+    /// How long one request may take [default: request-timeout of the context, else 10s].
+    #[arg(long, value_name = "DURATION", value_parser = parse_timeout, allow_hyphen_values = true)]
+    request_timeout: Option<Duration>,
     /// How long all of it may take; what was not asked by then is reported as that.
     #[arg(
         long, value_name = "DURATION", default_value = "2m", value_parser = parse_timeout,
@@ -97,6 +94,9 @@ pub struct Preflight {
     #[command(flatten)]
     log: LogArgs,
 }
+
+/// A probe is small, whatever the server holds.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -130,6 +130,13 @@ impl Preflight {
                 CommandError::usage(format!("--from and --to are both {from}"))
                     .hint("give the contexts of two servers"),
             );
+        }
+        if self.mark && !self.steps.follows() {
+            return Err(CommandError::usage(format!(
+                "--mark measures the Watch, and --for {} follows no changes",
+                self.steps.name()
+            ))
+            .hint("leave one of them out"));
         }
         let deadline = Instant::now() + self.timeout;
         let (source, target) = tokio::try_join!(
@@ -194,7 +201,7 @@ impl Preflight {
             steps: self.steps,
             sample: self.sample,
             mark: self.mark,
-            patience: self.request_timeout,
+            patience: connection.config().request_timeout,
             deadline,
             filter: filter.as_ref(),
         };
@@ -205,11 +212,15 @@ impl Preflight {
         let args = ConnectionArgs {
             context: Some(context.to_owned()),
             settings: Settings {
-                request_timeout: Some(self.request_timeout),
+                request_timeout: self.request_timeout,
                 ..Settings::default()
             },
         };
-        let resolved = args.resolve().await;
+        let defaults = Settings {
+            request_timeout: Some(REQUEST_TIMEOUT),
+            ..Settings::default()
+        };
+        let resolved = args.resolve_or(defaults).await;
         resolved.map_err(|error| error.context(format_args!("[{context}]")))
     }
 

@@ -61,7 +61,8 @@ fn no_answer() -> Failure {
         kind: Kind::Deadline,
         code: None,
         message: "no answer in time".to_owned(),
-        hint: "raise --request-timeout and --timeout; or run the same command again".to_owned(),
+        hint: "raise request-timeout in the context, and --timeout; or run the same command again"
+            .to_owned(),
         limit: None,
         passes: true,
         is_other_key: false,

@@ -117,8 +117,8 @@ static NEEDS: [Need; 19] = {
             Call::ReflectSchema,
             Copy,
             May,
-            "an export with --jobs, or of a schema whose comments are spelled differently, reads the \
-             definitions",
+            "the definitions are read with --type and --jobs, by verify --check-sample, and where comments are \
+             spelled differently",
         ),
         need(
             Source,
@@ -181,7 +181,7 @@ static NEEDS: [Need; 19] = {
             Call::ReflectSchema,
             Copy,
             May,
-            "schemas whose comments are spelled differently are compared by their definitions",
+            "the newest revision is read without a schema, and the definitions as at the source",
         ),
         need(
             Target,

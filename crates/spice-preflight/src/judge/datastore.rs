@@ -41,9 +41,11 @@ fn kind(place: Place, facts: &Facts, plan: &Plan) -> Finding {
             .into_iter()
             .find(|call| matches!(facts.answers.get(call), Some(Answer::Denied(_))));
         return match denied {
-            // That is a finding of its own.
-            Some(call) => Finding::warns(place, CHECK, found)
+            Some(call) if call != Call::CheckBulk => Finding::warns(place, CHECK, found)
                 .why(why)
+                .remedy(format!("give the token the right to call {}", call.name())),
+            Some(call) => Finding::fails(place, CHECK, found)
+                .why("each step begins with the newest revision of both ends")
                 .remedy(format!("give the token the right to call {}", call.name())),
             None => Finding::fails(place, CHECK, found)
                 .why(why)

@@ -97,9 +97,9 @@ pub(super) fn judge(source: &Facts, target: Option<&Facts>, plan: &Plan) -> Opti
     let why =
         "a snapshot, and the changes after it, can be read only as long as they are in the history";
     let remedy = format!(
-        "raise --datastore-gc-window of the source's SpiceDB above {}, at least until the switch; \
-         spice-migrate copy --jobs reads faster",
-        shown(needed.saturating_mul(2))
+        "raise --datastore-gc-window of the source's SpiceDB to {0} or more, at least until the switch, and \
+         give --gc-window what it is then; copy --jobs reads faster",
+        window_above(needed.saturating_mul(2))
     );
     Some(if window <= needed {
         let found = match copy >= least {
@@ -126,6 +126,11 @@ pub(super) fn judge(source: &Facts, target: Option<&Facts>, plan: &Plan) -> Opti
         };
         Finding::ok(Place::Source, CHECK, found + &enough)
     })
+}
+
+/// A setting that is certainly above it, in hours.
+fn window_above(duration: Duration) -> String {
+    format!("{}h", duration.as_secs() / 3_600 + 1)
 }
 
 /// A duration as a person reads it.

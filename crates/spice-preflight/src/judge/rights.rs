@@ -1,7 +1,7 @@
 //! The calls that the token may make of an end, and a server that takes no writes.
 
 use super::{Ends, Plan};
-use crate::facts::{Answer, Facts, SchemaFit};
+use crate::facts::{Answer, Facts, SchemaFit, SchemaText};
 use crate::finding::{Finding, Place, Severity};
 use crate::steps::{Call, Level, Need, needs};
 
@@ -12,6 +12,7 @@ pub(super) fn judge(place: Place, facts: &Facts, ends: &Ends<'_>, plan: &Plan) -
     let mut allowed = Vec::new();
     for need in needs(place, plan.steps) {
         let severity = match need.level {
+            Level::May if is_certain(need, facts, plan) => Severity::Fails,
             Level::May => Severity::Warns,
             Level::Must if is_spared(need, ends) => Severity::Warns,
             Level::Must => Severity::Fails,
@@ -25,8 +26,8 @@ pub(super) fn judge(place: Place, facts: &Facts, ends: &Ends<'_>, plan: &Plan) -
             Some(Answer::Unsure(message)) => findings.push(
                 failed(need, severity, message)
                     .remedy(
-                        "run the same command again when the server answers; --request-timeout and \
-                         --timeout give it longer",
+                        "run the same command again when the server answers; request-timeout in its \
+                         context, and --timeout, give it longer",
                     )
                     .passing(),
             ),
@@ -50,6 +51,18 @@ pub(super) fn judge(place: Place, facts: &Facts, ends: &Ends<'_>, plan: &Plan) -
         ));
     }
     findings
+}
+
+/// Whether a call that is made only sometimes is certain to be made: the definitions are read with --type, and to
+/// compare comments that are rendered otherwise than they were written; without a schema the newest revision
+/// comes from there.
+fn is_certain(need: &Need, facts: &Facts, plan: &Plan) -> bool {
+    let has_types = plan
+        .filter
+        .as_ref()
+        .is_some_and(|filter| !filter.types.is_empty());
+    let is_read = has_types || facts.lacks_definitions || facts.schema == SchemaText::None;
+    need.call == Call::ReflectSchema && is_read
 }
 
 /// Nothing has to write a schema that is there.

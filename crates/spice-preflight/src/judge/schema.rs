@@ -1,5 +1,6 @@
 //! Whether the target takes the source's schema, and what both hold of what is moved.
 
+use spice_cli::quote::quoted;
 use spice_client::same_datastore::Sameness;
 use spice_schema::Schema;
 
@@ -44,11 +45,11 @@ pub(super) fn fit(fit: &SchemaFit, source: &Facts, target: &Facts, plan: &Plan) 
             false => "the import refuses such a target",
         })
         .remedy(match plan.filter {
-            None => {
-                "empty the target, its schema as well; or write the source's schema to it: spice-import \
-                 --schema write"
-            }
-            Some(_) => "make both schemas equal, what others need there included",
+            None => format!(
+                "empty the target, its schema as well; or write the source's schema to it, and no relationships: {}",
+                write_schema(source, target)
+            ),
+            Some(_) => "make both schemas equal, what others need there included".to_owned(),
         }),
         SchemaFit::Refused(message) => Finding::fails(
             Place::Target,
@@ -71,6 +72,16 @@ pub(super) fn fit(fit: &SchemaFit, source: &Facts, target: &Facts, plan: &Plan) 
         SchemaFit::Failed { message, .. } => unknown(Severity::Fails, from, to, message)
             .remedy("look at the log of the target for DiffSchema"),
     }
+}
+
+/// The command that gives the target the source's schema alone: the header of an export holds it.
+fn write_schema(source: &Facts, target: &Facts) -> String {
+    format!(
+        "spice-export --context {} | head -n 1 | spice-import --context {} --no-trailer --schema write \
+         --on-conflict fail",
+        quoted(&source.context),
+        quoted(&target.context)
+    )
 }
 
 fn unknown(severity: Severity, from: &str, to: &str, message: &str) -> Finding {
@@ -136,8 +147,14 @@ pub(super) fn holding(facts: &Facts, sameness: Option<&Sameness>, plan: &Plan) -
     let finding = Finding::new(if_planned(!plan.may_be_filled), Place::Target, CHECK, found);
     Some(match plan.may_be_filled {
         true => finding
-            .why("what differs there is kept, skipped or overwritten by --on-conflict; what only it holds stays")
-            .remedy("compare both ends after the copy: spice-migrate check, or verify"),
+            .why(
+                "what differs there is kept, skipped or overwritten by --on-conflict; what only it holds stays, \
+                 and then the copy is found to be different",
+            )
+            .remedy(
+                "make sure that the source has all of it; relationships that are to stay beside those of the \
+                 source need --type or --resource-prefix, by which they differ",
+            ),
         false => finding
             .why("the import refuses a target that holds relationships which are not from this migration")
             .remedy(match sameness {

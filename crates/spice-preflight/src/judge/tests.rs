@@ -239,6 +239,50 @@ fn each_refused_call_is_named_with_its_use() {
 }
 
 #[test]
+fn definitions_must_be_readable_with_types_and_the_revision_without_a_schema() {
+    let typed = Plan {
+        filter: Some(Filter {
+            types: vec!["user".to_owned()],
+            resource_prefix: None,
+        }),
+        ..plan()
+    };
+    let prefixed = Plan {
+        filter: Some(Filter {
+            types: Vec::new(),
+            resource_prefix: Some("a".to_owned()),
+        }),
+        ..plan()
+    };
+    for place in [Place::Source, Place::Target] {
+        for (plan, has_schema, lacks_definitions, severity) in [
+            (plan(), true, false, Severity::Warns),
+            (prefixed.clone(), true, false, Severity::Warns),
+            (typed.clone(), true, false, Severity::Fails),
+            (plan(), false, false, Severity::Fails),
+            (plan(), true, true, Severity::Fails),
+        ] {
+            let findings = changed(&plan, |source, target, _| {
+                let end = if place == Place::Source {
+                    source
+                } else {
+                    target
+                };
+                let denied = Answer::Denied("no".to_owned());
+                end.answers.insert(Call::ReflectSchema, denied);
+                end.lacks_definitions = lacks_definitions;
+                if !has_schema {
+                    end.schema = SchemaText::None;
+                }
+            });
+            let found = findings.iter().find(|found| found.check == "rights");
+            let found = found.map(|found| (found.severity, found.place));
+            assert_eq!(found, Some((severity, place)), "{plan:?} {has_schema}");
+        }
+    }
+}
+
+#[test]
 fn all_refused_calls_are_named_at_once() {
     let findings = changed(&plan(), |_, target, _| {
         for call in [Call::Import, Call::WriteRelationships, Call::Export] {

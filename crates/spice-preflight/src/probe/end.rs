@@ -124,7 +124,9 @@ fn encryption(connection: &Connection) -> Encryption {
     let config = connection.config();
     match &config.security {
         Security::Plaintext => Encryption::Plaintext {
-            is_exposed: config.token.is_some() && !is_local(&config.endpoint),
+            // Behind a proxy, localhost is the proxy's machine.
+            is_exposed: config.token.is_some()
+                && (config.proxy.is_some() || !is_local(&config.endpoint)),
         },
         Security::Tls(tls) if tls.verify => Encryption::Verified,
         Security::Tls(_) => Encryption::Unverified,
@@ -160,6 +162,22 @@ impl Probe {
             if is_asked && let Some(answer) = self.answer(need.call).await {
                 facts.answers.insert(need.call, answer);
             }
+        }
+        // Such a server gives its newest revision with the answer to a question, whatever is planned.
+        let asks = facts.schema == SchemaText::None && !facts.has.schema_at_revision;
+        if asks
+            && !facts.answers.contains_key(&Call::CheckBulk)
+            && let Some(answer) = self.answer(Call::CheckBulk).await
+        {
+            facts.answers.insert(Call::CheckBulk, answer);
+        }
+        if let SchemaText::Text(text) = &facts.schema
+            && matches!(
+                facts.answers.get(&Call::ReflectSchema),
+                Some(Answer::Denied(_))
+            )
+        {
+            facts.lacks_definitions = self.needs_definitions(text).await;
         }
         self.look_at_limits(look, facts).await;
         self.look_at_watch(look, facts).await;

@@ -51,6 +51,15 @@ impl Probe {
             .map(drop)
     }
 
+    /// Whether a schema cannot be compared with itself without ReflectSchema, as spice-export does to prove that
+    /// it is that of a revision.
+    pub(crate) async fn needs_definitions(&self, text: &str) -> bool {
+        let newest = Consistency::fully_consistent();
+        let compared = schema::differences(&self.client, newest, text);
+        let compared = timeout_at(self.until(), compared).await;
+        matches!(compared, Ok(Err(failure)) if failure.exit == Exit::Denied)
+    }
+
     /// As spice-import compares them.
     async fn difference(&self, text: &str) -> SchemaFit {
         let newest = Consistency::fully_consistent();

@@ -163,6 +163,28 @@ fn end_without_a_revision_is_undecided_unless_denied() {
         found,
         [(Severity::Fails, "rights"), (Severity::Warns, "datastore")]
     );
+    // An old server without a schema gives it with the answer to a question, which a copy does not ask.
+    let copy = Plan {
+        steps: Steps::Copy,
+        ..plan()
+    };
+    let finding = only(&copy, |_, target, _| {
+        target.head = None;
+        let denied = Answer::Denied("no".to_owned());
+        target.answers.insert(Call::CheckBulk, denied);
+    });
+    expect(
+        &finding,
+        Severity::Fails,
+        Place::Target,
+        "datastore",
+        "gave no revision",
+    );
+    assert!(
+        finding.remedy.contains("CheckBulkPermissions"),
+        "{finding:?}"
+    );
+    assert!(!finding.passes);
 }
 
 #[test]

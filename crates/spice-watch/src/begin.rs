@@ -159,6 +159,7 @@ impl Watch {
         // is how changes travel back.
         if here.is_none()
             && let (Some(source), Some(target)) = (&found.source, &found.target)
+            && source != target
             && datastore_id(source).is_none()
             && datastore_id(target).is_none()
         {
@@ -168,8 +169,9 @@ impl Watch {
                  no datastore (SpiceDB v1.45 and older)"
             ))
             .hint(format!(
-                "--since \"$(spice-revision {name})\" for what was read, or with spice-revision --target for \
-                 what was written"
+                "--since \"$(spice-revision {})\" for what was read, or with spice-revision --target for \
+                 what was written",
+                quoted(file)
             )));
         }
         if let Some(target) = found.target.filter(is_here) {

@@ -13,12 +13,15 @@ use crate::support::spicedb::Datastore;
 impl Pair {
     /// A plan from `old` to `new`.
     fn plan(&self, flags: &[&str]) -> Finished {
+        self.step(&[&["plan", "--from", "old", "--to", "new"], flags].concat())
+    }
+
+    fn step(&self, step: &[&str]) -> Finished {
         Program::new("spice-migrate")
             .env("SPICE_CONTEXTS", self.contexts())
             .arg("--state")
             .arg(self.state())
-            .args(["plan", "--from", "old", "--to", "new"])
-            .args(flags)
+            .args(step)
             .run()
     }
 
@@ -110,9 +113,44 @@ fn facts_cannot_be_accepted() {
     for check in ["target", "same-datastore", "schema", "expiry", "watch"] {
         pair.plan(&["--accept", check]).expect_code(2);
     }
-    let planned = pair.plan(&["--on-conflict", "skip"]).expect_success();
+}
+
+/// The command that plan proposes next needs no flag of plan's once more.
+#[test]
+fn policy_of_the_plan_is_that_of_the_copy() {
+    let sample = Sample::portable(20);
+    let pair = Pair::of(
+        holding(sample, Datastore::Memory),
+        holding(sample, Datastore::Memory),
+    );
+    let settle = ["--settle", "500ms"];
+    let planned = pair.plan(&[&["--on-conflict", "skip"], &settle[..]].concat());
+    let planned = planned.expect_success();
     let warning = "  warning   new, the target: ";
     assert!(planned.text().contains(warning), "{}", planned.text());
+    // A plan that is made again keeps it.
+    pair.plan(&settle).expect_success();
+    let copied = pair.step(&["copy"]).expect_success();
+    assert!(
+        copied.stderr.contains("proven: new holds old"),
+        "{}",
+        copied.stderr
+    );
+}
+
+#[test]
+fn timeout_of_the_context_and_flags_of_plan_reach_the_preflight() {
+    let pair = Pair::in_memory();
+    let flags = ["--relationships", "100", "--timeout", "5m", "--print"];
+    let printed = pair.plan(&flags).expect_success();
+    let text = printed.text().replace(" \\\n  ", " ");
+    let expected = "--for=all --relationships=100 --timeout=5m || [ $? = 3 ]\n";
+    assert!(text.contains(expected), "{text}");
+    // Too short for any server.
+    let contexts = std::fs::read_to_string(pair.contexts()).unwrap();
+    let hurried = contexts.replace("[new]\n", "[new]\nrequest-timeout = \"10us\"\n");
+    std::fs::write(pair.contexts(), hurried).unwrap();
+    pair.refused(&[], 75);
 }
 
 #[test]

@@ -106,14 +106,17 @@ pub(crate) struct Capture {
     pub(crate) spool_segment: String,
 }
 
+pub(crate) const MAX_LAG: &str = "10s";
+pub(crate) const MAX_VERIFY_AGE: &str = "1h";
+
 /// When it is safe to cut over.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Safety {
     /// The most that the target may be behind.
-    #[arg(long, value_name = "DURATION", default_value = "10s")]
+    #[arg(long, value_name = "DURATION", default_value = MAX_LAG)]
     pub(crate) max_lag: Span,
     /// How long ago verify may have found both ends equal.
-    #[arg(long, value_name = "DURATION", default_value = "1h")]
+    #[arg(long, value_name = "DURATION", default_value = MAX_VERIFY_AGE)]
     pub(crate) max_verify_age: Span,
     /// Do not require a verify.
     #[arg(long)]
@@ -135,9 +138,16 @@ pub(crate) struct Plan {
     /// How long the source keeps its history (--datastore-gc-window of SpiceDB), which no API returns.
     #[arg(long, value_name = "DURATION", value_parser = span_not_zero)]
     pub(crate) gc_window: Option<Span>,
-    /// Load into a target that holds relationships; what to do where one differs there.
+    /// About how many relationships the source holds [default: what spice-preflight counts].
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) relationships: Option<u64>,
+    /// Load into a target that holds relationships of the source, and no others; what to do where one
+    /// differs there. copy takes it from here.
     #[arg(long, value_name = "POLICY")]
     pub(crate) on_conflict: Option<OnConflict>,
+    /// How long the check of both ends may take [default: that of spice-preflight].
+    #[arg(long, value_name = "DURATION", value_parser = span_not_zero)]
+    pub(crate) timeout: Option<Span>,
     /// Plan in spite of what spice-preflight predicts of this; the steps stop where it is so. Can be
     /// given more than once.
     #[arg(long, value_name = "CHECK")]
@@ -198,7 +208,7 @@ pub(crate) struct Copy {
     #[arg(long)]
     pub(crate) restart: bool,
     /// Load into a target that holds relationships; what to do where one differs there [default:
-    /// refuse such a target; skip where a copy is resumed].
+    /// that of plan, else refuse such a target; skip where a copy is resumed].
     #[arg(long, value_name = "POLICY")]
     pub(crate) on_conflict: Option<OnConflict>,
     /// Put relationships that the target refuses into this file, and continue.

@@ -83,6 +83,8 @@ pub(crate) struct Preflight<'a> {
     pub(crate) gc_window: Option<&'a str>,
     pub(crate) settle: Option<&'a str>,
     pub(crate) filter: Option<&'a Filter>,
+    pub(crate) relationships: Option<u64>,
+    pub(crate) timeout: Option<&'a str>,
 }
 
 /// Whether a migration would succeed: a list for people. Nothing is written.
@@ -99,6 +101,11 @@ pub(crate) fn preflight(planned: &Preflight<'_>) -> Command {
         .flag_if("--on-conflict", planned.policy)
         .flag_if("--gc-window", planned.gc_window)
         .flag_if("--settle", planned.settle)
+        .flag_if(
+            "--relationships",
+            planned.relationships.map(|count| count.to_string()),
+        )
+        .flag_if("--timeout", planned.timeout)
         .only(planned.filter)
 }
 

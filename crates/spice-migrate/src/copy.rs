@@ -45,7 +45,8 @@ pub(crate) async fn run(session: &Session, flags: &cli::Copy) -> Outcome {
         }
     }
     let ends = ends::look_again(session).await?;
-    let mut policy = flags.on_conflict.map(OnConflict::name);
+    let planned = state.on_conflict.as_deref();
+    let mut policy = flags.on_conflict.map(OnConflict::name).or(planned);
     if is_new {
         ends::fit(session, &ends, policy).await?;
         if flags.restart && state.procedure == Procedure::Live {
@@ -76,7 +77,7 @@ struct Transfer<'a> {
     session: &'a Session,
     ends: &'a Ends,
     flags: &'a cli::Copy,
-    policy: Option<&'static str>,
+    policy: Option<&'a str>,
     before: Option<Phase>,
 }
 

@@ -231,25 +231,25 @@ pub(crate) async fn fit(session: &Session, ends: &Ends, policy: Option<&str>) ->
         Ended::Code(0) => Ok(()),
         Ended::Code(1) => Err(CommandError::new(
             Exit::Failed,
-            format!("{target} does not take the schema of {source}"),
+            format!("{target} cannot be loaded from {source}: see what spice-import prints above"),
         )
         .hint(match filter {
-            None => {
-                format!(
-                    "empty {target}, its schema as well, or make the schema equal; then run: {same}"
-                )
-            }
+            None => format!(
+                "if it refuses the schema: empty {target}, its schema as well, or make the schema equal; then \
+                 run: {same}"
+            ),
             Some(_) => format!(
-                "make both schemas equal, for others share that of {target}; then run: {same}"
+                "if it refuses the schema: make both schemas equal, for others share that of {target}; then \
+                 run: {same}"
             ),
         })),
         Ended::Code(2) => Err(CommandError::usage(format!(
-            "{target} holds relationships{}, and they are not from this migration",
-            filter.map_or_else(String::new, |filter| format!(" of {filter}"))
+            "{target} is refused as a target: see what spice-import prints above"
         ))
         .hint(format!(
-            "{}, or plan for another target; only if they are meant to be there: \
-             --on-conflict fail|skip|touch",
+            "if it holds relationships{} that are not from this migration: {}, or plan for another target; only \
+             if they are meant to be there: --on-conflict fail|skip|touch",
+            filter.map_or_else(String::new, |filter| format!(" of {filter}")),
             part::empty(target, filter)
         ))),
         ended => Err(session.failed("spice-import", ended, &format!("{target} cannot be loaded"))),

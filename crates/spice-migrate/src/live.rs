@@ -112,7 +112,7 @@ fn measure(session: &Session, flags: &Status) -> Outcome<Panel> {
     let rows = Rows::of(session, &state, &snapshot);
     let next = match &reason {
         Some(reason) => status::way_on(session, &state, &snapshot, reason),
-        None => session.words.step("cutover"),
+        None => flags.safety.cutover(session),
     };
     let captured = snapshot.view.captured_bytes;
     let lag_ms = u64::try_from(snapshot.lag.behind.as_millis()).unwrap_or(u64::MAX);

@@ -134,7 +134,11 @@ pub(crate) async fn run(session: &Session, flags: &cli::Plan) -> Outcome {
         .as_ref()
         .map_or(Phase::Planned {}, |state| state.phase.clone());
     let is_begun = phase != Phase::Planned {};
-    let policy = flags.on_conflict.map(OnConflict::name);
+    let before = |get: fn(State) -> Option<Span>| known.clone().and_then(get);
+    let kept = known
+        .as_ref()
+        .and_then(|state| state.on_conflict.as_deref());
+    let policy = flags.on_conflict.map(OnConflict::name).or(kept);
     let there = match (is_begun, policy) {
         (false, None) => match between.filter {
             None => "holds no relationships; it has no schema, or the same".to_owned(),
@@ -145,7 +149,6 @@ pub(crate) async fn run(session: &Session, flags: &cli::Plan) -> Outcome {
         }
         (true, _) => format!("copy {phase}"),
     };
-    let before = |get: fn(State) -> Option<Span>| known.clone().and_then(get);
     let settle = flags.settle.settle.clone();
     let settle = settle.or_else(|| before(|state| state.settle));
     let gc_window = flags.gc_window.clone();
@@ -158,14 +161,17 @@ pub(crate) async fn run(session: &Session, flags: &cli::Plan) -> Outcome {
         gc_window: gc_window.as_ref().map(Span::text),
         settle: settle.as_ref().map(Span::text),
         filter: between.filter.as_ref(),
+        relationships: flags.relationships,
+        timeout: flags.timeout.as_ref().map(Span::text),
     };
-    let passed = preflight::run(session, &to_check, &flags.accept, is_begun).await?;
+    let passed = preflight::run(session, &to_check, flags, is_begun).await?;
     // Every step looks at its ends: are they two, can the source be followed, are they those that were planned?
     let ends = ends::look(session, &between).await?;
     let planned = State {
         settle: settle.clone(),
         gc_window: gc_window.clone(),
         filter: between.filter.clone(),
+        on_conflict: policy.map(str::to_owned),
         ..State::planned(between.procedure, ends.source.clone(), ends.target.clone())
     };
     match known {
@@ -177,6 +183,7 @@ pub(crate) async fn run(session: &Session, flags: &cli::Plan) -> Outcome {
             state.settle = planned.settle;
             state.gc_window = planned.gc_window;
             state.filter = planned.filter;
+            state.on_conflict = planned.on_conflict;
         })?,
     }
     let text = plan_text::text(&Text {

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::cli::Accept;
+use crate::cli::{self, Accept};
 use crate::commands::{self, Preflight};
 use crate::ends;
 use crate::phase::Procedure;
@@ -116,7 +116,7 @@ pub(crate) struct Passed {
 pub(crate) async fn run(
     session: &Session,
     planned: &Preflight<'_>,
-    accept: &[Accept],
+    flags: &cli::Plan,
     is_begun: bool,
 ) -> Outcome<Passed> {
     let command = commands::preflight(planned).arg("--json");
@@ -126,14 +126,15 @@ pub(crate) async fn run(
         let what = format!("{source} and {target} cannot be checked");
         return Err(session.failed("spice-preflight", ended, &what));
     };
-    let is_failing =
-        |finding: &&Finding| finding.severity == Severity::Fails && !finding.is_accepted(accept);
+    let is_failing = |finding: &&Finding| {
+        finding.severity == Severity::Fails && !finding.is_accepted(&flags.accept)
+    };
     let failing: Vec<&Finding> = findings.iter().filter(is_failing).collect();
     if let Some(exit) = prevents(&failing) {
         for finding in &failing {
             finding.report(exit);
         }
-        return Err(refused(session, planned, &failing, exit, is_begun));
+        return Err(refused(session, planned, flags, &failing, exit, is_begun));
     }
     let (ok, mut warnings): (Vec<_>, Vec<_>) = findings
         .into_iter()
@@ -151,6 +152,7 @@ pub(crate) async fn run(
 fn refused(
     session: &Session,
     planned: &Preflight<'_>,
+    flags: &cli::Plan,
     failing: &[&Finding],
     exit: Exit,
     is_begun: bool,
@@ -167,7 +169,7 @@ fn refused(
              was planned or written"
         );
         let hint = format!("when the server answers, run: {same}");
-        return CommandError::new(exit, message).hint(hint);
+        return in_spite(CommandError::new(exit, message).hint(hint), same, failing);
     }
     let message = format!(
         "a migration from {source} to {target} would fail: see {count}. Nothing was planned or written"
@@ -178,16 +180,38 @@ fn refused(
     if failing.iter().any(is_watch) && planned.procedure == Procedure::Live && !is_begun {
         error = error.also(format!(
             "or migrate with writes stopped from copy to switch: {}",
-            ends::fenced_plan(session, source, target, planned.filter)
+            fenced_plan(session, planned, flags)
         ));
     }
-    if let Some(accept) = acceptable(failing) {
-        error = error.also(format!(
-            "or plan in spite of it, where you know better: {same}{accept}. Each step checks again, and stops \
-             where it fails"
-        ));
+    in_spite(error, same, failing)
+}
+
+/// Offers to accept what fails, where that is possible.
+fn in_spite(error: CommandError, same: &str, failing: &[&Finding]) -> CommandError {
+    let Some(accept) = acceptable(failing) else {
+        return error;
+    };
+    error.also(format!(
+        "or plan in spite of it, where you know better: {same}{accept}. Each step checks again, and stops where \
+         it fails"
+    ))
+}
+
+/// The same plan, by the other procedure.
+fn fenced_plan(session: &Session, planned: &Preflight<'_>, flags: &cli::Plan) -> String {
+    let mut more = String::new();
+    for (flag, value) in [
+        ("--settle", planned.settle),
+        ("--gc-window", planned.gc_window),
+        ("--on-conflict", planned.policy),
+        ("--timeout", planned.timeout),
+    ] {
+        more += &value.map_or_else(String::new, |value| format!(" {flag} {value}"));
     }
-    error
+    for accept in &flags.accept {
+        more += &format!(" --accept {}", accept.name());
+    }
+    ends::fenced_plan(session, planned.source, planned.target, planned.filter) + &more
 }
 
 /// The flags that accept what fails; `None` where something else fails as well.

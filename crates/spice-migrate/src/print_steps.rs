@@ -112,16 +112,24 @@ impl Script {
         self.state.filter.as_ref()
     }
 
+    /// What is done about a target that holds relationships: what is given, else what was planned.
+    fn policy(&self, given: Option<OnConflict>) -> Option<&str> {
+        let planned = self.state.on_conflict.as_deref();
+        given.map(OnConflict::name).or(planned)
+    }
+
     fn plan(&self, flags: &cli::Plan) -> Vec<String> {
         let gc_window = flags.gc_window.as_ref().or(self.state.gc_window.as_ref());
         let preflight = commands::preflight(&Preflight {
             source: self.source(),
             target: self.target(),
             procedure: plan::procedure(flags),
-            policy: flags.on_conflict.map(OnConflict::name),
+            policy: self.policy(flags.on_conflict),
             gc_window: gc_window.map(Span::text),
             settle: self.settle(),
             filter: self.filter(),
+            relationships: flags.relationships,
+            timeout: flags.timeout.as_ref().map(Span::text),
         });
         // 3: warnings.
         let mut lines = vec![format!("{} || [ $? = 3 ]", command(&preflight, 0))];
@@ -215,7 +223,7 @@ impl Script {
             self.target(),
             &Import {
                 unnamed: self.unnamed(),
-                policy: flags.on_conflict.map(OnConflict::name),
+                policy: self.policy(flags.on_conflict),
                 rejects: flags.rejects.as_deref(),
                 jobs: flags.jobs.jobs,
             },

@@ -166,6 +166,9 @@ pub struct State {
     /// What is moved, if that is not everything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filter: Option<Filter>,
+    /// The policy of `--on-conflict`, if the target may hold relationships.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_conflict: Option<String>,
     /// How far it is.
     pub phase: Phase,
     /// Where copy and capture begin, once that is known.
@@ -216,6 +219,7 @@ impl State {
             settle: None,
             gc_window: None,
             filter: None,
+            on_conflict: None,
             phase: Phase::Planned {},
             start: None,
             following: None,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::cli::{self, Safety};
+use crate::cli::{self, MAX_LAG, MAX_VERIFY_AGE, Safety};
 use crate::live;
 use crate::lock;
 use crate::phase::{SpoolEnd, Step, next_step};
@@ -87,14 +87,9 @@ impl Snapshot {
         };
         let window = state.gc_window.as_ref().map(Span::duration);
         let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
-        let headroom_ms = window.zip(heard).map(|(window, heard)| {
-            let settle = state
-                .settle
-                .as_ref()
-                .map(Span::duration)
-                .unwrap_or_default();
-            millis(window) - millis(heard) - millis(settle)
-        });
+        let headroom_ms = window
+            .zip(heard)
+            .map(|(window, heard)| millis(window) - millis(heard) - millis(settling(state)));
         let capture_lag = view.capture_lag;
         let capture_lag = capture_lag.and_then(|lag| Duration::try_from_secs_f64(lag).ok());
         Self {
@@ -158,6 +153,23 @@ pub fn settling(state: &State) -> Duration {
 }
 
 impl Safety {
+    /// The command that cuts over under the same conditions.
+    pub(crate) fn cutover(&self, session: &Session) -> String {
+        let mut step = "cutover".to_owned();
+        for (flag, value, default) in [
+            ("--max-lag", &self.max_lag, MAX_LAG),
+            ("--max-verify-age", &self.max_verify_age, MAX_VERIFY_AGE),
+        ] {
+            if value.text() != default {
+                step += &format!(" {flag} {}", value.text());
+            }
+        }
+        if self.skip_verify {
+            step += " --skip-verify";
+        }
+        session.words.step(&step)
+    }
+
     /// What is asked of a cutover of this migration.
     pub(crate) fn policy(&self, state: &State) -> Policy {
         Policy {
@@ -203,13 +215,8 @@ pub(crate) fn run(session: &Session, flags: &cli::Status) -> Outcome<Exit> {
     };
     crate::suite::stdio::print_line(text.trim_end())?;
     let Some(reason) = reason else {
-        let skip = if flags.safety.skip_verify {
-            " --skip-verify"
-        } else {
-            ""
-        };
         tracing::info!("safe to cut over");
-        tracing::info!("hint: next: {}{skip}", session.words.step("cutover"));
+        tracing::info!("hint: next: {}", flags.safety.cutover(session));
         return Ok(Exit::Done);
     };
     tracing::info!("not safe to cut over: {}", reason.why);

@@ -49,7 +49,12 @@ struct Migration {
 impl Migration {
     /// Two new servers; the source holds the writers' schema.
     fn between(from: Datastore, to: Datastore) -> Self {
-        let migration = Self::of(Server::start(from), Server::start(to));
+        Self::with_schema(Server::start(from), Server::start(to))
+    }
+
+    /// These two servers. The first gets a schema.
+    fn with_schema(from: Server, to: Server) -> Self {
+        let migration = Self::of(from, to);
         let journal = migration.folder.path().join("nobody");
         let flags = ["--write-schema", "--seconds", "0"];
         Writers::start(&migration.from, &journal, &flags).finish();

@@ -1,12 +1,17 @@
 //! The way back: what is written to the new end comes to the old one, and nothing travels twice.
 
 use super::{Migration, PATIENCE, delete, precision, relationship, touch, transactions};
-use crate::support::oracle::{self, Writers};
-use crate::support::spicedb::{Datastore, but_for_dead_mysql_servers};
+use crate::support::oracle::{self, Precision, Writers};
+use crate::support::spicedb::{Datastore, Server, but_for_dead_mysql_servers};
 use crate::support::wait_until;
 
 fn there_and_back(from: Datastore, to: Datastore, settle: &'static str) {
-    let migration = Migration::between(from, to).settling(settle);
+    let migration = Migration::between(from, to);
+    there_and_back_by(migration, settle, precision(from, to));
+}
+
+fn there_and_back_by(migration: Migration, settle: &'static str, precision: Precision) {
+    let migration = migration.settling(settle);
     for id in ["kept", "revoked", "revoked later"] {
         touch(&migration.from, &id.replace(' ', "_"));
     }
@@ -36,7 +41,6 @@ fn there_and_back(from: Datastore, to: Datastore, settle: &'static str) {
     delete(&migration.to, "revoked_later");
     touch(&migration.to, "written_to_new");
     let written = writers.finish()["transactions"].as_u64().unwrap() + 2;
-    let precision = precision(from, to);
     let expected = {
         let mut expected = oracle::expected(&journal, precision);
         expected.extend(["kept", "followed", "written_to_new"].map(relationship));
@@ -124,6 +128,19 @@ fn reverse_to_memory_and_mysql_writes_once_and_revives_nothing() {
     but_for_dead_mysql_servers(|| there_and_back(Datastore::Memory, Datastore::MySql, "2s"));
 }
 
+/// Nothing shows of which of the two a revision is. The start of the way back is a revision of the new end.
+#[test]
+fn reverse_between_servers_without_a_datastore_id_writes_once_and_revives_nothing() {
+    let server = || {
+        Server::builder(Datastore::Memory)
+            .version("v1.45.4")
+            .flag("--enable-experimental-relationship-expiration")
+            .start()
+    };
+    let migration = Migration::with_schema(server(), server());
+    there_and_back_by(migration, "500ms", Precision::Microseconds);
+}
+
 /// To the new end, and back to the old one with the same proofs.
 #[test]
 fn cutover_of_the_way_back_is_proven_as_that_of_the_way_there() {
@@ -179,13 +196,13 @@ fn cutover_of_the_way_back_is_proven_as_that_of_the_way_there() {
         assert!(back.stderr.contains(said), "{}", back.stderr);
     }
     reverse.wait().expect_success();
-    let there = oracle::dump(&migration.from, oracle::Precision::Microseconds);
+    let there = oracle::dump(&migration.from, Precision::Microseconds);
     let expected = ["kept", "written-to-new"].map(relationship);
     oracle::assert_same_lines("what was written", &expected, "the old end", &there);
     oracle::assert_same_relationships(
         &migration.from,
         &migration.to,
-        oracle::Precision::Microseconds,
+        Precision::Microseconds,
     );
     // Nothing of it is undone.
     let again = migration.step(&["reverse"]).run().expect_code(2);

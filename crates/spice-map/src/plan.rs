@@ -214,7 +214,7 @@ impl Plan {
             Some(only) => {
                 let is_missing = |name: &&String| !before.is_empty() && !before.contains(*name);
                 if let Some(missing) = only.types.iter().find(is_missing) {
-                    return Err(not_there(missing, filter));
+                    return Err(self.not_there(missing, filter));
                 }
                 only.types.iter().collect()
             }
@@ -242,7 +242,7 @@ impl Plan {
                 let is_outside =
                     |before: &str| !before.starts_with(prefix) && !prefix.starts_with(before);
                 if before.is_some_and(is_outside) {
-                    return Err(not_there(kind, filter));
+                    return Err(self.not_there(kind, filter));
                 }
                 is_one &= *common.get_or_insert(prefix) == prefix;
             }
@@ -254,6 +254,20 @@ impl Plan {
             .chain(chosen)
             .max_by_key(|prefix| prefix.len());
         Ok(longest.map(str::to_owned))
+    }
+
+    fn not_there(&self, name: &str, filter: Option<&Filter>) -> CommandError {
+        let there = match &self.redaction {
+            None => Filter::described(filter),
+            // Its prefix can be an id.
+            Some(_) => "a part of its source".to_owned(),
+        };
+        CommandError::usage(format!(
+            "the stream holds {there}, and so nothing of what is chosen of {name}"
+        ))
+        .hint(
+            "leave it out of --only-type and --only-resource-prefix, or map a stream that holds it",
+        )
     }
 
     /// An error of the input. It may quote the line, which may hold an id that is to be redacted: then what
@@ -282,14 +296,6 @@ impl Plan {
         };
         error.into()
     }
-}
-
-fn not_there(name: &str, filter: Option<&Filter>) -> CommandError {
-    let there = Filter::described(filter);
-    CommandError::usage(format!(
-        "the stream holds {there}, and so nothing of what is chosen of {name}"
-    ))
-    .hint("leave it out of --only-type and --only-resource-prefix, or map a stream that holds it")
 }
 
 /// How a mapping lists a prefix that is not to be shown.

@@ -202,6 +202,17 @@ fn filter_of_the_input_stays_true() {
             "and so nothing of what is chosen of crm/",
         );
     }
+    let secret = filtered(&["crm/doc"], Some("anne"));
+    let flags = [
+        "--only-resource-prefix",
+        "crm/doc:bob",
+        "--redact",
+        "crm/doc",
+        "--key-file",
+        "KEY",
+    ];
+    let failure = map(&flags, &secret).unwrap_err();
+    assert!(!format!("{failure:?}").contains("anne"), "{failure:?}");
     for (chosen, prefix) in [("crm/doc:a1", "a1"), ("crm/doc:a", "a")] {
         let found = after(&["--only-resource-prefix", chosen], &both).unwrap();
         assert_eq!(found.types, ["crm/doc"]);

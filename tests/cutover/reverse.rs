@@ -199,11 +199,7 @@ fn cutover_of_the_way_back_is_proven_as_that_of_the_way_there() {
     let there = oracle::dump(&migration.from, Precision::Microseconds);
     let expected = ["kept", "written-to-new"].map(relationship);
     oracle::assert_same_lines("what was written", &expected, "the old end", &there);
-    oracle::assert_same_relationships(
-        &migration.from,
-        &migration.to,
-        Precision::Microseconds,
-    );
+    oracle::assert_same_relationships(&migration.from, &migration.to, Precision::Microseconds);
     // Nothing of it is undone.
     let again = migration.step(&["reverse"]).run().expect_code(2);
     assert!(again.stderr.contains("was ordered"), "{}", again.stderr);

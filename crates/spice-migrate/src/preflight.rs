@@ -8,7 +8,7 @@ use crate::ends;
 use crate::phase::Procedure;
 use crate::process::Ended;
 use crate::session::Session;
-use crate::suite::{CommandError, Exit, Outcome};
+use crate::suite::{CommandError, Exit, Outcome, quoted};
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -206,7 +206,7 @@ fn fenced_plan(session: &Session, planned: &Preflight<'_>, flags: &cli::Plan) ->
         ("--on-conflict", planned.policy),
         ("--timeout", planned.timeout),
     ] {
-        more += &value.map_or_else(String::new, |value| format!(" {flag} {value}"));
+        more += &value.map_or_else(String::new, |value| format!(" {flag} {}", quoted(value)));
     }
     for accept in &flags.accept {
         more += &format!(" --accept {}", accept.name());

@@ -15,7 +15,7 @@ use crate::session::Session;
 use crate::spool_view::View;
 use crate::state::State;
 use crate::store::Store;
-use crate::suite::{Exit, Outcome, PositionFile, Spool};
+use crate::suite::{Exit, Outcome, PositionFile, Spool, quoted};
 use crate::time::{Instant, Span};
 
 /// A heartbeat that is not known.
@@ -161,7 +161,7 @@ impl Safety {
             ("--max-verify-age", &self.max_verify_age, MAX_VERIFY_AGE),
         ] {
             if value.text() != default {
-                step += &format!(" {flag} {}", value.text());
+                step += &format!(" {flag} {}", quoted(value.text()));
             }
         }
         if self.skip_verify {

@@ -278,13 +278,24 @@ impl<'s> Remover<'s> {
                     remove(owner, name),
                 );
             } else if let Some((target, function)) = target {
+                let types = self.types_of(owner, own)?;
                 if function == Some(Function::All) {
-                    self.all_of(owner, name, own, target)?;
+                    self.all_of(owner, name, own, target, types);
                 }
-                self.arrow(owner, name, own, target)?;
+                self.arrow(owner, name, own, target, types);
             }
         }
         Ok(())
+    }
+
+    /// The types of a relation; none of what is no relation.
+    fn types_of(&mut self, owner: &str, relation: &Name) -> Result<&'s [TypeReference], Refused> {
+        let found = self.resolved.member(owner, &relation.text);
+        let Some(Declared::Relation(found)) = found.map(|found| found.declared) else {
+            return Ok(&[]);
+        };
+        self.resolved.step(found.types.len())?;
+        Ok(&found.types)
     }
 
     /// Of `parent.all(view)` fewer subjects would have to agree without a type of the relation.
@@ -294,16 +305,9 @@ impl<'s> Remover<'s> {
         permission: &str,
         relation: &Name,
         target: &Name,
-    ) -> Result<(), Refused> {
-        let found = self.resolved.member(owner, &relation.text);
-        let Some(Declared::Relation(parents)) = found.map(|found| found.declared) else {
-            return Ok(());
-        };
-        self.resolved.step(parents.types.len())?;
-        let gone = parents
-            .types
-            .iter()
-            .find_map(|reference| self.gone(reference));
+        types: &[TypeReference],
+    ) {
+        let gone = types.iter().find_map(|reference| self.gone(reference));
         if let Some(gone) = gone {
             let (left, right) = (&relation.text, &target.text);
             self.problem_with(
@@ -315,7 +319,6 @@ impl<'s> Remover<'s> {
                 remove(owner, permission),
             );
         }
-        Ok(())
     }
 
     fn arrow(
@@ -324,14 +327,10 @@ impl<'s> Remover<'s> {
         permission: &str,
         relation: &Name,
         target: &Name,
-    ) -> Result<(), Refused> {
-        let found = self.resolved.member(owner, &relation.text);
-        let Some(Declared::Relation(parents)) = found.map(|found| found.declared) else {
-            return Ok(());
-        };
-        self.resolved.step(parents.types.len())?;
+        types: &[TypeReference],
+    ) {
         let (mut before, mut after, mut cut) = (0, 0, None);
-        for reference in &parents.types {
+        for reference in types {
             let object = reference.object.text.as_str();
             if self.resolved.member(object, &target.text).is_none() {
                 continue;
@@ -362,7 +361,6 @@ impl<'s> Remover<'s> {
                 remove(owner, permission),
             );
         }
-        Ok(())
     }
 
     fn edits(&self) -> Edits {

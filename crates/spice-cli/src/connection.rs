@@ -39,6 +39,8 @@ pub struct Connection {
     pub max_retries: usize,
     /// The kind of datastore that the server is declared to have.
     pub datastore: Option<DatastoreKind>,
+    /// Whether its token leaves this machine without TLS.
+    pub exposes_token: bool,
 }
 
 impl ConnectionArgs {
@@ -145,12 +147,14 @@ impl ConnectionArgs {
         let token = settings::token(&settings, source_of(Settings::has_token))?;
         // Behind a proxy, localhost is the proxy's machine.
         let is_local = address.socket.is_local() && proxy.is_none();
-        if matches!(security, Security::Plaintext) && token.is_some() && !is_local {
+        let exposes_token = matches!(security, Security::Plaintext) && token.is_some() && !is_local;
+        if exposes_token {
             tracing::warn!(
                 "the token is sent to {endpoint} without TLS: anybody on the way can read it"
             );
         }
         Ok(Connection {
+            exposes_token,
             config: Config {
                 endpoint,
                 token,

@@ -6,7 +6,7 @@ use spice_client::touch::Skips;
 
 use super::Plan;
 use crate::facts::{Answer, Facts};
-use crate::finding::{Finding, Place};
+use crate::finding::{Finding, Place, Severity};
 use crate::steps::Call;
 
 pub(super) fn judge(place: Place, facts: &Facts, plan: &Plan) -> Vec<Finding> {
@@ -41,12 +41,20 @@ fn kind(place: Place, facts: &Facts, plan: &Plan) -> Finding {
             .into_iter()
             .find(|call| matches!(facts.answers.get(call), Some(Answer::Denied(_))));
         return match denied {
-            Some(call) if call != Call::CheckBulk => Finding::warns(place, CHECK, found)
-                .why(why)
-                .remedy(format!("give the token the right to call {}", call.name())),
-            Some(call) => Finding::fails(place, CHECK, found)
-                .why("each step begins with the newest revision of both ends")
-                .remedy(format!("give the token the right to call {}", call.name())),
+            Some(call) => {
+                let (severity, why) = match call {
+                    // Not every plan asks it otherwise.
+                    Call::CheckBulk => (
+                        Severity::Fails,
+                        "each step begins with the newest revision of both ends",
+                    ),
+                    // That is a finding of its own.
+                    _ => (Severity::Warns, why),
+                };
+                Finding::new(severity, place, CHECK, found)
+                    .why(why)
+                    .remedy(format!("give the token the right to call {}", call.name()))
+            }
             None => Finding::fails(place, CHECK, found)
                 .why(why)
                 .remedy("run the same command again when the server answers")

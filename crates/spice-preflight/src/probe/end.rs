@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use authzed::v1::Consistency;
 use authzed::zedtoken;
-use authzed::{Client, DatastoreKind, Kind, Security, ServerAddress, compare_descriptors};
+use authzed::{Client, DatastoreKind, Kind, Security, compare_descriptors};
 use spice_cli::{CommandError, Connection, Exit};
 use spice_client::{connect, datastore};
 use spice_record::record::Filter;
@@ -115,18 +115,10 @@ fn usable(
     }
 }
 
-/// Whether an endpoint is certain to be on this machine.
-fn is_local(endpoint: &str) -> bool {
-    ServerAddress::parse(endpoint).is_ok_and(|address| address.socket.is_local())
-}
-
 fn encryption(connection: &Connection) -> Encryption {
-    let config = connection.config();
-    match &config.security {
+    match &connection.config().security {
         Security::Plaintext => Encryption::Plaintext {
-            // Behind a proxy, localhost is the proxy's machine.
-            is_exposed: config.token.is_some()
-                && (config.proxy.is_some() || !is_local(&config.endpoint)),
+            is_exposed: connection.exposes_token,
         },
         Security::Tls(tls) if tls.verify => Encryption::Verified,
         Security::Tls(_) => Encryption::Unverified,
@@ -155,21 +147,16 @@ impl Probe {
             };
         }
         facts.unknown_fields = self.unknown_fields().await;
-        for need in needs(look.place, look.steps) {
-            let is_asked = !facts.answers.contains_key(&need.call)
-                && (facts.has.schema_at_revision
-                    || !matches!(need.call, Call::DiffSchema | Call::ReflectSchema));
-            if is_asked && let Some(answer) = self.answer(need.call).await {
-                facts.answers.insert(need.call, answer);
-            }
-        }
+        let planned = needs(look.place, look.steps).map(|need| need.call);
         // Such a server gives its newest revision with the answer to a question, whatever is planned.
         let asks = facts.schema == SchemaText::None && !facts.has.schema_at_revision;
-        if asks
-            && !facts.answers.contains_key(&Call::CheckBulk)
-            && let Some(answer) = self.answer(Call::CheckBulk).await
-        {
-            facts.answers.insert(Call::CheckBulk, answer);
+        for call in planned.chain(asks.then_some(Call::CheckBulk)) {
+            let is_asked = !facts.answers.contains_key(&call)
+                && (facts.has.schema_at_revision
+                    || !matches!(call, Call::DiffSchema | Call::ReflectSchema));
+            if is_asked && let Some(answer) = self.answer(call).await {
+                facts.answers.insert(call, answer);
+            }
         }
         if let SchemaText::Text(text) = &facts.schema
             && matches!(
